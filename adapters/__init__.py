@@ -1,0 +1,1 @@
+"""What an adapter is and how one is made: names, PEFT format, admission, domain packs, recipes."""

@@ -1,0 +1,40 @@
+"""The root of Lorary's errors, and those about an adapter itself.
+
+    LoraryError
+    ├── InvalidName          a reference, domain, adapter or alias that is not written as one
+    ├── InvalidAdapter       files that are no adapter this platform can serve
+    └── (registry.errors, serving.errors)
+
+Each error class has one HTTP status, one code (its metric label, too), and a message whose last
+sentence says what to do.
+"""
+
+from typing import ClassVar
+
+
+class LoraryError(Exception):
+    """Anything Lorary refuses or fails to do, said so that a person can act on it."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    param: ClassVar[str | None] = None
+
+    @property
+    def message(self) -> str:
+        """The sentence for the person who caused or must mend it."""
+        return str(self)
+
+
+class InvalidName(LoraryError):
+    """A name that does not follow the grammar of references."""
+
+    status = 400
+    code = "invalid_name"
+    param = "model"
+
+
+class InvalidAdapter(LoraryError):
+    """Files that cannot be read as an adapter."""
+
+    status = 422
+    code = "invalid_adapter"

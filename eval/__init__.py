@@ -1,0 +1,1 @@
+"""The evidence for gates: suites, metrics and statistics."""

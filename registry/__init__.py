@@ -1,0 +1,1 @@
+"""The registry: a log of commits in an object store, the catalog folded from it, and its service."""

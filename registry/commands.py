@@ -1,0 +1,131 @@
+"""What a caller may ask the registry to do. `decide` turns a command into events, or refuses."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from registry.events import Facts, File, Grant, Policy
+
+
+@dataclass(frozen=True, slots=True)
+class CreateRegistry:
+    """Begin the log: name the registry and issue its first operator's key."""
+
+    registry: str
+    key: str
+    key_name: str
+    secret_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterBase:
+    """Make a base model known; `shapes` is the digest of a stored blob."""
+
+    name: str
+    digest: str
+    shapes: str
+    known_as: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CreateDomain:
+    """Open a domain under a policy."""
+
+    domain: str
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePolicy:
+    """Replace a domain's policy."""
+
+    domain: str
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class SetDefaultAdapter:
+    """Let the bare domain name mean `adapter`."""
+
+    domain: str
+    adapter: str
+
+
+@dataclass(frozen=True, slots=True)
+class PublishVersion:
+    """Make admitted bytes the adapter's next version. Its files are stored and verified already.
+
+    Publishing again what is the newest version already changes nothing and succeeds: a publisher
+    whose reply was lost just repeats its push.
+    """
+
+    domain: str
+    adapter: str
+    digest: str
+    base: str
+    files: tuple[File, ...]
+    facts: Facts
+
+
+@dataclass(frozen=True, slots=True)
+class MoveAlias:
+    """Let an alias name `version`. With `expected`, only if it names that version now (0: none)."""
+
+    domain: str
+    adapter: str
+    alias: str
+    version: int
+    expected: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApproveVersion:
+    """Vouch, as an expert, for exactly the bytes with `digest`."""
+
+    domain: str
+    adapter: str
+    version: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeVersion:
+    """Let nobody be served this version any more."""
+
+    domain: str
+    adapter: str
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class IssueKey:
+    """Make a key known; the caller generated the secret and shows it once."""
+
+    key: str
+    name: str
+    secret_sha256: str
+    grants: tuple[Grant, ...]
+    expires: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeKey:
+    """Let a key open nothing any more."""
+
+    key: str
+    reason: str
+
+
+Command: TypeAlias = (
+    CreateRegistry
+    | RegisterBase
+    | CreateDomain
+    | ChangePolicy
+    | SetDefaultAdapter
+    | PublishVersion
+    | MoveAlias
+    | ApproveVersion
+    | RevokeVersion
+    | IssueKey
+    | RevokeKey
+)

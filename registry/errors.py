@@ -1,0 +1,232 @@
+"""What the registry refuses or fails to do.
+
+LoraryError
+├── StoreError               the object store
+│   ├── ObjectNotFound       there is nothing under that key
+│   ├── AlreadyExists        somebody else wrote the key first: do not retry
+│   ├── OutcomeUnknown       no answer came back; it may have landed: read before retrying
+│   ├── StoreUnavailable     the store cannot be reached or refuses us
+│   └── DigestMismatch       what is stored is not what was declared
+├── BrokenChain              a commit that does not follow the one before it
+├── RegistryMissing          the store holds no registry yet
+├── Unauthenticated          no key, or none that opens anything
+├── Forbidden                a valid key without the role for this domain
+├── NotFound
+│   ├── UnknownDomain, UnknownAdapter, NoDefaultAdapter
+│   ├── UnknownVersion, UnknownAlias, UnknownKey, UnknownBase
+├── VersionRevoked           a version that nobody may be served
+├── Conflict                 the state does not allow it (a name taken, an alias moved)
+│   ├── BaseMismatch         the adapter was made for another base model
+│   └── PromotionNotEarned   a guarded alias and a version that lacks something
+├── AdmissionRefused         files that may not become a version; lists every problem
+├── BadRequest               a request that cannot be read
+└── TooLarge                 more bytes than a limit allows
+"""
+
+from collections.abc import Sequence
+
+from adapters.admission import Problem
+from adapters.errors import LoraryError
+
+
+class StoreError(LoraryError):
+    """The object store failed or refused."""
+
+    status = 503
+    code = "store_error"
+
+
+class ObjectNotFound(StoreError):
+    """There is nothing under that key."""
+
+    status = 404
+    code = "object_not_found"
+
+
+class AlreadyExists(StoreError):
+    """The key is taken: somebody else won. Do not retry."""
+
+    status = 409
+    code = "already_exists"
+
+
+class OutcomeUnknown(StoreError):
+    """No answer came back; it may have landed. Read before retrying."""
+
+    code = "outcome_unknown"
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be reached, or refuses these credentials."""
+
+    code = "store_unavailable"
+
+
+class DigestMismatch(StoreError):
+    """Stored or received bytes that are not the declared ones."""
+
+    status = 422
+    code = "digest_mismatch"
+
+
+class BrokenChain(LoraryError):
+    """A commit that cannot be read, or does not follow the one before it."""
+
+    code = "broken_chain"
+
+
+class RegistryMissing(LoraryError):
+    """The store holds no registry."""
+
+    status = 503
+    code = "registry_missing"
+
+
+class Unauthenticated(LoraryError):
+    """No key, or one that opens nothing."""
+
+    status = 401
+    code = "invalid_api_key"
+
+
+class Forbidden(LoraryError):
+    """A valid key without the role this needs."""
+
+    status = 403
+    code = "forbidden"
+
+
+class NotFound(LoraryError):
+    """Something that was named and does not exist."""
+
+    status = 404
+    code = "not_found"
+
+
+class UnknownDomain(NotFound):
+    """No such domain."""
+
+    code = "domain_not_found"
+    param = "model"
+
+    def __init__(self, domain: str, near: Sequence[str] = ()) -> None:
+        super().__init__(f"There is no domain {domain!r}.{_did_you_mean(near)}")
+
+
+class UnknownAdapter(NotFound):
+    """No such adapter."""
+
+    code = "adapter_not_found"
+    param = "model"
+
+    def __init__(self, path: str, near: Sequence[str] = ()) -> None:
+        super().__init__(f"There is no adapter {path!r}.{_did_you_mean(near)}")
+
+
+class NoDefaultAdapter(NotFound):
+    """A domain's bare name, and the domain has no default adapter."""
+
+    code = "no_default_adapter"
+    param = "model"
+
+    def __init__(self, domain: str, adapters: Sequence[str]) -> None:
+        named = f" Name one: {', '.join(adapters[:5])}." if adapters else ""
+        super().__init__(f"Domain {domain!r} has no default adapter.{named}")
+
+
+class UnknownVersion(NotFound):
+    """No such version of an adapter that exists."""
+
+    code = "version_not_found"
+    param = "model"
+
+    def __init__(self, path: str, number: int, newest: int) -> None:
+        super().__init__(f"{path} has no version {number}. Its newest is {path}@{newest}.")
+
+
+class UnknownAlias(NotFound):
+    """No such alias of an adapter that exists."""
+
+    code = "alias_not_found"
+    param = "model"
+
+    def __init__(self, path: str, alias: str, aliases: Sequence[str]) -> None:
+        has = f"It has {', '.join(aliases)}" if aliases else "It has none yet"
+        super().__init__(f"{path} has no alias {alias!r}. {has}; or pin a version, {path}@1.")
+
+
+class UnknownKey(NotFound):
+    """No such API key."""
+
+    code = "key_not_found"
+
+
+class UnknownBase(NotFound):
+    """No such base model in this registry."""
+
+    code = "base_not_found"
+
+
+class VersionRevoked(LoraryError):
+    """A version that nobody may be served any more."""
+
+    status = 410
+    code = "version_revoked"
+    param = "model"
+
+    def __init__(self, ref: str, reason: str) -> None:
+        super().__init__(f"{ref} was revoked: {reason}. Use another version.")
+
+
+class Conflict(LoraryError):
+    """The registry's state does not allow this."""
+
+    status = 409
+    code = "conflict"
+
+
+class BaseMismatch(Conflict):
+    """An adapter for another base model than the one served here."""
+
+    code = "base_mismatch"
+    param = "model"
+
+
+class PromotionNotEarned(Conflict):
+    """A guarded alias, and a version that does not meet the domain's policy yet."""
+
+    code = "promotion_not_earned"
+
+    def __init__(self, alias: str, ref: str, missing: Sequence[str]) -> None:
+        self.missing = tuple(missing)
+        super().__init__(f"{alias!r} is guarded and {ref} still lacks: {'; '.join(missing)}.")
+
+
+class AdmissionRefused(LoraryError):
+    """Files that may not become a version, with everything that is wrong with them."""
+
+    status = 422
+    code = "admission_refused"
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        listed = "".join(f"\n  - {problem}" for problem in problems)
+        super().__init__(f"The adapter was refused for {len(problems)} reason(s):{listed}")
+
+
+class BadRequest(LoraryError):
+    """A request that cannot be read."""
+
+    status = 400
+    code = "invalid_request"
+
+
+class TooLarge(LoraryError):
+    """More bytes than a limit allows."""
+
+    status = 413
+    code = "too_large"
+
+
+def _did_you_mean(near: Sequence[str]) -> str:
+    return f" Did you mean {', '.join(near)}?" if near else " List them with `lorary ls`."

@@ -1,0 +1,182 @@
+"""What can happen in a registry: a closed vocabulary of immutable events, and the commit.
+
+An event says what was decided, in full; folding it needs nothing but the state before.
+Times are UTC, ISO 8601 with a `Z`. Digests are hexadecimal SHA-256.
+"""
+
+from typing import TypeAlias
+
+import msgspec
+
+SCHEMA = 1
+"""Version of the commit's own layout; a reader refuses a commit with a higher one."""
+
+
+class File(msgspec.Struct, frozen=True):
+    """One file of a version: its path inside the adapter, size in bytes and digest."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """What a domain requires before a version may be served as production."""
+
+    guarded: tuple[str, ...] = ("production",)
+    """Aliases that move only to a version which meets the requirements."""
+    approvals: int = 1
+    """How many experts, none of them the publisher, must approve the version's bytes."""
+    card_sections: tuple[str, ...] = ()
+    """Headings that a model card must contain."""
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """A role in one domain, or in all (`*`)."""
+
+    role: str
+    domain: str
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What admission measured of a version's bytes."""
+
+    rank: int
+    alpha: float
+    rslora: bool
+    target_modules: tuple[str, ...]
+    parameters: int
+    tensors: int
+
+
+class Event(msgspec.Struct, frozen=True, tag_field="type", kw_only=True):
+    """The common root; `type` names the class."""
+
+
+class RegistryCreated(Event, frozen=True, tag="RegistryCreated"):
+    """The first event of every log."""
+
+    registry: str
+
+
+class BaseModelRegistered(Event, frozen=True, tag="BaseModelRegistered"):
+    """A base model that adapters may be declared against."""
+
+    name: str
+    digest: str
+    shapes: str
+    """Digest of the blob that holds the module shapes as JSON."""
+    known_as: tuple[str, ...] = ()
+
+
+class DomainCreated(Event, frozen=True, tag="DomainCreated"):
+    """A domain and its policy."""
+
+    domain: str
+    policy: Policy
+
+
+class PolicyChanged(Event, frozen=True, tag="PolicyChanged"):
+    """A domain's policy from here on; versions already promoted stay."""
+
+    domain: str
+    policy: Policy
+
+
+class DefaultAdapterSet(Event, frozen=True, tag="DefaultAdapterSet"):
+    """Which adapter the bare domain name means."""
+
+    domain: str
+    adapter: str
+
+
+class VersionPublished(Event, frozen=True, tag="VersionPublished"):
+    """An admitted version: these bytes, for ever."""
+
+    domain: str
+    adapter: str
+    version: int
+    digest: str
+    base: str
+    files: tuple[File, ...]
+    facts: Facts
+
+
+class AliasMoved(Event, frozen=True, tag="AliasMoved"):
+    """An alias names another version from here on."""
+
+    domain: str
+    adapter: str
+    alias: str
+    version: int
+    previous: int | None
+
+
+class VersionApproved(Event, frozen=True, tag="VersionApproved"):
+    """An expert approved exactly these bytes."""
+
+    domain: str
+    adapter: str
+    version: int
+    digest: str
+
+
+class VersionRevoked(Event, frozen=True, tag="VersionRevoked"):
+    """A version that nobody may be served any more."""
+
+    domain: str
+    adapter: str
+    version: int
+    reason: str
+
+
+class KeyIssued(Event, frozen=True, tag="KeyIssued"):
+    """An API key; only a digest of its secret is kept."""
+
+    key: str
+    name: str
+    secret_sha256: str
+    grants: tuple[Grant, ...]
+    expires: str | None = None
+
+
+class KeyRevoked(Event, frozen=True, tag="KeyRevoked"):
+    """A key that opens nothing any more."""
+
+    key: str
+    reason: str
+
+
+AnyEvent: TypeAlias = (
+    RegistryCreated
+    | BaseModelRegistered
+    | DomainCreated
+    | PolicyChanged
+    | DefaultAdapterSet
+    | VersionPublished
+    | AliasMoved
+    | VersionApproved
+    | VersionRevoked
+    | KeyIssued
+    | KeyRevoked
+)
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One event and who caused it. Commits are written for several actors at once."""
+
+    actor: str
+    event: AnyEvent
+
+
+class Commit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """One link of the chain, stored as `log/<sequence>.json`, written once."""
+
+    schema: int = SCHEMA
+    sequence: int
+    id: str
+    """Random, so that a writer whose reply was lost knows its own commit when it reads it."""
+    time: str
+    previous: str | None
+    """SHA-256 of the previous commit's bytes; None only for commit 1."""
+    entries: tuple[Entry, ...]

@@ -1,0 +1,61 @@
+"""What the registry needs of an object store, and nothing more.
+
+Every implementation gives: read-after-write and list-after-write consistency; `create` that has
+exactly one winner among any number of processes; and three answers to a write, never two: it
+returned (it is there), `AlreadyExists` (somebody else won), `OutcomeUnknown` (nobody knows: read
+before retrying). Any method raises `StoreUnavailable` when the store cannot be used at all.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+PutMode = Literal["create", "overwrite"]
+"""`create`: only if the key is absent, else `AlreadyExists`. `overwrite`: last writer wins."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """A stored object's key and size in bytes."""
+
+    key: str
+    size: int
+
+
+class ObjectStore(Protocol):
+    """Keys are `/`-separated, `[A-Za-z0-9._/-]`, without empty, `.` or `..` parts."""
+
+    @property
+    def url(self) -> str:
+        """Where it is, for people; holds no secret."""
+        ...
+
+    def get(self, key: str) -> bytes:
+        """The whole object; raises `ObjectNotFound`. For small objects: commits, checkpoints."""
+        ...
+
+    def stream(self, key: str, *, chunk: int = 1 << 20) -> Iterator[bytes]:
+        """The object in pieces of at most `chunk` bytes; raises `ObjectNotFound` at the first."""
+        ...
+
+    def head(self, key: str) -> ObjectInfo:
+        """Size without content; raises `ObjectNotFound`."""
+        ...
+
+    def put(self, key: str, data: bytes, mode: PutMode) -> None:
+        """Store `data` durably before returning. Raises `AlreadyExists`, `OutcomeUnknown`."""
+        ...
+
+    def put_file(self, key: str, path: Path, *, sha256: str) -> None:
+        """Store a file's content durably, overwriting; raises `DigestMismatch` if the store
+        verifies the digest and finds another."""
+        ...
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Every object whose key starts with `prefix`, in no promised order."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove the object if it is there."""
+        ...
