@@ -1,0 +1,51 @@
+# Lorary. `make` lists the targets; each does all the set-up it needs.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+# Everything Lorary keeps for this checkout: models, data, the demo's store.
+export LORARY_HOME ?= $(CURDIR)/.cache/lorary
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast check fmt bench matrix clean environment environment-dev
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+demo: ## Train, publish, serve and ask three specialists; stays up (ARGS="--port 9000 --once")
+	@started=$$(date +%s) && $(MAKE) --no-print-directory environment \
+	  && exec $(BIN)/python demo.py --started $$started $(ARGS)
+
+test: environment-dev check ## Everything CI runs: lint, types, every test
+	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: environment-dev ## Only the pure tests, in seconds
+	$(BIN)/python -m pytest tests/unit $(ARGS)
+
+check: environment-dev ## Lint and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fmt: environment-dev ## Format and sort imports
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: environment-dev ## Measure the gate against bare vLLM (ARGS="--rounds 5")
+	$(BIN)/python -m benchmarks.gate $(ARGS)
+
+clean: ## Remove the environment and everything cached for this checkout
+	rm -rf $(VENV) .cache build *.egg-info
+
+environment: $(VENV)/.ready
+environment-dev: $(VENV)/.ready-dev
+
+# The pins are complete, so pip resolves nothing. The CPU build of torch is on PyTorch's own index.
+$(VENV)/.ready: requirements/cpu.txt pyproject.toml scripts/install.sh
+	@sh scripts/install.sh $(PYTHON) $(VENV) requirements/cpu.txt
+	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready requirements/dev.txt
+	@$(BIN)/pip install --quiet --no-deps --requirement requirements/dev.txt
+	@touch $@

@@ -1,0 +1,19 @@
+#!/bin/sh
+# Make a virtual environment and install a complete list of pins into it.
+# usage: install.sh PYTHON VENV REQUIREMENTS
+set -eu
+python=$1 venv=$2 requirements=$3
+
+command -v "$python" >/dev/null 2>&1 || {
+    echo "$python is not installed. Install Python 3.11 with its venv module, or name another: make PYTHON=python3" >&2
+    exit 1
+}
+[ -x "$venv/bin/pip" ] || "$python" -m venv "$venv"
+echo "Installing $(grep -c == "$requirements") pinned packages (about 4 GB) into $venv ..."
+# --no-deps: the list is complete, and it leaves out torchvision, torchaudio and torchcodec,
+# whose usual builds break the CPU build of torch.
+if ! "$venv/bin/pip" install --quiet --no-deps --requirement "$requirements"; then
+    echo "Trying again with PyTorch's own index for the CPU build of torch ..." >&2
+    "$venv/bin/pip" install --quiet --no-deps --requirement "$requirements" \
+        --extra-index-url https://download.pytorch.org/whl/cpu
+fi

@@ -1,0 +1,70 @@
+"""The arrows of the design: which package may import which, and who may bring in torch."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MAY_IMPORT = {
+    "adapters": set[str](),
+    "registry": {"adapters"},
+    "serving": {"registry", "adapters"},
+    "eval": {"registry", "adapters"},
+}
+HEAVY = {"torch", "transformers", "peft", "trl", "datasets", "vllm", "sklearn", "scipy"}
+
+
+def imported(source: str) -> Iterator[str]:
+    """Top-level packages that a module imports, wherever in it the import stands."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide which way a module looks"
+            yield (node.module or "").partition(".")[0]
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_go_one_way(package: str) -> None:
+    modules = list((ROOT / package).rglob("*.py"))
+    assert modules
+    for module in modules:
+        ours = set(imported(module.read_text())) & MAY_IMPORT.keys() - {package}
+        wrong = ours - MAY_IMPORT[package]
+        assert not wrong, f"{module.relative_to(ROOT)} may not import {', '.join(sorted(wrong))}"
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_product_code_does_not_import_tests_or_benchmarks(package: str) -> None:
+    for module in (ROOT / package).rglob("*.py"):
+        assert not {"tests", "benchmarks"} & set(imported(module.read_text())), module
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "adapters.admission",
+        "adapters.names",
+        "adapters.packs",
+        "registry.api",
+        "registry.client",
+        "registry.cli",
+        "serving.gate",
+        "serving.resolver",
+    ],
+)
+def test_light_modules_bring_in_nothing_heavy(module: str) -> None:
+    code = f"import sys, {module}; print(*sorted({HEAVY!r} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("package", [*MAY_IMPORT, "benchmarks"])
+def test_modules_stay_small_enough_to_hold_in_mind(package: str) -> None:
+    for module in (ROOT / package).rglob("*.py"):
+        lines = len(module.read_text().splitlines())
+        assert lines <= 400, f"{module.relative_to(ROOT)} has {lines} lines: split it by concept"
