@@ -1,0 +1,299 @@
+"""`make demo`: from nothing to three specialists that answer, with the commands a team would type.
+
+Every step is an ordinary `lorary` command, printed as it runs. What took long is kept under
+LORARY_HOME and used again. Ctrl-C ends everything that was started.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import httpx
+import openai
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+
+from adapters.packs import PACKS, DomainPack
+
+HOME = Path(os.environ.get("LORARY_HOME", Path.home() / ".lorary"))
+DEMO = HOME / "demo"
+BASE = "smollm2-135m-instruct"
+BASE_KNOWN_AS = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+console = Console()
+
+
+def main() -> None:
+    """Run the demo; see `--help`."""
+    options = parse_options()
+    with contextlib.ExitStack() as running:
+        try:
+            run(options, running)
+        except KeyboardInterrupt:
+            console.print("\nStopping the servers ...")
+        except Failed as failure:
+            console.print(f"[red]{failure}[/red]", highlight=False)
+            sys.exit(1)
+
+
+def parse_options() -> argparse.Namespace:
+    """The demo's few options."""
+    parser = argparse.ArgumentParser(
+        prog="make demo", epilog='Example: make demo ARGS="--port 9000 --once"'
+    )
+    parser.add_argument("--port", type=int, default=8000, help="the OpenAI API's port")
+    parser.add_argument("--registry-port", type=int, default=8100, help="the registry's port")
+    parser.add_argument("--once", action="store_true", help="end after the three questions")
+    parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+class Failed(Exception):
+    """A step that did not work; its output tells why."""
+
+
+class Clock:
+    """What each part of the demo took, in seconds."""
+
+    def __init__(self, started: float | None) -> None:
+        self.began = started or time.time()
+        self.parts: list[tuple[str, float]] = []
+        if started is not None:
+            self.parts.append(("environment (Python packages)", time.time() - started))
+
+    @contextlib.contextmanager
+    def part(self, title: str) -> Iterator[None]:
+        """Announce a part and time it."""
+        console.rule(f"[bold]{title}", align="left")
+        began = time.time()
+        yield
+        self.parts.append((title, time.time() - began))
+
+    def show(self) -> None:
+        """Print the parts and the whole."""
+        table = Table("part", "seconds", title="What it took")
+        table.columns[1].justify = "right"
+        for title, seconds in self.parts:
+            table.add_row(title, f"{seconds:.1f}")
+        table.add_section()
+        table.add_row("from `make demo` to the answers", f"{time.time() - self.began:.1f}")
+        console.print(table)
+
+
+def run(options: argparse.Namespace, running: contextlib.ExitStack) -> None:
+    """The whole demo, in the order in which a team would do it."""
+    clock = Clock(options.started)
+    registry_url = f"http://127.0.0.1:{options.registry_port}"
+    api_url = f"http://127.0.0.1:{options.port}"
+    os.environ["LORARY_REGISTRY_URL"] = registry_url
+    for port in (options.port, options.registry_port):
+        refuse_taken(port)
+
+    with clock.part("small base model"):
+        model = lorary("small-model", "--json")["path"]
+    for domain, pack in PACKS.items():
+        with clock.part(f"train {domain}/{pack.adapter}"):
+            train(domain)
+    with clock.part("registry: create, publish, promote"):
+        open_registry(model)
+        start_registry(running, options.registry_port)
+        publish_all()
+    with clock.part("start vLLM with the gate"):
+        app_key = issue_app_key()
+        start_server(running, options.port)
+    with clock.part("three questions"):
+        ask_all(api_url, app_key)
+    clock.show()
+    show_how_to_call(api_url, registry_url, app_key)
+    if not options.once:
+        console.print("Running. Press Ctrl-C to stop everything.")
+        signal.pause()
+
+
+def train(domain: str) -> None:
+    """Train one adapter, or keep the one that the same recipe, data and base made before."""
+    lorary("train", domain, "--out", str(adapter_directory(domain)), "--reuse", shown=True)
+
+
+def adapter_directory(domain: str) -> Path:
+    """Where the demo keeps a trained adapter."""
+    return DEMO / "adapters" / domain
+
+
+def open_registry(model: str) -> None:
+    """Create the registry, its base model and its domains, unless an earlier demo did."""
+    key_file = DEMO / "operator.key"
+    if not key_file.exists():
+        lorary("init", "--name", "demo", "--key-file", str(key_file), shown=True)
+    os.environ["LORARY_KEY"] = key_file.read_text().strip()
+
+
+def start_registry(running: contextlib.ExitStack, port: int) -> None:
+    """Start the registry's service and wait until it answers."""
+    log = running.enter_context((DEMO / "registry.log").open("w"))
+    command = ["serve-registry", "--port", str(port)]
+    server = running.enter_context(started(command, log))
+    wait_until_healthy(f"http://127.0.0.1:{port}/health", server, log, seconds=30)
+
+
+def publish_all() -> None:
+    """Push every adapter and let `production` name the pushed version."""
+    for domain, pack in PACKS.items():
+        path = f"{domain}/{pack.adapter}"
+        lorary("push", str(adapter_directory(domain)), path, "--alias", "production", shown=True)
+        lorary("domain", "default", domain, pack.adapter, shown=True)
+
+
+def issue_app_key() -> str:
+    """A key that may only ask, as an app would have."""
+    issued = lorary("keys", "issue", "demo-app", "--grant", "infer:*", "--json")
+    return str(issued["key"])
+
+
+def start_server(running: contextlib.ExitStack, port: int) -> None:
+    """Start vLLM with the gate and wait until it answers."""
+    log = running.enter_context((DEMO / "serve.log").open("w"))
+    server = running.enter_context(started(["serve", "--port", str(port)], log))
+    with console.status("vLLM starts; about a minute"):
+        wait_until_healthy(f"http://127.0.0.1:{port}/health", server, log, seconds=300)
+
+
+def ask_all(api_url: str, key: str) -> None:
+    """One question per domain, to its specialist and to the base model, side by side."""
+    client = openai.OpenAI(base_url=f"{api_url}/v1", api_key=key)
+    for domain, pack in PACKS.items():
+        console.print(ask(client, domain, pack))
+
+
+def ask(client: openai.OpenAI, domain: str, pack: DomainPack) -> Table:
+    """The demo question of one domain, answered twice."""
+    item = pack.demo_question
+    table = Table(title=pack.question(item), title_justify="left", show_lines=True, width=100)
+    table.add_column("asked")
+    table.add_column("served by")
+    table.add_column("answer", ratio=1)
+    for model in (domain, BASE):
+        reply = client.chat.completions.with_raw_response.create(
+            model=model,
+            messages=[{"role": "user", "content": pack.question(item)}],
+            temperature=0,
+            max_completion_tokens=60,
+        )
+        answer = (reply.parse().choices[0].message.content or "").strip()
+        verdict = (
+            "[green]right[/green]" if answer == item.label else "[yellow]not the code[/yellow]"
+        )
+        table.add_row(
+            f'model="{model}"',
+            reply.headers.get("x-lorary-adapter", "base model"),
+            f"{answer}\n{verdict}",
+        )
+    table.caption = f"The reference answer: {item.label}"
+    return table
+
+
+def show_how_to_call(api_url: str, registry_url: str, key: str) -> None:
+    """The URL, and ready commands for a shell and for Python."""
+    pack = PACKS["medical"]
+    question = pack.question(pack.demo_question)
+    body = json.dumps({"model": "medical", "messages": [{"role": "user", "content": question}]})
+    console.print(Panel(f"API {api_url}/v1    registry {registry_url}    key {key}"))
+    snippets = {
+        "curl": f"curl {api_url}/v1/chat/completions -H 'Authorization: Bearer {key}' \\\n"
+        f"  -H 'Content-Type: application/json' -d '{body}'",
+        "Python": "from openai import OpenAI\n"
+        f'client = OpenAI(base_url="{api_url}/v1", api_key="{key}")\n'
+        'print(client.chat.completions.create(model="medical", temperature=0,\n'
+        f"    messages={json.loads(body)['messages']!r}).choices[0].message.content)",
+    }
+    for title, text in snippets.items():
+        console.rule(title, align="left")
+        console.print(text, soft_wrap=True, highlight=False, markup=False)
+    console.print(
+        "\nThe demo's policy guards no alias: evaluation and expert review are not part of it yet,\n"
+        "so `production` here names whatever was trained last. Do not rely on these answers.",
+        style="yellow",
+    )
+
+
+def lorary(*arguments: str, shown: bool = False) -> Any:
+    """Run one `lorary` command. Its JSON answer if it was asked for one, else None."""
+    if shown:
+        console.print(f"$ lorary {' '.join(arguments)}", style="dim", highlight=False, markup=False)
+    as_json = "--json" in arguments
+    done = subprocess.run(
+        [program(), *arguments], stdout=subprocess.PIPE if as_json else None, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise Failed(f"`lorary {arguments[0]}` failed; its message is above.")
+    return json.loads(done.stdout) if as_json else None
+
+
+def program() -> str:
+    """The `lorary` command of this very environment."""
+    return str(Path(sys.executable).with_name("lorary"))
+
+
+@contextlib.contextmanager
+def started(arguments: list[str], log: IO[str]) -> Iterator[subprocess.Popen[str]]:
+    """A server that runs `lorary ARGUMENTS` in the background, ended with the block."""
+    console.print(
+        f"$ lorary {' '.join(arguments)}    [dim](log: {log.name})[/dim]", highlight=False
+    )
+    # A session of its own: Ctrl-C reaches only the demo, which then ends the servers in order.
+    process = subprocess.Popen(
+        [program(), *arguments], stdout=log, stderr=log, text=True, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        end(process)
+
+
+def end(process: subprocess.Popen[str], patience: float = 30) -> None:
+    """Ask the process to end, and its whole group if it does not."""
+    process.terminate()
+    try:
+        process.wait(patience)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def wait_until_healthy(
+    url: str, process: subprocess.Popen[str], log: IO[str], *, seconds: float
+) -> None:
+    """Return when `url` answers 200; raises `Failed` if the process ends or time runs out."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(url, timeout=2).status_code == 200:
+                return
+        time.sleep(0.2)
+    tail = "".join(Path(log.name).read_text().splitlines(keepends=True)[-20:])
+    raise Failed(f"The server did not become healthy. The end of {log.name}:\n{tail}")
+
+
+def refuse_taken(port: int) -> None:
+    """Raises `Failed` if something listens on the port already."""
+    with contextlib.suppress(httpx.TransportError):
+        httpx.get(f"http://127.0.0.1:{port}/", timeout=1)
+        raise Failed(
+            f"Port {port} is taken. End what listens there, or choose another: "
+            'make demo ARGS="--port 9000 --registry-port 9100"'
+        )
+
+
+if __name__ == "__main__":
+    main()
