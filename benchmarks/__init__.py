@@ -1,0 +1,1 @@
+"""Paired measurements: both sides in one run, a ratio with its spread."""
