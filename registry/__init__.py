@@ -1,1 +1,1 @@
-"""The registry: a log of commits in an object store, the catalog folded from it, and its service."""
+"""The registry: a log of commits in an object store, the catalog folded from it, its service."""

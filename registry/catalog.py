@@ -6,6 +6,7 @@ from typing import assert_never
 
 import msgspec
 
+from adapters.admission import Facts
 from adapters.names import DEFAULT_ALIAS, AdapterRef
 from registry import errors
 from registry.events import (
@@ -16,7 +17,6 @@ from registry.events import (
     DefaultAdapterSet,
     DomainCreated,
     Entry,
-    Facts,
     File,
     Grant,
     KeyIssued,

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from registry.events import Facts, File, Grant, Policy
+from adapters.admission import Facts
+from registry.events import File, Grant, Policy
 
 
 @dataclass(frozen=True, slots=True)

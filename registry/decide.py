@@ -120,7 +120,7 @@ def _needs(command: Command) -> tuple[Role, str]:
 
 
 def _create_registry(catalog: Catalog, command: CreateRegistry) -> tuple[AnyEvent, ...]:
-    if catalog.sequence > 0:
+    if catalog.registry:
         raise errors.Conflict("This store holds a registry already. Use it, or another place.")
     return (
         RegistryCreated(registry=command.registry),

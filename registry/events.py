@@ -8,6 +8,8 @@ from typing import TypeAlias
 
 import msgspec
 
+from adapters.admission import Facts
+
 SCHEMA = 1
 """Version of the commit's own layout; a reader refuses a commit with a higher one."""
 
@@ -36,17 +38,6 @@ class Grant(msgspec.Struct, frozen=True):
 
     role: str
     domain: str
-
-
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What admission measured of a version's bytes."""
-
-    rank: int
-    alpha: float
-    rslora: bool
-    target_modules: tuple[str, ...]
-    parameters: int
-    tensors: int
 
 
 class Event(msgspec.Struct, frozen=True, tag_field="type", kw_only=True):

@@ -1,5 +1,25 @@
 """Object stores: one protocol, a local directory and S3."""
 
-from registry.store.base import ObjectInfo, ObjectStore, PutMode
+from pathlib import Path
 
-__all__ = ["ObjectInfo", "ObjectStore", "PutMode"]
+from registry.errors import StoreUnavailable
+from registry.store.base import ObjectInfo, ObjectStore, PutMode
+from registry.store.local import LocalStore
+
+__all__ = ["LocalStore", "ObjectInfo", "ObjectStore", "PutMode", "open_store"]
+
+
+def open_store(url: str, *, s3_endpoint: str | None = None) -> ObjectStore:
+    """The store at `url`: a directory, or `s3://bucket/prefix`. Nothing is contacted yet.
+
+    Raises `StoreUnavailable` for an address that is neither.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return LocalStore(Path(url))
+    bucket, _, prefix = rest.partition("/")
+    if scheme != "s3" or not bucket:
+        raise StoreUnavailable(f"{url!r} is no store. Use a directory or s3://BUCKET/PREFIX.")
+    from registry.store.s3 import S3Store  # boto3 takes half a second to import
+
+    return S3Store(bucket, prefix, endpoint=s3_endpoint)

@@ -1,0 +1,10 @@
+"""The domain packs: for each domain a task with verifiable answers, its data and its adapter."""
+
+from adapters.packs import financial, legal, medical
+from adapters.packs.pack import DataSet, DomainPack, Item
+
+PACKS: dict[str, DomainPack] = {
+    pack.domain: pack for pack in (medical.PACK, legal.PACK, financial.PACK)
+}
+
+__all__ = ["PACKS", "DataSet", "DomainPack", "Item"]

@@ -1,0 +1,74 @@
+"""Medical: a diagnosis in words, and the ICD-10-CM chapter that codes it."""
+
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+
+from adapters.packs.pack import DomainPack, Item
+from adapters.packs.sources import Source
+
+SOURCE = Source(
+    package="simple-icd-10-cm",
+    version="1.5.0",
+    archive="simple_icd_10_cm-1.5.0-py3-none-any.whl",
+    sha256="6d461d71dc26aedc530ae65f02cfb578a154e49507c32e8241e75f701d4b7e42",
+    licence="MIT; content by CDC/NCHS, public domain",
+)
+TABULAR = "simple_icd_10_cm/data/icd10c-tabular-April-1-2026.xml"
+
+CHAPTERS = {
+    "1": "Infectious diseases (A00-B99)",
+    "2": "Neoplasms (C00-D49)",
+    "3": "Blood and immune system (D50-D89)",
+    "4": "Endocrine and metabolic (E00-E89)",
+    "5": "Mental and behavioral (F01-F99)",
+    "6": "Nervous system (G00-G99)",
+    "7": "Eye (H00-H59)",
+    "8": "Ear (H60-H95)",
+    "9": "Circulatory system (I00-I99)",
+    "10": "Respiratory system (J00-J99)",
+    "11": "Digestive system (K00-K95)",
+    "12": "Skin (L00-L99)",
+    "13": "Musculoskeletal system (M00-M99)",
+    "14": "Genitourinary system (N00-N99)",
+    "15": "Pregnancy and childbirth (O00-O9A)",
+    "16": "Perinatal period (P00-P96)",
+    "17": "Congenital malformations (Q00-QA0)",
+    "18": "Symptoms and findings (R00-R99)",
+    "19": "Injury and poisoning (S00-T88)",
+    "20": "External causes (V00-Y99)",
+    "21": "Factors influencing health (Z00-Z99)",
+}
+"""Chapter 22 (codes for special purposes) holds five entries and is left out."""
+
+MAX_CHARACTERS = 120
+"""Longer entries are combinations of qualifiers that no clinician would type."""
+
+
+def read() -> Iterator[Item]:
+    """Descriptions and inclusion terms; the split unit is the three-character category."""
+    root = ET.fromstring(SOURCE.read(TABULAR))  # noqa: S314 - a pinned, digest-checked file
+    for chapter in root.findall("chapter"):
+        label = CHAPTERS.get(chapter.findtext("name", ""))
+        if label is None:
+            continue
+        for entry in chapter.iter("diag"):
+            category = entry.findtext("name", "")[:3]
+            notes = entry.findall("inclusionTerm/note")
+            for text in (entry.findtext("desc", ""), *(note.text or "" for note in notes)):
+                if 5 <= len(text) <= MAX_CHARACTERS:
+                    yield Item(text, label, category)
+
+
+PACK = DomainPack(
+    domain="medical",
+    adapter="icd10-coder",
+    title="ICD-10-CM chapter coder",
+    instruction="Which ICD-10-CM chapter codes this diagnosis?",
+    noun="Diagnosis",
+    labels=tuple(CHAPTERS.values()),
+    sources=(SOURCE,),
+    read=read,
+    demo_text="",
+    limits="Not for patient care or billing without a certified coder's check.",
+    per_label=(150, 12),
+)

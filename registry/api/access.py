@@ -1,0 +1,57 @@
+"""Who is asking: what every route needs to know before it answers."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Header, Request
+
+from adapters.names import AdapterRef
+from registry import access
+from registry.access import Role
+from registry.catalog import Catalog, Key
+from registry.errors import Forbidden
+from registry.registry import Registry, utc_now
+from registry.settings import RegistrySettings
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An authenticated caller and the state against which it was authenticated."""
+
+    key: Key
+    catalog: Catalog
+    registry: Registry
+    settings: RegistrySettings
+
+    def require(self, role: Role, domain: str) -> None:
+        """Raises `Forbidden` unless the caller has the role there."""
+        access.require(self.key, role, domain)
+
+    def may_see(self, domain: str) -> bool:
+        """Whether the caller has any role in `domain`."""
+        return access.may_see(self.key, domain)
+
+    def looks_at(self, ref: AdapterRef) -> AdapterRef:
+        """`ref` itself, if the caller may look into its domain; else `Forbidden`.
+
+        The answer is the same whether or not the adapter exists.
+        """
+        if not self.may_see(ref.domain):
+            raise Forbidden(
+                f"Key {self.key.id} ({self.key.name}) has no role in domain {ref.domain!r}. "
+                "Ask an operator for one."
+            )
+        return ref
+
+
+def caller(request: Request, authorization: Annotated[str | None, Header()] = None) -> Caller:
+    """The caller that the `Authorization` header proves; raises `Unauthenticated`."""
+    registry: Registry = request.app.state.registry
+    presented = access.bearer(authorization)
+    catalog = registry.refresh()
+    key = access.authenticate(catalog, presented, utc_now())
+    request.state.actor = key.id
+    return Caller(key, catalog, registry, request.app.state.settings)
+
+
+CallerDep = Annotated[Caller, Depends(caller)]

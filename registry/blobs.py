@@ -1,0 +1,96 @@
+"""File contents, addressed by SHA-256, written once and shared by every version that has them."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from registry.errors import DigestMismatch, ObjectNotFound
+from registry.events import File
+from registry.store.base import ObjectStore
+
+
+def blob_key(sha256: str) -> str:
+    """Where the content with that digest lies; raises `ValueError` for anything but a digest."""
+    if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
+        raise ValueError(f"{sha256[:80]!r} is not a SHA-256")
+    return f"blobs/sha256/{sha256[:2]}/{sha256}"
+
+
+def content_digest(files: Sequence[File]) -> str:
+    """A version's digest: SHA-256 over path, size and digest of its files, sorted by path."""
+    listed = [(file.path, file.size, file.sha256) for file in sorted(files, key=lambda f: f.path)]
+    return hashlib.sha256(msgspec.json.encode(listed)).hexdigest()
+
+
+class Blobs:
+    """The content-addressed part of a store."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def missing(self, digests: Iterable[str]) -> set[str]:
+        """Those of `digests` that the store does not hold."""
+        return {digest for digest in set(digests) if not self._holds(digest)}
+
+    def put_file(self, path: Path, sha256: str) -> None:
+        """Store a file whose SHA-256 the caller has computed."""
+        self._store.put_file(blob_key(sha256), path, sha256=sha256)
+
+    def put_bytes(self, data: bytes) -> str:
+        """Store `data` and return its digest."""
+        digest = hashlib.sha256(data).hexdigest()
+        self._store.put(blob_key(digest), data, "overwrite")
+        return digest
+
+    def get(self, sha256: str) -> bytes:
+        """A small blob's content, verified; raises `ObjectNotFound`, `DigestMismatch`."""
+        return b"".join(self.stream(sha256))
+
+    def stream(self, sha256: str, size: int | None = None) -> Iterator[bytes]:
+        """The content in pieces.
+
+        Raises `DigestMismatch` at the end unless the bytes are those of the digest (and as many
+        as `size`, which also bounds what is read).
+        """
+        hashing, length = hashlib.sha256(), 0
+        for piece in self._store.stream(blob_key(sha256)):
+            length += len(piece)
+            if size is not None and length > size:
+                break
+            hashing.update(piece)
+            yield piece
+        if hashing.hexdigest() != sha256 or (size is not None and length != size):
+            raise DigestMismatch(
+                f"Blob {sha256[:12]} in {self._store.url} is damaged. "
+                "Push the version again from its source, or restore the blob from a backup."
+            )
+
+    def verify(self, sha256: str, size: int | None = None) -> None:
+        """Read the whole blob and raise as `stream` does."""
+        for _ in self.stream(sha256, size):
+            pass
+
+    def fetch(self, sha256: str, size: int, destination: Path) -> None:
+        """Write the verified content to `destination`, which appears whole or not at all."""
+        descriptor, name = tempfile.mkstemp(dir=destination.parent, prefix=".fetch-")
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                for piece in self.stream(sha256, size):
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(destination)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _holds(self, digest: str) -> bool:
+        try:
+            self._store.head(blob_key(digest))
+        except ObjectNotFound:
+            return False
+        return True

@@ -1,0 +1,80 @@
+"""The folded state, kept now and then so that a start need not read the whole log.
+
+A checkpoint is a cache. It is written after its commit was acknowledged, its loss costs time only,
+and one that cannot be read, or that the log does not continue, is passed over.
+"""
+
+import contextlib
+
+import msgspec
+
+from registry.catalog import Catalog
+from registry.errors import BrokenChain, ObjectNotFound, StoreError
+from registry.log import CommitLog, catch_up
+from registry.store.base import ObjectStore
+
+EVERY = 50
+"""Commits between two checkpoints."""
+LATEST = "checkpoints/latest"
+LAYOUT = 1
+"""Raised when the catalog's own layout changes: older checkpoints are then passed over."""
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """A catalog and the layout it was written in."""
+
+    layout: int
+    catalog: Catalog
+
+
+def checkpoint_key(sequence: int) -> str:
+    """Where the checkpoint of that commit lies."""
+    return f"checkpoints/{sequence:020d}.json"
+
+
+def write(store: ObjectStore, catalog: Catalog) -> None:
+    """Keep `catalog`, then let the hint name it. Failing to is harmless."""
+    data = msgspec.json.encode(Checkpoint(LAYOUT, catalog))
+    with contextlib.suppress(StoreError):
+        store.put(checkpoint_key(catalog.sequence), data, "overwrite")
+        store.put(LATEST, str(catalog.sequence).encode(), "overwrite")
+
+
+def load(store: ObjectStore) -> Catalog:
+    """The newest state: the newest usable checkpoint, and the log after it.
+
+    Raises `StoreUnavailable`, or `BrokenChain` if the log itself is damaged.
+    """
+    log = CommitLog(store)
+    for sequence in _candidates(store):
+        catalog = _read(store, sequence)
+        if catalog is None or not _in_log(log, catalog):
+            continue
+        with contextlib.suppress(BrokenChain):
+            return catch_up(log, catalog)
+    return catch_up(log, Catalog())
+
+
+def _candidates(store: ObjectStore) -> list[int]:
+    """Checkpoints to try, newest first: the hint's, then every one that is listed."""
+    try:
+        return [int(store.get(LATEST))]
+    except (ObjectNotFound, ValueError):
+        names = (info.key.removeprefix("checkpoints/") for info in store.list("checkpoints/0"))
+        return sorted((int(name[:20]) for name in names if name[:20].isdigit()), reverse=True)
+
+
+def _read(store: ObjectStore, sequence: int) -> Catalog | None:
+    try:
+        data = store.get(checkpoint_key(sequence))
+        checkpoint = msgspec.json.decode(data, type=Checkpoint)
+    except (ObjectNotFound, msgspec.MsgspecError):
+        return None
+    usable = checkpoint.layout == LAYOUT and checkpoint.catalog.sequence == sequence
+    return checkpoint.catalog if usable else None
+
+
+def _in_log(log: CommitLog, catalog: Catalog) -> bool:
+    """Whether the log holds the very commit that the checkpoint was folded up to."""
+    stored = log.read(catalog.sequence)
+    return stored is not None and stored.digest == catalog.head

@@ -1,0 +1,137 @@
+"""The commit log: one object per commit, each naming the digest of the one before.
+
+To write is to put commit N+1 if it is absent. Whoever got no clear answer, or lost, reads N+1 back
+and compares the commit's random id before concluding anything: a reply can be lost after the write
+landed, and a repeat then reports a conflict with itself.
+"""
+
+import hashlib
+import secrets
+import time as clock
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from registry.catalog import Catalog, fold_commit
+from registry.errors import (
+    AlreadyExists,
+    BrokenChain,
+    ObjectNotFound,
+    OutcomeUnknown,
+    StoreError,
+)
+from registry.events import SCHEMA, Commit, Entry
+from registry.store.base import ObjectStore
+
+READ_BACK_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A commit as it lies in the store, and the SHA-256 of its bytes."""
+
+    commit: Commit
+    digest: str
+
+
+def commit_key(sequence: int) -> str:
+    """Flat and of fixed width, since a listing is not in byte order on every store."""
+    return f"log/{sequence:020d}.json"
+
+
+class CommitLog:
+    """Reads and appends commits; knows no catalog but the one it is handed."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def read(self, sequence: int) -> Stored | None:
+        """Commit `sequence`, or None if the log ends before it. Raises `BrokenChain`."""
+        try:
+            data = self._store.get(commit_key(sequence))
+        except ObjectNotFound:
+            return None
+        return decode(data, sequence)
+
+    def append(self, catalog: Catalog, entries: Sequence[Entry], time: str) -> Stored:
+        """Write the commit after `catalog`.
+
+        Raises `AlreadyExists` if somebody else wrote it first, and `OutcomeUnknown` if that
+        cannot be found out because the store stays silent.
+        """
+        commit = Commit(
+            sequence=catalog.sequence + 1,
+            id=secrets.token_hex(16),
+            time=time,
+            previous=catalog.head,
+            entries=tuple(entries),
+        )
+        data = msgspec.json.encode(commit)
+        try:
+            self._store.put(commit_key(commit.sequence), data, "create")
+        except (AlreadyExists, OutcomeUnknown) as doubt:
+            return self._read_back(commit, data, doubt)
+        return Stored(commit, _digest(data))
+
+    def _read_back(self, commit: Commit, data: bytes, doubt: StoreError) -> Stored:
+        """Whether our commit landed after all."""
+        for attempt in range(READ_BACK_TRIES):
+            try:
+                found = self.read(commit.sequence)
+            except StoreError:
+                clock.sleep(0.1 * 2**attempt)
+                continue
+            if found is None and isinstance(doubt, OutcomeUnknown):
+                # A write that is still under way may land later: only a second write settles it.
+                try:
+                    self._store.put(commit_key(commit.sequence), data, "create")
+                    return Stored(commit, _digest(data))
+                except (AlreadyExists, OutcomeUnknown):
+                    continue
+            if found is not None and found.commit.id == commit.id:
+                return found
+            raise AlreadyExists(f"Somebody else wrote commit {commit.sequence}. Read it.")
+        raise OutcomeUnknown(
+            f"The store does not tell whether commit {commit.sequence} was written. "
+            "Look with `lorary log` once it answers, then repeat the command if need be."
+        )
+
+
+def decode(data: bytes, sequence: int) -> Stored:
+    """Parse a commit's bytes; raises `BrokenChain` unless they are commit `sequence`."""
+    try:
+        commit = msgspec.json.decode(data, type=Commit)
+    except msgspec.MsgspecError as error:
+        raise BrokenChain(
+            f"Commit {sequence} cannot be read: {error}. Restore {commit_key(sequence)} from a "
+            "backup, or update Lorary if a newer one wrote it."
+        ) from error
+    if commit.schema > SCHEMA:
+        raise BrokenChain(f"Commit {sequence} has schema {commit.schema}. Update Lorary.")
+    if commit.sequence != sequence:
+        raise BrokenChain(
+            f"{commit_key(sequence)} holds commit {commit.sequence}. Restore it from a backup."
+        )
+    return Stored(commit, _digest(data))
+
+
+def follow(catalog: Catalog, stored: Stored) -> Catalog:
+    """The state after `stored`; raises `BrokenChain` unless it follows `catalog`."""
+    if stored.commit.previous != catalog.head:
+        raise BrokenChain(
+            f"Commit {stored.commit.sequence} does not follow the one before it: the log was "
+            "tampered with. Compare it with a backup."
+        )
+    return fold_commit(catalog, stored.commit, stored.digest)
+
+
+def catch_up(log: CommitLog, catalog: Catalog) -> Catalog:
+    """Fold every commit after `catalog` until the log ends."""
+    while (stored := log.read(catalog.sequence + 1)) is not None:
+        catalog = follow(catalog, stored)
+    return catalog
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,115 @@
+"""From uploaded bytes to a version: read again what is stored, judge it, then commit.
+
+Blobs first, commit last: a publisher that dies anywhere leaves only blobs that nothing names.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from adapters.admission import DEFAULT_LIMITS, Limits, LocalFile, Problem, admit
+from adapters.base_model import BaseModel
+from adapters.names import AdapterRef, check_name
+from registry import errors
+from registry.access import require
+from registry.blobs import Blobs, content_digest
+from registry.catalog import Catalog, Version
+from registry.commands import PublishVersion, RegisterBase
+from registry.events import File
+from registry.registry import Registry
+
+
+def register_base(registry: Registry, base: BaseModel, actor: str) -> None:
+    """Make a base model known, its module shapes kept as a blob."""
+    shapes = Blobs(registry.store).put_bytes(msgspec.json.encode(base, order="sorted"))
+    registry.execute(RegisterBase(base.name, base.digest, shapes, base.known_as), actor)
+
+
+def publish(
+    registry: Registry,
+    *,
+    domain: str,
+    adapter: str,
+    base: str,
+    files: Sequence[File],
+    actor: str,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Version:
+    """Make the stored blobs that `files` name the adapter's next version.
+
+    Publishing the newest version's bytes again returns that version. Raises `AdmissionRefused`
+    with every problem, `DigestMismatch` for damaged bytes, and what `decide` raises.
+    """
+    catalog = registry.refresh()
+    check_name(adapter, "adapter")
+    key = catalog.keys.get(actor)
+    if key is None:
+        raise errors.Unauthenticated("That key is not known here. Ask an operator for one.")
+    require(key, "publish", domain)
+    policy = catalog.domain(domain).policy
+    described = base_model(registry, catalog, base)
+    _check_listing(files, limits)
+    blobs = Blobs(registry.store)
+    with tempfile.TemporaryDirectory(prefix="lorary-admission-") as folder:
+        local = {}
+        for index, file in enumerate(files):
+            # Stored under our own names: what the publisher calls a file never meets our disk.
+            path = Path(folder, str(index))
+            _fetch(blobs, file, path)
+            local[file.path] = LocalFile(path)
+        admission = admit(local, described, limits=limits, card_sections=policy.card_sections)
+    if admission.facts is None:
+        raise errors.AdmissionRefused(admission.problems)
+    command = PublishVersion(
+        domain, adapter, content_digest(files), described.name, tuple(files), admission.facts
+    )
+    registry.execute(command, actor)
+    versions = registry.catalog.adapter(AdapterRef(domain, adapter)).versions
+    return next(v for v in reversed(versions) if v.digest == command.digest)
+
+
+def base_model(registry: Registry, catalog: Catalog, name: str) -> BaseModel:
+    """The registered base called `name`; raises `UnknownBase` with those there are."""
+    for base in catalog.bases.values():
+        if name == base.name or name in base.known_as:
+            described = Blobs(registry.store).get(base.shapes)
+            return msgspec.json.decode(described, type=BaseModel)
+    known = ", ".join(catalog.bases) or "none yet"
+    raise errors.UnknownBase(
+        f"Base model {name[:120]!r} is not registered (registered: {known}). "
+        f"Name it with --base, or let an operator register it: lorary base add DIR"
+    )
+
+
+def _check_listing(files: Sequence[File], limits: Limits) -> None:
+    """Refuse a listing that should not even be read back."""
+    problems = [
+        Problem(file.path[:100], f"It has {file.size} bytes, above the limit.", "Make it smaller.")
+        for file in files
+        if not 0 <= file.size <= limits.max_file_bytes
+    ]
+    if len(files) > limits.max_files:
+        problems.append(Problem(".", f"There are {len(files)} files.", "Keep only the adapter's."))
+    if len({file.path for file in files}) < len(files):
+        problems.append(Problem(".", "A path is listed twice.", "List every file once."))
+    if problems:
+        raise errors.AdmissionRefused(problems)
+
+
+def _fetch(blobs: Blobs, file: File, path: Path) -> None:
+    try:
+        blobs.fetch(file.sha256, file.size, path)
+    except errors.ObjectNotFound as error:
+        raise errors.AdmissionRefused(
+            [
+                Problem(
+                    file.path[:100], "Its content was never uploaded.", "Upload it, then publish."
+                )
+            ]
+        ) from error
+    except errors.DigestMismatch as error:
+        raise errors.AdmissionRefused(
+            [Problem(file.path[:100], "What was stored is not what is listed.", "Upload it again.")]
+        ) from error

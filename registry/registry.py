@@ -1,0 +1,168 @@
+"""The registry as one process sees it: commands in, events out, linearizable across processes.
+
+One thread writes. It takes every command that waits, decides each against the state that the ones
+before it make, and commits them together; a group that loses the race for its place in the log is
+decided again on what the winner wrote. A refusal concerns only the command that caused it.
+"""
+
+import queue
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from registry import checkpoints
+from registry.access import BOOTSTRAP, Secret
+from registry.catalog import Catalog, fold
+from registry.commands import Command, CreateRegistry
+from registry.decide import decide
+from registry.errors import AlreadyExists, RegistryMissing
+from registry.events import AnyEvent, Entry
+from registry.log import CommitLog, Stored, catch_up, follow
+from registry.store.base import ObjectStore
+
+MAX_GROUP = 256
+"""Commands in one commit at the most."""
+
+
+def utc_now() -> str:
+    """The time as commits write it, in whole seconds."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(slots=True)
+class _Request:
+    command: Command
+    actor: str
+    answer: "Future[tuple[AnyEvent, ...]]" = field(default_factory=Future)
+
+
+class Registry:
+    """Executes commands against the log in `store`. Thread-safe; close it when done."""
+
+    def __init__(self, store: ObjectStore, *, clock: Callable[[], str] = utc_now) -> None:
+        self.store = store
+        self._log = CommitLog(store)
+        self._clock = clock
+        self._catalog = checkpoints.load(store)
+        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._closed = False
+        self._writer = threading.Thread(target=self._write, name="log-writer", daemon=True)
+        self._writer.start()
+
+    @classmethod
+    def create(cls, store: ObjectStore, *, name: str, key_name: str) -> Secret:
+        """Begin a registry in an empty store and return its first operator's key.
+
+        Raises `Conflict` if the store holds one already.
+        """
+        secret = Secret.generate()
+        command = CreateRegistry(
+            f"{name}-{uuid.uuid4().hex[:8]}", secret.id, key_name, secret.digest
+        )
+        registry = cls(store)
+        try:
+            registry.execute(command, BOOTSTRAP)
+        finally:
+            registry.close()
+        return secret
+
+    @property
+    def catalog(self) -> Catalog:
+        """The newest state this process has read or written."""
+        return self._catalog
+
+    def refresh(self) -> Catalog:
+        """Read what other processes wrote; raises `RegistryMissing` if there is no registry."""
+        catalog = catch_up(self._log, self._catalog)
+        if catalog.sequence >= self._catalog.sequence:
+            self._catalog = catalog
+        if catalog.sequence == 0:
+            raise RegistryMissing(f"{self.store.url} holds no registry. Create it: lorary init")
+        return catalog
+
+    def execute(self, command: Command, actor: str) -> tuple[AnyEvent, ...]:
+        """Carry out `command` for key id `actor` and return what happened, once it is stored.
+
+        An empty tuple means that it was so already. Raises what `decide` raises,
+        `StoreUnavailable`, or `OutcomeUnknown` if the store never told.
+        """
+        if self._closed:
+            raise RuntimeError("this registry is closed")
+        request = _Request(command, actor)
+        self._requests.put(request)
+        return request.answer.result()
+
+    def close(self) -> None:
+        """Finish what waits and end the writer."""
+        if not self._closed:
+            self._closed = True
+            self._requests.put(None)
+            self._writer.join()
+
+    def _write(self) -> None:
+        while (first := self._requests.get()) is not None:
+            group = [first]
+            while len(group) < MAX_GROUP and not self._requests.empty():
+                request = self._requests.get()
+                if request is None:
+                    self._requests.put(None)
+                    break
+                group.append(request)
+            try:
+                self._commit(group)
+            except BaseException as error:
+                for request in group:
+                    if not request.answer.done():
+                        request.answer.set_exception(error)
+
+    def _commit(self, group: Sequence[_Request]) -> None:
+        """Answer every request of the group, with one commit at most."""
+        attempt = 0
+        while True:
+            self._catalog = catch_up(self._log, self._catalog)
+            now = max(self._clock(), self._catalog.time)
+            accepted, entries = self._decide_all(group, now)
+            if not entries:
+                stored = None
+                break
+            try:
+                stored = self._log.append(self._catalog, entries, now)
+                break
+            except AlreadyExists:
+                attempt += 1
+                time.sleep(random.uniform(0, min(0.5, 0.01 * 2**attempt)))  # noqa: S311
+        if stored is not None:
+            self._catalog = follow(self._catalog, stored)
+        for request, outcome in accepted:
+            if isinstance(outcome, Exception):
+                request.answer.set_exception(outcome)
+            else:
+                request.answer.set_result(outcome)
+        self._keep_checkpoint(stored)
+
+    def _decide_all(
+        self, group: Sequence[_Request], now: str
+    ) -> tuple[list[tuple[_Request, tuple[AnyEvent, ...] | Exception]], list[Entry]]:
+        """Each request's events or refusal, and all events in order."""
+        state, entries = self._catalog, list[Entry]()
+        outcomes: list[tuple[_Request, tuple[AnyEvent, ...] | Exception]] = []
+        for request in group:
+            try:
+                events = decide(state, request.command, request.actor, now)
+            except Exception as refusal:
+                outcomes.append((request, refusal))
+                continue
+            caused = [Entry(request.actor, event) for event in events]
+            state = fold(state, caused, now)
+            entries += caused
+            outcomes.append((request, events))
+        return outcomes, entries
+
+    def _keep_checkpoint(self, stored: Stored | None) -> None:
+        if stored is not None and stored.commit.sequence % checkpoints.EVERY == 0:
+            checkpoints.write(self.store, self._catalog)

@@ -1,0 +1,58 @@
+"""Settings of the registry and of the command line, read once from the environment."""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from adapters.home import home
+from registry.store import ObjectStore, open_store
+
+
+class StoreSettings(BaseSettings):
+    """Where the registry lies: what every process needs to know."""
+
+    model_config = SettingsConfigDict(env_prefix="LORARY_", frozen=True)
+
+    home: Path = Field(
+        default_factory=home, description="Folder for the embedded store and for caches."
+    )
+    store: str = Field(
+        default_factory=lambda: str(home() / "store"),
+        description="Where the registry lies: a directory, or s3://BUCKET/PREFIX.",
+    )
+    s3_endpoint: str | None = Field(
+        default=None,
+        description="URL of an S3-compatible server; unset for Amazon's own. Credentials and "
+        "region come from the usual AWS_ variables and files.",
+    )
+
+    def open_store(self) -> ObjectStore:
+        """The object store; nothing is contacted yet."""
+        return open_store(self.store, s3_endpoint=self.s3_endpoint)
+
+
+class RegistrySettings(StoreSettings):
+    """The registry's service (`lorary serve-registry`)."""
+
+    registry_host: str = Field(default="127.0.0.1", description="Address the service listens on.")
+    registry_port: int = Field(default=8100, ge=1, le=65535, description="Port of the service.")
+    max_upload_bytes: int = Field(
+        default=2 << 30, gt=0, description="Largest single file that may be uploaded."
+    )
+    max_rank: int = Field(
+        default=64, gt=0, description="Highest LoRA rank admitted; no more than servers allow."
+    )
+
+
+class ClientSettings(BaseSettings):
+    """The command line as a client of a registry's service."""
+
+    model_config = SettingsConfigDict(env_prefix="LORARY_", frozen=True)
+
+    registry_url: str = Field(
+        default="http://127.0.0.1:8100", description="The registry's service, for the client."
+    )
+    key: SecretStr = Field(
+        default=SecretStr(""), description="Your API key (lry_...), for the client."
+    )

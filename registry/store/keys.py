@@ -1,0 +1,12 @@
+"""The keys that a store accepts: the same for every kind of store."""
+
+import re
+
+_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
+
+
+def check_key(key: str) -> str:
+    """`key` itself if it is well formed; else `ValueError`, for only Lorary makes keys."""
+    if not all(_PART.fullmatch(part) for part in key.split("/")):
+        raise ValueError(f"{key!r} is not a store key")
+    return key

@@ -1,0 +1,143 @@
+"""An object store in a local directory: the embedded default, right under many processes.
+
+An object is written to a file of its own, flushed to the disk, and only then linked (`create`) or
+renamed (`overwrite`) to its name, both of which the kernel does at once or not at all. So a reader
+never sees half an object, and a writer killed at any point leaves at most a file in `.tmp`.
+It needs a file system with hard links; use S3 where several machines share a store, since some
+network file systems do not keep these promises.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from registry.errors import AlreadyExists, ObjectNotFound, StoreUnavailable
+from registry.store.base import ObjectInfo, PutMode
+from registry.store.keys import check_key
+
+TEMPORARY = ".tmp"
+
+
+class LocalStore:
+    """Objects as files below `root`, readable by their owner only."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.expanduser().absolute()
+
+    @property
+    def url(self) -> str:
+        """The directory."""
+        return str(self.root)
+
+    def get(self, key: str) -> bytes:
+        """The whole object; raises `ObjectNotFound`."""
+        with self._reading(key) as file:
+            return file.read()
+
+    def stream(self, key: str, *, chunk: int = 1 << 20) -> Iterator[bytes]:
+        """The object in pieces of at most `chunk` bytes."""
+        with self._reading(key) as file:
+            while piece := file.read(chunk):
+                yield piece
+
+    def head(self, key: str) -> ObjectInfo:
+        """Size without content."""
+        with _explained(key):
+            return ObjectInfo(key, self._path(key).stat().st_size)
+
+    def put(self, key: str, data: bytes, mode: PutMode) -> None:
+        """Store `data`; see `ObjectStore.put`. The outcome is never unknown here."""
+        with self._temporary() as (file, temporary):
+            file.write(data)
+            self._publish(file, temporary, key, mode)
+
+    def put_file(self, key: str, path: Path, *, sha256: str) -> None:  # noqa: ARG002 - S3 checks it
+        """Store a file's content, overwriting."""
+        with path.open("rb") as source, self._temporary() as (file, temporary):
+            while piece := source.read(1 << 20):
+                file.write(piece)
+            self._publish(file, temporary, key, "overwrite")
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Every object whose key starts with `prefix`."""
+        start = self.root / prefix.rpartition("/")[0]
+        for folder, _, names in os.walk(start):
+            if Path(folder) == self.root / TEMPORARY:
+                continue
+            for name in names:
+                path = Path(folder, name)
+                key = path.relative_to(self.root).as_posix()
+                if key.startswith(prefix):
+                    with contextlib.suppress(FileNotFoundError):
+                        yield ObjectInfo(key, path.stat().st_size)
+
+    def delete(self, key: str) -> None:
+        """Remove the object if it is there."""
+        with _explained(key), contextlib.suppress(FileNotFoundError):
+            self._path(key).unlink()
+
+    def _path(self, key: str) -> Path:
+        return self.root / check_key(key)
+
+    @contextlib.contextmanager
+    def _reading(self, key: str) -> Iterator[IO[bytes]]:
+        with _explained(key), self._path(key).open("rb") as file:
+            yield file
+
+    @contextlib.contextmanager
+    def _temporary(self) -> Iterator[tuple[IO[bytes], Path]]:
+        """An empty file that is gone afterwards, whatever became of its content."""
+        folder = self.root / TEMPORARY
+        with _explained(str(folder)):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            descriptor, name = tempfile.mkstemp(dir=folder)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    yield file, Path(name)
+            finally:
+                Path(name).unlink(missing_ok=True)
+
+    def _publish(self, file: IO[bytes], temporary: Path, key: str, mode: PutMode) -> None:
+        path = self._path(key)
+        file.flush()
+        os.fsync(file.fileno())
+        self._make_folder(path.parent)
+        if mode == "create":
+            try:
+                path.hardlink_to(temporary)
+            except FileExistsError as error:
+                raise AlreadyExists(f"{key} exists. Read it.") from error
+        else:
+            temporary.replace(path)
+        _flush_folder(path.parent)
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make `folder` and its parents, each recorded on the disk in the one above."""
+        if folder.is_dir():
+            return
+        self._make_folder(folder.parent)
+        folder.mkdir(exist_ok=True, mode=0o700)
+        _flush_folder(folder.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _explained(key: str) -> Iterator[None]:
+    """Turn the operating system's errors into the store's."""
+    try:
+        yield
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise ObjectNotFound(f"There is no object {key}. Check the store's address.") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreUnavailable(f"{key}: {reason}. Check the disk and its permissions.") from error

@@ -1,0 +1,168 @@
+"""An object store on S3, or any server that speaks its protocol and honours `If-None-Match: *`.
+
+Source: Amazon S3 API, "Conditional writes": 412 means that the key is taken, 409 that another
+conditional write was under way. Credentials come from boto3's usual chain.
+"""
+
+import base64
+import contextlib
+import hashlib
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,
+    HTTPClientError,
+)
+
+from registry.errors import (
+    AlreadyExists,
+    DigestMismatch,
+    ObjectNotFound,
+    OutcomeUnknown,
+    StoreUnavailable,
+)
+from registry.store.base import ObjectInfo, PutMode
+from registry.store.keys import check_key
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+CONFLICT_RETRIES = 5
+_MISSING = {"404", "NoSuchKey", "NotFound"}
+_TAKEN = {"412", "PreconditionFailed"}
+_CONFLICT = {"409", "ConditionalRequestConflict", "OperationAborted"}
+_WRONG_BYTES = {"BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
+
+
+class S3Store:
+    """Objects in `bucket` below `prefix`."""
+
+    def __init__(self, bucket: str, prefix: str = "", *, endpoint: str | None = None) -> None:
+        self.bucket = bucket
+        self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self._client: S3Client = boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            config=Config(
+                s3={"addressing_style": "path" if endpoint else "auto"},
+                # The SDK's own repeats would hide a write that landed; we read back instead.
+                retries={"total_max_attempts": 1, "mode": "standard"},
+                # Newer defaults add trailers that several S3-compatible servers refuse.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                connect_timeout=5,
+                read_timeout=30,
+                max_pool_connections=32,
+            ),
+        )
+
+    @property
+    def url(self) -> str:
+        """`s3://bucket/prefix`."""
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+
+    def get(self, key: str) -> bytes:
+        """The whole object; raises `ObjectNotFound`."""
+        return b"".join(self.stream(key))
+
+    def stream(self, key: str, *, chunk: int = 1 << 20) -> Iterator[bytes]:
+        """The object in pieces of at most `chunk` bytes; a short answer is an error."""
+        with _explained(key):
+            reply = self._client.get_object(Bucket=self.bucket, Key=self._full(key))
+            with contextlib.closing(reply["Body"]) as body:
+                yield from body.iter_chunks(chunk)
+
+    def head(self, key: str) -> ObjectInfo:
+        """Size without content."""
+        with _explained(key):
+            reply = self._client.head_object(Bucket=self.bucket, Key=self._full(key))
+            return ObjectInfo(key, reply["ContentLength"])
+
+    def put(self, key: str, data: bytes, mode: PutMode) -> None:
+        """Store `data`; see `ObjectStore.put`."""
+        digest = hashlib.sha256(data).digest()
+        only_if: dict[str, Any] = {"IfNoneMatch": "*"} if mode == "create" else {}
+        for attempt in range(CONFLICT_RETRIES):
+            try:
+                with _explained(key, writing=True):
+                    self._client.put_object(
+                        Bucket=self.bucket,
+                        Key=self._full(key),
+                        Body=data,
+                        ChecksumSHA256=base64.b64encode(digest).decode(),
+                        **only_if,
+                    )
+            except _Conflict:
+                time.sleep(random.uniform(0, 0.05 * 2**attempt))  # noqa: S311 - only a delay
+            else:
+                return
+        raise OutcomeUnknown(f"{key}: other writers kept this one from finishing. Read it.")
+
+    def put_file(self, key: str, path: Path, *, sha256: str) -> None:
+        """Store a file's content, overwriting; the server verifies the digest."""
+        digest = base64.b64encode(bytes.fromhex(sha256)).decode()
+        with path.open("rb") as body, _explained(key, writing=True):
+            self._client.put_object(
+                Bucket=self.bucket, Key=self._full(key), Body=body, ChecksumSHA256=digest
+            )
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Every object whose key starts with `prefix`."""
+        pages = self._client.get_paginator("list_objects_v2")
+        with _explained(prefix):
+            for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix + prefix):
+                for found in page.get("Contents", []):
+                    yield ObjectInfo(found["Key"].removeprefix(self.prefix), found["Size"])
+
+    def delete(self, key: str) -> None:
+        """Remove the object if it is there."""
+        with _explained(key):
+            self._client.delete_object(Bucket=self.bucket, Key=self._full(key))
+
+    def _full(self, key: str) -> str:
+        return self.prefix + check_key(key)
+
+
+class _Conflict(Exception):
+    """S3 asks for the same conditional write once more."""
+
+
+@contextlib.contextmanager
+def _explained(key: str, *, writing: bool = False) -> Iterator[None]:
+    """Turn boto3's errors into the store's. A write that got no clear answer is unknown."""
+    try:
+        yield
+    except ClientError as error:
+        raise _translated(error, key, writing=writing) from error
+    except (ConnectionError, HTTPClientError) as error:
+        if writing:
+            raise OutcomeUnknown(f"{key}: no answer came back ({error}). Read it.") from error
+        raise StoreUnavailable(f"S3 does not answer: {error}. Check the endpoint.") from error
+    except BotoCoreError as error:
+        raise StoreUnavailable(f"S3: {error}. Check the credentials and the endpoint.") from error
+
+
+def _translated(error: ClientError, key: str, *, writing: bool) -> Exception:
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    if code == "NoSuchBucket":
+        return StoreUnavailable("The bucket does not exist. Create it, or correct LORARY_STORE.")
+    if code in _MISSING:
+        return ObjectNotFound(f"There is no object {key}. Check the store's address.")
+    if code in _TAKEN:
+        return AlreadyExists(f"{key} exists. Read it.")
+    if code in _CONFLICT:
+        return _Conflict(code)
+    if code in _WRONG_BYTES:
+        return DigestMismatch(f"{key}: the bytes sent are not the declared ones. Send them again.")
+    if writing and status >= 500:
+        return OutcomeUnknown(f"{key}: S3 answered {status} {code}. Read it.")
+    return StoreUnavailable(f"S3 refused {key}: {status} {code}. Check the key's permissions.")
