@@ -7,7 +7,7 @@ files. It reads weights in pieces, so its memory does not grow with their size.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import IO, Protocol
 
 import msgspec
 
@@ -35,7 +35,7 @@ class AdapterFile(Protocol):
         """Bytes."""
         ...
 
-    def open(self) -> BinaryIO:
+    def open(self) -> IO[bytes]:
         """A seekable binary stream at the file's start; the caller closes it."""
         ...
 
@@ -51,7 +51,7 @@ class LocalFile:
         """Bytes."""
         return self.path.stat().st_size
 
-    def open(self) -> BinaryIO:
+    def open(self) -> IO[bytes]:
         """The file, opened for reading."""
         return self.path.open("rb")
 

@@ -8,7 +8,7 @@ import json
 import struct
 from dataclasses import dataclass
 from math import prod
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from adapters.errors import InvalidAdapter
 
@@ -39,7 +39,7 @@ class TensorInfo:
     end: int
 
 
-def read_header(file: BinaryIO, size: int, *, limit: int = MAX_HEADER_BYTES) -> list[TensorInfo]:
+def read_header(file: IO[bytes], size: int, *, limit: int = MAX_HEADER_BYTES) -> list[TensorInfo]:
     """The tensors of a safetensors file of `size` bytes, in the order of their bytes.
 
     Reads the header only, at most `limit` bytes of it. Raises `BadSafetensors`.

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from dataclasses import dataclass
 from math import prod
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class Pair:
 
 
 def check_weights(
-    file: BinaryIO, size: int, base: BaseModel, config: LoraConfig | None
+    file: IO[bytes], size: int, base: BaseModel, config: LoraConfig | None
 ) -> tuple[Tensors, list[Finding]]:
     """What the file holds, and everything wrong with it. Without `config`, ranks go unchecked."""
     try:
@@ -149,7 +149,7 @@ def _check_targets(pairs: dict[str, Pair], config: LoraConfig) -> list[Finding]:
     return findings
 
 
-def _check_values(file: BinaryIO, infos: list[TensorInfo]) -> list[Finding]:
+def _check_values(file: IO[bytes], infos: list[TensorInfo]) -> list[Finding]:
     findings = []
     factors = [info for info in infos if info.dtype in _EXPONENT]
     zero_b = 0
@@ -174,7 +174,7 @@ def _check_values(file: BinaryIO, infos: list[TensorInfo]) -> list[Finding]:
     return findings
 
 
-def _look_at(file: BinaryIO, info: TensorInfo) -> tuple[bool, bool]:
+def _look_at(file: IO[bytes], info: TensorInfo) -> tuple[bool, bool]:
     """Whether all values are finite, and whether all are zero."""
     integer, exponent = _EXPONENT[info.dtype]
     finite, zero = True, True

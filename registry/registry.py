@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 from registry import checkpoints
 from registry.access import BOOTSTRAP, Secret
@@ -22,7 +23,7 @@ from registry.commands import Command, CreateRegistry
 from registry.decide import decide
 from registry.errors import AlreadyExists, RegistryMissing
 from registry.events import AnyEvent, Entry
-from registry.log import CommitLog, Stored, catch_up, follow
+from registry.log import CommitLog, catch_up, follow
 from registry.store.base import ObjectStore
 
 MAX_GROUP = 256
@@ -41,6 +42,9 @@ class _Request:
     answer: "Future[tuple[AnyEvent, ...]]" = field(default_factory=Future)
 
 
+_Outcome: TypeAlias = "tuple[AnyEvent, ...] | Exception"
+
+
 class Registry:
     """Executes commands against the log in `store`. Thread-safe; close it when done."""
 
@@ -50,6 +54,7 @@ class Registry:
         self._clock = clock
         self._catalog = checkpoints.load(store)
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._advancing = threading.Lock()
         self._closed = False
         self._writer = threading.Thread(target=self._write, name="log-writer", daemon=True)
         self._writer.start()
@@ -78,9 +83,7 @@ class Registry:
 
     def refresh(self) -> Catalog:
         """Read what other processes wrote; raises `RegistryMissing` if there is no registry."""
-        catalog = catch_up(self._log, self._catalog)
-        if catalog.sequence >= self._catalog.sequence:
-            self._catalog = catalog
+        catalog = self._advance(catch_up(self._log, self._catalog))
         if catalog.sequence == 0:
             raise RegistryMissing(f"{self.store.url} holds no registry. Create it: lorary init")
         return catalog
@@ -124,45 +127,50 @@ class Registry:
         """Answer every request of the group, with one commit at most."""
         attempt = 0
         while True:
-            self._catalog = catch_up(self._log, self._catalog)
-            now = max(self._clock(), self._catalog.time)
-            accepted, entries = self._decide_all(group, now)
+            catalog = self._advance(catch_up(self._log, self._catalog))
+            now = max(self._clock(), catalog.time)
+            accepted, entries = _decide_all(catalog, group, now)
             if not entries:
                 stored = None
                 break
             try:
-                stored = self._log.append(self._catalog, entries, now)
+                stored = self._log.append(catalog, entries, now)
                 break
             except AlreadyExists:
                 attempt += 1
                 time.sleep(random.uniform(0, min(0.5, 0.01 * 2**attempt)))  # noqa: S311
         if stored is not None:
-            self._catalog = follow(self._catalog, stored)
+            catalog = self._advance(follow(catalog, stored))
         for request, outcome in accepted:
             if isinstance(outcome, Exception):
                 request.answer.set_exception(outcome)
             else:
                 request.answer.set_result(outcome)
-        self._keep_checkpoint(stored)
+        if stored is not None and catalog.sequence % checkpoints.EVERY == 0:
+            checkpoints.write(self.store, catalog)
 
-    def _decide_all(
-        self, group: Sequence[_Request], now: str
-    ) -> tuple[list[tuple[_Request, tuple[AnyEvent, ...] | Exception]], list[Entry]]:
-        """Each request's events or refusal, and all events in order."""
-        state, entries = self._catalog, list[Entry]()
-        outcomes: list[tuple[_Request, tuple[AnyEvent, ...] | Exception]] = []
-        for request in group:
-            try:
-                events = decide(state, request.command, request.actor, now)
-            except Exception as refusal:
-                outcomes.append((request, refusal))
-                continue
-            caused = [Entry(request.actor, event) for event in events]
-            state = fold(state, caused, now)
-            entries += caused
-            outcomes.append((request, events))
-        return outcomes, entries
+    def _advance(self, catalog: Catalog) -> Catalog:
+        """Let readers see `catalog`, unless they see a newer one already."""
+        with self._advancing:
+            if catalog.sequence >= self._catalog.sequence:
+                self._catalog = catalog
+        return catalog
 
-    def _keep_checkpoint(self, stored: Stored | None) -> None:
-        if stored is not None and stored.commit.sequence % checkpoints.EVERY == 0:
-            checkpoints.write(self.store, self._catalog)
+
+def _decide_all(
+    catalog: Catalog, group: Sequence[_Request], now: str
+) -> tuple[list[tuple[_Request, _Outcome]], list[Entry]]:
+    """Each request's events or refusal, and all events in order."""
+    state, entries = catalog, list[Entry]()
+    outcomes: list[tuple[_Request, _Outcome]] = []
+    for request in group:
+        try:
+            events = decide(state, request.command, request.actor, now)
+        except Exception as refusal:
+            outcomes.append((request, refusal))
+            continue
+        caused = [Entry(request.actor, event) for event in events]
+        state = fold(state, caused, now)
+        entries += caused
+        outcomes.append((request, events))
+    return outcomes, entries

@@ -1,0 +1,43 @@
+"""The registry's service put together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Response
+
+from registry.api import errors, governing, reading, uploads
+from registry.registry import Registry
+from registry.settings import RegistrySettings
+
+PREFIX = "/api/v1"
+
+
+def create_app(settings: RegistrySettings) -> FastAPI:
+    """The service over the store that `settings` name.
+
+    Raises `StoreUnavailable`, or `RegistryMissing` if there is none to serve.
+    """
+    registry = Registry(settings.open_store())
+    registry.refresh()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        registry.close()
+
+    app = FastAPI(title="Lorary registry", version="1", lifespan=lifespan)
+    app.state.registry = registry
+    app.state.settings = settings
+    errors.install(app)
+    for part in (reading, uploads, governing):
+        app.include_router(part.router, prefix=PREFIX)
+
+    @app.get("/health")
+    def health(response: Response) -> dict[str, Any]:
+        """Whether the store answers; open to everyone."""
+        catalog = registry.refresh()
+        response.headers["Cache-Control"] = "no-store"
+        return {"status": "ok", "registry": catalog.registry, "sequence": catalog.sequence}
+
+    return app

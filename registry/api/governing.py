@@ -1,0 +1,133 @@
+"""Routes that change what names mean and who may do what: aliases, approvals, keys, domains."""
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from adapters.base_model import BaseModel
+from adapters.names import AdapterRef, check_name
+from registry.access import ANY_DOMAIN, Secret
+from registry.api.access import Caller, CallerDep
+from registry.api.schemas import (
+    AliasBody,
+    ApproveBody,
+    BaseBody,
+    DefaultBody,
+    DomainBody,
+    KeyBody,
+    PolicyBody,
+    ReasonBody,
+)
+from registry.api.views import adapter_view, domain_view, key_view, version_view
+from registry.commands import (
+    ApproveVersion,
+    ChangePolicy,
+    Command,
+    CreateDomain,
+    IssueKey,
+    MoveAlias,
+    RevokeKey,
+    RevokeVersion,
+    SetDefaultAdapter,
+)
+from registry.events import Grant, Policy
+from registry.publishing import register_base
+
+router = APIRouter(tags=["governing"])
+
+
+def _execute(caller: Caller, command: Command) -> None:
+    caller.registry.execute(command, caller.key.id)
+
+
+@router.put("/adapters/{domain}/{adapter}/aliases/{alias}")
+def move_alias(
+    caller: CallerDep, domain: str, adapter: str, alias: str, body: AliasBody
+) -> dict[str, Any]:
+    """Let an alias name a version."""
+    caller.require("publish", check_name(domain, "domain"))
+    _execute(caller, MoveAlias(domain, adapter, alias, body.version, body.expected))
+    catalog = caller.registry.catalog
+    return adapter_view(catalog.adapter(AdapterRef(domain, adapter)), catalog.domain(domain))
+
+
+@router.post("/adapters/{domain}/{adapter}/versions/{version}/approvals")
+def approve(
+    caller: CallerDep, domain: str, adapter: str, version: int, body: ApproveBody
+) -> dict[str, Any]:
+    """Vouch for exactly these bytes."""
+    caller.require("approve", check_name(domain, "domain"))
+    _execute(caller, ApproveVersion(domain, adapter, version, body.digest))
+    return version_view(caller.registry.catalog.find(AdapterRef(domain, adapter, version)))
+
+
+@router.post("/adapters/{domain}/{adapter}/versions/{version}/revocation")
+def revoke_version(
+    caller: CallerDep, domain: str, adapter: str, version: int, body: ReasonBody
+) -> dict[str, Any]:
+    """Let nobody be served this version any more."""
+    caller.require("operate", check_name(domain, "domain"))
+    _execute(caller, RevokeVersion(domain, adapter, version, body.reason))
+    return version_view(caller.registry.catalog.find(AdapterRef(domain, adapter, version)))
+
+
+@router.get("/keys")
+def list_keys(caller: CallerDep) -> list[dict[str, Any]]:
+    """Every key, without secrets."""
+    caller.require("operate", ANY_DOMAIN)
+    return [key_view(key) for key in caller.catalog.keys.values()]
+
+
+@router.post("/keys", status_code=201)
+def issue_key(caller: CallerDep, body: KeyBody, response: Response) -> dict[str, Any]:
+    """A new key; this answer is the only place where it ever stands in full."""
+    secret = Secret.generate()
+    grants = tuple(Grant(grant.role, grant.domain) for grant in body.grants)
+    _execute(caller, IssueKey(secret.id, body.name, secret.digest, grants, body.expires))
+    response.headers["Cache-Control"] = "no-store"
+    return {**key_view(caller.registry.catalog.keys[secret.id]), "key": secret.text}
+
+
+@router.post("/keys/{key}/revocation")
+def revoke_key(caller: CallerDep, key: str, body: ReasonBody) -> dict[str, Any]:
+    """Let a key open nothing any more."""
+    _execute(caller, RevokeKey(key, body.reason))
+    return key_view(caller.registry.catalog.keys[key])
+
+
+@router.post("/domains", status_code=201)
+def create_domain(caller: CallerDep, body: DomainBody) -> dict[str, Any]:
+    """Open a domain under a policy."""
+    _execute(caller, CreateDomain(body.domain, _policy(body.policy)))
+    return domain_view(caller.registry.catalog.domain(body.domain))
+
+
+@router.put("/domains/{domain}/policy")
+def change_policy(caller: CallerDep, domain: str, body: PolicyBody) -> dict[str, Any]:
+    """Replace a domain's policy."""
+    _execute(caller, ChangePolicy(domain, _policy(body)))
+    return domain_view(caller.registry.catalog.domain(domain))
+
+
+@router.put("/domains/{domain}/default")
+def set_default(caller: CallerDep, domain: str, body: DefaultBody) -> dict[str, Any]:
+    """Let the domain's bare name mean an adapter."""
+    _execute(caller, SetDefaultAdapter(domain, body.adapter))
+    return domain_view(caller.registry.catalog.domain(domain))
+
+
+@router.post("/bases", status_code=201)
+def add_base(caller: CallerDep, body: BaseBody) -> dict[str, Any]:
+    """Make a base model known."""
+    caller.require("operate", ANY_DOMAIN)
+    base = BaseModel(body.name, body.digest, dict(body.modules), tuple(body.known_as))
+    register_base(caller.registry, base, caller.key.id)
+    return {"name": base.name, "digest": base.digest, "modules": len(base.modules)}
+
+
+def _policy(body: PolicyBody) -> Policy:
+    return Policy(
+        guarded=tuple(body.guarded),
+        approvals=body.approvals,
+        card_sections=tuple(body.card_sections),
+    )

@@ -1,0 +1,99 @@
+"""Routes that look: adapters, versions, files, bases, domains, the log."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
+
+from adapters.names import AdapterRef
+from registry.access import ANY_DOMAIN
+from registry.api.access import Caller, CallerDep
+from registry.api.views import adapter_view, commit_view, domain_view, version_view
+from registry.blobs import Blobs
+from registry.catalog import Version
+from registry.errors import NotFound
+from registry.log import CommitLog
+
+router = APIRouter(tags=["reading"])
+
+
+@router.get("/adapters")
+def list_adapters(caller: CallerDep, domain: str | None = None) -> list[dict[str, Any]]:
+    """Every adapter that the caller may see."""
+    if domain is not None:
+        caller.looks_at(AdapterRef.parse(domain))
+        caller.catalog.domain(domain)
+    return [
+        adapter_view(adapter, caller.catalog.domain(adapter.domain))
+        for _, adapter in sorted(caller.catalog.adapters.items())
+        if caller.may_see(adapter.domain) and domain in (None, adapter.domain)
+    ]
+
+
+@router.get("/adapters/{domain}/{adapter}")
+def show_adapter(caller: CallerDep, domain: str, adapter: str) -> dict[str, Any]:
+    """One adapter, its versions and aliases."""
+    ref = caller.looks_at(AdapterRef.parse(f"{domain}/{adapter}"))
+    return adapter_view(caller.catalog.adapter(ref), caller.catalog.domain(domain))
+
+
+@router.get("/resolve/{ref:path}")
+def resolve(caller: CallerDep, ref: str) -> dict[str, Any]:
+    """The version that any reference names now, revoked or not."""
+    return version_view(_find(caller, ref))
+
+
+@router.get("/files/{ref:path}")
+def download(
+    caller: CallerDep, ref: str, path: Annotated[str, Query(max_length=500)]
+) -> StreamingResponse:
+    """One file of a version. The answer breaks off if the stored bytes are damaged."""
+    version = _find(caller, ref)
+    file = next((file for file in version.files if file.path == path), None)
+    if file is None:
+        listed = ", ".join(file.path for file in version.files)
+        raise NotFound(f"{version.ref} has no file {path[:100]!r}. It has {listed}.")
+    pieces: Iterator[bytes] = Blobs(caller.registry.store).stream(file.sha256, file.size)
+    return StreamingResponse(
+        pieces,
+        media_type="application/octet-stream",
+        headers={"Content-Length": str(file.size), "X-Lorary-Sha256": file.sha256},
+    )
+
+
+@router.get("/domains")
+def list_domains(caller: CallerDep) -> list[dict[str, Any]]:
+    """Every domain that the caller may see."""
+    domains = caller.catalog.domains
+    return [domain_view(domains[name]) for name in sorted(domains) if caller.may_see(name)]
+
+
+@router.get("/bases")
+def list_bases(caller: CallerDep) -> list[dict[str, Any]]:
+    """Every registered base model."""
+    bases: list[dict[str, Any]] = msgspec.to_builtins(list(caller.catalog.bases.values()))
+    return bases
+
+
+@router.get("/log")
+def read_log(
+    caller: CallerDep,
+    after: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> list[dict[str, Any]]:
+    """Commits after a sequence number. It takes the role operate in all domains."""
+    caller.require("operate", ANY_DOMAIN)
+    log = CommitLog(caller.registry.store)
+    commits = []
+    for sequence in range(after + 1, min(after + limit, caller.catalog.sequence) + 1):
+        stored = log.read(sequence)
+        if stored is None:
+            break
+        commits.append(commit_view(stored))
+    return commits
+
+
+def _find(caller: Caller, ref: str) -> Version:
+    return caller.catalog.find(caller.looks_at(AdapterRef.parse(ref)))

@@ -1,0 +1,70 @@
+"""What the API shows of the catalog, as plain JSON: never a secret or its digest."""
+
+from typing import Any
+
+import msgspec
+
+from registry.catalog import Adapter, Domain, Key, Version
+from registry.events import KeyIssued
+from registry.log import Stored
+
+
+def version_view(version: Version) -> dict[str, Any]:
+    """A version and its files."""
+    return {
+        "ref": str(version.ref),
+        "domain": version.domain,
+        "adapter": version.adapter,
+        "version": version.number,
+        "digest": version.digest,
+        "base": version.base,
+        "bytes": version.size,
+        "files": msgspec.to_builtins(version.files),
+        "facts": msgspec.to_builtins(version.facts),
+        "publisher": version.publisher,
+        "published": version.published,
+        "approvers": list(version.approvers),
+        "revoked": version.revoked,
+    }
+
+
+def adapter_view(adapter: Adapter, domain: Domain) -> dict[str, Any]:
+    """An adapter, its versions in short and its aliases with how they moved."""
+    return {
+        "path": f"{adapter.domain}/{adapter.name}",
+        "default": domain.default == adapter.name,
+        "aliases": adapter.aliases,
+        "versions": [
+            {
+                "version": version.number,
+                "digest": version.digest,
+                "published": version.published,
+                "publisher": version.publisher,
+                "revoked": version.revoked,
+            }
+            for version in adapter.versions
+        ],
+        "moves": msgspec.to_builtins(adapter.moves),
+    }
+
+
+def domain_view(domain: Domain) -> dict[str, Any]:
+    """A domain, its policy and its default adapter."""
+    view: dict[str, Any] = msgspec.to_builtins(domain)
+    return view
+
+
+def key_view(key: Key) -> dict[str, Any]:
+    """A key without the digest of its secret."""
+    view: dict[str, Any] = msgspec.to_builtins(key)
+    del view["secret_sha256"]
+    return view
+
+
+def commit_view(stored: Stored) -> dict[str, Any]:
+    """A commit with its digest, and without digests of secrets."""
+    view: dict[str, Any] = msgspec.to_builtins(stored.commit)
+    for entry, shown in zip(stored.commit.entries, view["entries"], strict=True):
+        if isinstance(entry.event, KeyIssued):
+            del shown["event"]["secret_sha256"]
+    return {**view, "digest": stored.digest}
