@@ -1,5 +1,6 @@
 """What a domain pack is: a task with verifiable answers, its data, and how to ask."""
 
+import functools
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from adapters.packs.sources import Source
+from adapters.recipe import Recipe
 
 HELD_OUT_SHARE = 0.25
 """Share of the split units whose items are never trained on."""
@@ -57,6 +59,7 @@ class DomainPack:
     """What the adapter must not be used for; goes into its card."""
     per_label: tuple[int, int] = (400, 16)
     """At most so many items of one label in training and in the held-out set."""
+    recipe: Recipe = Recipe()
 
     def question(self, item: Item) -> str:
         """The user message that the adapter is trained and asked with."""
@@ -71,12 +74,17 @@ class DomainPack:
 
     def load(self) -> DataSet:
         """The data set, built from the sources; the same on every machine."""
-        return split(self.read(), self.labels, self.per_label)
+        return _load(self)
 
     @property
     def demo_question(self) -> Item:
         """The held-out item that the demo asks."""
         return next(item for item in self.load().held_out if item.text == self.demo_text)
+
+
+@functools.cache
+def _load(pack: DomainPack) -> DataSet:
+    return split(pack.read(), pack.labels, pack.per_label)
 
 
 def split(items: Iterable[Item], labels: Sequence[str], per_label: tuple[int, int]) -> DataSet:

@@ -1,0 +1,38 @@
+"""The `lorary` command: the registry's own verbs, and what other packages add to them."""
+
+import sys
+from importlib.metadata import entry_points
+
+import typer
+
+from adapters.errors import LoraryError
+from registry.cli import governing, looking, publishing, setup
+
+COMMANDS = "lorary.commands"
+"""Entry-point group; each entry is a function that takes the app and adds commands."""
+
+
+def build() -> typer.Typer:
+    """The whole application."""
+    app = typer.Typer(
+        name="lorary",
+        help="A library of domain specialists: publish, serve and judge LoRA adapters.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+    )
+    for part in (setup, publishing, looking, governing):
+        part.register(app)
+    for entry in sorted(entry_points(group=COMMANDS), key=lambda entry: entry.name):
+        entry.load()(app)
+    return app
+
+
+def main() -> None:
+    """Run `lorary`. Exit code 1 for whatever was refused or failed, 2 for wrong usage."""
+    try:
+        build()()
+    except LoraryError as error:
+        print(f"lorary: {error.message}", file=sys.stderr)
+        sys.exit(1)

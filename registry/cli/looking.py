@@ -1,0 +1,94 @@
+"""Commands that look: ls, show, log."""
+
+from typing import Annotated, Any
+
+import typer
+
+from adapters.names import AdapterRef
+from registry.cli.output import AsJson, client, emit, say, table
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to `lorary`."""
+    app.command("ls")(list_adapters)
+    app.command()(show)
+    app.command()(log)
+
+
+def list_adapters(
+    domain: Annotated[str | None, typer.Argument(help="Only this domain.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the adapters you may see.
+
+    Example: lorary ls medical
+    """
+    with client() as registry:
+        adapters = registry.adapters(domain)
+    rows = [
+        [
+            adapter["path"] + (" (default)" if adapter["default"] else ""),
+            len(adapter["versions"]),
+            ", ".join(f"{alias} -> {number}" for alias, number in adapter["aliases"].items()),
+        ]
+        for adapter in adapters
+    ]
+    emit(adapters, as_json, lambda: table(["adapter", "versions", "aliases"], rows))
+
+
+def show(
+    ref: Annotated[str, typer.Argument(help="DOMAIN[/ADAPTER[@VERSION|@ALIAS]]")],
+    as_json: AsJson = False,
+) -> None:
+    """Show the version that a reference names now.
+
+    Example: lorary show medical/icd10-coder@production
+    """
+    with client() as registry:
+        version = registry.resolve(str(AdapterRef.parse(ref)))
+    emit(version, as_json, lambda: _show_version(version))
+
+
+def log(
+    after: Annotated[int, typer.Option(min=0, help="Only commits after this one.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Print what happened in the registry, oldest first.
+
+    Example: lorary log --after 40
+    """
+    with client() as registry:
+        commits = list(registry.log(after))
+    rows = [
+        [commit["sequence"], commit["time"], entry["actor"], _summary(entry["event"])]
+        for commit in commits
+        for entry in commit["entries"]
+    ]
+    emit(commits, as_json, lambda: table(["commit", "time", "actor", "event"], rows))
+
+
+def _show_version(version: dict[str, Any]) -> None:
+    facts = version["facts"]
+    say(f"{version['ref']}  {version['digest']}")
+    say(f"  base       {version['base']}")
+    say(f"  published  {version['published']} by {version['publisher']}")
+    say(f"  LoRA       rank {facts['rank']}, alpha {facts['alpha']:g}, "
+        f"{facts['parameters']:,} parameters in {', '.join(facts['target_modules'])}")  # fmt: skip
+    if version["approvers"]:
+        say(f"  approved   by {', '.join(version['approvers'])}")
+    if version["revoked"]:
+        say(f"  REVOKED    {version['revoked']}")
+    table(
+        ["  file", "bytes", "sha256"],
+        [["  " + f["path"], f["size"], f["sha256"][:16]] for f in version["files"]],
+    )
+
+
+def _summary(event: dict[str, Any]) -> str:
+    """An event in one line: its type and its short fields."""
+    fields = [
+        f"{name}={value}"
+        for name, value in event.items()
+        if name != "type" and isinstance(value, str | int) and len(str(value)) <= 40
+    ]
+    return f"{event['type']} {' '.join(fields)}"

@@ -1,0 +1,70 @@
+"""How commands print, and what they share: a client, options, progress."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from registry.client import RegistryClient
+from registry.settings import ClientSettings
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+@contextmanager
+def client() -> Iterator[RegistryClient]:
+    """A client as the settings say."""
+    settings = ClientSettings()
+    with RegistryClient(settings.registry_url, settings.key.get_secret_value()) as opened:
+        yield opened
+
+
+def emit(value: Any, as_json: bool, show: Callable[[], None]) -> None:
+    """Print `value` as JSON, or let `show` print it for people."""
+    if as_json:
+        print(json.dumps(value, indent=2))
+    else:
+        show()
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows under their titles."""
+    drawn = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        drawn.add_row(*(str(cell) for cell in row))
+    Console().print(drawn)
+
+
+def say(text: str) -> None:
+    """One line for people, whatever brackets it holds."""
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(
+    *, quiet: bool, transfer: bool = False
+) -> Iterator[Callable[[str, int, int], None]]:
+    """A function to call with what is being done, how much is done and how much there is."""
+    amount = DownloadColumn() if transfer else MofNCompleteColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=quiet, transient=True) as bars:
+        known: dict[str, Any] = {}
+
+        def advance(what: str, done: int, total: int) -> None:
+            if what not in known:
+                known[what] = bars.add_task(what, total=total or None)
+            bars.update(known[what], completed=done, total=total or None)
+
+        yield advance

@@ -1,0 +1,106 @@
+"""Commands of a team: push, pull, and say which version an alias names."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adapters.errors import InvalidName
+from adapters.names import AdapterRef
+from registry.cli.output import AsJson, client, emit, progress_bar, say, table
+
+Ref = Annotated[str, typer.Argument(help="DOMAIN/ADAPTER[@VERSION|@ALIAS]")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to `lorary`."""
+    app.command()(push)
+    app.command()(pull)
+    aliases = typer.Typer(no_args_is_help=True, help="Say which version an alias names.")
+    aliases.command("set")(set_alias)
+    aliases.command("ls")(list_aliases)
+    app.add_typer(aliases, name="alias")
+
+
+def push(
+    directory: Annotated[Path, typer.Argument(help="A directory that PEFT saved to.")],
+    path: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER")],
+    alias: Annotated[str | None, typer.Option(help="Let this alias name the version.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Registered base model; by default the declared one.")
+    ] = None,
+    only_adapter_files: Annotated[
+        bool, typer.Option(help="Leave out files that are not accepted, instead of failing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Publish an adapter as the next version. Repeating a push is safe.
+
+    Example: lorary push out/icd10-coder medical/icd10-coder --alias candidate
+    """
+    with client() as registry, progress_bar(quiet=as_json, transfer=True) as progress:
+        version = registry.push(
+            directory,
+            path,
+            base=base,
+            only_adapter_files=only_adapter_files,
+            progress=progress,
+        )
+        if alias is not None:
+            registry.move_alias(path, alias, version["version"])
+    named = f", named {alias}" if alias else ""
+    emit(version, as_json, lambda: say(f"{version['ref']}  {version['digest']}{named}"))
+
+
+def pull(
+    ref: Ref,
+    directory: Annotated[Path, typer.Argument(help="Where to put the files.")],
+    as_json: AsJson = False,
+) -> None:
+    """Download a version, every file verified.
+
+    Example: lorary pull medical/icd10-coder@7 icd10-coder-7
+    """
+    with client() as registry, progress_bar(quiet=as_json, transfer=True) as progress:
+        version = registry.pull(ref, directory, progress=progress)
+    emit(version, as_json, lambda: say(f"{version['ref']} is in {directory}"))
+
+
+def set_alias(
+    ref: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION")],
+    alias: Annotated[str, typer.Argument(help="The alias to move.")],
+    expected: Annotated[
+        int | None, typer.Option(help="Only if it names this version now (0: none).")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let an alias name a version.
+
+    Example: lorary alias set medical/icd10-coder@8 production --expected 7
+    """
+    parsed = AdapterRef.parse(ref)
+    if parsed.version is None:
+        raise InvalidName(f"{ref!r} names no version. Write DOMAIN/ADAPTER@VERSION.")
+    with client() as registry:
+        adapter = registry.move_alias(parsed.path, alias, parsed.version, expected=expected)
+    emit(adapter, as_json, lambda: say(f"{parsed.path}@{alias} is now version {parsed.version}"))
+
+
+def list_aliases(
+    path: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER")], as_json: AsJson = False
+) -> None:
+    """Show an adapter's aliases and how they moved.
+
+    Example: lorary alias ls medical/icd10-coder
+    """
+    with client() as registry:
+        adapter = registry.call("GET", f"/adapters/{AdapterRef.parse(path).path}")
+    moves = [
+        [move["alias"], move["previous"] or "-", move["version"], move["actor"], move["time"]]
+        for move in adapter["moves"]
+    ]
+    emit(
+        {"aliases": adapter["aliases"], "moves": adapter["moves"]},
+        as_json,
+        lambda: table(["alias", "from", "to", "by", "at"], moves),
+    )

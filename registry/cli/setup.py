@@ -1,0 +1,130 @@
+"""Commands of an operator: begin a registry, serve it, check it, see what is configured."""
+
+import os
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings
+
+from registry.cli.output import AsJson, emit, progress_bar, say, table
+from registry.registry import Registry
+from registry.settings import RegistrySettings
+from registry.verify import verify as verify_store
+
+SETTINGS = "lorary.settings"
+"""Entry-point group; each entry is a settings class."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to `lorary`."""
+    app.command()(init)
+    app.command("serve-registry")(serve_registry)
+    app.command()(verify)
+    app.command()(config)
+
+
+def init(
+    name: Annotated[str, typer.Option(help="The registry's name, for people.")] = "lorary",
+    key_file: Annotated[
+        Path | None, typer.Option(help="Write the operator's key here, readable by you only.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Begin a registry in the store and issue its first operator's key, shown once.
+
+    Example: lorary init --name hospital --key-file operator.key
+    """
+    settings = RegistrySettings()
+    secret = Registry.create(settings.open_store(), name=name, key_name="operator")
+    if key_file is not None:
+        key_file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secret.text + "\n")
+    shown = str(key_file) if key_file else secret.text
+    emit(
+        {"store": settings.store, "key_file" if key_file else "key": shown},
+        as_json,
+        lambda: say(f"Registry created in {settings.store}. Operator's key: {shown}"),
+    )
+
+
+def serve_registry(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+) -> None:
+    """Serve the registry's HTTP API until interrupted.
+
+    Example: lorary serve-registry --port 8100
+    """
+    import uvicorn
+
+    from registry.api import create_app
+
+    settings = RegistrySettings()
+    uvicorn.run(
+        create_app(settings),
+        host=host or settings.registry_host,
+        port=port or settings.registry_port,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=10,
+    )
+
+
+def verify(as_json: AsJson = False) -> None:
+    """Check the whole chain of commits and re-hash every blob, straight from the store.
+
+    Example: lorary verify --json
+    """
+    store = RegistrySettings().open_store()
+    with progress_bar(quiet=as_json) as progress:
+        report = verify_store(store, progress)
+
+    def show() -> None:
+        say(
+            f"{report.commits} commits, {report.versions} versions, {report.blobs} blobs "
+            f"({report.bytes} bytes): {'sound' if report.sound else 'NOT SOUND'}"
+        )
+        for finding in report.findings:
+            say(f"  - {finding}")
+
+    emit({**msgspec.to_builtins(report), "sound": report.sound}, as_json, show)
+    if not report.sound:
+        raise typer.Exit(1)
+
+
+def config(as_json: AsJson = False) -> None:
+    """Print every setting in force and where its value came from. Secrets are masked.
+
+    Example: lorary config --json
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for entry in sorted(entry_points(group=SETTINGS), key=lambda entry: entry.name):
+        kind: type[BaseSettings] = entry.load()
+        values = kind()
+        for field, info in kind.model_fields.items():
+            name = f"LORARY_{field.upper()}"
+            rows[name] = {
+                "value": _masked(getattr(values, field)),
+                "source": "environment" if name in os.environ else "default",
+                "meaning": info.description,
+            }
+    emit(
+        rows,
+        as_json,
+        lambda: table(
+            ["setting", "value", "from", "meaning"],
+            [[name, row["value"], row["source"], row["meaning"]] for name, row in rows.items()],
+        ),
+    )
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return "********" if value.get_secret_value() else ""
+    return value if isinstance(value, int | float | bool) or value is None else str(value)
