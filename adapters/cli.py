@@ -61,22 +61,26 @@ def data(
                 for item in items:
                     row = {"split": side, **msgspec.to_builtins(item)}
                     file.write(msgspec.json.encode(row) + b"\n")
-    described = {
-        "domain": domain,
-        "digest": built.digest,
+    counts = {
         "train": Counter(item.label for item in built.train),
         "held_out": Counter(item.label for item in built.held_out),
-        "sources": {s.package: {"version": s.version, "sha256": s.sha256, "licence": s.licence}
-                    for s in pack.sources},
-    }  # fmt: skip
+    }
+    sources = {
+        source.package: {
+            "version": source.version,
+            "sha256": source.sha256,
+            "licence": source.licence,
+        }
+        for source in pack.sources
+    }
     if as_json:
+        described = {"domain": domain, "digest": built.digest, **counts, "sources": sources}
         print(json.dumps(described, indent=2))
         return
     print(f"{domain}: {len(built.train)} to train on, {len(built.held_out)} held out")
     print(f"digest {built.digest}")
     for label in pack.labels:
-        train_count = described["train"][label]
-        print(f"  {train_count:5} {described['held_out'][label]:4}  {label}")
+        print(f"  {counts['train'][label]:5} {counts['held_out'][label]:4}  {label}")
 
 
 def train(

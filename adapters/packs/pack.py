@@ -4,7 +4,7 @@ import functools
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -59,7 +59,7 @@ class DomainPack:
     """What the adapter must not be used for; goes into its card."""
     per_label: tuple[int, int] = (400, 16)
     """At most so many items of one label in training and in the held-out set."""
-    recipe: Recipe = Recipe()
+    recipe: Recipe = field(default_factory=Recipe)
 
     def question(self, item: Item) -> str:
         """The user message that the adapter is trained and asked with."""

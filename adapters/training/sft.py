@@ -126,8 +126,9 @@ class _Reporter(TrainerCallback):  # type: ignore[misc] # transformers ships no 
         self._losses = losses
         self._progress = progress
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """Called by the trainer after each step."""
+    def on_log(self, *arguments: Any, **event: Any) -> None:
+        """Called by the trainer after each step, as (args, state, control, logs=...)."""
+        state, logs = arguments[1], event.get("logs")
         if logs and "loss" in logs:
             self._losses.append(float(logs["loss"]))
             self._progress(state.global_step, self._steps, self._losses[-1])

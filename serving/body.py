@@ -1,0 +1,109 @@
+"""A request's body: read with a bound, parsed, and cut down to what callers may ask of vLLM."""
+
+import json
+from typing import Any
+
+from starlette.types import Message, Receive
+
+from registry.errors import BadRequest, TooLarge
+
+FIELDS = frozenset(
+    (
+        # OpenAI's
+        "messages", "prompt", "model", "stream", "stream_options", "n", "best_of", "echo", "suffix",
+        "max_tokens", "max_completion_tokens", "temperature", "top_p", "stop", "seed",
+        "frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs",
+        "response_format", "tools", "tool_choice", "parallel_tool_calls", "user", "metadata",
+        "store", "service_tier", "reasoning_effort", "safety_identifier",
+        # vLLM's, which only shape the sampling of this request
+        "top_k", "min_p", "min_tokens", "repetition_penalty", "length_penalty", "ignore_eos",
+        "stop_token_ids", "include_stop_str_in_output", "skip_special_tokens",
+        "spaces_between_special_tokens", "bad_words", "allowed_token_ids", "prompt_logprobs",
+        "structured_outputs", "add_generation_prompt", "continue_final_message",
+        "return_token_ids", "return_tokens_as_token_ids", "truncate_prompt_tokens",
+    )
+)  # fmt: skip
+"""What may be asked. vLLM knows more: templates that run (`chat_template`), files and URLs that it
+fetches, embeddings that it unpickles, other requests' ids, transfer of caches. Those stay inside,
+and so does whatever a later vLLM adds until somebody has judged it."""
+
+MAX_CHOICES = 16
+
+
+async def read_body(receive: Receive, declared: int | None, limit: int) -> bytes:
+    """The whole body, never more than `limit` bytes of it in memory.
+
+    declared: the Content-Length, if there was one. Raises `TooLarge` before reading what is
+    declared too large, and `BadRequest` if the caller left.
+    """
+    if declared is not None and declared > limit:
+        raise _too_large(limit)
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise BadRequest("The connection closed inside the request. Send it again.")
+        piece: bytes = message.get("body", b"")
+        size += len(piece)
+        if size > limit:
+            raise _too_large(limit)
+        pieces.append(piece)
+        if not message.get("more_body", False):
+            return b"".join(pieces)
+
+
+def parse_body(data: bytes) -> dict[str, Any]:
+    """The body as an object whose fields may all be passed on, with a `model`.
+
+    Raises `BadRequest` that names what is wrong. A key that occurs twice counts once, for what is
+    passed on is written anew from this object.
+    """
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest("The body is not JSON. Send a JSON object.") from error
+    if not isinstance(body, dict):
+        raise BadRequest("The body is not a JSON object. Send one.")
+    unknown = sorted(body.keys() - FIELDS)
+    if unknown:
+        raise BadRequest(f"The field {unknown[0][:60]!r} is not served here. Leave it out.")
+    if not isinstance(body.get("model"), str):
+        raise BadRequest("`model` is missing. Name an adapter, such as medical/icd10-coder.")
+    for field in ("n", "best_of"):
+        count = body.get(field)
+        if count is not None and (type(count) is not int or not 1 <= count <= MAX_CHOICES):
+            raise BadRequest(f"`{field}` must be 1 to {MAX_CHOICES}. Ask for fewer answers.")
+    _check_messages(body.get("messages"))
+    return body
+
+
+def _check_messages(messages: Any) -> None:
+    """Only text: anything else would make the server fetch or decode what a stranger names."""
+    if messages is None:
+        return
+    if not isinstance(messages, list):
+        raise BadRequest("`messages` is not a list. Send a list of messages.")
+    for message in messages:
+        content = message.get("content") if isinstance(message, dict) else None
+        for part in content if isinstance(content, list) else ():
+            if not isinstance(part, dict) or part.get("type") not in ("text", "refusal"):
+                raise BadRequest("Only text is served here. Send content parts of type text.")
+
+
+def replay(data: bytes, receive: Receive) -> Receive:
+    """A `receive` that hands out `data` once, then listens for the caller to disconnect."""
+    handed_out = False
+
+    async def receive_again() -> Message:
+        nonlocal handed_out
+        if handed_out:
+            return await receive()
+        handed_out = True
+        return {"type": "http.request", "body": data, "more_body": False}
+
+    return receive_again
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The body is above the limit of {limit} bytes. Send a shorter prompt.")

@@ -1,0 +1,53 @@
+"""`/health` with the registry's state beside the engine's.
+
+Extension point: the entry-point group `vllm.endpoint_plugins`; it replaces vLLM's own route.
+"""
+
+from argparse import Namespace
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+STALE_SECONDS = 30.0
+"""A registry last read longer ago than this is called stale; what was read is still served."""
+
+
+class Endpoints:
+    """vLLM's `EndpointPlugin` protocol."""
+
+    name = "lorary-endpoints"
+    required_tasks = None
+
+    def attach_router(self, app: FastAPI) -> None:
+        """Add the route."""
+        app.add_api_route("/health", health, methods=["GET"])
+
+    async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
+        """Nothing of our own to keep."""
+
+
+async def health(request: Request) -> JSONResponse:
+    """200 if the engine runs and the registry was read; else 503. Both states are told."""
+    from serving.replica import current
+
+    replica = current()
+    engine = "ok"
+    try:
+        await request.app.state.engine_client.check_health()
+    except Exception as error:  # whatever it is, the engine is not healthy
+        engine = type(error).__name__
+    follower = replica.follower
+    age = follower.age_seconds if follower.has_read else None
+    ready = engine == "ok" and follower.has_read
+    body = {
+        "status": "ok" if ready else "unavailable",
+        "engine": engine,
+        "base": replica.settings.base_name,
+        "registry": {
+            "sequence": follower.catalog.sequence,
+            "age_seconds": None if age is None else round(age, 2),
+            "stale": age is None or age > STALE_SECONDS,
+        },
+    }
+    return JSONResponse(body, 200 if ready else 503)

@@ -1,0 +1,46 @@
+"""What a replica refuses or fails to do, beyond the registry's own errors.
+
+LoraryError
+├── RouteNotFound        a path or method that is not served
+├── ColdLoadFailed       a version whose files cannot be had right now
+├── TooManyColdLoads     more versions wait for a download than may
+├── RegistryUnread       no registry was ever read, so nothing can be resolved
+└── CannotServe          `lorary serve` cannot start
+"""
+
+from adapters.errors import LoraryError
+
+
+class RouteNotFound(LoraryError):
+    """A path or method that is not served."""
+
+    status = 404
+    code = "route_not_found"
+
+
+class ColdLoadFailed(LoraryError):
+    """A version whose files cannot be had, or are damaged in the store."""
+
+    status = 503
+    code = "cold_load_failed"
+    param = "model"
+
+
+class TooManyColdLoads(LoraryError):
+    """Too many versions wait for their download."""
+
+    status = 429
+    code = "too_many_cold_loads"
+
+
+class RegistryUnread(LoraryError):
+    """No registry was ever read."""
+
+    status = 503
+    code = "registry_unread"
+
+
+class CannotServe(LoraryError):
+    """The replica cannot start."""
+
+    code = "cannot_serve"

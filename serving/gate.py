@@ -1,0 +1,181 @@
+"""The gate: the outermost layer of vLLM's API process.
+
+Every request is authenticated, resolved, authorised and admitted here, and reaches vLLM under the
+name of one pinned version, or does not reach it. What is not on the list of routes does not exist.
+Answers pass through as they come, with the version that gave them in the headers.
+
+Extension point: `--middleware serving.gate.Gate`, a pure ASGI class.
+"""
+
+import json
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from adapters.errors import LoraryError
+from adapters.names import AdapterRef
+from registry.access import ANY_DOMAIN, authenticate, bearer, may_see, require
+from registry.catalog import Catalog, Key, Version
+from registry.errors import Forbidden, NotFound, UnknownAdapter
+from registry.registry import utc_now
+from serving.body import parse_body, read_body, replay
+from serving.envelope import answer, refuse
+from serving.errors import RouteNotFound
+from serving.listing import models
+from serving.metrics import REFUSALS, REQUESTS
+from serving.replica import Replica, current
+
+GENERATION = frozenset(("/v1/chat/completions", "/v1/completions", "/v1/embeddings"))
+MODELS = "/v1/models"
+PASSED_HEADERS = frozenset((b"accept", b"content-type", b"user-agent", b"x-request-id"))
+"""Every other request header stays outside: some make layers inside choose another model, another
+engine, or run something, and the caller's key is nobody's business there."""
+
+
+class Gate:
+    """ASGI middleware around vLLM's application."""
+
+    def __init__(self, app: ASGIApp, replica: Replica | None = None) -> None:
+        self.app = app
+        self._replica = replica
+
+    @property
+    def replica(self) -> Replica:
+        """The process's replica, unless a test handed in another."""
+        return self._replica or current()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection; see the module's text."""
+        if scope["type"] == "lifespan":
+            self.replica.follower  # noqa: B018 - the first use starts to follow the registry
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            try:
+                await self._serve(scope, receive, send)
+            except LoraryError as error:
+                REFUSALS.labels(error.code).inc()
+                await refuse(send, error)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method, path = scope["method"], scope["path"]
+        if method == "POST" and path in GENERATION:
+            await self._generate(scope, receive, send)
+        elif method == "GET" and path == "/health":
+            await self.app(_inner(scope, path, b""), receive, send)
+        elif method == "GET" and path == "/metrics":
+            _, key = self._caller(scope)
+            require(key, "operate", ANY_DOMAIN)
+            await self.app(_inner(scope, path, b""), receive, send)
+        elif method == "GET" and (path == MODELS or path.startswith(f"{MODELS}/")):
+            await self._show_models(scope, send)
+        else:
+            raise RouteNotFound(
+                f"{method[:10]} {path[:100]!r} is not served here. Use /v1/chat/completions, "
+                "/v1/completions or /v1/models."
+            )
+
+    async def _generate(self, scope: Scope, receive: Receive, send: Send) -> None:
+        catalog, key = self._caller(scope)
+        settings = self.replica.settings
+        data = await read_body(receive, _declared_length(scope), settings.max_body_bytes)
+        body = parse_body(data)
+        version = self._resolve(catalog, key, body["model"])
+        if scope["path"] == "/v1/embeddings" and not _routed(scope, "/v1/embeddings"):
+            raise NotFound(
+                f"The base model {settings.base_name!r} makes no embeddings. "
+                "Use /v1/chat/completions or /v1/completions."
+            )
+        if version is not None:
+            await self.replica.cache.ensure(version)
+            body["model"] = str(version.ref)
+        data = json.dumps(body).encode()
+        length = (b"content-length", str(len(data)).encode())
+        inner = _inner(scope, scope["path"], b"", length)
+        await self.app(inner, replay(data, receive), _signed(send, version, settings.base_name))
+
+    def _caller(self, scope: Scope) -> tuple[Catalog, Key]:
+        """Who asks, by the newest catalog; raises `Unauthenticated`."""
+        presented = bearer(_header(scope, b"authorization"))
+        catalog = self.replica.catalog
+        return catalog, authenticate(catalog, presented, utc_now())
+
+    def _resolve(self, catalog: Catalog, key: Key, model: str) -> Version | None:
+        """The version that `model` names now, if `key` may use it; None for the base model."""
+        if model == self.replica.settings.base_name:
+            if not any(grant.role == "infer" for grant in key.grants):
+                raise Forbidden(f"Key {key.id} may not infer. Ask an operator for the role.")
+            return None
+        ref = AdapterRef.parse(model)
+        # Before looking, so that what exists in other domains does not show.
+        require(key, "infer", ref.domain)
+        try:
+            version = catalog.resolve(ref)
+        except UnknownAdapter:
+            near = [p for p in catalog.near(ref.path) if may_see(key, p.partition("/")[0])]
+            raise UnknownAdapter(ref.path, near) from None
+        self.replica.check_base(version)
+        return version
+
+    async def _show_models(self, scope: Scope, send: Send) -> None:
+        catalog, key = self._caller(scope)
+        base = self.replica.settings.base_name
+        name = scope["path"][len(MODELS) + 1 :]
+        if not name:
+            await answer(send, 200, {"object": "list", "data": models(catalog, key, base)})
+            return
+        version = self._resolve(catalog, key, name)
+        root = base if version is None else str(version.ref)
+        found = next(m for m in models(catalog, key, base) if m["id"] == root)
+        await answer(send, 200, {**found, "id": name})
+
+
+def _inner(scope: Scope, path: str, query: bytes, *headers: tuple[bytes, bytes]) -> Scope:
+    """The scope that vLLM sees: exactly the path that was checked, only harmless headers."""
+    kept = [(name, value) for name, value in scope["headers"] if name in PASSED_HEADERS]
+    return {
+        **scope,
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": query,
+        "headers": [*kept, *headers],
+    }
+
+
+def _signed(send: Send, version: Version | None, base: str) -> Send:
+    """A `send` that adds which version answers to the first message, and counts the answer."""
+    if version is None:
+        signature, labels = [(b"x-lorary-base", base.encode())], ("", base, "")
+    else:
+        signature = [
+            (b"x-lorary-adapter", str(version.ref).encode()),
+            (b"x-lorary-digest", version.digest.encode()),
+        ]
+        labels = (version.domain, version.adapter, str(version.number))
+
+    async def send_signed(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            REQUESTS.labels(*labels, str(message["status"])).inc()
+            message = {**message, "headers": [*message.get("headers", ()), *signature]}
+        await send(message)
+
+    return send_signed
+
+
+def _header(scope: Scope, wanted: bytes) -> str | None:
+    """A header's only value; a header given twice counts as absent."""
+    values = [value for name, value in scope["headers"] if name == wanted]
+    return values[0].decode("latin-1") if len(values) == 1 else None
+
+
+def _declared_length(scope: Scope) -> int | None:
+    text = _header(scope, b"content-length")
+    return int(text) if text is not None and text.isdigit() else None
+
+
+def _routed(scope: Scope, path: str) -> bool:
+    """Whether the application inside has a route of that path."""
+    routes: list[Any] = getattr(scope.get("app"), "routes", [])
+    return any(getattr(route, "path", None) == path for route in routes)

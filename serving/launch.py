@@ -1,0 +1,115 @@
+"""vLLM's own launcher, started in this process with the gate in place."""
+
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from adapters.errors import LoraryError
+from registry.follower import Follower
+from serving.errors import CannotServe
+from serving.settings import ServingSettings
+
+FIXED = (
+    "--middleware",
+    "--api-key",
+    "--lora-modules",
+    "--enable-lora",
+    "--served-model-name",
+    "--model",
+    "--host",
+    "--port",
+    "--root-path",
+    "--uds",
+    "--api-server-count",
+    "--allowed-origins",
+    "--trust-request-chat-template",
+    "--config",
+)
+"""Options that would open a way around the gate or that Lorary sets itself."""
+
+
+def preflight(settings: ServingSettings) -> None:
+    """Raise `CannotServe`, in seconds and in plain words, for what would fail after minutes."""
+    if Path(settings.model).is_absolute() and not Path(settings.model, "config.json").exists():
+        raise CannotServe(
+            f"There is no model in {settings.model}. Build the small one (lorary small-model), "
+            "or set LORARY_MODEL."
+        )
+    try:
+        catalog = Follower(settings.open_store()).refresh()
+    except LoraryError as error:
+        raise CannotServe(f"The registry cannot be read: {error.message}") from error
+    if catalog.sequence == 0:
+        raise CannotServe(f"{settings.store} holds no registry. Create it: lorary init")
+    if settings.base_name not in catalog.bases:
+        raise CannotServe(
+            f"Base model {settings.base_name!r} is not registered. "
+            f"Register it: lorary base add {settings.model} --name {settings.base_name}"
+        )
+    if settings.max_cpu_loras < settings.max_loras:
+        raise CannotServe("LORARY_MAX_CPU_LORAS is below LORARY_MAX_LORAS. Raise it.")
+    _refuse_taken(settings.host, settings.port)
+
+
+def environment(settings: ServingSettings) -> dict[str, str]:
+    """What vLLM reads from its environment. It allows resolvers only together with its own
+    load and unload routes; the gate keeps those unreachable."""
+    variables = {
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+        "VLLM_PLUGINS": "lorary,lorary-endpoints",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib),
+        "VLLM_SERVER_DEV_MODE": "0",
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    }
+    if Path(settings.model).is_absolute():
+        variables["HF_HUB_OFFLINE"] = "1"
+    return variables
+
+
+def arguments(settings: ServingSettings, extra: Sequence[str] = ()) -> list[str]:
+    """vLLM's command line; `extra` goes at its end. Raises `CannotServe` for a fixed option."""
+    for option in extra:
+        name = option.partition("=")[0].replace("_", "-")
+        if any(fixed.startswith(name) and name.startswith("--") for fixed in FIXED):
+            raise CannotServe(f"{name} is set by Lorary. Use its settings: lorary config")
+    return [
+        f"--model={settings.model}",
+        f"--served-model-name={settings.base_name}",
+        f"--host={settings.host}",
+        f"--port={settings.port}",
+        f"--max-model-len={settings.max_model_len}",
+        "--enable-lora",
+        f"--max-loras={settings.max_loras}",
+        f"--max-cpu-loras={settings.max_cpu_loras}",
+        f"--max-lora-rank={settings.max_lora_rank}",
+        "--middleware=serving.gate.Gate",
+        "--disable-fastapi-docs",
+        "--disable-uvicorn-access-log",
+        *extra,
+    ]
+
+
+def run(settings: ServingSettings, extra: Sequence[str]) -> None:
+    """Start the server and return when it has ended."""
+    argv = arguments(settings, extra)
+    preflight(settings)
+    os.environ.update(environment(settings))
+    sys.argv = ["lorary serve", *argv]
+    from vllm.entrypoints.launchers.api_server.entry import main
+
+    main()
+
+
+def _refuse_taken(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise CannotServe(
+                f"Port {port} on {host} cannot be had ({error.strerror}). Choose another: --port"
+            ) from error

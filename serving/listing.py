@@ -1,0 +1,53 @@
+"""`/v1/models`: what a caller may ask for, in OpenAI's schema. Pure."""
+
+from datetime import datetime
+from typing import Any
+
+from adapters.names import DEFAULT_ALIAS, AdapterRef
+from registry.access import has_role
+from registry.catalog import Adapter, Catalog, Key, Version
+
+
+def models(catalog: Catalog, key: Key, base: str) -> list[dict[str, Any]]:
+    """The base model, then each adapter that `key` may infer with: its domain's name where it is
+    the default, its own name, its aliases and its versions. Revoked versions are left out."""
+    listed = [_model(base, created=0, root=base, parent=None)]
+    for _, adapter in sorted(catalog.adapters.items()):
+        if has_role(key, "infer", adapter.domain):
+            listed += _names(catalog, adapter, base)
+    return listed
+
+
+def _names(catalog: Catalog, adapter: Adapter, base: str) -> list[dict[str, Any]]:
+    named: dict[str, Version] = {}
+    path = AdapterRef(adapter.domain, adapter.name)
+    servable = {v.number: v for v in adapter.versions if v.revoked is None and v.base == base}
+    production = servable.get(adapter.aliases.get(DEFAULT_ALIAS, 0))
+    if production is not None:
+        if catalog.domain(adapter.domain).default == adapter.name:
+            named[adapter.domain] = production
+        named[str(path)] = production
+    for alias, number in sorted(adapter.aliases.items()):
+        if number in servable:
+            named[f"{path}@{alias}"] = servable[number]
+    for version in servable.values():
+        named[str(version.ref)] = version
+    return [
+        _model(name, created=_unix(version.published), root=str(version.ref), parent=base)
+        for name, version in named.items()
+    ]
+
+
+def _model(name: str, *, created: int, root: str, parent: str | None) -> dict[str, Any]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": created,
+        "owned_by": "lorary",
+        "root": root,
+        "parent": parent,
+    }
+
+
+def _unix(time: str) -> int:
+    return int(datetime.fromisoformat(time).timestamp())

@@ -1,0 +1,62 @@
+"""What one replica knows and keeps: the followed catalog and the adapters on its disk.
+
+One per process, made on first use: vLLM loads plugins in processes that never need it.
+"""
+
+import functools
+
+from registry.blobs import Blobs
+from registry.catalog import Catalog, Version
+from registry.errors import BaseMismatch
+from registry.follower import Follower
+from serving.cache import AdapterCache
+from serving.errors import RegistryUnread
+from serving.metrics import REGISTRY_AGE, REGISTRY_SEQUENCE
+from serving.settings import ServingSettings
+
+
+class Replica:
+    """The parts that gate, resolver and endpoints share."""
+
+    def __init__(self, settings: ServingSettings) -> None:
+        store = settings.open_store()
+        self.settings = settings
+        self.follower = Follower(store, poll_seconds=settings.poll_seconds)
+        self.cache = AdapterCache(
+            settings.cache_folder,
+            Blobs(store),
+            at_once=settings.cold_loads,
+            waiting=settings.cold_queue,
+        )
+
+    @property
+    def catalog(self) -> Catalog:
+        """What the registry says, at most a poll old; raises `RegistryUnread` before the first."""
+        if not self.follower.has_read:
+            reason = f" ({self.follower.error.message})" if self.follower.error else ""
+            raise RegistryUnread(
+                f"This server has not read its registry yet{reason}. Retry in a second."
+            )
+        return self.follower.catalog
+
+    def check_base(self, version: Version) -> None:
+        """Raises `BaseMismatch` unless the version was made for the model served here."""
+        if version.base != self.settings.base_name:
+            raise BaseMismatch(
+                f"{version.ref} was made for {version.base!r}; this server serves "
+                f"{self.settings.base_name!r}. Ask a server of that base model."
+            )
+
+    def start(self) -> None:
+        """Begin to follow the registry."""
+        REGISTRY_SEQUENCE.set_function(lambda: self.follower.catalog.sequence)
+        REGISTRY_AGE.set_function(lambda: self.follower.age_seconds)
+        self.follower.start()
+
+
+@functools.cache
+def current() -> Replica:
+    """This process's replica, started on first use."""
+    replica = Replica(ServingSettings())
+    replica.start()
+    return replica
