@@ -79,7 +79,8 @@ def base_model(registry: Registry, catalog: Catalog, name: str) -> BaseModel:
     known = ", ".join(catalog.bases) or "none yet"
     raise errors.UnknownBase(
         f"Base model {name[:120]!r} is not registered (registered: {known}). "
-        f"Name it with --base, or let an operator register it: lorary base add DIR"
+        "Set base_model_name_or_path in adapter_config.json to a registered name, "
+        "or let an operator register the model: lorary base add DIR"
     )
 
 

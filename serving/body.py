@@ -15,6 +15,7 @@ FIELDS = frozenset(
         "frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs",
         "response_format", "tools", "tool_choice", "parallel_tool_calls", "user", "metadata",
         "store", "service_tier", "reasoning_effort", "safety_identifier",
+        "input", "encoding_format", "dimensions",
         # vLLM's, which only shape the sampling of this request
         "top_k", "min_p", "min_tokens", "repetition_penalty", "length_penalty", "ignore_eos",
         "stop_token_ids", "include_stop_str_in_output", "skip_special_tokens",

@@ -79,14 +79,14 @@ class Gate:
     async def _generate(self, scope: Scope, receive: Receive, send: Send) -> None:
         catalog, key = self._caller(scope)
         settings = self.replica.settings
-        data = await read_body(receive, _declared_length(scope), settings.max_body_bytes)
-        body = parse_body(data)
-        version = self._resolve(catalog, key, body["model"])
         if scope["path"] == "/v1/embeddings" and not _routed(scope, "/v1/embeddings"):
             raise NotFound(
                 f"The base model {settings.base_name!r} makes no embeddings. "
                 "Use /v1/chat/completions or /v1/completions."
             )
+        data = await read_body(receive, _declared_length(scope), settings.max_body_bytes)
+        body = parse_body(data)
+        version = self._resolve(catalog, key, body["model"])
         if version is not None:
             await self.replica.cache.ensure(version)
             body["model"] = str(version.ref)

@@ -30,8 +30,8 @@ CATEGORIES = {
 }
 """The source's categories, and the shorter list that is asked for."""
 
-MIN_CHARACTERS = 60
-MAX_CHARACTERS = 320
+MIN_CHARACTERS = 40
+MAX_CHARACTERS = 160
 
 
 def read() -> Iterator[Item]:

@@ -1,0 +1,122 @@
+"""The promises of `ObjectStore`, kept by a local directory and by a real S3 server alike."""
+
+import hashlib
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from registry.errors import (
+    AlreadyExists,
+    DigestMismatch,
+    ObjectNotFound,
+    OutcomeUnknown,
+    StoreError,
+)
+from registry.store import ObjectStore, open_store
+from registry.store.base import PutMode
+
+
+def test_what_was_put_is_read_back(store: ObjectStore) -> None:
+    store.put("a/b.json", b"one", "create")
+    assert store.get("a/b.json") == b"one"
+    assert store.head("a/b.json").size == 3
+    assert b"".join(store.stream("a/b.json", chunk=2)) == b"one"
+
+
+def test_a_missing_object_is_not_found(store: ObjectStore) -> None:
+    with pytest.raises(ObjectNotFound):
+        store.get("nothing")
+    with pytest.raises(ObjectNotFound):
+        store.head("nothing")
+    with pytest.raises(ObjectNotFound):
+        list(store.stream("nothing"))
+
+
+def test_create_does_not_replace(store: ObjectStore) -> None:
+    store.put("key", b"first", "create")
+    with pytest.raises(AlreadyExists):
+        store.put("key", b"second", "create")
+    assert store.get("key") == b"first"
+
+
+def test_overwrite_replaces(store: ObjectStore) -> None:
+    mode: PutMode = "overwrite"
+    store.put("key", b"first", mode)
+    store.put("key", b"second", mode)
+    assert store.get("key") == b"second"
+
+
+def test_listing_finds_what_was_just_put_and_only_below_the_prefix(store: ObjectStore) -> None:
+    for key in ("log/1", "log/2", "logs/3", "blobs/4"):
+        store.put(key, b"x", "create")
+    assert {info.key for info in store.list("log/")} == {"log/1", "log/2"}
+    assert {info.key for info in store.list("log")} == {"log/1", "log/2", "logs/3"}
+    assert list(store.list("none/")) == []
+
+
+def test_a_deleted_object_is_gone_and_deleting_again_is_no_error(store: ObjectStore) -> None:
+    store.put("key", b"x", "create")
+    store.delete("key")
+    store.delete("key")
+    with pytest.raises(ObjectNotFound):
+        store.get("key")
+
+
+def test_a_file_is_stored_whole(store: ObjectStore, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(3 << 20))
+    store.put_file("blob", path, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    assert store.get("blob") == path.read_bytes()
+
+
+@pytest.mark.usefixtures("s3")
+def test_s3_refuses_bytes_that_are_not_the_declared_ones(tmp_path: Path) -> None:
+    store = open_store("s3://lorary/wrong", s3_endpoint=os.environ["LORARY_S3_ENDPOINT"])
+    (tmp_path / "file").write_bytes(b"something else")
+    with pytest.raises(DigestMismatch):
+        store.put_file("blob", tmp_path / "file", sha256="0" * 64)
+
+
+@pytest.mark.parametrize("key", ["", "/x", "../x", "a/../b", "a//b", "a/", ".tmp/x", "a\\b", "ä"])
+def test_malformed_keys_are_refused(store: ObjectStore, key: str) -> None:
+    with pytest.raises(ValueError, match="not a store key"):
+        store.put(key, b"x", "create")
+
+
+def test_one_of_sixteen_threads_creates(store: ObjectStore) -> None:
+    def attempt(number: int) -> bool:
+        return _creates(store, "race", str(number).encode())
+
+    with ThreadPoolExecutor(16) as pool:
+        won = list(pool.map(attempt, range(16)))
+    assert won.count(True) == 1
+    assert store.get("race") == str(won.index(True)).encode()
+
+
+def test_one_of_sixteen_processes_creates(store: ObjectStore, store_url: str) -> None:
+    with multiprocessing.get_context("spawn").Pool(16) as pool:
+        won: Sequence[bool] = pool.starmap(_race, [(store_url, n) for n in range(16)], 1)
+    assert list(won).count(True) == 1
+    assert store.get("race") == str(list(won).index(True)).encode()
+
+
+def _race(url: str, number: int) -> bool:
+    store = open_store(url, s3_endpoint=os.environ.get("LORARY_S3_ENDPOINT"))
+    return _creates(store, "race", str(number).encode())
+
+
+def _creates(store: ObjectStore, key: str, data: bytes) -> bool:
+    """Whether we won, by the rule that a doubt is settled by reading back."""
+    try:
+        store.put(key, data, "create")
+    except AlreadyExists:
+        return False
+    except OutcomeUnknown:
+        return store.get(key) == data
+    except StoreError as error:
+        raise AssertionError(error) from error
+    return True

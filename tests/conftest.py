@@ -1,0 +1,48 @@
+"""Fixtures for every level: one real S3 server a session, stores of both kinds."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from registry.store import LocalStore, ObjectStore, open_store
+from tests.support.s3 import BUCKET, S3Server, s3_server
+
+settings.register_profile(
+    "default", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("ci", parent=settings.get_profile("default"), max_examples=200)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """The session's S3 server, its variables set for boto3."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture(params=["local", "s3"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty store's address: every test that takes it runs on both kinds."""
+    if request.param == "local":
+        return str(tmp_path / "store")
+    request.getfixturevalue("s3")
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def store(store_url: str) -> ObjectStore:
+    """An empty store of either kind."""
+    return open_store(store_url, s3_endpoint=os.environ.get("LORARY_S3_ENDPOINT"))
+
+
+@pytest.fixture
+def local_store(tmp_path: Path) -> LocalStore:
+    """An empty local store."""
+    return LocalStore(tmp_path / "store")

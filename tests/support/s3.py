@@ -1,0 +1,53 @@
+"""A real S3 server (SeaweedFS, one process) for tests."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.servers import BIN, free_port, running
+
+ACCESS, SECRET, BUCKET = "test-access", "test-secret", "lorary"
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """Where it listens, and the variables that make boto3 use it."""
+
+    endpoint: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For this process or another."""
+        return {
+            "AWS_ACCESS_KEY_ID": ACCESS,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "LORARY_S3_ENDPOINT": self.endpoint,
+        }
+
+
+@contextlib.contextmanager
+def s3_server(folder: Path) -> Iterator[S3Server]:
+    """Start it with one bucket in an empty folder."""
+    identity = {
+        "name": "admin",
+        "credentials": [{"accessKey": ACCESS, "secretKey": SECRET}],
+        "actions": ["Admin", "Read", "List", "Tagging", "Write"],
+    }
+    config = folder / "s3.json"
+    config.write_text(json.dumps({"identities": [identity]}))
+    data = folder / "data"
+    data.mkdir()
+    s3, *others = (free_port() for _ in range(5))
+    command = [
+        str(BIN / "weed"), "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+        "-master.telemetry=false", "-admin.ui=false", "-webdav=false", f"-s3.config={config}",
+        f"-s3.port={s3}", f"-master.port={others[0]}", f"-volume.port={others[1]}",
+        f"-filer.port={others[2]}", f"-admin.port={others[3]}", "-s3.port.iceberg=0",
+        "-s3.port.lance=0", f"-bucket={BUCKET}",
+    ]  # fmt: skip
+    endpoint = f"http://127.0.0.1:{s3}"
+    with running(command, folder / "weed.log", ready=f"{endpoint}/{BUCKET}"):
+        yield S3Server(endpoint)
