@@ -2,9 +2,13 @@
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.support.servers import BIN, free_port, running
 
@@ -46,8 +50,29 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
         "-master.telemetry=false", "-admin.ui=false", "-webdav=false", f"-s3.config={config}",
         f"-s3.port={s3}", f"-master.port={others[0]}", f"-volume.port={others[1]}",
         f"-filer.port={others[2]}", f"-admin.port={others[3]}", "-s3.port.iceberg=0",
-        "-s3.port.lance=0", f"-bucket={BUCKET}",
+        "-s3.port.lance=0",
     ]  # fmt: skip
     endpoint = f"http://127.0.0.1:{s3}"
-    with running(command, folder / "weed.log", ready=f"{endpoint}/{BUCKET}"):
+    with running(command, folder / "weed.log", ready=endpoint):
+        _create_bucket(endpoint)
         yield S3Server(endpoint)
+
+
+def _create_bucket(endpoint: str) -> None:
+    """As soon as the server lets us: it answers before its parts have found each other."""
+    client = boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        aws_access_key_id=ACCESS,
+        aws_secret_access_key=SECRET,
+        region_name="us-east-1",
+    )
+    for _ in range(100):
+        try:
+            client.create_bucket(Bucket=BUCKET)
+            client.put_object(Bucket=BUCKET, Key="ready", Body=b"")
+        except (BotoCoreError, ClientError):
+            time.sleep(0.1)
+        else:
+            return
+    raise RuntimeError("the S3 server never took a bucket")

@@ -1,0 +1,28 @@
+"""Catalogs with something in them, for tests of what stands above the log."""
+
+import hashlib
+
+from adapters.admission import Facts
+from registry.blobs import Blobs, content_digest
+from registry.commands import PublishVersion, RegisterBase
+from registry.events import File
+from registry.registry import Registry
+
+FACTS = Facts(rank=4, alpha=8, rslora=False, target_modules=("q_proj",), parameters=64, tensors=2)
+
+
+def files(seed: int) -> tuple[File, ...]:
+    """A listing of one file that differs by seed."""
+    data = f"weights {seed}".encode()
+    return (File("adapter_model.safetensors", len(data), hashlib.sha256(data).hexdigest()),)
+
+
+def publish_bytes(registry: Registry, actor: str, domain: str, adapter: str, seed: int) -> None:
+    """Publish a version past admission, its one blob stored."""
+    blobs = Blobs(registry.store)
+    shapes = blobs.put_bytes(b"{}")
+    blobs.put_bytes(f"weights {seed}".encode())
+    registry.execute(RegisterBase("tiny", "0" * 64, shapes), actor)
+    listed = files(seed)
+    command = PublishVersion(domain, adapter, content_digest(listed), "tiny", listed, FACTS)
+    registry.execute(command, actor)
