@@ -48,9 +48,9 @@ def read_header(file: IO[bytes], size: int, *, limit: int = MAX_HEADER_BYTES) ->
     start = file.read(8)
     if len(start) < 8:
         raise BadSafetensors(f"The file has {len(start)} bytes: too short to be safetensors.")
-    _refuse_other_formats(start)
     (length,) = struct.unpack("<Q", start)
     if length > size - 8:
+        _refuse_other_formats(start)
         raise BadSafetensors(
             f"The header claims {length} bytes, longer than its file ({size} bytes)."
         )
@@ -63,6 +63,7 @@ def read_header(file: IO[bytes], size: int, *, limit: int = MAX_HEADER_BYTES) ->
 
 
 def _refuse_other_formats(start: bytes) -> None:
+    """Say what a file really is whose first bytes make no sense as a length."""
     if start[:2] == b"PK":
         raise BadSafetensors("The file is a zip archive (perhaps a torch pickle), not safetensors.")
     if start[:1] == b"\x80" and start[1] in range(6):
