@@ -1,0 +1,54 @@
+"""Keys: parsed strictly, compared by digest, never shown by accident."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.access import Secret, authenticate, bearer, has_role, require
+from registry.catalog import Catalog, Key
+from registry.errors import Forbidden, Unauthenticated
+from registry.events import Grant
+
+NOW = "2026-11-24T03:00:00Z"
+
+
+def known(secret: Secret, *grants: Grant) -> Catalog:
+    key = Key(id=secret.id, name="n", secret_sha256=secret.digest, grants=tuple(grants), issued=NOW)
+    return Catalog(keys={secret.id: key})
+
+
+def test_a_key_opens_what_it_was_issued_for_and_nothing_else() -> None:
+    secret = Secret.generate()
+    key = authenticate(known(secret, Grant("infer", "medical")), Secret.parse(secret.text), NOW)
+    require(key, "infer", "medical")
+    for role, domain in (("infer", "legal"), ("publish", "medical"), ("infer", "*")):
+        assert not has_role(key, role, domain)  # type: ignore[arg-type] # roles of a table
+    with pytest.raises(Forbidden, match="lorary keys issue"):
+        require(key, "infer", "legal")
+
+
+def test_a_wrong_secret_and_an_unknown_id_are_refused_alike() -> None:
+    secret = Secret.generate()
+    messages = set()
+    for presented in (Secret(secret.id, "wrong"), Secret("unknown", secret.secret)):
+        with pytest.raises(Unauthenticated) as refused:
+            authenticate(known(secret), presented, NOW)
+        messages.add(refused.value.message)
+    assert len(messages) == 1
+
+
+@given(st.text())
+def test_any_header_is_a_key_or_refused(text: str) -> None:
+    for header in (text, f"Bearer {text}", f"Bearer lry_{text}"):
+        try:
+            secret = bearer(header)
+        except Unauthenticated:
+            continue
+        assert secret.id
+        assert secret.secret
+
+
+def test_a_secret_does_not_show_in_a_log() -> None:
+    secret = Secret.generate()
+    assert secret.secret not in repr(secret)
+    assert Secret.parse(secret.text) == secret
