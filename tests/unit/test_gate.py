@@ -1,0 +1,387 @@
+"""What gets through the gate, in which form, and what never does."""
+
+import asyncio
+import json
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.types import Message, Scope
+
+from registry.access import Secret
+from registry.commands import RevokeKey, RevokeVersion
+from serving.body import FIELDS, parse_body
+from serving.gate import GENERATION, Gate
+from tests.support.replicas import BASE, Site, Upstream, answered, make_site
+
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    made = make_site(tmp_path, max_body_bytes=1 << 16)
+    yield made
+    made.registry.close()
+
+
+@pytest.fixture
+def upstream() -> Upstream:
+    return Upstream()
+
+
+def scope_of(method: str, path: str, key: Secret | None, **extra: str) -> Scope:
+    headers = [(name.lower().replace("_", "-").encode(), v.encode()) for name, v in extra.items()]
+    if key is not None:
+        headers.append((b"authorization", f"Bearer {key.text}".encode()))
+    return {"type": "http", "method": method, "path": path, "raw_path": path.encode(),
+            "root_path": "", "query_string": b"x=1", "headers": headers}  # fmt: skip
+
+
+def send_to(
+    site: Site, upstream: Upstream, scope: Scope, body: bytes = b""
+) -> tuple[int, dict[str, str], Any]:
+    """One request through the gate; status, headers and the parsed answer."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    asyncio.run(Gate(upstream, site.replica)(scope, receive, send))
+    status, headers, data = answered(sent)
+    return status, headers, json.loads(data)
+
+
+def chat(
+    site: Site, upstream: Upstream, model: Any, key: Secret | None, **fields: Any
+) -> tuple[int, dict[str, str], Any]:
+    body = json.dumps({"model": model, "messages": [], **fields}).encode()
+    return send_to(site, upstream, scope_of("POST", CHAT, key), body)
+
+
+@pytest.mark.parametrize(
+    "model", ["medical", "medical/coder", "medical/coder@production", "medical/coder@1"]
+)
+def test_every_form_of_a_name_reaches_vllm_as_the_pinned_version(
+    site: Site, upstream: Upstream, model: str
+) -> None:
+    status, headers, _ = chat(site, upstream, model, site.medical, temperature=0)
+    assert status == 200
+    assert headers["x-lorary-adapter"] == "medical/coder@1"
+    version = site.registry.catalog.adapters["medical/coder"].versions[0]
+    assert headers["x-lorary-digest"] == version.digest
+    passed = json.loads(upstream.bodies[0])
+    assert passed == {"model": "medical/coder@1", "messages": [], "temperature": 0}
+    assert (site.replica.cache.path(version) / "adapter_model.safetensors").read_bytes()
+
+
+def test_the_base_model_is_served_by_its_own_name(site: Site, upstream: Upstream) -> None:
+    status, headers, _ = chat(site, upstream, BASE, site.medical)
+    assert status == 200
+    assert headers["x-lorary-base"] == BASE
+    assert "x-lorary-adapter" not in headers
+
+
+def test_a_moved_alias_is_followed(site: Site, upstream: Upstream) -> None:
+    site.publish("medical", "coder", b"medical two")
+    _, headers, _ = chat(site, upstream, "medical", site.medical)
+    assert headers["x-lorary-adapter"] == "medical/coder@2"
+
+
+@pytest.mark.parametrize(
+    ("model", "who", "status", "code"),
+    [
+        ("medical", None, 401, "invalid_api_key"),
+        ("medical", "stranger", 401, "invalid_api_key"),
+        ("medical", "legal", 403, "forbidden"),
+        ("medical/nothing", "legal", 403, "forbidden"),
+        ("nowhere/x", "legal", 403, "forbidden"),
+        ("medical/codr", "medical", 404, "adapter_not_found"),
+        ("medical/coder@9", "medical", 404, "version_not_found"),
+        ("medical/coder@beta", "medical", 404, "alias_not_found"),
+        ("legal", "legal", 404, "no_default_adapter"),
+        ("medical/Coder", "medical", 400, "invalid_name"),
+        ("medical/coder@1/../x", "medical", 400, "invalid_name"),
+        (7, "medical", 400, "invalid_request"),
+        (None, "medical", 400, "invalid_request"),
+    ],
+)
+def test_refused_in_openais_envelope_and_unseen_by_vllm(
+    site: Site, upstream: Upstream, model: Any, who: str | None, status: int, code: str
+) -> None:
+    keys = {None: None, "stranger": Secret.generate(), "medical": site.medical, "legal": site.legal}
+    got, headers, body = chat(site, upstream, model, keys[who])
+    assert (got, body["error"]["code"]) == (status, code)
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    assert ("www-authenticate" in headers) == (status == 401)
+    assert upstream.scopes == []
+
+
+def test_near_names_are_told_but_not_those_of_other_domains(site: Site, upstream: Upstream) -> None:
+    site.publish("legal", "coder", b"legal coder")
+    _, _, body = chat(site, upstream, "medical/codr", site.medical)
+    assert "medical/coder?" in body["error"]["message"]
+    assert "legal" not in body["error"]["message"]
+
+
+def test_a_revoked_version_is_gone_with_its_reason(site: Site, upstream: Upstream) -> None:
+    site.registry.execute(
+        RevokeVersion("medical", "coder", 1, "wrong for sepsis"), site.operator.id
+    )
+    site.replica.follower.refresh()
+    status, _, body = chat(site, upstream, "medical/coder@1", site.medical)
+    assert status == 410
+    assert "wrong for sepsis" in body["error"]["message"]
+
+
+def test_a_revoked_key_opens_nothing(site: Site, upstream: Upstream) -> None:
+    site.registry.execute(RevokeKey(site.medical.id, "lost"), site.operator.id)
+    site.replica.follower.refresh()
+    assert chat(site, upstream, "medical", site.medical)[0] == 401
+
+
+def test_another_base_models_adapter_is_refused(site: Site, upstream: Upstream) -> None:
+    site.publish("medical", "large", b"for another base", base="other")
+    status, _, body = chat(site, upstream, "medical/large", site.medical)
+    assert (status, body["error"]["code"]) == (409, "base_mismatch")
+
+
+def test_before_the_registry_was_read_nothing_is_served(tmp_path: Path, upstream: Upstream) -> None:
+    made = make_site(tmp_path)
+    made.registry.close()
+    made.replica.follower.catalog = type(made.replica.follower.catalog)()
+    status, headers, _ = chat(made, upstream, "medical", made.medical)
+    assert status == 503
+    assert headers["retry-after"] == "1"
+
+
+def test_an_adapter_whose_bytes_are_damaged_is_not_served(site: Site, upstream: Upstream) -> None:
+    version = site.registry.catalog.adapters["medical/coder"].versions[0]
+    weights = next(f for f in version.files if f.path.endswith(".safetensors"))
+    blob = site.folder / "store" / "blobs/sha256" / weights.sha256[:2] / weights.sha256
+    blob.write_bytes(b"medical 0ne")
+    status, _, body = chat(site, upstream, "medical", site.medical)
+    assert (status, body["error"]["code"]) == (503, "cold_load_failed")
+    assert upstream.scopes == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/v1/load_lora_adapter"), ("POST", "/v1/unload_lora_adapter"), ("POST", "/invocations"),
+     ("GET", "/ping"), ("POST", "/tokenize"), ("GET", "/docs"), ("GET", "/openapi.json"),
+     ("POST", "/adapters"), ("POST", "/collective_rpc"), ("POST", "/scale_elastic_ep"),
+     ("GET", "/version"), ("OPTIONS", CHAT), ("GET", CHAT), ("PUT", CHAT), ("HEAD", "/health"),
+     ("POST", "/health"), ("POST", CHAT + "/"), ("POST", "/" + CHAT), ("POST", "/v1//completions"),
+     ("POST", "/V1/completions"), ("POST", "/v1/completions%2f"), ("POST", "/x/../v1/completions"),
+     ("GET", "/v1/modelsx")],
+)  # fmt: skip
+def test_what_is_not_on_the_list_does_not_exist(
+    site: Site, upstream: Upstream, method: str, path: str
+) -> None:
+    status, _, body = send_to(site, upstream, scope_of(method, path, site.operator), b"{}")
+    assert (status, body["error"]["code"]) == (404, "route_not_found")
+    assert upstream.scopes == []
+
+
+@given(path=st.text(alphabet="/v1chatompleinsbdgu.%", max_size=30))
+def test_no_other_path_is_ever_passed_on(
+    path: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    upstream = Upstream()
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    if path in GENERATION:
+        return
+    gate = Gate(upstream, replica=object())  # type: ignore[arg-type] # it must not be asked
+    asyncio.run(gate(scope_of("POST", path, None), receive, send))
+    assert upstream.scopes == []
+    assert sent[0]["status"] == 404
+
+
+def test_websockets_are_closed(site: Site, upstream: Upstream) -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    scope = {**scope_of("GET", "/v1/realtime", site.operator), "type": "websocket"}
+    asyncio.run(Gate(upstream, site.replica)(scope, receive, send))
+    assert [message["type"] for message in sent] == ["websocket.close"]
+
+
+def test_headers_that_could_choose_a_model_or_tell_the_key_stay_outside(
+    site: Site, upstream: Upstream
+) -> None:
+    scope = scope_of(
+        "POST", CHAT, site.medical, X_Amzn_SageMaker_Adapter_Identifier="legal/clauses@1",
+        X_data_parallel_rank="3", Content_Type="application/json", Cookie="a=b",
+    )  # fmt: skip
+    body = json.dumps({"model": "medical", "messages": []}).encode()
+    assert send_to(site, upstream, scope, body)[0] == 200
+    passed = dict(upstream.scopes[0]["headers"])
+    assert passed.keys() == {b"content-type", b"content-length"}
+    assert int(passed[b"content-length"]) == len(upstream.bodies[0])
+    assert upstream.scopes[0]["query_string"] == b""
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"chat_template": "{{ 1 }}"}, {"prompt_embeds": "AA=="}, {"kv_transfer_params": {}},
+     {"vllm_xargs": {}}, {"mm_processor_kwargs": {}}, {"request_id": "x"}, {"priority": -1},
+     {"lora_request": {}}, {"cache_salt": "x"}, {"documents": []}, {"n": 1000}, {"n": True},
+     {"messages": [{"role": "user", "content": [{"type": "image_url",
+                    "image_url": {"url": "http://127.0.0.1/"}}]}]}],
+)  # fmt: skip
+def test_fields_that_reach_beyond_this_request_are_refused(
+    site: Site, upstream: Upstream, fields: dict[str, Any]
+) -> None:
+    status, _, body = chat(site, upstream, "medical", site.medical, **fields)
+    assert (status, body["error"]["code"]) == (400, "invalid_request")
+    assert upstream.scopes == []
+
+
+def test_a_key_given_twice_counts_once(site: Site, upstream: Upstream) -> None:
+    twice = b'{"model": "medical", "messages": [], "model": "legal/clauses@1"}'
+    assert send_to(site, upstream, scope_of("POST", CHAT, site.medical), twice)[0] == 403
+    twice = b'{"model": "legal/clauses@1", "messages": [], "model": "medical"}'
+    assert send_to(site, upstream, scope_of("POST", CHAT, site.medical), twice)[0] == 200
+    assert upstream.bodies[0].count(b'"model"') == 1
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(sorted(FIELDS)) | st.text(), inner)
+        ),
+    )
+)
+def test_any_json_is_parsed_or_refused_with_a_known_error(value: Any) -> None:
+    from adapters.errors import LoraryError
+
+    try:
+        body = parse_body(json.dumps(value).encode())
+    except LoraryError as error:
+        refused = error
+        assert refused.status == 400
+        return
+    assert body.keys() <= FIELDS
+
+
+def test_two_hundred_megabytes_are_refused_without_being_buffered(
+    site: Site, upstream: Upstream
+) -> None:
+    piece, given_out, sent = b"x" * (1 << 16), 0, list[Message]()
+
+    async def receive() -> Message:
+        nonlocal given_out
+        given_out += len(piece)
+        return {"type": "http.request", "body": piece, "more_body": given_out < 200 << 20}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    tracemalloc.start()
+    asyncio.run(Gate(upstream, site.replica)(scope_of("POST", CHAT, site.medical), receive, send))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sent[0]["status"] == 413
+    assert given_out <= 3 * len(piece)
+    assert peak < 2 << 20
+
+    given_out = 0
+    sent.clear()
+    declared = scope_of("POST", CHAT, site.medical, Content_Length=str(200 << 20))
+    asyncio.run(Gate(upstream, site.replica)(declared, receive, send))
+    assert sent[0]["status"] == 413
+    assert given_out == 0
+    assert upstream.scopes == []
+
+
+def test_streams_pass_piece_by_piece_as_they_come(site: Site) -> None:
+    upstream = Upstream(pieces=(b"data: 1\n\n", b"data: 2\n\n", b"data: 3\n\n"), pause=0.05)
+    times: list[float] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b'{"model": "medical", "messages": []}'}
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+
+        async def send(message: Message) -> None:
+            if message.get("body"):
+                times.append(loop.time())
+
+        await Gate(upstream, site.replica)(scope_of("POST", CHAT, site.medical), receive, send)
+
+    asyncio.run(run())
+    assert len(times) == 3
+    assert times[1] - times[0] >= 0.04
+    assert times[2] - times[1] >= 0.04
+
+
+def test_a_caller_who_leaves_is_seen_by_vllm(site: Site) -> None:
+    seen: list[str] = []
+
+    async def upstream(scope: Scope, receive: Any, send: Any) -> None:
+        seen.append((await receive())["type"])
+        seen.append((await receive())["type"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    messages = iter(
+        [
+            {"type": "http.request", "body": b'{"model": "medical", "messages": []}'},
+            {"type": "http.disconnect"},
+        ]
+    )
+
+    async def receive() -> Message:
+        return next(messages)
+
+    async def send(message: Message) -> None:
+        pass
+
+    asyncio.run(Gate(upstream, site.replica)(scope_of("POST", CHAT, site.medical), receive, send))
+    assert seen == ["http.request", "http.disconnect"]
+
+
+def test_models_lists_what_the_caller_may_use(site: Site, upstream: Upstream) -> None:
+    _, _, body = send_to(site, upstream, scope_of("GET", "/v1/models", site.medical))
+    assert [model["id"] for model in body["data"]] == [
+        BASE, "medical", "medical/coder", "medical/coder@production", "medical/coder@1"
+    ]  # fmt: skip
+    _, _, one = send_to(site, upstream, scope_of("GET", "/v1/models/medical", site.medical))
+    assert (one["id"], one["root"]) == ("medical", "medical/coder@1")
+    assert send_to(site, upstream, scope_of("GET", "/v1/models/legal", site.medical))[0] == 403
+
+
+def test_metrics_take_an_operator_and_health_takes_nobody(site: Site, upstream: Upstream) -> None:
+    assert send_to(site, upstream, scope_of("GET", "/metrics", site.medical))[0] == 403
+    assert send_to(site, upstream, scope_of("GET", "/metrics", site.operator))[0] == 200
+    assert send_to(site, upstream, scope_of("GET", "/health", None))[0] == 200
+
+
+def test_embeddings_of_a_generating_model_are_refused_clearly(
+    site: Site, upstream: Upstream
+) -> None:
+    body = b'{"model": "medical", "input": "x", "encoding_format": "base64"}'
+    scope = scope_of("POST", "/v1/embeddings", site.medical)
+    status, _, answer = send_to(site, upstream, scope, body)
+    assert status == 404
+    assert "makes no embeddings" in answer["error"]["message"]
