@@ -173,7 +173,8 @@ def test_an_adapter_whose_bytes_are_damaged_is_not_served(site: Site, upstream: 
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "/v1/load_lora_adapter"), ("POST", "/v1/unload_lora_adapter"), ("POST", "/invocations"),
+    [("POST", "/v1/load_lora_adapter"), ("POST", "/v1/unload_lora_adapter"),
+     ("POST", "/invocations"),
      ("GET", "/ping"), ("POST", "/tokenize"), ("GET", "/docs"), ("GET", "/openapi.json"),
      ("POST", "/adapters"), ("POST", "/collective_rpc"), ("POST", "/scale_elastic_ep"),
      ("GET", "/version"), ("OPTIONS", CHAT), ("GET", CHAT), ("PUT", CHAT), ("HEAD", "/health"),
@@ -344,7 +345,7 @@ def test_a_caller_who_leaves_is_seen_by_vllm(site: Site) -> None:
         seen.append((await receive())["type"])
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
-    messages = iter(
+    messages: Iterator[Message] = iter(
         [
             {"type": "http.request", "body": b'{"model": "medical", "messages": []}'},
             {"type": "http.disconnect"},

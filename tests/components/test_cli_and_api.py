@@ -1,0 +1,260 @@
+"""A team's day with the real command line against a real registry service, on both stores."""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+from safetensors.numpy import save
+
+from registry import errors
+from registry.client import RegistryClient
+from registry.registry import Registry
+from registry.store import ObjectStore
+from tests.support.adapters import TINY, write_adapter
+from tests.support.servers import BIN, free_port, registry_server, running
+
+
+class Shell:
+    """Runs `lorary` as a person or a script would."""
+
+    def __init__(self, url: str, key: str, store: str, home: Path) -> None:
+        self.url, self.key = url, key
+        self.environment = {
+            **os.environ,
+            "LORARY_REGISTRY_URL": url,
+            "LORARY_KEY": key,
+            "LORARY_STORE": store,
+            "LORARY_HOME": str(home),
+        }
+
+    def run(self, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [str(BIN / "lorary"), *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+        return done
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.run(*arguments, "--json").stdout)
+
+    def as_key(self, key: str) -> "Shell":
+        shell = Shell(self.url, key, "", Path())
+        shell.environment = {**self.environment, "LORARY_KEY": key}
+        return shell
+
+
+@pytest.fixture
+def shell(store: ObjectStore, store_url: str, tmp_path: Path) -> Iterator[Shell]:
+    key = Registry.create(store, name="team", key_name="operator").text
+    with registry_server(store_url, tmp_path) as url:
+        yield Shell(url, key, store_url, tmp_path / "home")
+
+
+def write_model(directory: Path) -> Path:
+    directory.mkdir()
+    (directory / "config.json").write_text("{}")
+    weights: dict[str, np.ndarray] = {f"{module}.weight": np.zeros(shape, np.float32) for module, shape in
+               TINY.modules.items()}  # fmt: skip
+    weights["model.embed_tokens.weight"] = np.zeros((32, 16), np.float32)
+    weights["model.norm.weight"] = np.zeros(16, np.float32)
+    (directory / "model.safetensors").write_bytes(save(weights))
+    return directory
+
+
+def test_a_team_publishes_promotes_looks_and_pulls(shell: Shell, tmp_path: Path) -> None:
+    shell.run("domain", "create", "medical", "--no-guard")
+    model = write_model(tmp_path / "tiny")
+    assert shell.json("base", "add", str(model))["modules"] == len(TINY.modules)
+    publisher = shell.json("keys", "issue", "team", "--grant", "publish:medical")["key"]
+    team = shell.as_key(publisher)
+    first = write_adapter(tmp_path / "first", seed=1)
+    pushed = team.json("push", str(first), "medical/coder", "--alias", "production")
+    assert pushed["ref"] == "medical/coder@1"
+    assert team.json("push", str(first), "medical/coder")["ref"] == "medical/coder@1"
+    second = write_adapter(tmp_path / "second", seed=2)
+    assert team.json("push", str(second), "medical/coder")["ref"] == "medical/coder@2"
+    team.run("alias", "set", "medical/coder@2", "production", "--expected", "1")
+    lost = team.run("alias", "set", "medical/coder@1", "production", "--expected", "1", status=1)
+    assert "names version 2, not 1" in lost.stderr
+    shell.run("domain", "default", "medical", "coder")
+    (listed,) = team.json("ls")
+    assert listed["aliases"] == {"production": 2}
+    assert [m["version"] for m in team.json("alias", "ls", "medical/coder")["moves"]] == [1, 2]
+    assert team.json("show", "medical")["ref"] == "medical/coder@2"
+    out = tmp_path / "pulled"
+    team.run("pull", "medical/coder@1", str(out))
+    for file in first.iterdir():
+        assert (out / file.name).read_bytes() == file.read_bytes()
+    report = shell.json("verify")
+    assert report["sound"]
+    assert report["versions"] == 2
+    events = [e["event"]["type"] for c in shell.json("log") for e in c["entries"]]
+    assert events.count("VersionPublished") == 2
+    assert "secret" not in shell.run("log", "--json").stdout
+    assert "Forbidden" not in team.run("log", status=1).stderr
+    for command in (
+        ["ls"],
+        ["show", "medical"],
+        ["log"],
+        ["keys", "ls"],
+        ["domain", "ls"],
+        ["base", "ls"],
+        ["alias", "ls", "medical/coder"],
+        ["verify"],
+        ["config"],
+    ):
+        assert shell.run(*command).stdout.strip()  # fmt: skip
+
+
+def test_a_guarded_alias_takes_another_experts_approval(shell: Shell, tmp_path: Path) -> None:
+    shell.run("domain", "create", "medical", "--approvals", "1")
+    shell.run("base", "add", str(write_model(tmp_path / "tiny")))
+    team = shell.as_key(
+        shell.json(
+            "keys", "issue", "team", "--grant", "publish:medical", "--grant", "approve:medical"
+        )["key"]
+    )
+    expert = shell.as_key(shell.json("keys", "issue", "dr", "--grant", "approve:medical")["key"])
+    directory = write_adapter(tmp_path / "adapter")
+    refused = team.run("push", str(directory), "medical/coder", "--alias", "production", status=1)
+    assert "1 more approval" in refused.stderr
+    assert "cannot approve" in team.run("approve", "medical/coder@1", status=1).stderr
+    expert.run("approve", "medical/coder@1")
+    team.run("alias", "set", "medical/coder@1", "production")
+    shell.run("revoke", "medical/coder@1", "--reason", "wrong for sepsis")
+    assert team.json("show", "medical/coder@1")["revoked"] == "wrong for sepsis"
+
+
+def test_a_refused_push_names_every_problem(shell: Shell, tmp_path: Path) -> None:
+    shell.run("domain", "create", "medical", "--no-guard", "--card-section", "Limits")
+    shell.run("base", "add", str(write_model(tmp_path / "tiny")))
+    directory = write_adapter(tmp_path / "adapter", use_dora=True)
+    (directory / "training_args.bin").write_bytes(b"\x80\x04.")
+    done = shell.run("push", str(directory), "medical/coder", status=1)
+    for words in ("use_dora asks for DoRA", "training_args.bin: It is a pickle", "'Limits'"):
+        assert words in done.stderr
+    assert shell.json("ls") == []
+
+
+def test_other_domains_are_closed_and_errors_arrive_as_their_classes(
+    shell: Shell, tmp_path: Path
+) -> None:
+    for domain in ("medical", "legal"):
+        shell.run("domain", "create", domain, "--no-guard")
+    shell.run("base", "add", str(write_model(tmp_path / "tiny")))
+    directory = write_adapter(tmp_path / "adapter")
+    shell.run("push", str(directory), "medical/coder", "--alias", "production")
+    lawyer = shell.json("keys", "issue", "lawyer", "--grant", "publish:legal")["key"]
+    with RegistryClient(shell.url, lawyer) as client:
+        assert client.adapters() == []
+        for refused in (
+            lambda: client.resolve("medical/coder@1"),
+            lambda: client.resolve("medical/nothing@1"),
+            lambda: client.push(directory, "medical/coder"),
+            lambda: client.move_alias("medical/coder", "production", 1),
+            lambda: list(client.log()),
+        ):
+            with pytest.raises(errors.Forbidden):
+                refused()
+        with pytest.raises(errors.UnknownAdapter):
+            client.resolve("legal/nothing@1")
+    with RegistryClient(shell.url, "lry_x_y") as client, pytest.raises(errors.Unauthenticated):
+        client.adapters()
+    nobody = RegistryClient(f"http://127.0.0.1:{free_port()}", "")
+    with nobody, pytest.raises(errors.StoreUnavailable, match="does not answer"):
+        nobody.adapters()
+
+
+def test_uploads_are_bounded_verified_and_never_held_in_memory(
+    store_url: str, store: ObjectStore, tmp_path: Path
+) -> None:
+    key = Registry.create(store, name="uploads", key_name="operator").text
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    headers = {"Authorization": f"Bearer {key}"}
+    with running(
+        [str(BIN / "lorary"), "serve-registry", "--port", str(port)],
+        tmp_path / "log",
+        ready=f"{url}/health",
+        environment={"LORARY_STORE": store_url, "LORARY_MAX_UPLOAD_BYTES": str(64 << 20)},
+    ) as server:
+        blob = f"{url}/api/v1/blobs/{'0' * 64}"
+        before = psutil.Process(server.pid).memory_info().rss
+
+        def pieces() -> Iterator[bytes]:
+            for _ in range(60):
+                yield b"x" * (1 << 20)
+
+        wrong = httpx.put(
+            blob, content=pieces(), headers={**headers, "Content-Length": str(60 << 20)}, timeout=60
+        )
+        assert (wrong.status_code, wrong.json()["error"]["code"]) == (422, "digest_mismatch")
+        grown = psutil.Process(server.pid).memory_info().rss - before
+        assert grown < 40 << 20
+        assert refused_early(blob, headers)
+        assert httpx.put(blob, content=b"", headers=headers).status_code == 422
+        for path, body in (("/api/v1/uploads", "{"), ("/api/v1/keys", '{"name": 1}')):
+            bad = httpx.post(url + path, content=body, headers=headers)
+            assert bad.status_code == 400
+            assert set(bad.json()["error"]) == {"message", "type", "param", "code"}
+        assert httpx.get(f"{url}/nothing").json()["error"]["code"] == "not_found"
+        assert httpx.get(f"{url}/health").json()["status"] == "ok"
+
+
+def refused_early(url: str, headers: dict[str, str]) -> bool:
+    """Whether 200 MB are refused while most of them are still unsent."""
+    sent = 0
+
+    def pieces() -> Iterator[bytes]:
+        nonlocal sent
+        for _ in range(200):
+            sent += 1
+            yield b"x" * (1 << 20)
+
+    declared = {**headers, "Content-Length": str(200 << 20)}
+    try:
+        status = httpx.put(url, content=pieces(), headers=declared, timeout=60).status_code
+    except httpx.TransportError:
+        status = 413  # the server answered and closed while we were still sending
+    return status == 413 and sent < 100
+
+
+def test_every_command_explains_itself_with_an_example() -> None:
+    from typer.main import get_command
+
+    from registry.cli import build
+
+    def leaves(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+        children = getattr(command, "commands", None)
+        if not children:
+            yield name, command
+        for child, below in (children or {}).items():
+            yield from leaves(below, f"{name} {child}")
+
+    found = dict(leaves(get_command(build()), "lorary"))
+    assert len(found) > 20
+    for name, command in found.items():
+        assert re.search(rf"Example: {name}\b", command.help or ""), name
+        for option in command.params:
+            if option.name != "help" and option.param_type_name == "option":
+                assert option.help, f"{name} --{option.name}"
+
+
+def test_every_setting_is_documented() -> None:
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group="lorary.settings"):
+        for name, field in entry.load().model_fields.items():
+            assert field.description, f"{entry.name}.{name}"

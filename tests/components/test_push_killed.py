@@ -1,0 +1,96 @@
+"""A push that is killed anywhere leaves a sound registry, and repeating it succeeds."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from registry import checkpoints
+from registry.commands import CreateDomain
+from registry.events import Policy
+from registry.publishing import register_base
+from registry.registry import Registry
+from registry.store import ObjectStore
+from registry.verify import verify
+from tests.support.adapters import TINY, write_adapter
+from tests.support.servers import BIN, registry_server
+
+
+def begin(store: ObjectStore) -> str:
+    """A registry with the tiny base and an unguarded domain; its operator's key."""
+    secret = Registry.create(store, name="killed", key_name="operator")
+    registry = Registry(store)
+    register_base(registry, TINY, secret.id)
+    registry.execute(CreateDomain("medical", Policy(guarded=())), secret.id)
+    registry.close()
+    return secret.text
+
+
+def test_killed_at_every_step_of_the_store_it_stays_sound_and_the_repeat_succeeds(
+    store: ObjectStore, store_url: str, tmp_path: Path
+) -> None:
+    operator = begin(store).split("_")[1]
+    steps = version = 0
+    while True:
+        # Another version for each step, so that every push has everything still to do.
+        directory = write_adapter(tmp_path / str(steps), seed=steps)
+        if not pushed(store_url, operator, directory, step=steps):
+            report = verify(store)
+            assert report.sound, (steps, report.findings)
+            assert pushed(store_url, operator, directory, step=10**6)
+            version += 1
+            adapter = checkpoints.load(store).adapters["medical/coder"]
+            assert len(adapter.versions) == version, f"step {steps} doubled or lost a version"
+            assert adapter.aliases == {"production": version}
+            steps += 1
+        else:
+            break
+    assert steps > 20
+    assert verify(store).sound
+
+
+def pushed(url: str, operator: str, directory: Path, *, step: int) -> bool:
+    """Run one push to be killed at `step`; whether it ended before that."""
+    command = [sys.executable, "-m", "tests.support.killing", url, operator, str(directory)]
+    done = subprocess.run([*command, str(step)], capture_output=True, text=True, check=False)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode == 0
+
+
+@pytest.mark.parametrize("victim", ["client", "registry"])
+def test_client_or_registry_killed_mid_push_and_the_command_repeated(
+    victim: str, store: ObjectStore, store_url: str, tmp_path: Path
+) -> None:
+    key = begin(store)
+    directory = write_adapter(tmp_path / "adapter")
+    for delay in (0.35, 0.45, 0.55):
+        with registry_server(store_url, tmp_path) as url:
+            push = subprocess.Popen(
+                [str(BIN / "lorary"), "push", str(directory), "medical/coder"],
+                env={**os.environ, "LORARY_REGISTRY_URL": url, "LORARY_KEY": key},
+                stderr=subprocess.PIPE,
+            )
+            try:
+                push.wait(delay)
+            except subprocess.TimeoutExpired:
+                if victim == "client":
+                    push.kill()
+            if victim == "registry":
+                continue  # leaving the block ends the server under the running push
+            push.wait(30)
+        push.wait(30)
+        assert verify(store).sound
+    with registry_server(store_url, tmp_path) as url:
+        done = subprocess.run(
+            [str(BIN / "lorary"), "push", str(directory), "medical/coder", "--json"],
+            env={**os.environ, "LORARY_REGISTRY_URL": url, "LORARY_KEY": key},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    assert '"ref": "medical/coder@1"' in done.stdout
+    assert verify(store).sound
+    assert len(checkpoints.load(store).adapters["medical/coder"].versions) == 1

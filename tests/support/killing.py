@@ -1,0 +1,72 @@
+"""A whole push in one process that kills itself at a chosen step of the store.
+
+    python -m tests.support.killing STORE OPERATOR ADAPTER_DIRECTORY STEP
+
+Exit status 0: the push ended before the step came. Otherwise SIGKILL, before (even steps) or
+after (odd steps) one operation of the store.
+"""
+
+import hashlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from adapters.admission import files_in
+from registry.blobs import Blobs
+from registry.commands import MoveAlias
+from registry.events import File
+from registry.publishing import publish
+from registry.registry import Registry
+from registry.store import ObjectStore, open_store
+
+OPERATIONS = ("get", "stream", "head", "put", "put_file", "list")
+
+
+class KillingStore:
+    """Passes everything on, and kills the process at step `at`."""
+
+    def __init__(self, store: ObjectStore, at: int) -> None:
+        self._store = store
+        self._left = at
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._store, name)
+        return self._counted(found) if name in OPERATIONS else found
+
+    def _counted(self, operation: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any, **named: Any) -> Any:
+            self._step()
+            answer = operation(*arguments, **named)
+            self._step()
+            return answer
+
+        return counted
+
+    def _step(self) -> None:
+        if self._left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self._left -= 1
+
+
+def main(url: str, operator: str, directory: str, step: str) -> None:
+    """Upload, publish, move the alias."""
+    opened = open_store(url, s3_endpoint=os.environ.get("LORARY_S3_ENDPOINT"))
+    store: Any = KillingStore(opened, int(step))
+    registry, blobs, listed = Registry(store), Blobs(store), []
+    for name, file in files_in(Path(directory)).items():
+        digest = hashlib.sha256(Path(directory, name).read_bytes()).hexdigest()
+        if blobs.missing([digest]):
+            blobs.put_file(Path(directory, name), digest)
+        listed.append(File(name, file.size, digest))
+    version = publish(
+        registry, domain="medical", adapter="coder", base="tiny", files=listed, actor=operator
+    )
+    registry.execute(MoveAlias("medical", "coder", "production", version.number), operator)
+    registry.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
