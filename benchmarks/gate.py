@@ -19,7 +19,8 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.load import Round, Target, alternate, percentile, spread
-from benchmarks.servers import Served, bare_vllm, gated_vllm, one_adapter, trivial
+from benchmarks.servers import Served, bare_vllm, gated_vllm, trivial
+from benchmarks.site import one_adapter
 
 
 def main() -> None:

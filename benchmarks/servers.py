@@ -1,0 +1,103 @@
+"""The servers that are compared: bare vLLM and `lorary serve`, and a trivial app both ways."""
+
+import contextlib
+import os
+import sys
+from dataclasses import dataclass
+
+from starlette.types import Receive, Scope, Send
+
+from adapters.home import SMALL_MODEL
+from benchmarks.site import MODEL, Site
+from serving.launch import arguments, environment
+from serving.settings import ServingSettings
+from tests.support.servers import BIN, free_port, running
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A running server and how to ask it."""
+
+    name: str
+    url: str
+    model: str
+    headers: dict[str, str]
+
+
+def bare_vllm(running_: contextlib.ExitStack, site: Site) -> Served:
+    """vLLM with the adapter on its command line, and none of Lorary's parts."""
+    port = free_port()
+    settings = ServingSettings(store=site.store, port=port)
+    options = [option for option in arguments(settings) if not option.startswith("--middleware")]
+    url = f"http://127.0.0.1:{port}"
+    variables = environment(settings) | {"VLLM_PLUGINS": ""}
+    running_.enter_context(
+        running(
+            [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry", *options,
+             "--lora-modules", f"{MODEL}={site.adapter}"],
+            site.folder / "bare.log",
+            ready=f"{url}/health",
+            environment=variables,
+            seconds=300,
+        )
+    )  # fmt: skip
+    return Served("bare", url, MODEL, {})
+
+
+def gated_vllm(running_: contextlib.ExitStack, site: Site) -> Served:
+    """`lorary serve` with the same settings."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    variables = {"LORARY_STORE": site.store, "LORARY_ADAPTER_CACHE": str(site.folder / "cache")}
+    running_.enter_context(
+        running(
+            [str(BIN / "lorary"), "serve", "--port", str(port)],
+            site.folder / "gated.log",
+            ready=f"{url}/health",
+            environment=variables,
+            seconds=300,
+        )
+    )
+    return Served("gated", url, MODEL, site.headers)
+
+
+def trivial(running_: contextlib.ExitStack, site: Site) -> tuple[Served, Served]:
+    """The same one-line application in uvicorn, bare and inside the gate."""
+    served = []
+    for name in ("bare", "gated"):
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        variables = {
+            "LORARY_STORE": site.store,
+            "LORARY_ADAPTER_CACHE": str(site.folder / "cache"),
+            "LORARY_BASE_NAME": SMALL_MODEL,
+        }
+        running_.enter_context(
+            running(
+                [sys.executable, "-m", "uvicorn", f"benchmarks.servers:{name}_app", "--port",
+                 str(port), "--log-level", "warning", "--no-access-log"],
+                site.folder / f"trivial-{name}.log",
+                ready=f"{url}/health",
+                environment={**os.environ, **variables},
+            )
+        )  # fmt: skip
+        served.append(Served(name, url, MODEL, site.headers))
+    return served[0], served[1]
+
+
+async def bare_app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Read the request, answer a few bytes."""
+    if scope["type"] != "http":
+        return
+    while (await receive()).get("more_body"):
+        pass
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"2")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"{}"})
+
+
+async def gated_app(scope: Scope, receive: Receive, send: Send) -> None:
+    """The same inside the gate."""
+    from serving.gate import Gate
+
+    await Gate(bare_app)(scope, receive, send)

@@ -1,0 +1,102 @@
+"""One real site for all journeys: trained adapters, a registry, and vLLM behind the gate.
+
+The base model and the adapters are made on first use and kept under LORARY_HOME, as the demo does.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from adapters.home import SMALL_MODEL, default_model, home
+from adapters.packs import PACKS
+from tests.support.servers import BIN, free_port, registry_server, running
+
+
+@dataclass
+class Site:
+    """Where everything listens, and the keys."""
+
+    api: str
+    registry: str
+    store: str
+    folder: Path
+    operator: str
+    app: str
+    """May infer in every domain."""
+    doctor: str
+    """May infer in the medical domain only."""
+
+    def lorary(self, *arguments: str) -> Any:
+        """A `lorary` command as the operator; its JSON answer."""
+        return run_lorary(*arguments, LORARY_REGISTRY_URL=self.registry, LORARY_KEY=self.operator)
+
+    def client(self, key: str | None = None) -> openai.OpenAI:
+        """The ordinary OpenAI client."""
+        return openai.OpenAI(base_url=f"{self.api}/v1", api_key=key or self.app, max_retries=0)
+
+    def async_client(self) -> openai.AsyncOpenAI:
+        """The same, for many requests at once."""
+        return openai.AsyncOpenAI(base_url=f"{self.api}/v1", api_key=self.app, max_retries=0)
+
+
+def run_lorary(*arguments: str, **variables: str) -> Any:
+    """A `lorary` command; its JSON answer."""
+    done = subprocess.run(
+        [str(BIN / "lorary"), *arguments, "--json"],
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+def adapter_directory(domain: str) -> Path:
+    """Where a trained adapter is kept: the demo's own place."""
+    return home() / "demo" / "adapters" / domain
+
+
+@pytest.fixture(scope="session")
+def trained() -> dict[str, Path]:
+    """The three adapters, trained unless the same plan made them before."""
+    run_lorary("small-model")
+    for domain in PACKS:
+        run_lorary("train", domain, "--out", str(adapter_directory(domain)), "--reuse")
+    return {domain: adapter_directory(domain) for domain in PACKS}
+
+
+@pytest.fixture(scope="session")
+def site(trained: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Everything started, published and promoted."""
+    folder = tmp_path_factory.mktemp("site")
+    store = str(folder / "store")
+    key_file = folder / "operator.key"
+    run_lorary("init", "--key-file", str(key_file), LORARY_STORE=store)
+    operator = key_file.read_text().strip()
+    port = free_port()
+    api = f"http://127.0.0.1:{port}"
+    with registry_server(store, folder) as registry:
+        made = Site(api, registry, store, folder, operator, "", "")
+        made.lorary("base", "add", str(default_model()), "--name", SMALL_MODEL)
+        for domain, directory in trained.items():
+            path = f"{domain}/{PACKS[domain].adapter}"
+            made.lorary("domain", "create", domain, "--no-guard")
+            made.lorary("push", str(directory), path, "--alias", "production")
+            made.lorary("domain", "default", domain, PACKS[domain].adapter)
+        made.app = made.lorary("keys", "issue", "app", "--grant", "infer:*")["key"]
+        made.doctor = made.lorary("keys", "issue", "dr", "--grant", "infer:medical")["key"]
+        with running(
+            [str(BIN / "lorary"), "serve", "--port", str(port)],
+            folder / "serve.log",
+            ready=f"{api}/health",
+            environment={"LORARY_STORE": store, "LORARY_ADAPTER_CACHE": str(folder / "cache")},
+            seconds=300,
+        ):
+            yield made
