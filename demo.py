@@ -22,12 +22,10 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
+from adapters.home import SMALL_MODEL, SMALL_MODEL_KNOWN_AS, home
 from adapters.packs import PACKS, DomainPack
 
-HOME = Path(os.environ.get("LORARY_HOME", Path.home() / ".lorary"))
-DEMO = HOME / "demo"
-BASE = "smollm2-135m-instruct"
-BASE_KNOWN_AS = "HuggingFaceTB/SmolLM2-135M-Instruct"
+DEMO = home() / "demo"
 
 console = Console()
 
@@ -104,9 +102,9 @@ def run(options: argparse.Namespace, running: contextlib.ExitStack) -> None:
         with clock.part(f"train {domain}/{pack.adapter}"):
             train(domain)
     with clock.part("registry: create, publish, promote"):
-        open_registry(model)
+        open_registry()
         start_registry(running, options.registry_port)
-        publish_all()
+        publish_all(model)
     with clock.part("start vLLM with the gate"):
         app_key = issue_app_key()
         start_server(running, options.port)
@@ -129,8 +127,8 @@ def adapter_directory(domain: str) -> Path:
     return DEMO / "adapters" / domain
 
 
-def open_registry(model: str) -> None:
-    """Create the registry, its base model and its domains, unless an earlier demo did."""
+def open_registry() -> None:
+    """Create the registry, unless an earlier demo did, and use its operator's key."""
     key_file = DEMO / "operator.key"
     if not key_file.exists():
         lorary("init", "--name", "demo", "--key-file", str(key_file), shown=True)
@@ -145,10 +143,12 @@ def start_registry(running: contextlib.ExitStack, port: int) -> None:
     wait_until_healthy(f"http://127.0.0.1:{port}/health", server, log, seconds=30)
 
 
-def publish_all() -> None:
-    """Push every adapter and let `production` name the pushed version."""
+def publish_all(model: str) -> None:
+    """Push every adapter and let `production` name the pushed version. Repeating it is safe."""
+    lorary("base", "add", model, "--name", SMALL_MODEL, "--known-as", SMALL_MODEL_KNOWN_AS)
     for domain, pack in PACKS.items():
         path = f"{domain}/{pack.adapter}"
+        lorary("domain", "create", domain, "--no-guard", shown=True)
         lorary("push", str(adapter_directory(domain)), path, "--alias", "production", shown=True)
         lorary("domain", "default", domain, pack.adapter, shown=True)
 
@@ -181,7 +181,7 @@ def ask(client: openai.OpenAI, domain: str, pack: DomainPack) -> Table:
     table.add_column("asked")
     table.add_column("served by")
     table.add_column("answer", ratio=1)
-    for model in (domain, BASE):
+    for model in (domain, SMALL_MODEL):
         reply = client.chat.completions.with_raw_response.create(
             model=model,
             messages=[{"role": "user", "content": pack.question(item)}],
@@ -219,8 +219,8 @@ def show_how_to_call(api_url: str, registry_url: str, key: str) -> None:
         console.rule(title, align="left")
         console.print(text, soft_wrap=True, highlight=False, markup=False)
     console.print(
-        "\nThe demo's policy guards no alias: evaluation and expert review are not part of it yet,\n"
-        "so `production` here names whatever was trained last. Do not rely on these answers.",
+        "\nThe demo's policy guards no alias: evaluation and expert review are not part of it\n"
+        "yet, so `production` names whatever was trained last. Do not rely on these answers.",
         style="yellow",
     )
 

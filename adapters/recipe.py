@@ -19,7 +19,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     schedule: str = "linear"
     warmup_steps: int = 5
     batch: int = 16
-    steps: int = 100
+    steps: int = 70
     max_tokens: int = 256
     """Prompt and answer together; a longer example is cut."""
     seed: int = 0

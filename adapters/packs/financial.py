@@ -38,7 +38,8 @@ def read() -> Iterator[Item]:
     """Tags in words; the split unit is a tag's first three words, which near-duplicates share."""
     mappings = json.loads(SOURCE.read(MAPPINGS))
     for tag, mapping in sorted(mappings.items()):
-        if not isinstance(mapping, dict) or mapping.get("section") not in SECTIONS:
+        # Tags of other taxonomies carry a prefix and a colon.
+        if not tag.isalnum() or mapping.get("section") not in SECTIONS:
             continue
         if mapping.get("confidence", 0) >= MIN_CONFIDENCE and len(mapping["standard_tags"]) == 1:
             words = in_words(tag)
@@ -59,7 +60,7 @@ PACK = DomainPack(
     labels=SECTIONS,
     sources=(SOURCE,),
     read=read,
-    demo_text="",
+    demo_text="Accrued Vacation Current",
     limits="Not for filings or investment decisions without an accountant's check.",
     per_label=(200, 24),
 )

@@ -53,7 +53,7 @@ PACK = DomainPack(
     labels=tuple(KINDS.values()),
     sources=(SOURCE,),
     read=read,
-    demo_text="",
-    limits="Not legal advice; it does not check that a cited source exists or says what is claimed.",
+    demo_text="Seton Hall L. Rev.",
+    limits="Not legal advice. It does not check that a cited source exists, or what it says.",
     per_label=(220, 26),
 )

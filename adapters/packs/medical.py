@@ -68,7 +68,7 @@ PACK = DomainPack(
     labels=tuple(CHAPTERS.values()),
     sources=(SOURCE,),
     read=read,
-    demo_text="",
+    demo_text="Ectopic pregnancy",
     limits="Not for patient care or billing without a certified coder's check.",
     per_label=(150, 12),
 )

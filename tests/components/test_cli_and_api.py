@@ -65,8 +65,9 @@ def shell(store: ObjectStore, store_url: str, tmp_path: Path) -> Iterator[Shell]
 def write_model(directory: Path) -> Path:
     directory.mkdir()
     (directory / "config.json").write_text("{}")
-    weights: dict[str, np.ndarray] = {f"{module}.weight": np.zeros(shape, np.float32) for module, shape in
-               TINY.modules.items()}  # fmt: skip
+    weights: dict[str, np.ndarray] = {
+        f"{module}.weight": np.zeros(shape, np.float32) for module, shape in TINY.modules.items()
+    }
     weights["model.embed_tokens.weight"] = np.zeros((32, 16), np.float32)
     weights["model.norm.weight"] = np.zeros(16, np.float32)
     (directory / "model.safetensors").write_bytes(save(weights))
