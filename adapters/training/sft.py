@@ -12,7 +12,7 @@ import datasets
 import torch
 import transformers
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from adapters.packs import DomainPack, Item
@@ -58,6 +58,7 @@ def fine_tune(
             ),
             callbacks=[_Reporter(recipe.steps, losses, progress)],
         )
+        trainer.remove_callback(PrinterCallback)  # our own reporter shows the loss
         trainer.train()
         trainer.model.save_pretrained(out, safe_serialization=True)
     tail = losses[-max(1, len(losses) // 10) :]
