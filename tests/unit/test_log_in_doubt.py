@@ -1,0 +1,119 @@
+"""What a writer does when the store does not answer clearly."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from registry.commands import CreateDomain
+from registry.errors import (
+    AlreadyExists,
+    BrokenChain,
+    OutcomeUnknown,
+    StoreUnavailable,
+)
+from registry.events import Policy
+from registry.follower import Follower
+from registry.log import decode
+from registry.registry import Registry
+from registry.store import LocalStore
+from registry.store.base import PutMode
+from registry.verify import verify
+
+
+class DoubtfulStore(LocalStore):
+    """Does to its next commits what `faults` say, one each."""
+
+    def __init__(self, root: Path, *faults: str) -> None:
+        super().__init__(root)
+        self.faults = list(faults)
+        self.away = False
+
+    def put(self, key: str, data: bytes, mode: PutMode) -> None:
+        fault = self.faults.pop(0) if self.faults and key.startswith("log/") else ""
+        if fault == "lost before":
+            raise OutcomeUnknown("no answer")
+        if fault == "another wins":
+            super().put(key, data.replace(b'"id":"', b'"id":"other'), mode)
+            raise AlreadyExists("taken")
+        super().put(key, data, mode)
+        if fault == "lost after":
+            raise OutcomeUnknown("no answer")
+        if fault == "own conflict":
+            raise AlreadyExists("the SDK's own repeat found its first try")
+
+    def stream(self, key: str, *, chunk: int = 1 << 20) -> Iterator[bytes]:
+        if self.away:
+            raise StoreUnavailable("away")
+        return super().stream(key, chunk=chunk)
+
+    def get(self, key: str) -> bytes:
+        if self.away:
+            raise StoreUnavailable("away")
+        return super().get(key)
+
+
+@pytest.fixture
+def operator(tmp_path: Path) -> str:
+    return Registry.create(LocalStore(tmp_path), name="doubt", key_name="operator").id
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [["lost after"], ["own conflict"], ["lost before"], ["lost before", "lost after"],
+     ["lost before", "lost before", "own conflict"]],
+    ids=" then ".join,
+)  # fmt: skip
+def test_a_doubtful_commit_is_in_the_log_exactly_once(
+    tmp_path: Path, operator: str, faults: list[str]
+) -> None:
+    registry = Registry(DoubtfulStore(tmp_path, *faults))
+    assert registry.execute(CreateDomain("medical", Policy()), operator)
+    registry.close()
+    assert verify(LocalStore(tmp_path)).commits == 2
+
+
+def test_a_writer_who_lost_decides_again_on_what_the_winner_wrote(
+    tmp_path: Path, operator: str
+) -> None:
+    registry = Registry(DoubtfulStore(tmp_path, "another wins"))
+    # The winner wrote the very same domain: so it is so already, and nothing is written twice.
+    assert registry.execute(CreateDomain("medical", Policy()), operator) == ()
+    registry.close()
+    assert verify(LocalStore(tmp_path)).commits == 2
+
+
+def test_a_command_is_refused_alone_and_the_writer_lives_on(tmp_path: Path, operator: str) -> None:
+    store = DoubtfulStore(tmp_path)
+    registry = Registry(store)
+    store.away = True
+    with pytest.raises(StoreUnavailable):
+        registry.execute(CreateDomain("medical", Policy()), operator)
+    store.away = False
+    assert registry.execute(CreateDomain("medical", Policy()), operator)
+    registry.close()
+
+
+def test_a_follower_keeps_what_it_read_while_the_store_is_away(
+    tmp_path: Path, operator: str
+) -> None:
+    store = DoubtfulStore(tmp_path)
+    follower = Follower(store)
+    sequence = follower.refresh().sequence
+    store.away = True
+    with pytest.raises(StoreUnavailable):
+        follower.refresh()
+    assert follower.catalog.sequence == sequence
+    assert operator in follower.catalog.keys
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"sequence": 1}', b"\xff"])
+def test_what_is_no_commit_breaks_the_chain(data: bytes) -> None:
+    with pytest.raises(BrokenChain, match="Commit 1"):
+        decode(data, 1)
+
+
+def test_a_commit_of_a_newer_layout_asks_for_an_update() -> None:
+    data = b'{"schema":2,"sequence":1,"id":"x","time":"t","previous":null,"entries":[]}'
+    with pytest.raises(BrokenChain, match="Update Lorary"):
+        decode(data, 1)
