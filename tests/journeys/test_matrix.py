@@ -4,7 +4,7 @@ import pytest
 
 from adapters.home import SMALL_MODEL
 from adapters.packs import PACKS
-from eval.cli import TFIDF_ROW
+from eval.report import TFIDF_ROW
 from tests.journeys.conftest import Site, run_lorary
 
 N = 100
