@@ -18,8 +18,8 @@ from registry.access import ANY_DOMAIN, authenticate, bearer, may_see, require
 from registry.catalog import Catalog, Key, Version
 from registry.errors import Forbidden, NotFound, UnknownAdapter
 from registry.registry import utc_now
+from serving.answers import answer, refuse
 from serving.body import parse_body, read_body, replay
-from serving.envelope import answer, refuse
 from serving.errors import RouteNotFound
 from serving.listing import models
 from serving.metrics import REFUSALS, REQUESTS

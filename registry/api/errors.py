@@ -2,7 +2,6 @@
 
 import json
 import logging
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -10,38 +9,9 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from adapters.errors import LoraryError
-from registry.errors import AdmissionRefused
+from registry.envelope import body_of, envelope, headers_of
 
 logger = logging.getLogger("lorary.registry")
-
-_TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    409: "conflict_error",
-    410: "gone_error",
-    413: "invalid_request_error",
-    422: "invalid_request_error",
-    429: "rate_limit_error",
-    503: "unavailable_error",
-}
-
-
-def envelope(status: int, code: str, message: str, param: str | None = None) -> dict[str, Any]:
-    """`{"error": {...}}` as OpenAI's clients expect it."""
-    kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
-
-
-def of(error: LoraryError) -> dict[str, Any]:
-    """The envelope of one of our errors; a refused admission lists its problems, too."""
-    body = envelope(error.status, error.code, error.message, error.param)
-    if isinstance(error, AdmissionRefused):
-        body["error"]["problems"] = [
-            {"file": p.file, "problem": p.problem, "remedy": p.remedy} for p in error.problems
-        ]
-    return body
 
 
 def install(app: FastAPI) -> None:
@@ -50,10 +20,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(LoraryError)
     async def refused(request: Request, error: LoraryError) -> JSONResponse:
         log_refusal(request, error.status, error.code, error.message)
-        headers = {"Retry-After": "1"} if error.status == 503 else {}
-        if error.status == 401:
-            headers["WWW-Authenticate"] = "Bearer"
-        return JSONResponse(of(error), error.status, headers)
+        return JSONResponse(body_of(error), error.status, headers_of(error))
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -1,0 +1,28 @@
+"""Answers that the gate gives itself, as ASGI messages."""
+
+import json
+from typing import Any
+
+from starlette.types import Send
+
+from adapters.errors import LoraryError
+from registry.envelope import body_of, headers_of
+
+
+async def answer(send: Send, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
+    """Send `body` as JSON."""
+    data = json.dumps(body).encode()
+    sent = {"content-type": "application/json", "content-length": str(len(data)), **(headers or {})}
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(name.encode(), value.encode()) for name, value in sent.items()],
+        }
+    )
+    await send({"type": "http.response.body", "body": data})
+
+
+async def refuse(send: Send, error: LoraryError) -> None:
+    """Send an error of ours in OpenAI's envelope."""
+    await answer(send, error.status, body_of(error), headers_of(error))
