@@ -177,10 +177,9 @@ def ask_all(api_url: str, key: str) -> None:
 def ask(client: openai.OpenAI, domain: str, pack: DomainPack) -> Table:
     """The demo question of one domain, answered twice."""
     item = pack.demo_question
-    table = Table(title=pack.question(item), title_justify="left", show_lines=True, width=100)
-    table.add_column("asked")
-    table.add_column("served by")
-    table.add_column("answer", ratio=1)
+    table = Table(title=pack.question(item), title_justify="left", show_lines=True)
+    table.add_column("model, and what served it", no_wrap=True)
+    table.add_column("answer")
     for model in (domain, SMALL_MODEL):
         reply = client.chat.completions.with_raw_response.create(
             model=model,
@@ -190,13 +189,12 @@ def ask(client: openai.OpenAI, domain: str, pack: DomainPack) -> Table:
         )
         answer = (reply.parse().choices[0].message.content or "").strip()
         verdict = (
-            "[green]right[/green]" if answer == item.label else "[yellow]not the code[/yellow]"
+            "[green]right[/green]"
+            if answer == item.label
+            else "[yellow]not the reference answer[/yellow]"
         )
-        table.add_row(
-            f'model="{model}"',
-            reply.headers.get("x-lorary-adapter", "base model"),
-            f"{answer}\n{verdict}",
-        )
+        served_by = reply.headers.get("x-lorary-adapter", "the base model")
+        table.add_row(f"[bold]{model}[/bold]\n{served_by}", f"{answer}\n{verdict}")
     table.caption = f"The reference answer: {item.label}"
     return table
 
@@ -219,7 +217,7 @@ def show_how_to_call(api_url: str, registry_url: str, key: str) -> None:
         console.rule(title, align="left")
         console.print(text, soft_wrap=True, highlight=False, markup=False)
     console.print(
-        "\nThe demo's policy guards no alias: evaluation and expert review are not part of it\n"
+        "\nThe demo's policy guards no alias: evaluation and expert review are not part of it "
         "yet, so `production` names whatever was trained last. Do not rely on these answers.",
         style="yellow",
     )

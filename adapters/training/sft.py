@@ -17,7 +17,7 @@ from trl import SFTConfig, SFTTrainer
 
 from adapters.packs import DomainPack, Item
 from adapters.recipe import Recipe
-from adapters.training.packing import Example, pack
+from adapters.training.packing import IGNORED, Example, pack
 
 Progress = Callable[[int, int, float], None]
 """Called after each step with the step, the number of steps, and the loss."""
@@ -43,7 +43,7 @@ def fine_tune(
     examples = [encode(tokenizer, pack_, item, recipe.max_tokens) for item in train]
     losses: list[float] = []
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = SFTTrainer(
+        trainer = _AnswersOnly(
             model=model,
             args=_arguments(recipe, scratch),
             train_dataset=_batches(examples, recipe),
@@ -117,6 +117,19 @@ def _arguments(recipe: Recipe, scratch: str) -> SFTConfig:
         report_to=[],
         disable_tqdm=True,
     )
+
+
+class _AnswersOnly(SFTTrainer):  # type: ignore[misc] # trl ships no types for it
+    """Projects onto the vocabulary only where an answer's token is predicted."""
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, torch.Tensor], *_: Any, **__: Any
+    ) -> torch.Tensor:
+        """Mean cross entropy over the answers' tokens."""
+        labels = inputs.pop("labels")[0]
+        predicting = (labels[1:] != IGNORED).nonzero().squeeze(1)
+        logits = model(**inputs, logits_to_keep=predicting).logits[0]
+        return torch.nn.functional.cross_entropy(logits.float(), labels[predicting + 1])
 
 
 class _Reporter(TrainerCallback):  # type: ignore[misc] # transformers ships no types for it
