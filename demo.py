@@ -19,6 +19,7 @@ from typing import IO, Any
 import httpx
 import openai
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
@@ -194,7 +195,7 @@ def ask(client: openai.OpenAI, domain: str, pack: DomainPack) -> Table:
             else "[yellow]not the reference answer[/yellow]"
         )
         served_by = reply.headers.get("x-lorary-adapter", "the base model")
-        table.add_row(f"[bold]{model}[/bold]\n{served_by}", f"{answer}\n{verdict}")
+        table.add_row(f"[bold]{model}[/bold]\n{served_by}", f"{escape(answer)}\n{verdict}")
     table.caption = f"The reference answer: {item.label}"
     return table
 
