@@ -1,8 +1,9 @@
 """Settings of the registry and of the command line, read once from the environment."""
 
 from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from adapters.home import home
@@ -27,6 +28,14 @@ class StoreSettings(BaseSettings):
         "region come from the usual AWS_ variables and files.",
     )
 
+    max_lora_rank: Annotated[
+        Literal[1, 8, 16, 32, 64, 128, 256, 320, 512], BeforeValidator(int)
+    ] = Field(
+        default=16,
+        description="Highest LoRA rank that the registry admits and servers hold. Every slot is as "
+        "large as this rank needs, so a lower one serves faster.",
+    )
+
     def open_store(self) -> ObjectStore:
         """The object store; nothing is contacted yet."""
         return open_store(self.store, s3_endpoint=self.s3_endpoint)
@@ -39,9 +48,6 @@ class RegistrySettings(StoreSettings):
     registry_port: int = Field(default=8100, ge=1, le=65535, description="Port of the service.")
     max_upload_bytes: int = Field(
         default=2 << 30, gt=0, description="Largest single file that may be uploaded."
-    )
-    max_rank: int = Field(
-        default=64, gt=0, description="Highest LoRA rank admitted; no more than servers allow."
     )
 
 

@@ -1,7 +1,6 @@
 """Settings of one serving replica, read once from the environment."""
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
@@ -39,9 +38,6 @@ class ServingSettings(StoreSettings):
     )
     max_loras: int = Field(default=4, ge=1, description="Adapters that share one batch.")
     max_cpu_loras: int = Field(default=16, ge=1, description="Adapters kept in host memory.")
-    max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = Field(
-        default=64, description="Highest rank served; no less than the registry admits."
-    )
     max_model_len: int = Field(
         default=2048, gt=0, description="Longest prompt and answer together, in tokens."
     )

@@ -85,7 +85,7 @@ def publish_version(
         actor=caller.key.id,
         limits=replace(
             DEFAULT_LIMITS,
-            max_rank=caller.settings.max_rank,
+            max_rank=caller.settings.max_lora_rank,
             max_file_bytes=caller.settings.max_upload_bytes,
         ),
     )

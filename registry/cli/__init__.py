@@ -4,6 +4,7 @@ import sys
 from importlib.metadata import entry_points
 
 import typer
+from pydantic import ValidationError
 
 from adapters.errors import LoraryError
 from registry.cli import governing, looking, publishing, setup
@@ -36,3 +37,8 @@ def main() -> None:
     except LoraryError as error:
         print(f"lorary: {error.message}", file=sys.stderr)
         sys.exit(1)
+    except ValidationError as error:
+        for problem in error.errors(include_input=False):
+            setting = f"LORARY_{'_'.join(str(part) for part in problem['loc'])}".upper()
+            print(f"lorary: {setting}: {problem['msg']}. See `lorary config`.", file=sys.stderr)
+        sys.exit(2)

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Site:
     """May infer in every domain."""
     doctor: str
     """May infer in the medical domain only."""
+    clients: dict[str, openai.OpenAI] = field(default_factory=dict)
 
     def lorary(self, *arguments: str) -> Any:
         """A `lorary` command as the operator; its JSON answer."""
@@ -39,7 +40,12 @@ class Site:
 
     def client(self, key: str | None = None) -> openai.OpenAI:
         """The ordinary OpenAI client."""
-        return openai.OpenAI(base_url=f"{self.api}/v1", api_key=key or self.app, max_retries=0)
+        wanted = key or self.app
+        if wanted not in self.clients:
+            self.clients[wanted] = openai.OpenAI(
+                base_url=f"{self.api}/v1", api_key=wanted, max_retries=0
+            )
+        return self.clients[wanted]
 
     def async_client(self) -> openai.AsyncOpenAI:
         """The same, for many requests at once."""
@@ -100,3 +106,5 @@ def site(trained: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
             seconds=300,
         ):
             yield made
+            for client in made.clients.values():
+                client.close()

@@ -1,0 +1,29 @@
+"""Settings come from the environment as text, and a wrong one is told by name."""
+
+import os
+import subprocess
+
+import pytest
+
+from serving.settings import ServingSettings
+from tests.support.servers import BIN
+
+
+def test_every_number_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, field in ServingSettings.model_fields.items():
+        if isinstance(field.default, int | float):
+            monkeypatch.setenv(f"LORARY_{name.upper()}", str(field.default))
+    assert ServingSettings() == ServingSettings.model_validate(ServingSettings().model_dump())
+
+
+def test_a_wrong_setting_is_named_and_nothing_starts() -> None:
+    done = subprocess.run(
+        [str(BIN / "lorary"), "serve"],
+        env={**os.environ, "LORARY_MAX_LORA_RANK": "17"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "LORARY_MAX_LORA_RANK" in done.stderr
+    assert "Traceback" not in done.stderr
