@@ -52,7 +52,7 @@ def test_two_steps_make_a_publishable_directory_and_the_same_again(
 
 def test_an_adapter_of_the_same_plan_is_kept(base: Path, tmp_path: Path) -> None:
     pack = PACKS["legal"]
-    recipe = pack.recipe.changed(["steps=1", "batch=2"])
+    recipe = pack.recipe.changed(["steps=2", "batch=2"])
 
     def run() -> bool:
         out = tmp_path / "out"
