@@ -29,7 +29,15 @@ RETRY_SECONDS = 2.0
 class AdapterCache:
     """A folder of verified adapters. Use it from one event loop."""
 
-    def __init__(self, folder: Path, blobs: Blobs, *, at_once: int = 2, waiting: int = 32) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        blobs: Blobs,
+        *,
+        at_once: int = 2,
+        waiting: int = 32,
+        retry_seconds: float = RETRY_SECONDS,
+    ) -> None:
         self.folder = folder
         self._blobs = blobs
         self._verified: set[str] = set()
@@ -37,6 +45,7 @@ class AdapterCache:
         self._failed: dict[str, tuple[float, LoraryError]] = {}
         self._turn = asyncio.Semaphore(at_once)
         self._waiting = waiting
+        self._retry_seconds = retry_seconds
 
     def path(self, version: Version) -> Path:
         """Where the version lies once it is here."""
@@ -82,7 +91,7 @@ class AdapterCache:
                 failure = ColdLoadFailed(
                     f"{version.ref} cannot be loaded now: {reason} Retry in a few seconds."
                 )
-                self._failed[version.digest] = (time.monotonic() + RETRY_SECONDS, failure)
+                self._failed[version.digest] = (time.monotonic() + self._retry_seconds, failure)
                 raise failure from error
             self._failed.pop(version.digest, None)
             self._verified.add(version.digest)

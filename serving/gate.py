@@ -47,7 +47,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection; see the module's text."""
         if scope["type"] == "lifespan":
-            self.replica.follower  # noqa: B018 - the first use starts to follow the registry
+            self._replica = self.replica  # from here on it follows the registry
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
             try:
@@ -112,8 +112,8 @@ class Gate:
         require(key, "infer", ref.domain)
         try:
             version = catalog.resolve(ref)
-        except UnknownAdapter:
-            near = [p for p in catalog.near(ref.path) if may_see(key, p.partition("/")[0])]
+        except UnknownAdapter as error:
+            near = [p for p in error.near if may_see(key, p.partition("/")[0])]
             raise UnknownAdapter(ref.path, near) from None
         self.replica.check_base(version)
         return version

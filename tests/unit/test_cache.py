@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,6 @@ from registry.blobs import Blobs
 from registry.catalog import Version
 from registry.errors import StoreUnavailable
 from registry.store import LocalStore
-from serving import cache as cache_module
 from serving.cache import AdapterCache
 from serving.errors import ColdLoadFailed, TooManyColdLoads
 from tests.support.replicas import Site, make_site
@@ -63,7 +63,7 @@ def versions(site: Site, count: int) -> list[Version]:
     return list(site.registry.catalog.adapters["medical/many"].versions)
 
 
-def made(site: Site, store: LocalStore, **bounds: int) -> AdapterCache:
+def made(site: Site, store: LocalStore, **bounds: Any) -> AdapterCache:
     return AdapterCache(site.folder / "cache", Blobs(store), **bounds)
 
 
@@ -116,14 +116,13 @@ def test_a_restart_keeps_what_is_sound_and_fetches_again_what_is_not(
 
 
 def test_a_failed_download_is_told_and_not_repeated_for_a_moment(
-    site: Site, store: WatchedStore, monkeypatch: pytest.MonkeyPatch
+    site: Site, store: WatchedStore
 ) -> None:
     (version,) = versions(site, 1)
-    monkeypatch.setattr(cache_module, "RETRY_SECONDS", 0.2)
     store.broken = True
 
     async def ask() -> None:
-        cache = made(site, store)
+        cache = made(site, store, retry_seconds=0.2)
         for _ in range(3):
             with pytest.raises(ColdLoadFailed, match="The store is away"):
                 await cache.ensure(version)
