@@ -80,6 +80,7 @@ class LoraConfig:
     rslora: bool
     target_modules: tuple[str, ...]
     rank_pattern: dict[str, int] = field(default_factory=dict)
+    alpha_pattern: dict[str, float] = field(default_factory=dict)
 
     @property
     def max_rank(self) -> int:
@@ -92,6 +93,12 @@ class LoraConfig:
             if is_suffix(suffix, module):
                 return rank
         return self.rank
+
+    def scale_of(self, module: str) -> float:
+        """What B A is multiplied with: alpha / r, or alpha / sqrt(r) for rsLoRA."""
+        matching = (a for suffix, a in self.alpha_pattern.items() if is_suffix(suffix, module))
+        alpha, rank = next(matching, self.alpha), self.rank_of(module)
+        return alpha / (rank**0.5 if self.rslora else rank)
 
     def targets(self, module: str) -> bool:
         """Whether `target_modules` names this module."""
@@ -130,9 +137,8 @@ def parse_config(data: bytes) -> tuple[LoraConfig | None, list[Finding]]:
         rslora=fields.flag("use_rslora"),
         target_modules=fields.modules(),
         rank_pattern=fields.ranks(),
+        alpha_pattern=fields.pattern("alpha_pattern", (int, float)),
     )
-    if raw.get("alpha_pattern"):
-        fields.pattern("alpha_pattern", (int, float))
     return config, findings
 
 

@@ -11,13 +11,22 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from registry.catalog import Catalog, Key
-from registry.errors import Forbidden, Unauthenticated
+from registry.errors import BadRequest, Forbidden, Unauthenticated
 
 Role = Literal["infer", "publish", "review", "approve", "operate"]
 ROLES: tuple[Role, ...] = get_args(Role)
 ANY_DOMAIN = "*"
 BOOTSTRAP = "bootstrap"
 """The actor of a registry's first commit, before any key exists. It holds every role, once."""
+
+
+def as_role(text: str) -> Role:
+    """`text` as a role; raises `BadRequest`."""
+    for role in ROLES:
+        if role == text:
+            return role
+    raise BadRequest(f"{text[:40]!r} is no role. Use one of {', '.join(ROLES)}.")
+
 
 _ADVICE = "Send a Lorary key: `Authorization: Bearer lry_...`"
 

@@ -12,12 +12,20 @@ from registry.errors import DigestMismatch, ObjectNotFound
 from registry.events import File
 from registry.store.base import ObjectStore
 
+PARTS = "uploads/"
+"""Prefix of what was uploaded but belongs to no blob yet."""
+
 
 def blob_key(sha256: str) -> str:
     """Where the content with that digest lies; raises `ValueError` for anything but a digest."""
     if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
         raise ValueError(f"{sha256[:80]!r} is not a SHA-256")
     return f"blobs/sha256/{sha256[:2]}/{sha256}"
+
+
+def part_key(sha256: str) -> str:
+    """Where a part of a large upload waits until its file is assembled."""
+    return blob_key(sha256).replace("blobs/", f"{PARTS}", 1)
 
 
 def content_digest(files: Sequence[File]) -> str:
@@ -45,6 +53,36 @@ class Blobs:
         digest = hashlib.sha256(data).hexdigest()
         self._store.put(blob_key(digest), data, "overwrite")
         return digest
+
+    def missing_parts(self, digests: Iterable[str]) -> set[str]:
+        """Those of `digests` for which no part waits."""
+        return {digest for digest in set(digests) if not self._exists(part_key(digest))}
+
+    def assemble(self, sha256: str, parts: Sequence[str]) -> None:
+        """Make the blob of waiting parts, in order, if together they have that digest.
+
+        Safe to repeat. Raises `ObjectNotFound` for a part that does not wait, and
+        `DigestMismatch`. The bytes are hashed as the store holds them.
+        """
+        if self._holds(sha256):
+            return
+        hashing = hashlib.sha256()
+        for part in parts:
+            for piece in self._store.stream(part_key(part)):
+                hashing.update(piece)
+        if hashing.hexdigest() != sha256:
+            raise DigestMismatch(f"The parts are not those of {sha256[:12]}. Upload them again.")
+        self._store.concatenate([part_key(part) for part in parts], blob_key(sha256))
+        for part in set(parts):
+            self._store.delete(part_key(part))
+
+    def discard(self, sha256: str) -> None:
+        """Remove a blob; only for one that is damaged, or that nothing names any more."""
+        self._store.delete(blob_key(sha256))
+
+    def discard_part(self, sha256: str) -> None:
+        """Remove a waiting part."""
+        self._store.delete(part_key(sha256))
 
     def get(self, sha256: str) -> bytes:
         """A small blob's content, verified; raises `ObjectNotFound`, `DigestMismatch`."""
@@ -74,6 +112,14 @@ class Blobs:
         for _ in self.stream(sha256, size):
             pass
 
+    def is_damaged(self, sha256: str) -> bool:
+        """Whether the stored bytes, read anew, are not those of the digest."""
+        try:
+            self.verify(sha256)
+        except DigestMismatch:
+            return True
+        return False
+
     def fetch(self, sha256: str, size: int, destination: Path) -> None:
         """Write the verified content to `destination`, which appears whole or not at all."""
         descriptor, name = tempfile.mkstemp(dir=destination.parent, prefix=".fetch-")
@@ -89,8 +135,11 @@ class Blobs:
             temporary.unlink(missing_ok=True)
 
     def _holds(self, digest: str) -> bool:
+        return self._exists(blob_key(digest))
+
+    def _exists(self, key: str) -> bool:
         try:
-            self._store.head(blob_key(digest))
+            self._store.head(key)
         except ObjectNotFound:
             return False
         return True

@@ -7,12 +7,16 @@ from typing import assert_never
 import msgspec
 
 from adapters.admission import Facts
+from adapters.lineage import Lineage
 from adapters.names import DEFAULT_ALIAS, AdapterRef
+from adapters.spectra import Spectrum
 from registry import errors
 from registry.events import (
     AliasMoved,
     AnyEvent,
     BaseModelRegistered,
+    BlobsCondemned,
+    BlobsSwept,
     Commit,
     DefaultAdapterSet,
     DomainCreated,
@@ -27,6 +31,7 @@ from registry.events import (
     VersionApproved,
     VersionPublished,
     VersionRevoked,
+    VersionTombstoned,
 )
 
 
@@ -54,6 +59,13 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     approvers: tuple[str, ...] = ()
     revoked: str | None = None
     """Why it was revoked; None while it may be served."""
+    tombstone: str | None = None
+    """Why its bytes were given up; None while they are kept."""
+    lineage: Lineage = Lineage()
+    signer: str | None = None
+    spectrum: Spectrum | None = None
+    analysis: str | None = None
+    flags: tuple[str, ...] = ()
 
     @property
     def ref(self) -> AdapterRef:
@@ -119,6 +131,8 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
     adapters: dict[str, Adapter] = {}
     """By path, `domain/adapter`."""
     keys: dict[str, Key] = {}
+    condemned: tuple[str, ...] = ()
+    """Blobs that are being removed: nothing may name them."""
 
     def adapter(self, ref: AdapterRef) -> Adapter:
         """The adapter that `ref` means, the domain's default if it names none.
@@ -151,6 +165,8 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
         version = self.find(ref)
         if version.revoked is not None:
             raise errors.VersionRevoked(str(version.ref), version.revoked)
+        if version.tombstone is not None:
+            raise errors.VersionGone(str(version.ref), version.tombstone)
         return version
 
     def find(self, ref: AdapterRef) -> Version:
@@ -196,6 +212,7 @@ def fold(catalog: Catalog, entries: Iterable[Entry], time: str) -> Catalog:
         domains=dict(catalog.domains),
         adapters=dict(catalog.adapters),
         keys=dict(catalog.keys),
+        condemned=catalog.condemned,
     )
     for entry in entries:
         tables.apply(entry.event, entry.actor, time)
@@ -206,7 +223,20 @@ def fold(catalog: Catalog, entries: Iterable[Entry], time: str) -> Catalog:
         domains=tables.domains,
         adapters=tables.adapters,
         keys=tables.keys,
+        condemned=tables.condemned,
     )
+
+
+def blobs_in_use(catalog: Catalog) -> set[str]:
+    """Digests of every blob that a base model, or a version whose bytes are kept, needs."""
+    used = {base.shapes for base in catalog.bases.values()}
+    for adapter in catalog.adapters.values():
+        for version in adapter.versions:
+            if version.tombstone is None:
+                used.update(file.sha256 for file in version.files)
+                if version.analysis is not None:
+                    used.add(version.analysis)
+    return used
 
 
 class _Tables(msgspec.Struct, kw_only=True):
@@ -217,6 +247,7 @@ class _Tables(msgspec.Struct, kw_only=True):
     domains: dict[str, Domain]
     adapters: dict[str, Adapter]
     keys: dict[str, Key]
+    condemned: tuple[str, ...]
 
     def apply(self, event: AnyEvent, actor: str, time: str) -> None:
         match event:
@@ -240,6 +271,12 @@ class _Tables(msgspec.Struct, kw_only=True):
                 self._change_version(event, approver=actor)
             case VersionRevoked():
                 self._change_version(event, revoked=event.reason)
+            case VersionTombstoned():
+                self._change_version(event, tombstone=event.reason)
+            case BlobsCondemned():
+                self.condemned = event.digests
+            case BlobsSwept():
+                self.condemned = ()
             case KeyIssued():
                 self.keys[event.key] = Key(
                     id=event.key,
@@ -271,6 +308,11 @@ class _Tables(msgspec.Struct, kw_only=True):
             facts=event.facts,
             publisher=actor,
             published=time,
+            lineage=event.lineage,
+            signer=event.signer,
+            spectrum=event.spectrum,
+            analysis=event.analysis,
+            flags=event.flags,
         )
         self.adapters[path] = msgspec.structs.replace(
             adapter, versions=(*adapter.versions, version)
@@ -288,17 +330,21 @@ class _Tables(msgspec.Struct, kw_only=True):
 
     def _change_version(
         self,
-        event: VersionApproved | VersionRevoked,
+        event: VersionApproved | VersionRevoked | VersionTombstoned,
         *,
         approver: str | None = None,
         revoked: str | None = None,
+        tombstone: str | None = None,
     ) -> None:
         path = f"{event.domain}/{event.adapter}"
         adapter = self.adapters[path]
         old = adapter.versions[event.version - 1]
         approvers = old.approvers if approver is None else (*old.approvers, approver)
         new = msgspec.structs.replace(
-            old, approvers=approvers, revoked=revoked if revoked is not None else old.revoked
+            old,
+            approvers=approvers,
+            revoked=revoked if revoked is not None else old.revoked,
+            tombstone=tombstone if tombstone is not None else old.tombstone,
         )
         versions = list(adapter.versions)
         versions[event.version - 1] = new

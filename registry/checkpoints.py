@@ -14,9 +14,12 @@ from registry.log import CommitLog, catch_up
 from registry.store.base import ObjectStore
 
 EVERY = 50
-"""Commits between two checkpoints."""
+"""Commits between two checkpoints, at the least."""
+SHARE = 10
+"""A checkpoint holds at most this many entries for each commit since the one before it, so that
+writing them costs each commit a bounded share however large the registry grows."""
 LATEST = "checkpoints/latest"
-LAYOUT = 1
+LAYOUT = 2
 """Raised when the catalog's own layout changes: older checkpoints are then passed over."""
 
 
@@ -30,6 +33,15 @@ class Checkpoint(msgspec.Struct, frozen=True):
 def checkpoint_key(sequence: int) -> str:
     """Where the checkpoint of that commit lies."""
     return f"checkpoints/{sequence:020d}.json"
+
+
+def due(catalog: Catalog) -> bool:
+    """Whether the commit just made is one to keep a checkpoint of. The same in every process."""
+    entries = sum(1 + len(adapter.versions) for adapter in catalog.adapters.values())
+    spacing = EVERY
+    while spacing * SHARE < entries:
+        spacing *= 2
+    return catalog.sequence % spacing == 0
 
 
 def write(store: ObjectStore, catalog: Catalog) -> None:

@@ -4,7 +4,11 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from adapters.admission import Facts
+from adapters.lineage import Lineage
+from adapters.spectra import Spectrum
 from registry.events import File, Grant, Policy
+
+NO_LINEAGE = Lineage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,11 @@ class PublishVersion:
     base: str
     files: tuple[File, ...]
     facts: Facts
+    lineage: Lineage = NO_LINEAGE
+    signer: str | None = None
+    spectrum: Spectrum | None = None
+    analysis: str | None = None
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +108,28 @@ class RevokeVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class TombstoneVersion:
+    """Give up a version's bytes for good."""
+
+    domain: str
+    adapter: str
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CondemnBlobs:
+    """Announce the removal of blobs. Those that something names by now are spared."""
+
+    digests: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SweepBlobs:
+    """Report that every condemned blob is removed."""
+
+
+@dataclass(frozen=True, slots=True)
 class IssueKey:
     """Make a key known; the caller generated the secret and shows it once."""
 
@@ -127,6 +158,9 @@ Command: TypeAlias = (
     | MoveAlias
     | ApproveVersion
     | RevokeVersion
+    | TombstoneVersion
+    | CondemnBlobs
+    | SweepBlobs
     | IssueKey
     | RevokeKey
 )

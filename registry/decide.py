@@ -9,12 +9,21 @@ from typing import assert_never
 
 from adapters.names import AdapterRef, check_alias, check_name
 from registry import errors
-from registry.access import ANY_DOMAIN, BOOTSTRAP, ROLES, Role, check_active, require
-from registry.catalog import Adapter, Catalog, Version
+from registry.access import (
+    ANY_DOMAIN,
+    BOOTSTRAP,
+    ROLES,
+    Role,
+    as_role,
+    check_active,
+    require,
+)
+from registry.catalog import Adapter, Catalog, Version, blobs_in_use
 from registry.commands import (
     ApproveVersion,
     ChangePolicy,
     Command,
+    CondemnBlobs,
     CreateDomain,
     CreateRegistry,
     IssueKey,
@@ -24,11 +33,15 @@ from registry.commands import (
     RevokeKey,
     RevokeVersion,
     SetDefaultAdapter,
+    SweepBlobs,
+    TombstoneVersion,
 )
 from registry.events import (
     AliasMoved,
     AnyEvent,
     BaseModelRegistered,
+    BlobsCondemned,
+    BlobsSwept,
     DefaultAdapterSet,
     DomainCreated,
     Grant,
@@ -40,7 +53,9 @@ from registry.events import (
     VersionApproved,
     VersionPublished,
     VersionRevoked,
+    VersionTombstoned,
 )
+from registry.signing import fingerprint
 
 EVERYTHING = tuple(Grant(role, ANY_DOMAIN) for role in ROLES)
 
@@ -72,6 +87,12 @@ def decide(catalog: Catalog, command: Command, actor: str, now: str) -> tuple[An
             return _approve(catalog, command, actor)
         case RevokeVersion():
             return _revoke_version(catalog, command)
+        case TombstoneVersion():
+            return _tombstone(catalog, command)
+        case CondemnBlobs():
+            return _condemn(catalog, command)
+        case SweepBlobs():
+            return (BlobsSwept(),) if catalog.condemned else ()
         case IssueKey():
             return _issue_key(catalog, command, now)
         case RevokeKey():
@@ -102,18 +123,23 @@ def _authorise(catalog: Catalog, command: Command, actor: str, now: str) -> None
     if key is None:
         raise errors.Unauthenticated("That key is not known here.")
     check_active(key, now)
-    role, domain = _needs(command)
+    role, domain = _needs(catalog, command)
     require(key, role, domain)
 
 
-def _needs(command: Command) -> tuple[Role, str]:
+def _needs(catalog: Catalog, command: Command) -> tuple[Role, str]:
     """The role, and where, that a command takes."""
     match command:
-        case PublishVersion() | MoveAlias():
+        case PublishVersion():
+            return "publish", command.domain
+        case MoveAlias():
+            domain = catalog.domains.get(command.domain)
+            if domain is not None and command.alias in domain.policy.guarded:
+                return as_role(domain.policy.guarded_role), command.domain
             return "publish", command.domain
         case ApproveVersion():
             return "approve", command.domain
-        case SetDefaultAdapter() | ChangePolicy() | RevokeVersion():
+        case SetDefaultAdapter() | ChangePolicy() | RevokeVersion() | TombstoneVersion():
             return "operate", command.domain
         case _:
             return "operate", ANY_DOMAIN
@@ -136,6 +162,7 @@ def _create_registry(catalog: Catalog, command: CreateRegistry) -> tuple[AnyEven
 def _register_base(catalog: Catalog, command: RegisterBase) -> tuple[AnyEvent, ...]:
     known = catalog.bases.get(command.name)
     if known is None:
+        _spare(catalog, {command.shapes})
         return (
             BaseModelRegistered(
                 name=command.name,
@@ -170,6 +197,13 @@ def _check_policy(policy: Policy) -> None:
         check_alias(alias)
     if policy.approvals < 0:
         raise errors.BadRequest("A policy cannot ask for fewer than 0 approvals.")
+    as_role(policy.guarded_role)
+    for signer in policy.signers:
+        fingerprint(signer)
+    if policy.keep is not None and policy.keep < 1:
+        raise errors.BadRequest("A policy keeps at least the newest version. Say 1 or more.")
+    if policy.signature_required and not policy.signers:
+        raise errors.BadRequest("A required signature needs signers. Give their public keys.")
 
 
 def _set_default(catalog: Catalog, command: SetDefaultAdapter) -> tuple[AnyEvent, ...]:
@@ -190,8 +224,9 @@ def _publish(catalog: Catalog, command: PublishVersion) -> tuple[AnyEvent, ...]:
         )
     adapter = catalog.adapters.get(f"{command.domain}/{command.adapter}")
     versions = adapter.versions if adapter else ()
-    if versions and versions[-1].digest == command.digest:
+    if versions and versions[-1].digest == command.digest and versions[-1].tombstone is None:
         return ()
+    _spare(catalog, {file.sha256 for file in command.files} | {command.analysis or ""})
     return (
         VersionPublished(
             domain=command.domain,
@@ -201,8 +236,21 @@ def _publish(catalog: Catalog, command: PublishVersion) -> tuple[AnyEvent, ...]:
             base=command.base,
             files=command.files,
             facts=command.facts,
+            lineage=command.lineage,
+            signer=command.signer,
+            spectrum=command.spectrum,
+            analysis=command.analysis,
+            flags=command.flags,
         ),
     )
+
+
+def _spare(catalog: Catalog, digests: set[str]) -> None:
+    """Raises `BeingCollected` for blobs that are being removed: the log has decided that first."""
+    if digests & set(catalog.condemned):
+        raise errors.BeingCollected(
+            "Some of these files are being removed as garbage just now. Repeat in a moment."
+        )
 
 
 def _move_alias(catalog: Catalog, command: MoveAlias) -> tuple[AnyEvent, ...]:
@@ -278,14 +326,42 @@ def _revoke_version(catalog: Catalog, command: RevokeVersion) -> tuple[AnyEvent,
     )
 
 
+def _tombstone(catalog: Catalog, command: TombstoneVersion) -> tuple[AnyEvent, ...]:
+    ref = AdapterRef(command.domain, command.adapter, version=command.version)
+    if not command.reason.strip():
+        raise errors.BadRequest("Say why: whoever asks for the version will read the reason.")
+    if catalog.find(ref).tombstone is not None:
+        return ()
+    aliases = _adapter(catalog, command.domain, command.adapter).aliases
+    naming = sorted(alias for alias, number in aliases.items() if number == command.version)
+    if naming:
+        raise errors.Conflict(f"{ref} is named by {', '.join(naming)}. Move those aliases first.")
+    return (
+        VersionTombstoned(
+            domain=command.domain,
+            adapter=command.adapter,
+            version=command.version,
+            reason=command.reason,
+        ),
+    )
+
+
+def _condemn(catalog: Catalog, command: CondemnBlobs) -> tuple[AnyEvent, ...]:
+    if catalog.condemned:
+        raise errors.BeingCollected(
+            "Another collection has not ended. If it died, end it: lorary gc --apply --resume"
+        )
+    unused = set(command.digests) - blobs_in_use(catalog)
+    return (BlobsCondemned(digests=tuple(sorted(unused))),) if unused else ()
+
+
 def _issue_key(catalog: Catalog, command: IssueKey, now: str) -> tuple[AnyEvent, ...]:
     if command.key in catalog.keys:
         raise errors.Conflict(f"Key id {command.key} is taken. Generate another key.")
     if not command.grants:
         raise errors.BadRequest("A key without a grant opens nothing. Add ROLE:DOMAIN.")
     for grant in command.grants:
-        if grant.role not in ROLES:
-            raise errors.BadRequest(f"{grant.role!r} is no role. Use one of {', '.join(ROLES)}.")
+        as_role(grant.role)
         if grant.domain != ANY_DOMAIN:
             catalog.domain(grant.domain)
     if command.expires is not None:

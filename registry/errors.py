@@ -15,8 +15,11 @@ LoraryError
 │   ├── UnknownDomain, UnknownAdapter, NoDefaultAdapter
 │   ├── UnknownVersion, UnknownAlias, UnknownKey, UnknownBase
 ├── VersionRevoked           a version that nobody may be served
+├── VersionGone              a version whose bytes were given up
 ├── Conflict                 the state does not allow it (a name taken, an alias moved)
 │   ├── BaseMismatch         the adapter was made for another base model
+│   ├── ContentMissing       a file to publish is not stored (any more): upload it again
+│   ├── BeingCollected       a blob is being removed as garbage: repeat in a moment
 │   └── PromotionNotEarned   a guarded alias and a version that lacks something
 ├── AdmissionRefused         files that may not become a version; lists every problem
 ├── BadRequest               a request that cannot be read
@@ -179,6 +182,17 @@ class VersionRevoked(LoraryError):
         super().__init__(f"{ref} was revoked: {reason}. Use another version.")
 
 
+class VersionGone(LoraryError):
+    """A version whose bytes were given up."""
+
+    status = 410
+    code = "version_gone"
+    param = "model"
+
+    def __init__(self, ref: str, reason: str) -> None:
+        super().__init__(f"{ref} is no longer kept: {reason}. Use another version.")
+
+
 class Conflict(LoraryError):
     """The registry's state does not allow this."""
 
@@ -191,6 +205,18 @@ class BaseMismatch(Conflict):
 
     code = "base_mismatch"
     param = "model"
+
+
+class ContentMissing(Conflict):
+    """A file to publish that is not stored, or not as declared: upload it again."""
+
+    code = "content_missing"
+
+
+class BeingCollected(Conflict):
+    """A blob that is being removed as garbage: repeat in a moment."""
+
+    code = "being_collected"
 
 
 class PromotionNotEarned(Conflict):

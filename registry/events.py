@@ -9,6 +9,8 @@ from typing import TypeAlias
 import msgspec
 
 from adapters.admission import Facts
+from adapters.lineage import Lineage
+from adapters.spectra import Spectrum
 
 SCHEMA = 1
 """Version of the commit's own layout; a reader refuses a commit with a higher one."""
@@ -31,6 +33,15 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """How many experts, none of them the publisher, must approve the version's bytes."""
     card_sections: tuple[str, ...] = ()
     """Headings that a model card must contain."""
+    guarded_role: str = "publish"
+    """The role in the domain that moving a guarded alias takes."""
+    keep: int | None = None
+    """How many of an adapter's newest versions `lorary gc` keeps, besides those that an alias
+    names; None keeps all."""
+    signers: tuple[str, ...] = ()
+    """Public keys (PEM) whose OpenSSF model signatures count."""
+    signature_required: bool = False
+    """Whether a version without the signature of one of `signers` is refused."""
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -91,6 +102,15 @@ class VersionPublished(Event, frozen=True, tag="VersionPublished"):
     base: str
     files: tuple[File, ...]
     facts: Facts
+    lineage: Lineage = Lineage()
+    signer: str | None = None
+    """SHA-256 of the public key (DER) whose signature was verified."""
+    spectrum: Spectrum | None = None
+    """Means over the modules' updates."""
+    analysis: str | None = None
+    """Digest of the blob with the spectrum of each module's update, as JSON."""
+    flags: tuple[str, ...] = ()
+    """What screening found unusual: for reviewers, no verdict."""
 
 
 class AliasMoved(Event, frozen=True, tag="AliasMoved"):
@@ -121,6 +141,25 @@ class VersionRevoked(Event, frozen=True, tag="VersionRevoked"):
     reason: str
 
 
+class VersionTombstoned(Event, frozen=True, tag="VersionTombstoned"):
+    """A version whose bytes were given up; its place and its history stay."""
+
+    domain: str
+    adapter: str
+    version: int
+    reason: str
+
+
+class BlobsCondemned(Event, frozen=True, tag="BlobsCondemned"):
+    """Blobs that nothing names and that are about to be removed: nothing may name them now."""
+
+    digests: tuple[str, ...]
+
+
+class BlobsSwept(Event, frozen=True, tag="BlobsSwept"):
+    """The condemned blobs are gone; their contents may be uploaded again."""
+
+
 class KeyIssued(Event, frozen=True, tag="KeyIssued"):
     """An API key; only a digest of its secret is kept."""
 
@@ -148,6 +187,9 @@ AnyEvent: TypeAlias = (
     | AliasMoved
     | VersionApproved
     | VersionRevoked
+    | VersionTombstoned
+    | BlobsCondemned
+    | BlobsSwept
     | KeyIssued
     | KeyRevoked
 )

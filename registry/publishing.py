@@ -12,12 +12,14 @@ import msgspec
 from adapters.admission import DEFAULT_LIMITS, Limits, LocalFile, Problem, admit
 from adapters.base_model import BaseModel
 from adapters.names import AdapterRef, check_name
+from adapters.spectra import screen, summary
 from registry import errors
 from registry.access import require
 from registry.blobs import Blobs, content_digest
 from registry.catalog import Catalog, Version
 from registry.commands import PublishVersion, RegisterBase
 from registry.events import File
+from registry.examining import examine, measure, peers
 from registry.registry import Registry
 
 
@@ -40,7 +42,7 @@ def publish(
     """Make the stored blobs that `files` name the adapter's next version.
 
     Publishing the newest version's bytes again returns that version. Raises `AdmissionRefused`
-    with every problem, `DigestMismatch` for damaged bytes, and what `decide` raises.
+    with every problem, `ContentMissing` for files to upload (again), and what `decide` raises.
     """
     catalog = registry.refresh()
     check_name(adapter, "adapter")
@@ -51,19 +53,27 @@ def publish(
     policy = catalog.domain(domain).policy
     described = base_model(registry, catalog, base)
     _check_listing(files, limits)
-    blobs = Blobs(registry.store)
     with tempfile.TemporaryDirectory(prefix="lorary-admission-") as folder:
-        local = {}
-        for index, file in enumerate(files):
-            # Stored under our own names: what the publisher calls a file never meets our disk.
-            path = Path(folder, str(index))
-            _fetch(blobs, file, path)
-            local[file.path] = LocalFile(path)
-        admission = admit(local, described, limits=limits, card_sections=policy.card_sections)
-    if admission.facts is None:
-        raise errors.AdmissionRefused(admission.problems)
+        local = _bring(Blobs(registry.store), files, Path(folder))
+        readable = {name: LocalFile(path) for name, path in local.items()}
+        admission = admit(readable, described, limits=limits, card_sections=policy.card_sections)
+        if admission.facts is None:
+            raise errors.AdmissionRefused(admission.problems)
+        claims = examine(catalog, policy, local)
+        modules = measure(local)
+    spectrum = summary(modules)
     command = PublishVersion(
-        domain, adapter, content_digest(files), described.name, tuple(files), admission.facts
+        domain,
+        adapter,
+        content_digest(files),
+        described.name,
+        tuple(files),
+        admission.facts,
+        lineage=claims.lineage,
+        signer=claims.signer,
+        spectrum=spectrum,
+        analysis=Blobs(registry.store).put_bytes(msgspec.json.encode(modules, order="sorted")),
+        flags=screen(spectrum, peers(catalog, described.name)),
     )
     registry.execute(command, actor)
     versions = registry.catalog.adapter(AdapterRef(domain, adapter)).versions
@@ -99,18 +109,23 @@ def _check_listing(files: Sequence[File], limits: Limits) -> None:
         raise errors.AdmissionRefused(problems)
 
 
-def _fetch(blobs: Blobs, file: File, path: Path) -> None:
-    try:
-        blobs.fetch(file.sha256, file.size, path)
-    except errors.ObjectNotFound as error:
-        raise errors.AdmissionRefused(
-            [
-                Problem(
-                    file.path[:100], "Its content was never uploaded.", "Upload it, then publish."
-                )
-            ]
-        ) from error
-    except errors.DigestMismatch as error:
-        raise errors.AdmissionRefused(
-            [Problem(file.path[:100], "What was stored is not what is listed.", "Upload it again.")]
-        ) from error
+def _bring(blobs: Blobs, files: Sequence[File], folder: Path) -> dict[str, Path]:
+    """Every file as the store holds it, verified, under names of our own: what the publisher calls
+    a file never meets our disk."""
+    local = {}
+    for index, file in enumerate(files):
+        local[file.path] = folder / str(index)
+        try:
+            blobs.fetch(file.sha256, file.size, folder / str(index))
+        except errors.ObjectNotFound as error:
+            raise errors.ContentMissing(
+                f"The content of {file.path[:100]!r} is not stored. Upload it, then publish."
+            ) from error
+        except errors.DigestMismatch as error:
+            if blobs.is_damaged(file.sha256):
+                # Nobody can use it, and while it lies there nobody could upload it again.
+                blobs.discard(file.sha256)
+            raise errors.ContentMissing(
+                f"What was stored of {file.path[:100]!r} is not what is listed. Upload it again."
+            ) from error
+    return local

@@ -94,18 +94,21 @@ class Registry:
         An empty tuple means that it was so already. Raises what `decide` raises,
         `StoreUnavailable`, or `OutcomeUnknown` if the store never told.
         """
-        if self._closed:
-            raise RuntimeError("this registry is closed")
         request = _Request(command, actor)
-        self._requests.put(request)
+        with self._advancing:
+            if self._closed:
+                raise RuntimeError("this registry is closed")
+            self._requests.put(request)
         return request.answer.result()
 
     def close(self) -> None:
         """Finish what waits and end the writer."""
-        if not self._closed:
+        with self._advancing:
+            first = not self._closed
             self._closed = True
-            self._requests.put(None)
-            self._writer.join()
+            if first:
+                self._requests.put(None)
+        self._writer.join()
 
     def _write(self) -> None:
         while (first := self._requests.get()) is not None:
@@ -146,7 +149,7 @@ class Registry:
                 request.answer.set_exception(outcome)
             else:
                 request.answer.set_result(outcome)
-        if stored is not None and catalog.sequence % checkpoints.EVERY == 0:
+        if stored is not None and checkpoints.due(catalog):
             checkpoints.write(self.store, catalog)
 
     def _advance(self, catalog: Catalog) -> Catalog:

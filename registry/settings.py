@@ -49,6 +49,11 @@ class RegistrySettings(StoreSettings):
     max_upload_bytes: int = Field(
         default=2 << 30, gt=0, description="Largest single file that may be uploaded."
     )
+    direct_transfers: bool = Field(
+        default=True,
+        description="Let clients send and fetch files straight to and from an S3 bucket, by "
+        "presigned requests. Turn it off where they cannot reach the bucket.",
+    )
 
 
 class ClientSettings(BaseSettings):

@@ -38,7 +38,12 @@ def verify(store: ObjectStore, progress: Progress = lambda _what, _done, _total:
     """
     findings: list[str] = []
     catalog = _check_chain(store, findings, progress)
-    versions = [version for adapter in catalog.adapters.values() for version in adapter.versions]
+    versions = [
+        version
+        for adapter in catalog.adapters.values()
+        for version in adapter.versions
+        if version.tombstone is None
+    ]
     blobs = _check_blobs(store, catalog, versions, findings, progress)
     _check_checkpoint(store, catalog, findings)
     return Report(
@@ -97,6 +102,8 @@ def _check_blobs(
     for version in versions:
         if content_digest(version.files) != version.digest:
             findings.append(f"{version.ref}: its digest is not that of its list of files")
+        if version.analysis is not None:
+            needed.setdefault(version.analysis, (None, f"{version.ref} analysis"))
         for file in version.files:
             needed.setdefault(file.sha256, (file.size, f"{version.ref} {file.path}"))
     blobs = Blobs(store)

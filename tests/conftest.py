@@ -43,6 +43,12 @@ def store(store_url: str) -> ObjectStore:
 
 
 @pytest.fixture
+def s3_store(s3: S3Server) -> ObjectStore:
+    """An empty store on the S3 server."""
+    return open_store(f"s3://{BUCKET}/{uuid.uuid4().hex}", s3_endpoint=s3.endpoint)
+
+
+@pytest.fixture
 def local_store(tmp_path: Path) -> LocalStore:
     """An empty local store."""
     return LocalStore(tmp_path / "store")

@@ -2,10 +2,12 @@
 
 import hashlib
 from importlib.metadata import version
+from pathlib import Path
 
 import msgspec
 
 from adapters.base_model import BaseModel
+from adapters.lineage import Lineage
 from adapters.packs import DataSet, DomainPack
 from adapters.recipe import Recipe
 
@@ -23,6 +25,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     sources: dict[str, str]
     """Package and version to SHA-256 of its archive."""
     recipe: Recipe
+    code: str
+    """Digest of the source files that make an adapter of data and recipe."""
     versions: dict[str, str]
 
     @property
@@ -34,6 +38,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     """What is written beside the adapter's weights as `provenance.json`."""
 
+    lineage: Lineage
     plan: Plan
     plan_digest: str
     train_items: int
@@ -52,5 +57,21 @@ def make_plan(pack: DomainPack, data: DataSet, base: BaseModel, recipe: Recipe) 
         data_digest=data.digest,
         sources={f"{s.package}=={s.version}": s.sha256 for s in pack.sources},
         recipe=recipe,
+        code=code_digest(),
         versions={name: version(name) for name in PACKAGES},
     )
+
+
+def code_digest() -> str:
+    """SHA-256 over the sources of the training code and the domain packs."""
+    here, hashing = Path(__file__).parent, hashlib.sha256()
+    for path in sorted([*here.glob("*.py"), *(here.parent / "packs").glob("*.py")]):
+        hashing.update(f"{path.name} {path.stat().st_size}\n".encode())
+        hashing.update(path.read_bytes())
+    return hashing.hexdigest()
+
+
+def lineage_of(plan: Plan) -> Lineage:
+    """What the registry reads of a plan."""
+    recipe = hashlib.sha256(msgspec.json.encode(plan.recipe, order="sorted")).hexdigest()
+    return Lineage(data=plan.data_digest, recipe=recipe, code=plan.code)

@@ -8,15 +8,13 @@ from pathlib import Path
 
 import msgspec
 
-from adapters.admission import CARD, CONFIG, WEIGHTS, admit, files_in
+from adapters.admission import CARD, CONFIG, PROVENANCE, WEIGHTS, admit, files_in
 from adapters.base_model import BaseModel
 from adapters.errors import InvalidAdapter
 from adapters.packs import DomainPack
 from adapters.recipe import Recipe
 from adapters.training.card import render
-from adapters.training.provenance import Provenance, make_plan
-
-PROVENANCE = "provenance.json"
+from adapters.training.provenance import Provenance, lineage_of, make_plan
 
 Progress = Callable[[int, int, float], None]
 
@@ -61,6 +59,7 @@ def train(
         shutil.copy(saved / WEIGHTS, made / WEIGHTS)
         _write_config(saved / CONFIG, made / CONFIG, base_name)
         provenance = Provenance(
+            lineage=lineage_of(plan),
             plan=plan,
             plan_digest=plan.digest,
             train_items=len(data.train),

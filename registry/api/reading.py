@@ -1,17 +1,15 @@
 """Routes that look: adapters, versions, files, bases, domains, the log."""
 
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Query
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter, Header, Query, Response
 
 from adapters.names import AdapterRef
 from registry.access import ANY_DOMAIN
 from registry.api.access import Caller, CallerDep
+from registry.api.transfers import answer_file
 from registry.api.views import adapter_view, commit_view, domain_view, version_view
-from registry.blobs import Blobs
 from registry.catalog import Version
 from registry.errors import NotFound
 from registry.log import CommitLog
@@ -47,20 +45,19 @@ def resolve(caller: CallerDep, ref: str) -> dict[str, Any]:
 
 @router.get("/files/{ref:path}")
 def download(
-    caller: CallerDep, ref: str, path: Annotated[str, Query(max_length=500)]
-) -> StreamingResponse:
-    """One file of a version. The answer breaks off if the stored bytes are damaged."""
+    caller: CallerDep,
+    ref: str,
+    path: Annotated[str, Query(max_length=500)],
+    range: Annotated[str | None, Header()] = None,
+) -> Response:
+    """One file of a version, or a range of it; from the bucket itself where it can be reached."""
     version = _find(caller, ref)
     file = next((file for file in version.files if file.path == path), None)
     if file is None:
         listed = ", ".join(file.path for file in version.files)
         raise NotFound(f"{version.ref} has no file {path[:100]!r}. It has {listed}.")
-    pieces: Iterator[bytes] = Blobs(caller.registry.store).stream(file.sha256, file.size)
-    return StreamingResponse(
-        pieces,
-        media_type="application/octet-stream",
-        headers={"Content-Length": str(file.size), "X-Lorary-Sha256": file.sha256},
-    )
+    direct = caller.settings.direct_transfers
+    return answer_file(caller.registry.store, file, range, direct=direct)
 
 
 @router.get("/domains")

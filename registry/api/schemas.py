@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -22,10 +22,45 @@ class FileBody(Body):
     sha256: Sha256
 
 
-class UploadsBody(Body):
-    """Digests about to be uploaded."""
+MIN_PART = 5 << 20
+"""Bytes of the smallest part but the last that S3 can join (Amazon S3 API, UploadPartCopy)."""
 
-    sha256: Annotated[list[Sha256], Field(max_length=1000)]
+
+class PartBody(Body):
+    """One part of a file."""
+
+    sha256: Sha256
+    size: Annotated[int, Field(ge=0, le=1 << 30)]
+
+
+class UploadBody(Body):
+    """A file to upload, whole or in parts that are joined in order."""
+
+    sha256: Sha256
+    size: Annotated[int, Field(ge=0)]
+    parts: Annotated[list[PartBody], Field(min_length=1, max_length=10_000)]
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> "UploadBody":
+        if sum(part.size for part in self.parts) != self.size:
+            raise ValueError("the parts do not add up to the file")
+        if any(part.size < MIN_PART for part in self.parts[:-1]):
+            raise ValueError(f"all parts but the last have at least {MIN_PART} bytes")
+        if len(self.parts) == 1 and self.parts[0].sha256 != self.sha256:
+            raise ValueError("a file's only part has the file's digest")
+        return self
+
+
+class UploadsBody(Body):
+    """Files about to be uploaded."""
+
+    files: Annotated[list[UploadBody], Field(max_length=1000)]
+
+
+class AssemblyBody(Body):
+    """The digests of a file's parts, in order."""
+
+    parts: Annotated[list[Sha256], Field(min_length=1, max_length=10_000)]
 
 
 class PublishBody(Body):
@@ -75,6 +110,10 @@ class PolicyBody(Body):
     guarded: list[Name] = ["production"]
     approvals: Annotated[int, Field(ge=0, le=100)] = 1
     card_sections: list[Name] = []
+    guarded_role: Name = "publish"
+    keep: Annotated[int | None, Field(ge=1)] = None
+    signers: Annotated[list[Annotated[str, Field(max_length=4000)]], Field(max_length=50)] = []
+    signature_required: bool = False
 
 
 class DomainBody(Body):

@@ -1,4 +1,4 @@
-"""Routes that take bytes: which blobs are missing, a blob, and a version made of blobs."""
+"""Routes that take bytes: what must be sent, a blob or its parts, and a version made of blobs."""
 
 import hashlib
 import tempfile
@@ -13,10 +13,19 @@ from adapters.admission import DEFAULT_LIMITS
 from adapters.names import AdapterRef
 from registry.access import has_role
 from registry.api.access import Caller, CallerDep
-from registry.api.schemas import PublishBody, Sha256, UploadsBody
+from registry.api.schemas import AssemblyBody, PublishBody, Sha256, UploadsBody
+from registry.api.transfers import plan_upload
 from registry.api.views import version_view
-from registry.blobs import Blobs
-from registry.errors import BadRequest, DigestMismatch, Forbidden, TooLarge
+from registry.blobs import Blobs, blob_key, part_key
+from registry.errors import (
+    BadRequest,
+    BeingCollected,
+    Conflict,
+    DigestMismatch,
+    Forbidden,
+    ObjectNotFound,
+    TooLarge,
+)
 from registry.events import File
 from registry.publishing import publish
 
@@ -34,9 +43,33 @@ PublisherDep = Annotated[Caller, Depends(publisher)]
 
 
 @router.post("/uploads")
-def missing_blobs(caller: PublisherDep, body: UploadsBody) -> dict[str, list[str]]:
-    """Which of these digests the registry does not hold yet."""
-    return {"missing": sorted(Blobs(caller.registry.store).missing(body.sha256))}
+def plan_uploads(caller: PublisherDep, body: UploadsBody) -> dict[str, list[dict[str, Any]]]:
+    """What must be sent, and where to, before these files can be published: nothing twice."""
+    limit = caller.settings.max_upload_bytes
+    for file in body.files:
+        if file.size > limit:
+            raise TooLarge(f"{file.size} bytes are above the limit of {limit}. Upload less.")
+    if {file.sha256 for file in body.files} & set(caller.catalog.condemned):
+        raise BeingCollected("Some of these files are being removed just now. Repeat in a moment.")
+    store = caller.registry.store
+    missing = Blobs(store).missing(file.sha256 for file in body.files)
+    direct = caller.settings.direct_transfers
+    return {
+        "uploads": [
+            {"sha256": file.sha256, "puts": plan_upload(store, file, direct=direct)}
+            for file in body.files
+            if file.sha256 in missing
+        ]
+    }
+
+
+@router.post("/uploads/{sha256}/assembly", status_code=204)
+def assemble(caller: PublisherDep, sha256: Sha256, body: AssemblyBody) -> None:
+    """Join uploaded parts, once they have been hashed as the store holds them."""
+    try:
+        Blobs(caller.registry.store).assemble(sha256, body.parts)
+    except ObjectNotFound as error:
+        raise Conflict("Some parts are not here yet. Ask for the plan again.") from error
 
 
 @router.put("/blobs/{sha256}", status_code=204)
@@ -47,11 +80,28 @@ async def upload_blob(
     content_length: Annotated[int | None, Header()] = None,
 ) -> None:
     """One file's content. It goes to disk as it comes, and is hashed on the way."""
+    await _receive(caller, request, sha256, content_length, blob_key(sha256))
+
+
+@router.put("/parts/{sha256}", status_code=204)
+async def upload_part(
+    caller: PublisherDep,
+    sha256: Sha256,
+    request: Request,
+    content_length: Annotated[int | None, Header()] = None,
+) -> None:
+    """One part of a file, in the same way."""
+    await _receive(caller, request, sha256, content_length, part_key(sha256))
+
+
+async def _receive(
+    caller: Caller, request: Request, sha256: str, declared: int | None, key: str
+) -> None:
     limit = caller.settings.max_upload_bytes
-    if content_length is None:
+    if declared is None:
         raise BadRequest("Content-Length is missing. Say how many bytes will come.")
-    if content_length > limit:
-        raise TooLarge(f"{content_length} bytes are above the limit of {limit}. Upload less.")
+    if declared > limit:
+        raise TooLarge(f"{declared} bytes are above the limit of {limit}. Upload less.")
     hashing, received = hashlib.sha256(), 0
     with tempfile.NamedTemporaryFile(prefix="lorary-upload-") as file:
         async for piece in request.stream():
@@ -65,8 +115,8 @@ async def upload_blob(
                 f"The {received} bytes that came are not those of {sha256[:12]}. Send them again."
             )
         file.flush()
-        blobs = Blobs(caller.registry.store)
-        await run_in_threadpool(blobs.put_file, Path(file.name), sha256)
+        store = caller.registry.store
+        await run_in_threadpool(store.put_file, key, Path(file.name), sha256=sha256)
 
 
 @router.post("/adapters/{domain}/{adapter}/versions", status_code=201)

@@ -25,6 +25,11 @@ def version_view(version: Version) -> dict[str, Any]:
         "published": version.published,
         "approvers": list(version.approvers),
         "revoked": version.revoked,
+        "tombstone": version.tombstone,
+        "lineage": msgspec.to_builtins(version.lineage),
+        "signer": version.signer,
+        "spectrum": msgspec.to_builtins(version.spectrum),
+        "flags": list(version.flags),
     }
 
 
@@ -41,6 +46,8 @@ def adapter_view(adapter: Adapter, domain: Domain) -> dict[str, Any]:
                 "published": version.published,
                 "publisher": version.publisher,
                 "revoked": version.revoked,
+                "tombstone": version.tombstone,
+                "flags": list(version.flags),
             }
             for version in adapter.versions
         ],

@@ -6,11 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from adapters.base_model import BaseModel
-from adapters.errors import InvalidName
-from adapters.names import AdapterRef
 from registry.access import ROLES
 from registry.cli.output import AsJson, client, emit, say, table
-from registry.errors import BadRequest
 
 Guard = Annotated[
     list[str], typer.Option(help="An alias that moves only by approval; --no-guard for none.")
@@ -18,6 +15,18 @@ Guard = Annotated[
 Approvals = Annotated[int, typer.Option(min=0, help="Approvals that a guarded alias takes.")]
 NoGuard = Annotated[bool, typer.Option("--no-guard", help="Guard no alias: for trials only.")]
 Section = Annotated[list[str], typer.Option(help="A heading every model card must have.")]
+GuardedRole = Annotated[
+    str, typer.Option(help="The role in the domain that moving a guarded alias takes.")
+]
+Keep = Annotated[
+    int | None, typer.Option(min=1, help="Newest versions that gc keeps; by default all.")
+]
+Signer = Annotated[
+    list[Path], typer.Option(exists=True, help="PEM file of a public key whose signature counts.")
+]
+RequireSignature = Annotated[
+    bool, typer.Option("--require-signature", help="Refuse versions that no signer signed.")
+]
 PinnedRef = Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION")]
 
 
@@ -40,6 +49,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(bases, name="base")
     app.command()(approve)
     app.command()(revoke)
+    app.command()(tombstone)
 
 
 def issue_key(
@@ -54,15 +64,8 @@ def issue_key(
 
     Example: lorary keys issue billing-app --grant infer:medical
     """
-    grants = []
-    for text in grant:
-        role, colon, domain = text.partition(":")
-        if not colon:
-            raise BadRequest(f"{text!r} is no grant. Write ROLE:DOMAIN, such as infer:medical.")
-        grants.append({"role": role, "domain": domain})
-    body = {"name": name, "grants": grants, "expires": expires}
     with client() as registry:
-        issued = registry.call("POST", "/keys", json=body)
+        issued = registry.issue_key(name, grant, expires=expires)
     emit(issued, as_json, lambda: say(f"{issued['key']}\nKeep it: it is not shown again."))
 
 
@@ -72,7 +75,7 @@ def list_keys(as_json: AsJson = False) -> None:
     Example: lorary keys ls
     """
     with client() as registry:
-        keys = registry.call("GET", "/keys")
+        keys = registry.keys()
     rows = [
         [
             key["id"],
@@ -95,7 +98,7 @@ def revoke_key(
     Example: lorary keys revoke 1f2e3d4c5b6a --reason "laptop lost"
     """
     with client() as registry:
-        revoked = registry.call("POST", f"/keys/{key}/revocation", json={"reason": reason})
+        revoked = registry.revoke_key(key, reason)
     emit(revoked, as_json, lambda: say(f"Key {key} is revoked."))
 
 
@@ -103,17 +106,29 @@ def create_domain(
     domain: Annotated[str, typer.Argument(help="The domain's name.")],
     guard: Guard = ["production"],  # noqa: B006 - typer copies it
     no_guard: NoGuard = False,
+    guarded_role: GuardedRole = "publish",
     approvals: Approvals = 1,
     card_section: Section = [],  # noqa: B006 - typer copies it
+    keep: Keep = None,
+    signer: Signer = [],  # noqa: B006 - typer copies it
+    require_signature: RequireSignature = False,
     as_json: AsJson = False,
 ) -> None:
     """Open a domain under a policy.
 
     Example: lorary domain create medical --approvals 2 --card-section "Intended use"
     """
-    policy = _policy(guard, no_guard, approvals, card_section)
+    policy = _policy(
+        guarded=[] if no_guard else guard,
+        guarded_role=guarded_role,
+        approvals=approvals,
+        card_sections=card_section,
+        keep=keep,
+        signers=signer,
+        signature_required=require_signature,
+    )
     with client() as registry:
-        created = registry.call("POST", "/domains", json={"domain": domain, "policy": policy})
+        created = registry.create_domain(domain, policy)
     emit(created, as_json, lambda: say(_describe(created)))
 
 
@@ -121,17 +136,29 @@ def change_policy(
     domain: Annotated[str, typer.Argument(help="The domain's name.")],
     guard: Guard = ["production"],  # noqa: B006 - typer copies it
     no_guard: NoGuard = False,
+    guarded_role: GuardedRole = "publish",
     approvals: Approvals = 1,
     card_section: Section = [],  # noqa: B006 - typer copies it
+    keep: Keep = None,
+    signer: Signer = [],  # noqa: B006 - typer copies it
+    require_signature: RequireSignature = False,
     as_json: AsJson = False,
 ) -> None:
     """Replace a domain's policy; what is in production stays there.
 
     Example: lorary domain policy medical --guard production --approvals 2
     """
-    policy = _policy(guard, no_guard, approvals, card_section)
+    policy = _policy(
+        guarded=[] if no_guard else guard,
+        guarded_role=guarded_role,
+        approvals=approvals,
+        card_sections=card_section,
+        keep=keep,
+        signers=signer,
+        signature_required=require_signature,
+    )
     with client() as registry:
-        changed = registry.call("PUT", f"/domains/{domain}/policy", json=policy)
+        changed = registry.change_policy(domain, policy)
     emit(changed, as_json, lambda: say(_describe(changed)))
 
 
@@ -145,7 +172,7 @@ def set_default(
     Example: lorary domain default medical icd10-coder
     """
     with client() as registry:
-        changed = registry.call("PUT", f"/domains/{domain}/default", json={"adapter": adapter})
+        changed = registry.set_default(domain, adapter)
     emit(changed, as_json, lambda: say(f"{domain} now means {domain}/{adapter}"))
 
 
@@ -155,7 +182,7 @@ def list_domains(as_json: AsJson = False) -> None:
     Example: lorary domain ls
     """
     with client() as registry:
-        domains = registry.call("GET", "/domains")
+        domains = registry.domains()
     emit(domains, as_json, lambda: say("\n".join(_describe(domain) for domain in domains)))
 
 
@@ -183,7 +210,7 @@ def list_bases(as_json: AsJson = False) -> None:
     Example: lorary base ls
     """
     with client() as registry:
-        bases = registry.call("GET", "/bases")
+        bases = registry.bases()
     rows = [[base["name"], base["digest"][:16], ", ".join(base["known_as"])] for base in bases]
     emit(bases, as_json, lambda: table(["base model", "digest", "known as"], rows))
 
@@ -193,11 +220,8 @@ def approve(ref: PinnedRef, as_json: AsJson = False) -> None:
 
     Example: lorary approve medical/icd10-coder@8
     """
-    parsed = _pinned(ref)
-    path = f"/adapters/{parsed.path}/versions/{parsed.version}/approvals"
     with client() as registry:
-        digest = registry.resolve(ref)["digest"]
-        version = registry.call("POST", path, json={"digest": digest})
+        version = registry.approve(ref, registry.resolve(ref)["digest"])
     emit(version, as_json, lambda: say(f"{ref} approved by {', '.join(version['approvers'])}"))
 
 
@@ -210,27 +234,43 @@ def revoke(
 
     Example: lorary revoke medical/icd10-coder@7 --reason "wrong code for sepsis"
     """
-    parsed = _pinned(ref)
-    path = f"/adapters/{parsed.path}/versions/{parsed.version}/revocation"
     with client() as registry:
-        version = registry.call("POST", path, json={"reason": reason})
+        version = registry.revoke(ref, reason)
     emit(version, as_json, lambda: say(f"{ref} is revoked."))
 
 
-def _pinned(ref: str) -> AdapterRef:
-    parsed = AdapterRef.parse(ref)
-    if parsed.version is None:
-        raise InvalidName(f"{ref!r} names no version. Write DOMAIN/ADAPTER@VERSION.")
-    return parsed
+def tombstone(
+    ref: PinnedRef,
+    reason: Annotated[str, typer.Option(help="Why; whoever asks for it will read it.")],
+    as_json: AsJson = False,
+) -> None:
+    """Give up a version's bytes for good; `lorary gc --apply` then removes them.
+
+    Example: lorary tombstone medical/icd10-coder@3 --reason "trained on withdrawn records"
+    """
+    with client() as registry:
+        version = registry.tombstone(ref, reason)
+    emit(version, as_json, lambda: say(f"{ref} is no longer kept."))
 
 
 def _policy(
-    guard: list[str], no_guard: bool, approvals: int, card_section: list[str]
+    *,
+    guarded: list[str],
+    guarded_role: str,
+    approvals: int,
+    card_sections: list[str],
+    keep: int | None,
+    signers: list[Path],
+    signature_required: bool,
 ) -> dict[str, Any]:
     return {
-        "guarded": [] if no_guard else guard,
+        "guarded": guarded,
+        "guarded_role": guarded_role,
         "approvals": approvals,
-        "card_sections": card_section,
+        "card_sections": card_sections,
+        "keep": keep,
+        "signers": [path.read_text() for path in signers],
+        "signature_required": signature_required,
     }
 
 

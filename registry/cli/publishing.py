@@ -7,9 +7,12 @@ import typer
 
 from adapters.errors import InvalidName
 from adapters.names import AdapterRef
+from registry import signing
 from registry.cli.output import AsJson, client, emit, progress_bar, say, table
 
 Ref = Annotated[str, typer.Argument(help="DOMAIN/ADAPTER[@VERSION|@ALIAS]")]
+
+Parallel = Annotated[int, typer.Option(min=1, max=32, help="Connections for a file's parts.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -32,18 +35,25 @@ def push(
     only_adapter_files: Annotated[
         bool, typer.Option(help="Leave out files that are not accepted, instead of failing.")
     ] = False,
+    sign: Annotated[
+        Path | None, typer.Option(exists=True, help="Sign with this private key (PEM) first.")
+    ] = None,
+    parallel: Parallel = 4,
     as_json: AsJson = False,
 ) -> None:
     """Publish an adapter as the next version. Repeating a push is safe.
 
     Example: lorary push out/icd10-coder medical/icd10-coder --alias candidate
     """
+    if sign is not None:
+        signing.sign(directory, sign)
     with client() as registry, progress_bar(quiet=as_json, transfer=True) as progress:
         version = registry.push(
             directory,
             path,
             base=base,
             only_adapter_files=only_adapter_files,
+            parallel=parallel,
             progress=progress,
         )
         if alias is not None:
@@ -55,6 +65,7 @@ def push(
 def pull(
     ref: Ref,
     directory: Annotated[Path, typer.Argument(help="Where to put the files.")],
+    parallel: Parallel = 4,
     as_json: AsJson = False,
 ) -> None:
     """Download a version, every file verified.
@@ -62,7 +73,7 @@ def pull(
     Example: lorary pull medical/icd10-coder@7 icd10-coder-7
     """
     with client() as registry, progress_bar(quiet=as_json, transfer=True) as progress:
-        version = registry.pull(ref, directory, progress=progress)
+        version = registry.pull(ref, directory, parallel=parallel, progress=progress)
     emit(version, as_json, lambda: say(f"{version['ref']} is in {directory}"))
 
 
@@ -94,7 +105,7 @@ def list_aliases(
     Example: lorary alias ls medical/icd10-coder
     """
     with client() as registry:
-        adapter = registry.call("GET", f"/adapters/{AdapterRef.parse(path).path}")
+        adapter = registry.adapter(path)
     moves = [
         [move["alias"], move["previous"] or "-", move["version"], move["actor"], move["time"]]
         for move in adapter["moves"]

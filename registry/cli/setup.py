@@ -1,19 +1,17 @@
-"""Commands of an operator: begin a registry, serve it, check it, see what is configured."""
+"""Commands of an operator: begin a registry, serve it, see what is configured."""
 
 import os
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
-from registry.cli.output import AsJson, emit, progress_bar, say, table
+from registry.cli.output import AsJson, emit, say, table
 from registry.registry import Registry
 from registry.settings import RegistrySettings
-from registry.verify import verify as verify_store
 
 SETTINGS = "lorary.settings"
 """Entry-point group; each entry is a settings class."""
@@ -23,7 +21,6 @@ def register(app: typer.Typer) -> None:
     """Add these commands to `lorary`."""
     app.command()(init)
     app.command("serve-registry")(serve_registry)
-    app.command()(verify)
     app.command()(config)
 
 
@@ -74,28 +71,6 @@ def serve_registry(
         server_header=False,
         timeout_graceful_shutdown=10,
     )
-
-
-def verify(as_json: AsJson = False) -> None:
-    """Check the whole chain of commits and re-hash every blob, straight from the store.
-
-    Example: lorary verify --json
-    """
-    store = RegistrySettings().open_store()
-    with progress_bar(quiet=as_json) as progress:
-        report = verify_store(store, progress)
-
-    def show() -> None:
-        say(
-            f"{report.commits} commits, {report.versions} versions, {report.blobs} blobs "
-            f"({report.bytes} bytes): {'sound' if report.sound else 'NOT SOUND'}"
-        )
-        for finding in report.findings:
-            say(f"  - {finding}")
-
-    emit({**msgspec.to_builtins(report), "sound": report.sound}, as_json, show)
-    if not report.sound:
-        raise typer.Exit(1)
 
 
 def config(as_json: AsJson = False) -> None:

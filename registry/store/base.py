@@ -6,7 +6,7 @@ returned (it is there), `AlreadyExists` (somebody else won), `OutcomeUnknown` (n
 before retrying). Any method raises `StoreUnavailable` when the store cannot be used at all.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -17,10 +17,19 @@ PutMode = Literal["create", "overwrite"]
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """A stored object's key and size in bytes."""
+    """A stored object's key, size in bytes, and when it was written (seconds since 1970)."""
 
     key: str
     size: int
+    modified: float
+
+
+@dataclass(frozen=True, slots=True)
+class SignedPut:
+    """A request that anybody may make for an hour: these bytes, under this key, nothing else."""
+
+    url: str
+    headers: Mapping[str, str]
 
 
 class ObjectStore(Protocol):
@@ -35,8 +44,10 @@ class ObjectStore(Protocol):
         """The whole object; raises `ObjectNotFound`. For small objects: commits, checkpoints."""
         ...
 
-    def stream(self, key: str, *, chunk: int = 1 << 20) -> Iterator[bytes]:
-        """The object in pieces of at most `chunk` bytes; raises `ObjectNotFound` at the first."""
+    def stream(self, key: str, *, start: int = 0, chunk: int = 1 << 20) -> Iterator[bytes]:
+        """The object from byte `start` on, in pieces of at most `chunk` bytes.
+
+        Raises `ObjectNotFound` at the first."""
         ...
 
     def head(self, key: str) -> ObjectInfo:
@@ -58,4 +69,19 @@ class ObjectStore(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove the object if it is there."""
+        ...
+
+    def signed_put(self, key: str, *, sha256: str, size: int) -> SignedPut | None:
+        """How a client may store the content with that digest by itself; None if it cannot.
+
+        The store accepts no other content, so the request may be given to anybody."""
+        ...
+
+    def signed_get(self, key: str) -> str | None:
+        """Where a client may read the object by itself for an hour; None if it cannot."""
+        ...
+
+    def concatenate(self, keys: Sequence[str], key: str) -> None:
+        """Make one object of several, in order, without moving bytes through this process where
+        the store can. All but the last have at least 5 MiB. Raises `ObjectNotFound`."""
         ...

@@ -10,7 +10,7 @@ network file systems do not keep these promises.
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -37,16 +37,18 @@ class LocalStore:
         with self._reading(key) as file:
             return file.read()
 
-    def stream(self, key: str, *, chunk: int = 1 << 20) -> Iterator[bytes]:
-        """The object in pieces of at most `chunk` bytes."""
+    def stream(self, key: str, *, start: int = 0, chunk: int = 1 << 20) -> Iterator[bytes]:
+        """The object from byte `start` on, in pieces of at most `chunk` bytes."""
         with self._reading(key) as file:
+            file.seek(start)
             while piece := file.read(chunk):
                 yield piece
 
     def head(self, key: str) -> ObjectInfo:
         """Size without content."""
         with _explained(key):
-            return ObjectInfo(key, self._path(key).stat().st_size)
+            found = self._path(key).stat()
+            return ObjectInfo(key, found.st_size, found.st_mtime)
 
     def put(self, key: str, data: bytes, mode: PutMode) -> None:
         """Store `data`; see `ObjectStore.put`. The outcome is never unknown here."""
@@ -72,12 +74,27 @@ class LocalStore:
                 key = path.relative_to(self.root).as_posix()
                 if key.startswith(prefix):
                     with contextlib.suppress(FileNotFoundError):
-                        yield ObjectInfo(key, path.stat().st_size)
+                        found = path.stat()
+                        yield ObjectInfo(key, found.st_size, found.st_mtime)
 
     def delete(self, key: str) -> None:
         """Remove the object if it is there."""
         with _explained(key), contextlib.suppress(FileNotFoundError):
             self._path(key).unlink()
+
+    def signed_put(self, key: str, *, sha256: str, size: int) -> None:
+        """A directory cannot be written by clients."""
+
+    def signed_get(self, key: str) -> None:
+        """A directory cannot be read by clients."""
+
+    def concatenate(self, keys: Sequence[str], key: str) -> None:
+        """Make one object of several, in order."""
+        with self._temporary() as (file, temporary):
+            for part in keys:
+                for piece in self.stream(part):
+                    file.write(piece)
+            self._publish(file, temporary, key, "overwrite")
 
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +29,15 @@ from registry.errors import (
     OutcomeUnknown,
     StoreUnavailable,
 )
-from registry.store.base import ObjectInfo, PutMode
+from registry.store.base import ObjectInfo, PutMode, SignedPut
 from registry.store.keys import check_key
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
 CONFLICT_RETRIES = 5
+SIGNED_SECONDS = 3600
 _MISSING = {"404", "NoSuchKey", "NotFound"}
 _TAKEN = {"412", "PreconditionFailed"}
 _CONFLICT = {"409", "ConditionalRequestConflict", "OperationAborted"}
@@ -52,6 +54,7 @@ class S3Store:
             "s3",
             endpoint_url=endpoint,
             config=Config(
+                signature_version="s3v4",
                 s3={"addressing_style": "path" if endpoint else "auto"},
                 # The SDK's own repeats would hide a write that landed; we read back instead.
                 retries={"total_max_attempts": 1, "mode": "standard"},
@@ -73,10 +76,11 @@ class S3Store:
         """The whole object; raises `ObjectNotFound`."""
         return b"".join(self.stream(key))
 
-    def stream(self, key: str, *, chunk: int = 1 << 20) -> Iterator[bytes]:
-        """The object in pieces of at most `chunk` bytes; a short answer is an error."""
+    def stream(self, key: str, *, start: int = 0, chunk: int = 1 << 20) -> Iterator[bytes]:
+        """The object from byte `start` on, in pieces; a short answer is an error."""
+        span: dict[str, Any] = {"Range": f"bytes={start}-"} if start else {}
         with _explained(key):
-            reply = self._client.get_object(Bucket=self.bucket, Key=self._full(key))
+            reply = self._client.get_object(Bucket=self.bucket, Key=self._full(key), **span)
             with contextlib.closing(reply["Body"]) as body:
                 yield from body.iter_chunks(chunk)
 
@@ -84,7 +88,7 @@ class S3Store:
         """Size without content."""
         with _explained(key):
             reply = self._client.head_object(Bucket=self.bucket, Key=self._full(key))
-            return ObjectInfo(key, reply["ContentLength"])
+            return ObjectInfo(key, reply["ContentLength"], reply["LastModified"].timestamp())
 
     def put(self, key: str, data: bytes, mode: PutMode) -> None:
         """Store `data`; see `ObjectStore.put`."""
@@ -120,12 +124,61 @@ class S3Store:
         with _explained(prefix):
             for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix + prefix):
                 for found in page.get("Contents", []):
-                    yield ObjectInfo(found["Key"].removeprefix(self.prefix), found["Size"])
+                    key = found["Key"].removeprefix(self.prefix)
+                    yield ObjectInfo(key, found["Size"], found["LastModified"].timestamp())
 
     def delete(self, key: str) -> None:
         """Remove the object if it is there."""
         with _explained(key):
             self._client.delete_object(Bucket=self.bucket, Key=self._full(key))
+
+    def signed_put(self, key: str, *, sha256: str, size: int) -> SignedPut:
+        """A presigned PUT that the server accepts for exactly this content."""
+        checksum = base64.b64encode(bytes.fromhex(sha256)).decode()
+        parameters = {
+            "Bucket": self.bucket,
+            "Key": self._full(key),
+            "ChecksumSHA256": checksum,
+            "ContentLength": size,
+        }
+        with _explained(key):
+            url = self._client.generate_presigned_url(
+                "put_object", Params=parameters, ExpiresIn=SIGNED_SECONDS
+            )
+        return SignedPut(url, {"x-amz-checksum-sha256": checksum, "content-length": str(size)})
+
+    def signed_get(self, key: str) -> str:
+        """A presigned GET."""
+        parameters = {"Bucket": self.bucket, "Key": self._full(key)}
+        with _explained(key):
+            return self._client.generate_presigned_url(
+                "get_object", Params=parameters, ExpiresIn=SIGNED_SECONDS
+            )
+
+    def concatenate(self, keys: Sequence[str], key: str) -> None:
+        """Make one object of several by copies within the store (UploadPartCopy)."""
+        where: dict[str, Any] = {"Bucket": self.bucket, "Key": self._full(key)}
+        with _explained(key):
+            upload = self._client.create_multipart_upload(**where)["UploadId"]
+        try:
+            parts: list[CompletedPartTypeDef] = []
+            for number, part in enumerate(keys, start=1):
+                with _explained(part):
+                    copied = self._client.upload_part_copy(
+                        **where,
+                        UploadId=upload,
+                        PartNumber=number,
+                        CopySource={"Bucket": self.bucket, "Key": self._full(part)},
+                    )
+                parts.append({"PartNumber": number, "ETag": copied["CopyPartResult"]["ETag"]})
+            with _explained(key, writing=True):
+                self._client.complete_multipart_upload(
+                    **where, UploadId=upload, MultipartUpload={"Parts": parts}
+                )
+        except Exception:
+            with contextlib.suppress(StoreUnavailable, ClientError, BotoCoreError):
+                self._client.abort_multipart_upload(**where, UploadId=upload)
+            raise
 
     def _full(self, key: str) -> str:
         return self.prefix + check_key(key)

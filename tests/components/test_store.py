@@ -1,12 +1,15 @@
 """The promises of `ObjectStore`, kept by a local directory and by a real S3 server alike."""
 
+import base64
 import hashlib
 import multiprocessing
 import os
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 
 from registry.errors import (
@@ -25,6 +28,55 @@ def test_what_was_put_is_read_back(store: ObjectStore) -> None:
     assert store.get("a/b.json") == b"one"
     assert store.head("a/b.json").size == 3
     assert b"".join(store.stream("a/b.json", chunk=2)) == b"one"
+
+
+def test_a_stream_may_begin_in_the_middle(store: ObjectStore) -> None:
+    store.put("key", b"0123456789", "create")
+    assert b"".join(store.stream("key", start=4, chunk=3)) == b"456789"
+
+
+def test_a_listing_tells_when_an_object_was_written(store: ObjectStore) -> None:
+    before = time.time()
+    store.put("key", b"x", "create")
+    (info,) = store.list("key")
+    assert before - 2 <= info.modified <= time.time() + 2
+    assert abs(store.head("key").modified - info.modified) <= 1
+
+
+def test_objects_are_joined_in_order(store: ObjectStore) -> None:
+    parts = [os.urandom(5 << 20), os.urandom(5 << 20), b"the end"]
+    for number, data in enumerate(parts):
+        store.put(f"part/{number}", data, "create")
+    store.concatenate(["part/1", "part/0", "part/2"], "whole")
+    assert store.get("whole") == parts[1] + parts[0] + parts[2]
+    with pytest.raises(ObjectNotFound):
+        store.concatenate(["part/1", "none"], "broken")
+    with pytest.raises(ObjectNotFound):
+        store.get("broken")
+
+
+def test_a_signed_put_takes_exactly_the_signed_content(s3_store: ObjectStore) -> None:
+    data = b"signed content"
+    signed = s3_store.signed_put("blob", sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+    assert signed is not None
+    without = {"content-length": str(len(data))}
+    for content, headers in (
+        (b"another content"[: len(data)], signed.headers),  # not what its checksum says
+        (data, without),  # the checksum left out
+        (b"another content"[: len(data)], {**signed.headers, **_checksum(b"another content")}),
+    ):
+        assert httpx.put(signed.url, content=content, headers=dict(headers)).is_error
+    with pytest.raises(ObjectNotFound):
+        s3_store.get("blob")
+    assert httpx.put(signed.url, content=data, headers=dict(signed.headers)).is_success
+    url = s3_store.signed_get("blob")
+    assert url is not None
+    assert httpx.get(url, headers={"Range": "bytes=7-"}).content == b"content"
+    assert httpx.get(url.replace("X-Amz-Signature=", "X-Amz-Signature=0")).status_code == 403
+
+
+def _checksum(data: bytes) -> dict[str, str]:
+    return {"x-amz-checksum-sha256": base64.b64encode(hashlib.sha256(data).digest()).decode()}
 
 
 def test_a_missing_object_is_not_found(store: ObjectStore) -> None:
@@ -73,12 +125,12 @@ def test_a_file_is_stored_whole(store: ObjectStore, tmp_path: Path) -> None:
     assert store.get("blob") == path.read_bytes()
 
 
-@pytest.mark.usefixtures("s3")
-def test_s3_refuses_bytes_that_are_not_the_declared_ones(tmp_path: Path) -> None:
-    store = open_store("s3://lorary/wrong", s3_endpoint=os.environ["LORARY_S3_ENDPOINT"])
+def test_s3_refuses_bytes_that_are_not_the_declared_ones(
+    s3_store: ObjectStore, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_bytes(b"something else")
     with pytest.raises(DigestMismatch):
-        store.put_file("blob", tmp_path / "file", sha256="0" * 64)
+        s3_store.put_file("blob", tmp_path / "file", sha256="0" * 64)
 
 
 @pytest.mark.parametrize("key", ["", "/x", "../x", "a/../b", "a//b", "a/", ".tmp/x", "a\\b", "ä"])

@@ -30,7 +30,7 @@ class WatchedStore(LocalStore):
         self.broken = False
         self._lock = threading.Lock()
 
-    def stream(self, key: str, *, chunk: int = 1 << 20) -> Iterator[bytes]:
+    def stream(self, key: str, *, start: int = 0, chunk: int = 1 << 20) -> Iterator[bytes]:
         with self._lock:
             self.reads += 1
             self.now += 1
@@ -39,7 +39,7 @@ class WatchedStore(LocalStore):
             time.sleep(self.pause)
             if self.broken:
                 raise StoreUnavailable("The store is away. Wait.")
-            yield from super().stream(key, chunk=chunk)
+            yield from super().stream(key, start=start, chunk=chunk)
         finally:
             with self._lock:
                 self.now -= 1

@@ -42,10 +42,10 @@ class DoubtfulStore(LocalStore):
         if fault == "own conflict":
             raise AlreadyExists("the SDK's own repeat found its first try")
 
-    def stream(self, key: str, *, chunk: int = 1 << 20) -> Iterator[bytes]:
+    def stream(self, key: str, *, start: int = 0, chunk: int = 1 << 20) -> Iterator[bytes]:
         if self.away:
             raise StoreUnavailable("away")
-        return super().stream(key, chunk=chunk)
+        return super().stream(key, start=start, chunk=chunk)
 
     def get(self, key: str) -> bytes:
         if self.away:

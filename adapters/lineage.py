@@ -1,0 +1,45 @@
+"""What an adapter says of its making: read from its `provenance.json`, claimed, not verified."""
+
+import msgspec
+
+from adapters.errors import InvalidAdapter
+from adapters.names import AdapterRef
+
+MAX_BYTES = 1 << 20
+_MAX_TEXT = 200
+
+
+class Lineage(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a version comes from. The `lineage` object of `provenance.json`."""
+
+    parent: str | None = None
+    """The version whose training it continues, as `domain/adapter@number`."""
+    data: str | None = None
+    """Digest, or name and revision, of the training data."""
+    recipe: str | None = None
+    """Digest or name of the recipe."""
+    code: str | None = None
+    """Revision of the training code."""
+
+
+class _Document(msgspec.Struct):
+    lineage: Lineage = Lineage()
+
+
+def parse_lineage(data: bytes) -> Lineage:
+    """The lineage that a `provenance.json` states; other keys are its maker's business.
+
+    Raises `InvalidAdapter` for what is no such document.
+    """
+    if len(data) > MAX_BYTES:
+        raise InvalidAdapter("It is far larger than any provenance.")
+    try:
+        lineage = msgspec.json.decode(data, type=_Document).lineage
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise InvalidAdapter(f"It cannot be read: {error}.") from error
+    for text in msgspec.structs.astuple(lineage):
+        if text is not None and (len(text) > _MAX_TEXT or not text.isprintable() or not text):
+            raise InvalidAdapter(f"{text[:40]!r} is no digest, name or revision.")
+    if lineage.parent is not None and AdapterRef.parse(lineage.parent).version is None:
+        raise InvalidAdapter(f"{lineage.parent!r} names no version. Write DOMAIN/ADAPTER@VERSION.")
+    return lineage

@@ -1,0 +1,161 @@
+"""Commands that keep a registry whole, on the store itself: verify, gc, export, import."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from adapters.errors import InvalidAdapter
+from registry import access, archive, collection, signing
+from registry.access import Secret
+from registry.blobs import content_digest
+from registry.cli.output import AsJson, client, emit, progress_bar, say
+from registry.errors import DigestMismatch
+from registry.events import File
+from registry.registry import Registry, utc_now
+from registry.settings import ClientSettings, RegistrySettings
+from registry.verify import verify as verify_store
+
+Archive = Annotated[Path, typer.Argument(help="A tar file.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to `lorary`."""
+    app.command()(verify)
+    app.command("gc")(collect)
+    app.command("export")(export)
+    app.command("import")(import_)
+
+
+def verify(
+    ref: Annotated[
+        str | None, typer.Argument(help="Only this version, fetched from the registry.")
+    ] = None,
+    public_key: Annotated[
+        Path | None, typer.Option(exists=True, help="Who must have signed the version (PEM).")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check the whole chain of commits and re-hash every blob, straight from the store.
+
+    With a version: fetch it as anybody would, re-hash it and, given a key, verify its signature.
+
+    Example: lorary verify --json
+
+    Example: lorary verify medical/icd10-coder@7 --public-key hospital.pem
+    """
+    if ref is not None:
+        _verify_version(ref, public_key, as_json)
+        return
+    store = RegistrySettings().open_store()
+    with progress_bar(quiet=as_json) as progress:
+        report = verify_store(store, progress)
+
+    def show() -> None:
+        say(
+            f"{report.commits} commits, {report.versions} versions, {report.blobs} blobs "
+            f"({report.bytes} bytes): {'sound' if report.sound else 'NOT SOUND'}"
+        )
+        for finding in report.findings:
+            say(f"  - {finding}")
+
+    emit({**msgspec.to_builtins(report), "sound": report.sound}, as_json, show)
+    if not report.sound:
+        raise typer.Exit(1)
+
+
+def _verify_version(ref: str, public_key: Path | None, as_json: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder, client() as registry:
+        directory = Path(folder, "adapter")
+        with progress_bar(quiet=as_json, transfer=True) as progress:
+            version = registry.pull(ref, directory, progress=progress)
+        files = [File(file["path"], file["size"], file["sha256"]) for file in version["files"]]
+        if content_digest(files) != version["digest"]:
+            raise DigestMismatch(f"{ref}: the digest is not that of the list of files.")
+        signer = None
+        if public_key is not None:
+            local = {file.path: directory / file.path for file in files}
+            try:
+                signer = signing.verify_signature(local, [public_key.read_text()])
+            except InvalidAdapter as error:
+                raise InvalidAdapter(f"{ref}: {error.message}") from error
+    signed = f", signed by {signer[:16]}" if signer else ""
+    found = {"ref": version["ref"], "digest": version["digest"], "signer": signer}
+    emit(found, as_json, lambda: say(f"{version['ref']}  {version['digest']}: sound{signed}"))
+
+
+def collect(
+    apply: Annotated[bool, typer.Option("--apply", help="Remove it; else only count.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="End a collection that died; be sure that it did.")
+    ] = False,
+    grace_hours: Annotated[
+        float, typer.Option(min=0, help="Leave alone what is younger than this.")
+    ] = 24.0,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what no version needs. Safe while others push; a dry run by default.
+
+    First gives up versions that their domain's policy no longer keeps.
+
+    Example: lorary gc
+
+    Example: lorary gc --apply --grace-hours 48
+    """
+    registry = Registry(RegistrySettings().open_store())
+    try:
+        secret = Secret.parse(ClientSettings().key.get_secret_value())
+        key = access.authenticate(registry.refresh(), secret, utc_now())
+        access.require(key, "operate", access.ANY_DOMAIN)
+        with progress_bar(quiet=as_json) as progress:
+            report = collection.collect(
+                registry,
+                key.id,
+                apply=apply,
+                resume=resume,
+                grace_seconds=grace_hours * 3600,
+                progress=progress,
+            )
+    finally:
+        registry.close()
+    verb = "Removed" if apply else "Would remove"
+    emit(
+        msgspec.to_builtins(report),
+        as_json,
+        lambda: say(
+            f"{verb} {report.blobs} blobs and {report.parts} parts ({report.bytes} bytes); "
+            f"{len(report.expired)} versions beyond what is kept"
+            + ("" if apply else ". Remove them: lorary gc --apply")
+        ),
+    )
+
+
+def export(path: Archive, as_json: AsJson = False) -> None:
+    """Write the whole registry, log and files, to one tar file.
+
+    Example: lorary export registry.tar
+    """
+    with progress_bar(quiet=as_json) as progress:
+        catalog = archive.export(RegistrySettings().open_store(), path, progress)
+    emit(
+        {"path": str(path), "commits": catalog.sequence, "head": catalog.head},
+        as_json,
+        lambda: say(f"{path}: {catalog.registry}, {catalog.sequence} commits"),
+    )
+
+
+def import_(path: Archive, as_json: AsJson = False) -> None:
+    """Fill the empty store that the settings name from an export; everything in it is verified.
+
+    Example: lorary import registry.tar
+    """
+    settings = RegistrySettings()
+    with progress_bar(quiet=as_json) as progress:
+        catalog = archive.import_(settings.open_store(), path, progress)
+    emit(
+        {"store": settings.store, "commits": catalog.sequence, "head": catalog.head},
+        as_json,
+        lambda: say(f"{settings.store}: {catalog.registry}, {catalog.sequence} commits"),
+    )

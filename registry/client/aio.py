@@ -1,0 +1,65 @@
+"""The same verbs for asynchronous programs."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import ParamSpec, TypeVar
+
+from registry.client.verbs import Json, RegistryClient
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _awaitable(verb: Callable[P, T]) -> Callable[P, Awaitable[T]]:
+    """A verb of `RegistryClient` that runs in a thread: it moves files as much as it waits."""
+
+    async def call(*arguments: P.args, **named: P.kwargs) -> T:
+        return await asyncio.to_thread(verb, *arguments, **named)
+
+    return call
+
+
+class AsyncRegistryClient:
+    """One registry, one key, every verb of `RegistryClient` to be awaited.
+
+    async with AsyncRegistryClient("http://127.0.0.1:8100", key) as registry:
+        version = await registry.resolve("medical/icd10-coder")
+    """
+
+    def __init__(self, url: str, key: str, *, timeout: float = 60.0) -> None:
+        self._client = client = RegistryClient(url, key, timeout=timeout)
+        self.call = _awaitable(client.call)
+        self.push = _awaitable(client.push)
+        self.pull = _awaitable(client.pull)
+        self.resolve = _awaitable(client.resolve)
+        self.approve = _awaitable(client.approve)
+        self.revoke = _awaitable(client.revoke)
+        self.tombstone = _awaitable(client.tombstone)
+        self.adapters = _awaitable(client.adapters)
+        self.adapter = _awaitable(client.adapter)
+        self.move_alias = _awaitable(client.move_alias)
+        self.domains = _awaitable(client.domains)
+        self.create_domain = _awaitable(client.create_domain)
+        self.change_policy = _awaitable(client.change_policy)
+        self.set_default = _awaitable(client.set_default)
+        self.bases = _awaitable(client.bases)
+        self.add_base = _awaitable(client.add_base)
+        self.keys = _awaitable(client.keys)
+        self.issue_key = _awaitable(client.issue_key)
+        self.revoke_key = _awaitable(client.revoke_key)
+
+    async def __aenter__(self) -> "AsyncRegistryClient":
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await asyncio.to_thread(self._client.close)
+
+    async def log(self, after: int = 0) -> list[Json]:
+        """Every commit after `after`."""
+        return await asyncio.to_thread(lambda: list(self._client.log(after)))

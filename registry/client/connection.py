@@ -1,0 +1,89 @@
+"""One authenticated connection to a registry's service, and its errors as classes."""
+
+from typing import Any
+
+import httpx
+
+from adapters.admission import Problem
+from adapters.errors import InvalidAdapter, InvalidName, LoraryError
+from registry import errors
+from registry.errors import AdmissionRefused, StoreUnavailable
+
+PREFIX = "/api/v1"
+
+
+class RemoteError(LoraryError):
+    """A refusal that has no class of its own here."""
+
+    code = "remote_error"
+
+
+class Connection:
+    """Requests below `/api/v1` with one key; safe to use from several threads."""
+
+    def __init__(self, url: str, key: str, *, timeout: float) -> None:
+        self.url = url.rstrip("/")
+        self.http = httpx.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=timeout,
+            follow_redirects=True,
+        )
+        self.store = httpx.Client(timeout=timeout)
+        """For presigned requests: no key of ours goes to the bucket."""
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.http.close()
+        self.store.close()
+
+    def call(self, method: str, path: str, **arguments: Any) -> Any:
+        """One request below `/api/v1`; its JSON answer. Raises the registry's error."""
+        try:
+            reply = self.http.request(method, PREFIX + path, **arguments)
+        except httpx.TransportError as error:
+            raise self.silent(error) from error
+        check(reply)
+        return reply.json() if reply.content else None
+
+    def silent(self, error: httpx.TransportError) -> StoreUnavailable:
+        """What to tell when no answer came."""
+        return StoreUnavailable(
+            f"The registry at {self.url} does not answer ({error}). "
+            "Start it (lorary serve-registry), or set LORARY_REGISTRY_URL."
+        )
+
+
+def check(reply: httpx.Response) -> None:
+    """Raise the error that a registry's answer names, if it is one."""
+    if not reply.is_error:
+        return
+    reply.read()
+    try:
+        body = reply.json()["error"]
+        code, message = str(body["code"]), str(body["message"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RemoteError(f"The registry answered {reply.status_code}. Look at its log.") from error
+    if code == AdmissionRefused.code:
+        raise AdmissionRefused([Problem(**problem) for problem in body["problems"]])
+    raise _rebuild(_BY_CODE.get(code, RemoteError), message)
+
+
+def check_bucket(reply: httpx.Response) -> None:
+    """Raise `StoreUnavailable` for a bucket's error: its XML is for machines, its status counts."""
+    if reply.is_error:
+        raise StoreUnavailable(f"The bucket answered {reply.status_code}. Retry.")
+
+
+def _rebuild(kind: type[LoraryError], message: str) -> LoraryError:
+    """An error of that class with the very message, whatever its constructor takes."""
+    error = kind.__new__(kind, message)
+    Exception.__init__(error, message)
+    return error
+
+
+_BY_CODE: dict[str, type[LoraryError]] = {
+    kind.code: kind
+    for kind in (*vars(errors).values(), InvalidAdapter, InvalidName)
+    if isinstance(kind, type) and issubclass(kind, LoraryError)
+}

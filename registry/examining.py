@@ -1,0 +1,70 @@
+"""What is read from admitted files beyond whether they may be served: claims and measurements."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapters.admission import CONFIG, PROVENANCE, SIGNATURE, WEIGHTS, Problem
+from adapters.errors import InvalidAdapter, LoraryError
+from adapters.lineage import MAX_BYTES, Lineage, parse_lineage
+from adapters.names import AdapterRef
+from adapters.peft_config import parse_config
+from adapters.spectra import Spectrum, spectra
+from registry.catalog import Catalog
+from registry.errors import AdmissionRefused
+from registry.events import Policy
+from registry.signing import verify_signature
+
+MAX_PEERS = 200
+"""Adapters of the same base that a new one is compared with, the newest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a version says of itself: its origin, and who vouches for its bytes."""
+
+    lineage: Lineage
+    signer: str | None
+
+
+def examine(catalog: Catalog, policy: Policy, files: Mapping[str, Path]) -> Claims:
+    """The claims of admitted files; raises `AdmissionRefused` with all that is wrong with them."""
+    problems: list[Problem] = []
+    lineage, signer = Lineage(), None
+    if PROVENANCE in files:
+        try:
+            with files[PROVENANCE].open("rb") as file:
+                lineage = parse_lineage(file.read(MAX_BYTES + 1))
+            if lineage.parent is not None:
+                catalog.find(AdapterRef.parse(lineage.parent))
+        except LoraryError as error:
+            remedy = "Correct its lineage, or leave it out."
+            problems.append(Problem(PROVENANCE, error.message, remedy))
+    if SIGNATURE in files and policy.signers:
+        try:
+            signer = verify_signature(files, policy.signers)
+        except InvalidAdapter as error:
+            remedy = "Sign the directory again as it is: lorary push --sign KEY."
+            problems.append(Problem(SIGNATURE, error.message, remedy))
+    elif policy.signature_required:
+        remedy = "Sign it: lorary push --sign KEY."
+        problems.append(Problem(SIGNATURE, "The domain requires a signature.", remedy))
+    if problems:
+        raise AdmissionRefused(problems)
+    return Claims(lineage, signer)
+
+
+def measure(files: Mapping[str, Path]) -> dict[str, Spectrum]:
+    """The spectrum of every module's update."""
+    config, _ = parse_config(files[CONFIG].read_bytes())
+    assert config is not None, "admission accepted this configuration"  # noqa: S101
+    with files[WEIGHTS].open("rb") as weights:
+        return spectra(weights, files[WEIGHTS].stat().st_size, config)
+
+
+def peers(catalog: Catalog, base: str) -> Sequence[Spectrum]:
+    """The newest version of each adapter that was made for the same base model."""
+    newest = (adapter.versions[-1] for adapter in catalog.adapters.values() if adapter.versions)
+    found = [v for v in newest if v.base == base and v.spectrum is not None]
+    found.sort(key=lambda version: version.published, reverse=True)
+    return [v.spectrum for v in found[:MAX_PEERS] if v.spectrum is not None]
