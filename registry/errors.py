@@ -13,7 +13,7 @@ LoraryError
 ├── Forbidden                a valid key without the role for this domain
 ├── NotFound
 │   ├── UnknownDomain, UnknownAdapter, NoDefaultAdapter
-│   ├── UnknownVersion, UnknownAlias, UnknownKey, UnknownBase
+│   ├── UnknownVersion, UnknownAlias, UnknownFile, UnknownKey, UnknownBase
 ├── VersionRevoked           a version that nobody may be served
 ├── VersionGone              a version whose bytes were given up
 ├── Conflict                 the state does not allow it (a name taken, an alias moved)
@@ -157,6 +157,12 @@ class UnknownAlias(NotFound):
     def __init__(self, path: str, alias: str, aliases: Sequence[str]) -> None:
         has = f"It has {', '.join(aliases)}" if aliases else "It has none yet"
         super().__init__(f"{path} has no alias {alias!r}. {has}; or pin a version, {path}@1.")
+
+
+class UnknownFile(NotFound):
+    """No such file in a version that exists."""
+
+    code = "file_not_found"
 
 
 class UnknownKey(NotFound):

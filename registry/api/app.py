@@ -7,6 +7,8 @@ from typing import Any
 from fastapi import FastAPI, Response
 
 from registry.api import errors, governing, reading, uploads
+from registry.hub import reading as hub_reading
+from registry.hub import writing as hub_writing
 from registry.registry import Registry
 from registry.settings import RegistrySettings
 
@@ -32,6 +34,8 @@ def create_app(settings: RegistrySettings) -> FastAPI:
     errors.install(app)
     for part in (reading, uploads, governing):
         app.include_router(part.router, prefix=PREFIX)
+    for hub in (hub_reading, hub_writing):
+        app.include_router(hub.router)
 
     @app.get("/health")
     def health(response: Response) -> dict[str, Any]:

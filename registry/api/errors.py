@@ -10,6 +10,13 @@ from starlette.exceptions import HTTPException
 
 from adapters.errors import LoraryError
 from registry.envelope import body_of, envelope, headers_of
+from registry.errors import (
+    UnknownAdapter,
+    UnknownAlias,
+    UnknownDomain,
+    UnknownFile,
+    UnknownVersion,
+)
 
 logger = logging.getLogger("lorary.registry")
 
@@ -20,7 +27,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(LoraryError)
     async def refused(request: Request, error: LoraryError) -> JSONResponse:
         log_refusal(request, error.status, error.code, error.message)
-        return JSONResponse(body_of(error), error.status, headers_of(error))
+        headers, body = headers_of(error), body_of(error)
+        if speaks_hub(request):
+            headers, body = {**headers, **hub_headers(error)}, {"error": error.message}
+        return JSONResponse(body, error.status, headers)
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -34,13 +44,43 @@ def install(app: FastAPI) -> None:
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         message = f"{request.method} {request.url.path[:200]}: {error.detail}. See the API's docs."
         code = "not_found" if error.status_code == 404 else "invalid_request"
-        return JSONResponse(envelope(error.status_code, code, message), error.status_code)
+        headers = {"X-Error-Code": "RepoNotFound"} if error.status_code == 404 else {}
+        body = envelope(error.status_code, code, message)
+        return JSONResponse(body, error.status_code, headers)
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> JSONResponse:
         logger.error("unexpected error in %s", request.url.path, exc_info=error)
         message = "The registry failed. Try again; its log tells the operator why."
         return JSONResponse(envelope(500, "internal_error", message), 500)
+
+
+def to_hub(request: Request) -> None:
+    """A dependency of the routes whose clients expect errors as the Hugging Face Hub tells them."""
+    request.state.hub = True
+
+
+def speaks_hub(request: Request) -> bool:
+    """Whether `to_hub` was called for this request."""
+    return getattr(request.state, "hub", False)
+
+
+_HUB_CODES: dict[type[LoraryError], str] = {
+    UnknownDomain: "RepoNotFound",
+    UnknownAdapter: "RepoNotFound",
+    UnknownVersion: "RevisionNotFound",
+    UnknownAlias: "RevisionNotFound",
+    UnknownFile: "EntryNotFound",
+}
+
+
+def hub_headers(error: LoraryError) -> dict[str, str]:
+    """By which the Hub's clients know what went wrong, and show it to people."""
+    message = " ".join(error.message.split())[:2000].encode("latin-1", "replace").decode("latin-1")
+    headers = {"X-Error-Message": message}
+    if type(error) in _HUB_CODES:
+        headers["X-Error-Code"] = _HUB_CODES[type(error)]
+    return headers
 
 
 def log_refusal(request: Request, status: int, code: str, message: str) -> None:

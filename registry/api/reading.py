@@ -11,7 +11,7 @@ from registry.api.access import Caller, CallerDep
 from registry.api.transfers import answer_file
 from registry.api.views import adapter_view, commit_view, domain_view, version_view
 from registry.catalog import Version
-from registry.errors import NotFound
+from registry.errors import UnknownFile
 from registry.log import CommitLog
 
 router = APIRouter(tags=["reading"])
@@ -55,7 +55,7 @@ def download(
     file = next((file for file in version.files if file.path == path), None)
     if file is None:
         listed = ", ".join(file.path for file in version.files)
-        raise NotFound(f"{version.ref} has no file {path[:100]!r}. It has {listed}.")
+        raise UnknownFile(f"{version.ref} has no file {path[:100]!r}. It has {listed}.")
     direct = caller.settings.direct_transfers
     return answer_file(caller.registry.store, file, range, direct=direct)
 

@@ -1,0 +1,196 @@
+"""What the Hub's clients ask in order to list and fetch."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
+
+from adapters.errors import LoraryError
+from adapters.names import AdapterRef
+from registry import errors
+from registry.access import has_role
+from registry.api.access import Caller, CallerDep
+from registry.api.errors import to_hub
+from registry.api.transfers import answer_file
+from registry.catalog import Adapter, Version
+from registry.events import File
+from registry.hub.revisions import MAIN, commit_id, find
+from registry.hub.views import commits_view, file_view, model_view, refs_view
+
+router = APIRouter(tags=["hub"], dependencies=[Depends(to_hub)])
+PAGE = 100
+
+
+@router.get("/api/whoami-v2")
+def whoami(caller: CallerDep) -> dict[str, Any]:
+    """Whom a token belongs to; domains are shown as organisations."""
+    grants = caller.key.grants
+    writes = any(has_role(caller.key, "publish", grant.domain) for grant in grants)
+    token = {"displayName": caller.key.name, "role": "write" if writes else "read"}
+    domains = [name for name in sorted(caller.catalog.domains) if caller.may_see(name)]
+    return {
+        "type": "user",
+        "id": caller.key.id,
+        "name": caller.key.id,
+        "fullname": caller.key.name,
+        "orgs": [{"type": "org", "name": name, "fullname": name} for name in domains],
+        "auth": {"type": "access_token", "accessToken": token},
+    }
+
+
+@router.get("/api/models")
+def list_models(
+    caller: CallerDep,
+    request: Request,
+    response: Response,
+    search: str = "",
+    author: str | None = None,
+    filter: Annotated[list[str] | None, Query()] = None,
+    limit: Annotated[int, Query(ge=1)] = PAGE,
+    after: str = "",
+) -> list[dict[str, Any]]:
+    """Adapters that the caller may see, by name; further pages by the `Link` header."""
+    models = [
+        model_view(adapter, None)
+        for path, adapter in sorted(caller.catalog.adapters.items())
+        if caller.may_see(adapter.domain)
+        and author in (None, adapter.domain)
+        and search.lower() in path
+        and path > after
+    ]
+    wanted = set(filter or ())
+    models = [model for model in models if wanted <= set(model["tags"])]
+    size = min(limit, PAGE)
+    if len(models) > size:
+        url = request.url.include_query_params(after=models[size - 1]["id"])
+        response.headers["Link"] = f'<{url}>; rel="next"'
+    return models[:size]
+
+
+@router.get("/api/models/{domain}/{adapter}")
+def model_info(caller: CallerDep, domain: str, adapter: str) -> dict[str, Any]:
+    """An adapter, showing what `main` names or else its newest version."""
+    found = _adapter(caller, domain, adapter)
+    try:
+        return model_view(found, find(caller.catalog, domain, adapter, MAIN))
+    except errors.UnknownAlias:
+        return model_view(found, None)
+
+
+@router.get("/api/models/{domain}/{adapter}/revision/{revision}")
+def model_revision(caller: CallerDep, domain: str, adapter: str, revision: str) -> dict[str, Any]:
+    """An adapter at one version."""
+    found = _adapter(caller, domain, adapter)
+    return model_view(found, find(caller.catalog, domain, adapter, revision))
+
+
+@router.get("/api/models/{domain}/{adapter}/tree/{revision}")
+@router.get("/api/models/{domain}/{adapter}/tree/{revision}/{path:path}")
+def tree(
+    caller: CallerDep, domain: str, adapter: str, revision: str, path: str = ""
+) -> list[dict[str, Any]]:
+    """The files of a version, which has no folders."""
+    version = _version(caller, domain, adapter, revision)
+    if path.strip("/"):
+        raise _no_entry(version, path)
+    return [file_view(file) for file in version.files]
+
+
+@router.post("/api/models/{domain}/{adapter}/paths-info/{revision}")
+def paths_info(
+    caller: CallerDep,
+    domain: str,
+    adapter: str,
+    revision: str,
+    paths: Annotated[list[str], Body(embed=True, max_length=1000)],
+) -> list[dict[str, Any]]:
+    """Those of `paths` that are files of the version."""
+    version = _version(caller, domain, adapter, revision)
+    return [file_view(file) for file in version.files if file.path in paths]
+
+
+@router.get("/api/models/{domain}/{adapter}/refs")
+def refs(caller: CallerDep, domain: str, adapter: str) -> dict[str, Any]:
+    """Versions and aliases as tags."""
+    return refs_view(_adapter(caller, domain, adapter))
+
+
+@router.get("/api/models/{domain}/{adapter}/commits/{revision}")
+def commits(caller: CallerDep, domain: str, adapter: str, revision: str) -> list[dict[str, Any]]:
+    """Every version as a commit; `revision` must exist."""
+    found = _adapter(caller, domain, adapter)
+    if revision != MAIN:
+        find(caller.catalog, domain, adapter, revision)
+    return commits_view(found)
+
+
+@router.get("/api/models/{domain}/{adapter}/auth-check")
+def auth_check(caller: CallerDep, domain: str, adapter: str) -> dict[str, bool]:
+    """Whether the caller may look."""
+    _adapter(caller, domain, adapter)
+    return {"ok": True}
+
+
+@router.api_route(
+    "/{domain}/{adapter}/resolve/{revision}/{path:path}",
+    methods=["GET", "HEAD"],
+    operation_id="hub_resolve",
+)
+def resolve_file(
+    caller: CallerDep,
+    request: Request,
+    domain: str,
+    adapter: str,
+    revision: str,
+    path: str,
+    range: Annotated[str | None, Header()] = None,
+) -> Response:
+    """One file of a version, or what is known of it."""
+    version = _for_file(caller, domain, adapter, revision, path)
+    file = next((file for file in version.files if file.path == path), None)
+    if file is None:
+        raise _no_entry(version, path)
+    headers = _headers(version, file)
+    if request.method == "HEAD":
+        headers["Content-Length"] = str(file.size)
+        return Response(None, 200, headers, "application/octet-stream")
+    direct = caller.settings.direct_transfers
+    store = caller.registry.store
+    return answer_file(store, file, range, direct=direct, headers=headers)
+
+
+def _for_file(caller: Caller, domain: str, adapter: str, revision: str, path: str) -> Version:
+    """The version to read a file of. A publisher's adapter that is not there yet is an empty
+    repository to the Hub's clients: they look for a card in it before they push one."""
+    try:
+        return _version(caller, domain, adapter, revision)
+    except (errors.UnknownAdapter, errors.UnknownAlias) as error:
+        new = has_role(caller.key, "publish", domain) and revision == MAIN
+        if not new:
+            raise
+        raise errors.UnknownFile(f"There is no {path[:80]!r} yet. {error.message}") from error
+
+
+def _headers(version: Version, file: File) -> dict[str, str]:
+    return {
+        "X-Repo-Commit": commit_id(version),
+        "ETag": f'"{file.sha256}"',
+        "X-Linked-Etag": f'"{file.sha256}"',
+        "X-Linked-Size": str(file.size),
+        "X-Lorary-Adapter": str(version.ref),
+        "Access-Control-Expose-Headers": "X-Repo-Commit, ETag",
+    }
+
+
+def _no_entry(version: Version, path: str) -> LoraryError:
+    listed = ", ".join(file.path for file in version.files)
+    return errors.UnknownFile(f"{version.ref} has no file {path[:80]!r}. It has {listed}.")
+
+
+def _adapter(caller: Caller, domain: str, adapter: str) -> Adapter:
+    ref = caller.looks_at(AdapterRef.parse(f"{domain}/{adapter}"))
+    return caller.catalog.adapter(ref)
+
+
+def _version(caller: Caller, domain: str, adapter: str, revision: str) -> Version:
+    caller.looks_at(AdapterRef.parse(f"{domain}/{adapter}"))
+    return find(caller.catalog, domain, adapter, revision)

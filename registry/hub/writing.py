@@ -1,0 +1,266 @@
+"""What the Hub's clients ask in order to publish: a commit becomes the adapter's next version."""
+
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
+
+from adapters.admission import CONFIG, DEFAULT_LIMITS
+from adapters.card import parse_card
+from adapters.errors import InvalidAdapter
+from adapters.names import AdapterRef
+from adapters.peft_config import MAX_CONFIG_BYTES, parse_config
+from registry import errors
+from registry.api.access import Caller, CallerDep
+from registry.api.errors import to_hub
+from registry.api.schemas import Sha256
+from registry.blobs import Blobs, blob_key
+from registry.catalog import Version
+from registry.events import File
+from registry.hub import commit_body, tickets
+from registry.hub.revisions import MAIN, commit_id, newest
+from registry.publishing import publish
+
+router = APIRouter(tags=["hub"], dependencies=[Depends(to_hub)])
+INLINE = 512 << 20
+"""Up to this size a file comes in the commit itself. Clients with Xet storage can send larger ones
+only to a Xet server, so for those they must be told to use Git LFS."""
+
+
+class Announced(BaseModel):
+    """A file that a client is about to send; what else it says of it is not needed."""
+
+    path: Annotated[str, Field(max_length=500)]
+    size: Annotated[int, Field(ge=0)]
+
+
+class LfsObject(BaseModel):
+    """A large file by its digest."""
+
+    oid: Sha256
+    size: Annotated[int, Field(ge=0)]
+
+
+@router.post("/api/repos/create")
+def create_repo(
+    caller: CallerDep,
+    request: Request,
+    name: Annotated[str, Body(max_length=200)],
+    organization: Annotated[str | None, Body(max_length=200)] = None,
+    type: Annotated[str, Body()] = "model",
+) -> JSONResponse:
+    """Nothing to do: an adapter begins with its first version. 409 if it has begun."""
+    if type != "model" or organization is None:
+        raise errors.BadRequest(f"{name[:80]!r} names no adapter. Write DOMAIN/ADAPTER.")
+    ref = _publishes(caller, organization, name)
+    caller.catalog.domain(ref.domain)
+    url = f"{str(request.base_url).rstrip('/')}/{ref.path}"
+    body = {"url": url, "name": ref.path, "id": ref.path}
+    if ref.path in caller.catalog.adapters:
+        return JSONResponse({**body, "error": "It exists already."}, 409)
+    return JSONResponse(body)
+
+
+@router.post("/api/validate-yaml")
+def validate_card(
+    _caller: CallerDep, content: Annotated[str, Body(embed=True, max_length=4 << 20)]
+) -> JSONResponse:
+    """Whether a card's metadata can be read; clients ask before they send anything."""
+    found: list[dict[str, str]] = []
+    try:
+        parse_card(content.encode())
+    except InvalidAdapter as error:
+        found.append({"message": error.message})
+    return JSONResponse({"errors": found, "warnings": []}, 400 if found else 200)
+
+
+@router.post("/api/models/{domain}/{adapter}/preupload/{revision}")
+def preupload(
+    caller: CallerDep,
+    domain: str,
+    adapter: str,
+    revision: str,
+    files: Annotated[list[Announced], Body(embed=True, max_length=1000)],
+) -> dict[str, Any]:
+    """How each file shall come: in the commit, or by Git LFS if it is very large."""
+    _publishes(caller, domain, adapter, revision)
+    return {
+        "files": [
+            {
+                "path": file.path,
+                "uploadMode": "regular" if file.size <= INLINE else "lfs",
+                "shouldIgnore": False,
+                "oid": None,
+            }
+            for file in files
+        ]
+    }
+
+
+@router.get("/api/models/{domain}/{adapter}/xet-write-token/{revision}")
+def xet_token(domain: str, adapter: str, revision: str) -> None:  # noqa: ARG001
+    """There is no Xet storage here: says how to do without."""
+    raise errors.BadRequest(
+        f"Files above {INLINE >> 20} MiB need HF_HUB_DISABLE_XET=1 here, or `lorary push`."
+    )
+
+
+@router.post("/api/models/{domain}/{adapter}/discussions")
+def discuss(domain: str, adapter: str) -> None:
+    """There are no pull requests here: says what to do."""
+    raise errors.BadRequest(
+        f"{domain[:63]}/{adapter[:63]} takes no pull requests. Commit to main; experts review it."
+    )
+
+
+@router.post("/{domain}/{adapter}.git/info/lfs/objects/batch")
+def lfs_batch(
+    caller: CallerDep,
+    request: Request,
+    domain: str,
+    adapter: str,
+    objects: Annotated[list[LfsObject], Body(embed=True, max_length=1000)],
+) -> JSONResponse:
+    """Where to send large files (Git LFS batch API, transfer `basic`)."""
+    _publishes(caller, domain, adapter)
+    missing = Blobs(caller.registry.store).missing(item.oid for item in objects)
+    base = str(request.base_url).rstrip("/")
+    answers: list[dict[str, Any]] = []
+    limit = caller.settings.max_upload_bytes
+    for item in objects:
+        answer: dict[str, Any] = {"oid": item.oid, "size": item.size}
+        if item.size > limit:
+            answer["error"] = {"code": 413, "message": f"Above the limit of {limit} bytes."}
+        elif item.oid in missing:
+            href = f"{base}/lfs/{tickets.issue(caller.key, item.oid, item.size)}"
+            answer["actions"] = {"upload": {"href": href, "header": {}}}
+        answers.append(answer)
+    media = "application/vnd.git-lfs+json"
+    return JSONResponse({"transfer": "basic", "objects": answers}, media_type=media)
+
+
+@router.put("/lfs/{ticket}")
+async def lfs_upload(request: Request, ticket: str) -> JSONResponse:
+    """A large file's content, hashed on its way to the disk. The ticket stands for a key."""
+    registry = request.app.state.registry
+    catalog = await run_in_threadpool(registry.refresh)
+    key, oid, size = tickets.redeem(catalog, ticket)
+    request.state.actor = key
+    with tempfile.NamedTemporaryFile(prefix="lorary-lfs-") as file:
+        hashing, received = hashlib.sha256(), 0
+        async for piece in request.stream():
+            received += len(piece)
+            if received > size:
+                break
+            hashing.update(piece)
+            file.write(piece)
+        if hashing.hexdigest() != oid or received != size:
+            raise errors.DigestMismatch("What came is not what was announced. Send it again.")
+        file.flush()
+        await run_in_threadpool(Blobs(registry.store).put_file, Path(file.name), oid)
+    return JSONResponse({})
+
+
+@router.post("/api/models/{domain}/{adapter}/commit/{revision}")
+async def commit(
+    caller: CallerDep, request: Request, domain: str, adapter: str, revision: str
+) -> dict[str, Any]:
+    """Publish the newest version's files, changed as the operations say, as the next version."""
+    ref = _publishes(caller, domain, adapter, revision)
+    if request.query_params.get("create_pr"):
+        discuss(domain, adapter)
+    limit = 2 * caller.settings.max_upload_bytes
+    with (
+        tempfile.TemporaryDirectory(prefix="lorary-commit-") as folder,
+        tempfile.NamedTemporaryFile(dir=folder) as body,
+    ):
+        received = 0
+        async for piece in request.stream():
+            received += len(piece)
+            if received > limit:
+                raise errors.TooLarge(f"A commit has at most {limit} bytes. Send less.")
+            body.write(piece)
+        body.flush()
+        version = await run_in_threadpool(_publish, caller, ref, Path(body.name), Path(folder))
+    base = str(request.base_url).rstrip("/")
+    return {
+        "success": True,
+        "commitOid": commit_id(version),
+        "commitUrl": f"{base}/{ref.path}/commit/{commit_id(version)}",
+        "hookOutput": str(version.ref),
+        "pullRequestUrl": None,
+    }
+
+
+def _publish(caller: Caller, ref: AdapterRef, body: Path, folder: Path) -> Version:
+    before = newest(caller.catalog.adapters.get(ref.path))
+    blobs = Blobs(caller.registry.store)
+    files = {file.path: file for file in before.files} if before else {}
+    for operation in commit_body.operations(body, folder):
+        match operation:
+            case commit_body.Header(parent):
+                if parent is not None and (before is None or commit_id(before) != parent):
+                    raise errors.Conflict("A newer version was published. Look at it first.")
+            case commit_body.Inline(path, local, size, sha256):
+                if blobs.missing([sha256]):
+                    blobs.put_file(local, sha256)
+                local.unlink()
+                files[path] = File(path, size, sha256)
+            case commit_body.Uploaded(path, sha256):
+                files[path] = _stored(caller, path, sha256)
+            case commit_body.Deleted(path):
+                files.pop(path, None)
+    return publish(
+        caller.registry,
+        domain=ref.domain,
+        adapter=ref.adapter or "",
+        base=_declared_base(blobs, files),
+        files=list(files.values()),
+        actor=caller.key.id,
+        limits=replace(
+            DEFAULT_LIMITS,
+            max_rank=caller.settings.max_lora_rank,
+            max_file_bytes=caller.settings.max_upload_bytes,
+        ),
+    )
+
+
+def _stored(caller: Caller, path: str, sha256: str) -> File:
+    if not _is_digest(sha256):
+        raise errors.BadRequest(f"{sha256[:64]!r} is no SHA-256.")
+    try:
+        return File(path, caller.registry.store.head(blob_key(sha256)).size, sha256)
+    except errors.ObjectNotFound as error:
+        raise errors.ContentMissing(f"{path[:80]!r} was not uploaded. Upload it first.") from error
+
+
+def _declared_base(blobs: Blobs, files: Mapping[str, File]) -> str:
+    """The base that the configuration names; nothing if that cannot be read: then admission or
+    the look-up of the base says what is wrong."""
+    file = files.get(CONFIG)
+    if file is None or file.size > MAX_CONFIG_BYTES:
+        raise errors.BadRequest(
+            f"The commit leaves no {CONFIG} in the adapter. Push what PEFT saved, in one commit."
+        )
+    config, _ = parse_config(blobs.get(file.sha256))
+    return config.base if config else ""
+
+
+def _publishes(caller: Caller, domain: str, adapter: str, revision: str = MAIN) -> AdapterRef:
+    """The adapter, if the caller may publish it and `revision` can be committed to."""
+    ref = AdapterRef.parse(f"{domain}/{adapter}")
+    caller.require("publish", ref.domain)
+    if revision != MAIN:
+        raise errors.BadRequest(f"{revision[:80]!r} cannot be committed to. Leave out revision.")
+    return ref
+
+
+def _is_digest(text: str) -> bool:
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")
