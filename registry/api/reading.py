@@ -11,22 +11,28 @@ from registry.api.access import Caller, CallerDep
 from registry.api.transfers import answer_file
 from registry.api.views import adapter_view, commit_view, domain_view, version_view
 from registry.catalog import Version
-from registry.errors import UnknownFile
+from registry.errors import UnknownFile, VersionGone
 from registry.log import CommitLog
 
 router = APIRouter(tags=["reading"])
 
 
 @router.get("/adapters")
-def list_adapters(caller: CallerDep, domain: str | None = None) -> list[dict[str, Any]]:
-    """Every adapter that the caller may see."""
+def list_adapters(
+    caller: CallerDep,
+    domain: str | None = None,
+    search: Annotated[str, Query(max_length=200)] = "",
+) -> list[dict[str, Any]]:
+    """Every adapter that the caller may see whose path holds `search`."""
     if domain is not None:
         caller.looks_at(AdapterRef.parse(domain))
         caller.catalog.domain(domain)
     return [
         adapter_view(adapter, caller.catalog.domain(adapter.domain))
-        for _, adapter in sorted(caller.catalog.adapters.items())
-        if caller.may_see(adapter.domain) and domain in (None, adapter.domain)
+        for path, adapter in sorted(caller.catalog.adapters.items())
+        if caller.may_see(adapter.domain)
+        and domain in (None, adapter.domain)
+        and search.lower() in path
     ]
 
 
@@ -52,6 +58,8 @@ def download(
 ) -> Response:
     """One file of a version, or a range of it; from the bucket itself where it can be reached."""
     version = _find(caller, ref)
+    if version.tombstone is not None:
+        raise VersionGone(str(version.ref), version.tombstone)
     file = next((file for file in version.files if file.path == path), None)
     if file is None:
         listed = ", ".join(file.path for file in version.files)

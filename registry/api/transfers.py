@@ -59,6 +59,7 @@ def answer_file(
     url = store.signed_get(blob_key(file.sha256)) if direct else None
     if url is not None:
         return RedirectResponse(url, 307, headers)
+    store.head(blob_key(file.sha256))  # a missing blob is an error now, not a broken answer later
     media = "application/octet-stream"
     found = _RANGE.fullmatch(span) if span else None
     if found is None:

@@ -1,9 +1,11 @@
 """A team's day with the real command line against a real registry service, on both stores."""
 
+import asyncio
 import json
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,12 @@ import pytest
 from safetensors.numpy import save
 
 from registry import errors
-from registry.client import RegistryClient
+from registry.client import AsyncRegistryClient, RegistryClient
 from registry.registry import Registry
+from registry.signing import fingerprint
 from registry.store import ObjectStore
 from tests.support.adapters import TINY, write_adapter
+from tests.support.keys import key_pair
 from tests.support.servers import BIN, free_port, registry_server, running
 
 
@@ -259,3 +263,74 @@ def test_every_setting_is_documented() -> None:
     for entry in entry_points(group="lorary.settings"):
         for name, field in entry.load().model_fields.items():
             assert field.description, f"{entry.name}.{name}"
+
+
+def test_a_domain_that_requires_signatures_takes_only_signed_versions(
+    shell: Shell, tmp_path: Path
+) -> None:
+    private, public = key_pair(tmp_path / "keys")
+    pem = tmp_path / "public.pem"
+    pem.write_text(public)
+    shell.run(
+        "domain", "create", "medical", "--no-guard", "--signer", str(pem), "--require-signature"
+    )
+    shell.run("base", "add", str(write_model(tmp_path / "tiny")))
+    adapter = write_adapter(tmp_path / "adapter")
+    refused = shell.run("push", str(adapter), "medical/coder", status=1)
+    assert "requires a signature" in refused.stderr
+    version = shell.json("push", str(adapter), "medical/coder", "--sign", str(private))
+    assert version["signer"] == fingerprint(public)
+    sound = shell.json("verify", "medical/coder@1", "--public-key", str(pem))
+    assert sound["signer"] == fingerprint(public)
+    _, stranger = key_pair(tmp_path / "others")
+    (tmp_path / "stranger.pem").write_text(stranger)
+    other = str(tmp_path / "stranger.pem")
+    assert (
+        "No key" in shell.run("verify", "medical/coder@1", "--public-key", other, status=1).stderr
+    )
+
+
+def test_who_may_move_production_is_the_policy_s_to_say(shell: Shell, tmp_path: Path) -> None:
+    shell.run("domain", "create", "medical", "--approvals", "0", "--guarded-role", "operate")
+    shell.run("base", "add", str(write_model(tmp_path / "tiny")))
+    key = shell.json("keys", "issue", "team", "--grant", "publish:medical")["key"]
+    team = shell.as_key(key)
+    team.run("push", str(write_adapter(tmp_path / "adapter")), "medical/coder")
+    team.run("alias", "set", "medical/coder@1", "candidate")
+    refused = team.run("alias", "set", "medical/coder@1", "production", status=1)
+    assert "operate" in refused.stderr
+    shell.run("alias", "set", "medical/coder@1", "production")
+
+
+def test_a_registry_is_tidied_exported_and_brought_back(shell: Shell, tmp_path: Path) -> None:
+    shell.run("domain", "create", "medical", "--no-guard", "--keep", "1")
+    shell.run("base", "add", str(write_model(tmp_path / "tiny")))
+    for seed in (1, 2):
+        directory = write_adapter(tmp_path / str(seed), seed=seed)
+        shell.run("push", str(directory), "medical/coder")
+    assert "Would remove" in shell.run("gc", "--grace-hours", "0").stdout
+    time.sleep(1.1)  # what S3 says of an object's age is whole seconds
+    report = shell.json("gc", "--apply", "--grace-hours", "0")
+    assert report["expired"] == ["medical/coder@1"]
+    assert report["blobs"] >= 2
+    gone = shell.run("pull", "medical/coder@1", str(tmp_path / "out"), status=1)
+    assert "no longer kept" in gone.stderr
+    shell.run("export", str(tmp_path / "registry.tar"))
+    elsewhere = shell.as_key(shell.key)
+    elsewhere.environment["LORARY_STORE"] = str(tmp_path / "restored")
+    elsewhere.run("import", str(tmp_path / "registry.tar"))
+    assert elsewhere.json("verify")["sound"]
+
+
+async def _look(url: str, key: str) -> list[str]:
+    async with AsyncRegistryClient(url, key) as registry:
+        domains, bases = await asyncio.gather(registry.domains(), registry.bases())
+        assert bases == []
+        with pytest.raises(errors.UnknownAdapter):
+            await registry.resolve("medical/none")
+        return [domain["name"] for domain in domains]
+
+
+def test_the_same_verbs_can_be_awaited(shell: Shell) -> None:
+    shell.run("domain", "create", "medical")
+    assert asyncio.run(_look(shell.url, shell.key)) == ["medical"]
