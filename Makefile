@@ -17,6 +17,7 @@ demo: ## Train, publish, serve and ask three specialists; stays up (ARGS="--port
 	  && exec $(BIN)/python demo.py --started $$started $(ARGS)
 
 test: environment-dev check ## Everything CI runs: lint, types, every test
+	@sh scripts/install-browser.sh
 	$(BIN)/python -m pytest $(ARGS)
 
 test-fast: environment-dev ## Only the pure tests, in seconds

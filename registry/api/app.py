@@ -5,12 +5,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Response
+from fastapi.staticfiles import StaticFiles
 
 from registry.api import errors, governing, reading, uploads
 from registry.hub import reading as hub_reading
 from registry.hub import writing as hub_writing
 from registry.registry import Registry
 from registry.settings import RegistrySettings
+from registry.web import acting, browsing
 
 PREFIX = "/api/v1"
 
@@ -34,8 +36,9 @@ def create_app(settings: RegistrySettings) -> FastAPI:
     errors.install(app)
     for part in (reading, uploads, governing):
         app.include_router(part.router, prefix=PREFIX)
-    for hub in (hub_reading, hub_writing):
-        app.include_router(hub.router)
+    for whole in (hub_reading, hub_writing, browsing, acting):
+        app.include_router(whole.router)
+    app.mount("/static", StaticFiles(packages=[("registry.web", "static")]))
 
     @app.get("/health")
     def health(response: Response) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 import json
 import logging
+from collections.abc import Callable
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -18,6 +19,8 @@ from registry.errors import (
     UnknownVersion,
 )
 
+Teller = Callable[[Request, LoraryError], Response]
+"""How a request's client is told what was refused."""
 logger = logging.getLogger("lorary.registry")
 
 
@@ -25,12 +28,10 @@ def install(app: FastAPI) -> None:
     """Let every error that leaves a route become an envelope, and every refusal a log line."""
 
     @app.exception_handler(LoraryError)
-    async def refused(request: Request, error: LoraryError) -> JSONResponse:
+    async def refused(request: Request, error: LoraryError) -> Response:
         log_refusal(request, error.status, error.code, error.message)
-        headers, body = headers_of(error), body_of(error)
-        if speaks_hub(request):
-            headers, body = {**headers, **hub_headers(error)}, {"error": error.message}
-        return JSONResponse(body, error.status, headers)
+        tell: Teller = getattr(request.state, "tell", _tell)
+        return tell(request, error)
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -55,14 +56,23 @@ def install(app: FastAPI) -> None:
         return JSONResponse(envelope(500, "internal_error", message), 500)
 
 
+def tell_with(request: Request, tell: Teller) -> None:
+    """Let this request's errors be told in another way: to other clients, or as a page."""
+    request.state.tell = tell
+
+
 def to_hub(request: Request) -> None:
     """A dependency of the routes whose clients expect errors as the Hugging Face Hub tells them."""
-    request.state.hub = True
+    tell_with(request, _tell_hub)
 
 
-def speaks_hub(request: Request) -> bool:
-    """Whether `to_hub` was called for this request."""
-    return getattr(request.state, "hub", False)
+def _tell(_request: Request, error: LoraryError) -> Response:
+    return JSONResponse(body_of(error), error.status, headers_of(error))
+
+
+def _tell_hub(_request: Request, error: LoraryError) -> Response:
+    headers = {**headers_of(error), **hub_headers(error)}
+    return JSONResponse({"error": error.message}, error.status, headers)
 
 
 _HUB_CODES: dict[type[LoraryError], str] = {

@@ -1,0 +1,180 @@
+"""Pages that change something: sign in, upload, move an alias, approve."""
+
+import hashlib
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request, Response, UploadFile
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from adapters.admission import CONFIG, DEFAULT_LIMITS, Problem
+from adapters.errors import LoraryError
+from adapters.names import AdapterRef
+from adapters.peft_config import MAX_CONFIG_BYTES, parse_config
+from registry import access
+from registry.access import Secret, has_role
+from registry.api.access import Caller
+from registry.api.errors import log_refusal
+from registry.blobs import Blobs
+from registry.catalog import Version
+from registry.commands import ApproveVersion, MoveAlias
+from registry.errors import AdmissionRefused, BadRequest, Unauthenticated
+from registry.events import File
+from registry.publishing import publish
+from registry.registry import utc_now
+from registry.web.rendering import page
+from registry.web.session import COOKIE, ViewerDep, begin, same_site
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/login", response_class=HTMLResponse)
+def ask_for_key(next: str = "/") -> Response:
+    """The form that takes a key."""
+    return page("login.html", viewer=None, next=_local(next), error=None)
+
+
+@router.post("/login", response_class=HTMLResponse)
+def log_in(
+    request: Request,
+    key: Annotated[str, Form(max_length=300)],
+    next: Annotated[str, Form(max_length=500)] = "/",
+) -> Response:
+    """Begin a session for whoever holds a key."""
+    same_site(request)
+    try:
+        secret = Secret.parse(key.strip())
+        known = access.authenticate(request.app.state.registry.refresh(), secret, utc_now())
+    except Unauthenticated as error:
+        log_refusal(request, error.status, error.code, error.message)
+        return page("login.html", status=401, viewer=None, next=_local(next), error=error)
+    response = RedirectResponse(_local(next), 303)
+    begin(response, known, secure=request.url.scheme == "https")
+    return response
+
+
+@router.post("/logout")
+def log_out(request: Request) -> Response:
+    """End the session."""
+    same_site(request)
+    response = RedirectResponse("/login", 303)
+    response.delete_cookie(COOKIE)
+    return response
+
+
+@router.post("/adapters/{domain}/{adapter}/aliases")
+def move_alias(
+    viewer: ViewerDep,
+    domain: str,
+    adapter: str,
+    alias: Annotated[str, Form(max_length=63)],
+    version: Annotated[int, Form(ge=1)],
+    expected: Annotated[int, Form(ge=0)],
+) -> Response:
+    """Move an alias from the version that the viewer saw."""
+    command = MoveAlias(domain, adapter, alias.strip(), version, expected)
+    viewer.registry.execute(command, viewer.key.id)
+    return RedirectResponse(f"/adapters/{domain}/{adapter}#aliases", 303)
+
+
+@router.post("/adapters/{domain}/{adapter}/versions/{number}/approval")
+def approve(
+    viewer: ViewerDep,
+    domain: str,
+    adapter: str,
+    number: int,
+    digest: Annotated[str, Form(max_length=64)],
+) -> Response:
+    """Vouch for the bytes that the viewer saw."""
+    viewer.registry.execute(ApproveVersion(domain, adapter, number, digest), viewer.key.id)
+    return RedirectResponse(f"/adapters/{domain}/{adapter}/versions/{number}", 303)
+
+
+@router.get("/upload", response_class=HTMLResponse)
+def ask_for_files(viewer: ViewerDep) -> Response:
+    """The form that takes an adapter's files."""
+    return _upload_page(viewer, "", "")
+
+
+@router.post("/upload", response_class=HTMLResponse)
+def upload(
+    viewer: ViewerDep,
+    domain: Annotated[str, Form(max_length=63)],
+    adapter: Annotated[str, Form(max_length=63)],
+    files: list[UploadFile],
+) -> Response:
+    """Publish the files as the next version, or say everything that is wrong with them."""
+    try:
+        version = _publish(viewer, domain.strip(), adapter.strip(), files)
+    except AdmissionRefused as error:
+        return _upload_page(viewer, domain, adapter, error.problems, error)
+    except LoraryError as error:
+        return _upload_page(viewer, domain, adapter, (), error)
+    path = f"/adapters/{version.domain}/{version.adapter}/versions/{version.number}"
+    return RedirectResponse(path, 303)
+
+
+def _upload_page(
+    viewer: Caller,
+    domain: str,
+    adapter: str,
+    problems: tuple[Problem, ...] = (),
+    error: LoraryError | None = None,
+) -> Response:
+    domains = [name for name in viewer.catalog.domains if has_role(viewer.key, "publish", name)]
+    return page(
+        "upload.html",
+        status=error.status if error else 200,
+        viewer=viewer,
+        domains=sorted(domains),
+        domain=domain,
+        adapter=adapter,
+        problems=problems,
+        error=error,
+    )
+
+
+def _publish(viewer: Caller, domain: str, adapter: str, files: list[UploadFile]) -> Version:
+    ref = AdapterRef.parse(f"{domain}/{adapter}")
+    viewer.require("publish", ref.domain)
+    blobs, listed, base = Blobs(viewer.registry.store), list[File](), ""
+    for file in files:
+        # A dropped folder gives its files as folder/name.
+        name = (file.filename or "").rpartition("/")[2]
+        with tempfile.NamedTemporaryFile(prefix="lorary-form-") as local:
+            hashing, size = hashlib.sha256(), 0
+            while piece := file.file.read(1 << 20):
+                hashing.update(piece)
+                local.write(piece)
+                size += len(piece)
+            local.flush()
+            sha256 = hashing.hexdigest()
+            if name == CONFIG and size <= MAX_CONFIG_BYTES:
+                config, _ = parse_config(Path(local.name).read_bytes())
+                base = config.base if config else ""
+            if blobs.missing([sha256]):
+                blobs.put_file(Path(local.name), sha256)
+        listed.append(File(name, size, sha256))
+    if not base:
+        raise BadRequest(f"Choose {CONFIG}, too: it names the base model. PEFT saved it.")
+    limits = replace(
+        DEFAULT_LIMITS,
+        max_rank=viewer.settings.max_lora_rank,
+        max_file_bytes=viewer.settings.max_upload_bytes,
+    )
+    return publish(
+        viewer.registry,
+        domain=ref.domain,
+        adapter=adapter,
+        base=base,
+        files=listed,
+        actor=viewer.key.id,
+        limits=limits,
+    )
+
+
+def _local(path: str) -> str:
+    """A path on this site and no other."""
+    return path if path.startswith("/") and not path.startswith(("//", "/\\")) else "/"

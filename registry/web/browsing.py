@@ -1,0 +1,195 @@
+"""Pages that look: catalogue, adapter, version, comparison, audit log."""
+
+import math
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import HTMLResponse
+
+from adapters.admission import CARD, CONFIG, PROVENANCE
+from adapters.card import MAX_CARD_BYTES
+from adapters.names import AdapterRef
+from adapters.spectra import MIN_PEERS, Spectrum
+from registry.access import ANY_DOMAIN, has_role
+from registry.api.access import Caller
+from registry.api.transfers import answer_file
+from registry.api.views import commit_view
+from registry.blobs import Blobs
+from registry.catalog import Adapter, Version
+from registry.decide import missing_for_promotion
+from registry.errors import StoreError, UnknownFile, VersionGone
+from registry.examining import peers
+from registry.log import CommitLog
+from registry.web import comparing, drawing
+from registry.web.rendering import page
+from registry.web.session import ViewerDep
+
+router = APIRouter(include_in_schema=False)
+PAGE = 50
+
+
+@router.get("/", response_class=HTMLResponse)
+def catalogue(
+    viewer: ViewerDep,
+    q: Annotated[str, Query(max_length=200)] = "",
+    domain: Annotated[str, Query(max_length=63)] = "",
+    flagged: bool = False,
+    number: Annotated[int, Query(ge=1, alias="page")] = 1,
+) -> Response:
+    """Every adapter that the viewer may see."""
+    found = [
+        adapter
+        for path, adapter in sorted(viewer.catalog.adapters.items())
+        if viewer.may_see(adapter.domain)
+        and domain in ("", adapter.domain)
+        and all(word in _words(path, adapter) for word in q.lower().split())
+        and (not flagged or adapter.versions[-1].flags)
+    ]
+    return page(
+        "catalogue.html",
+        viewer=viewer,
+        q=q,
+        domain=domain,
+        flagged=flagged,
+        domains=[name for name in sorted(viewer.catalog.domains) if viewer.may_see(name)],
+        adapters=found[(number - 1) * PAGE : number * PAGE],
+        total=len(found),
+        number=number,
+        pages=max(1, math.ceil(len(found) / PAGE)),
+        catalog=viewer.catalog,
+    )
+
+
+@router.get("/adapters/{domain}/{adapter}", response_class=HTMLResponse)
+def show_adapter(viewer: ViewerDep, domain: str, adapter: str) -> Response:
+    """Its versions, its aliases, and who moved them when."""
+    found = _adapter(viewer, domain, adapter)
+    policy = viewer.catalog.domain(domain).policy
+    return page(
+        "adapter.html",
+        viewer=viewer,
+        adapter=found,
+        policy=policy,
+        default=viewer.catalog.domain(domain).default == adapter,
+        keys=viewer.catalog.keys,
+        may_move=has_role(viewer.key, "publish", domain),
+    )
+
+
+@router.get("/adapters/{domain}/{adapter}/versions/{number}", response_class=HTMLResponse)
+def show_version(viewer: ViewerDep, domain: str, adapter: str, number: int) -> Response:
+    """Card, files, lineage, admission, and what it lacks for production."""
+    found = _adapter(viewer, domain, adapter)
+    version = _version(viewer, domain, adapter, number)
+    policy = viewer.catalog.domain(domain).policy
+    return page(
+        "version.html",
+        viewer=viewer,
+        version=version,
+        aliases=sorted(alias for alias, n in found.aliases.items() if n == number),
+        card=_text(viewer, version, CARD).decode(errors="replace"),
+        graph=drawing.lineage_graph(version, drawing.children(viewer.catalog, version)),
+        norms=_norms_plot(viewer, [version]),
+        policy=policy,
+        peers=len(peers(viewer.catalog, version.base)),
+        min_peers=MIN_PEERS,
+        missing=missing_for_promotion(version, policy),
+        keys=viewer.catalog.keys,
+        may_approve=has_role(viewer.key, "approve", domain),
+        others=[v.number for v in found.versions if v.number != number],
+    )
+
+
+@router.get("/adapters/{domain}/{adapter}/versions/{number}/files/{name}")
+def download(viewer: ViewerDep, domain: str, adapter: str, number: int, name: str) -> Response:
+    """One file, to keep."""
+    version = _version(viewer, domain, adapter, number)
+    if version.tombstone is not None:
+        raise VersionGone(str(version.ref), version.tombstone)
+    file = next((file for file in version.files if file.path == name), None)
+    if file is None:
+        raise UnknownFile(f"{version.ref} has no file {name[:80]!r}.")
+    headers = {
+        "Content-Disposition": f'attachment; filename="{file.path}"',
+        "X-Content-Type-Options": "nosniff",
+    }
+    direct = viewer.settings.direct_transfers
+    return answer_file(viewer.registry.store, file, None, direct=direct, headers=headers)
+
+
+@router.get("/adapters/{domain}/{adapter}/compare", response_class=HTMLResponse)
+def compare(
+    viewer: ViewerDep,
+    domain: str,
+    adapter: str,
+    a: Annotated[int, Query(ge=1)],
+    b: Annotated[int, Query(ge=1)],
+) -> Response:
+    """What differs between two versions."""
+    left, right = (_version(viewer, domain, adapter, number) for number in (a, b))
+    made = [_text(viewer, version, PROVENANCE) for version in (left, right)]
+    configs = [_text(viewer, version, CONFIG) for version in (left, right)]
+    return page(
+        "compare.html",
+        viewer=viewer,
+        left=left,
+        right=right,
+        measured=comparing.compare_versions(left, right),
+        config=comparing.compare_json(*configs),
+        made=comparing.compare_json(*made),
+        norms=_norms_plot(viewer, [left, right]),
+    )
+
+
+@router.get("/log", response_class=HTMLResponse)
+def audit_log(viewer: ViewerDep, before: Annotated[int | None, Query(ge=1)] = None) -> Response:
+    """What happened, the newest first. It takes the role operate in all domains."""
+    viewer.require("operate", ANY_DOMAIN)
+    newest = viewer.catalog.sequence if before is None else min(before - 1, viewer.catalog.sequence)
+    log, rows = CommitLog(viewer.registry.store), list[dict[str, Any]]()
+    for sequence in range(newest, max(0, newest - PAGE), -1):
+        if (stored := log.read(sequence)) is not None:
+            rows.append(commit_view(stored))
+    oldest = max(1, newest - PAGE + 1)
+    return page("log.html", viewer=viewer, commits=rows, oldest=oldest, keys=viewer.catalog.keys)
+
+
+def _words(path: str, adapter: Adapter) -> str:
+    newest = adapter.versions[-1] if adapter.versions else None
+    return f"{path} {newest.base if newest else ''} {' '.join(adapter.aliases)}".lower()
+
+
+def _adapter(viewer: Caller, domain: str, adapter: str) -> Adapter:
+    ref = viewer.looks_at(AdapterRef.parse(f"{domain}/{adapter}"))
+    return viewer.catalog.adapter(ref)
+
+
+def _version(viewer: Caller, domain: str, adapter: str, number: int) -> Version:
+    return viewer.catalog.find(viewer.looks_at(AdapterRef.parse(f"{domain}/{adapter}@{number}")))
+
+
+def _text(viewer: Caller, version: Version, name: str) -> bytes:
+    """A small file's content, or nothing: a page is shown without it."""
+    file = next((file for file in version.files if file.path == name), None)
+    if file is None or file.size > MAX_CARD_BYTES or version.tombstone is not None:
+        return b""
+    try:
+        return Blobs(viewer.registry.store).get(file.sha256)
+    except StoreError:
+        return b""
+
+
+def _norms_plot(viewer: Caller, versions: list[Version]) -> str | None:
+    """The norm of each layer's update, one line a version."""
+    series = {}
+    for version in versions:
+        if version.analysis is None or version.tombstone is not None:
+            return None
+        try:
+            data = Blobs(viewer.registry.store).get(version.analysis)
+        except StoreError:
+            return None
+        modules = msgspec.json.decode(data, type=dict[str, Spectrum])
+        series[str(version.ref)] = drawing.layer_norms(modules)
+    return drawing.lines(series, "layer", "norm of the update")

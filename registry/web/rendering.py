@@ -1,0 +1,52 @@
+"""Templates, and hostile text on pages: everything is escaped, nothing loads from elsewhere."""
+
+from typing import Any
+
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+
+# "js-default" takes no HTML and no javascript: or data: links; images would be requests elsewhere.
+_MARKDOWN = MarkdownIt("js-default", {"linkify": False}).disable("image")
+
+
+def _bytes(size: int) -> str:
+    amount, unit = float(size), "bytes"
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if amount < 1000:
+            break
+        if unit != "GB":
+            amount /= 1000
+    return f"{amount:.3g} {unit}"
+
+
+def _card(text: str) -> Markup:
+    """A model card as HTML, its YAML header left out."""
+    if text.startswith("---\n"):
+        _, _, text = text[4:].partition("\n---")
+    return Markup(_MARKDOWN.render(text))  # noqa: S704 - the renderer escapes what it is given
+
+
+_ENVIRONMENT = Environment(
+    loader=PackageLoader("registry.web"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_ENVIRONMENT.filters.update(bytes=_bytes, card=_card)
+
+
+def page(template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
+    """A page; `viewer` among the values is who looks, or None."""
+    text = _ENVIRONMENT.get_template(template).render(**values)
+    return HTMLResponse(text, status, HEADERS)
