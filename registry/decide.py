@@ -57,6 +57,8 @@ from registry.events import (
 )
 from registry.signing import fingerprint
 
+RESERVED = frozenset(("adapters", "api", "lfs", "static"))
+"""Names that no domain may have: they begin the addresses of the registry's own routes."""
 EVERYTHING = tuple(Grant(role, ANY_DOMAIN) for role in ROLES)
 
 
@@ -181,6 +183,8 @@ def _register_base(catalog: Catalog, command: RegisterBase) -> tuple[AnyEvent, .
 
 def _create_domain(catalog: Catalog, command: CreateDomain) -> tuple[AnyEvent, ...]:
     check_name(command.domain, "domain")
+    if command.domain in RESERVED:
+        raise errors.BadRequest(f"{command.domain!r} is part of an address here. Choose another.")
     _check_policy(command.policy)
     known = catalog.domains.get(command.domain)
     if known is None:

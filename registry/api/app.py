@@ -6,8 +6,10 @@ from typing import Any
 
 from fastapi import FastAPI, Response
 from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel
 
 from registry.api import errors, governing, reading, uploads
+from registry.api.schemas import ERRORS, Envelope, HubError
 from registry.hub import reading as hub_reading
 from registry.hub import writing as hub_writing
 from registry.registry import Registry
@@ -15,6 +17,13 @@ from registry.settings import RegistrySettings
 from registry.web import acting, browsing
 
 PREFIX = "/api/v1"
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def _errors(model: type[BaseModel]) -> Responses:
+    """How errors look, for the OpenAPI document."""
+    return {status: {"model": model} for status in ERRORS}
 
 
 def create_app(settings: RegistrySettings) -> FastAPI:
@@ -35,12 +44,14 @@ def create_app(settings: RegistrySettings) -> FastAPI:
     app.state.settings = settings
     errors.install(app)
     for part in (reading, uploads, governing):
-        app.include_router(part.router, prefix=PREFIX)
-    for whole in (hub_reading, hub_writing, browsing, acting):
-        app.include_router(whole.router)
+        app.include_router(part.router, prefix=PREFIX, responses=_errors(Envelope))
+    for pages in (browsing, acting):
+        app.include_router(pages.router)
+    for hub in (hub_reading, hub_writing):
+        app.include_router(hub.router, responses=_errors(HubError))
     app.mount("/static", StaticFiles(packages=[("registry.web", "static")]))
 
-    @app.get("/health")
+    @app.get("/health", responses=_errors(Envelope))
     def health(response: Response) -> dict[str, Any]:
         """Whether the store answers; open to everyone."""
         catalog = registry.refresh()

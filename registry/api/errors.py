@@ -39,15 +39,18 @@ def install(app: FastAPI) -> None:
         where = ".".join(str(part) for part in first["loc"])
         message = f"{where}: {first['msg']}. Correct the request."
         log_refusal(request, 400, "invalid_request", message)
+        if _speaks_hub(request.url.path):
+            return JSONResponse({"error": message}, 400)
         return JSONResponse(envelope(400, "invalid_request", message, where), 400)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         message = f"{request.method} {request.url.path[:200]}: {error.detail}. See the API's docs."
         code = "not_found" if error.status_code == 404 else "invalid_request"
-        headers = {"X-Error-Code": "RepoNotFound"} if error.status_code == 404 else {}
-        body = envelope(error.status_code, code, message)
-        return JSONResponse(body, error.status_code, headers)
+        if _speaks_hub(request.url.path):
+            headers = {"X-Error-Code": "RepoNotFound"} if error.status_code == 404 else {}
+            return JSONResponse({"error": message}, error.status_code, headers)
+        return JSONResponse(envelope(error.status_code, code, message), error.status_code)
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> JSONResponse:
@@ -61,17 +64,21 @@ def tell_with(request: Request, tell: Teller) -> None:
     request.state.tell = tell
 
 
-def to_hub(request: Request) -> None:
-    """A dependency of the routes whose clients expect errors as the Hugging Face Hub tells them."""
-    tell_with(request, _tell_hub)
+def _speaks_hub(path: str) -> bool:
+    """Whether the clients of that path expect errors as the Hugging Face Hub tells them."""
+    if path.startswith("/api/"):
+        return not path.startswith("/api/v1/")
+    return path.startswith("/lfs/") or "/resolve/" in path or ".git/" in path
 
 
-def _tell(_request: Request, error: LoraryError) -> Response:
+def _tell(request: Request, error: LoraryError) -> Response:
+    if _speaks_hub(request.url.path):
+        return _tell_hub(error)
     return JSONResponse(body_of(error), error.status, headers_of(error))
 
 
-def _tell_hub(_request: Request, error: LoraryError) -> Response:
-    headers = {**headers_of(error), **hub_headers(error)}
+def _tell_hub(error: LoraryError) -> Response:
+    headers = {**headers_of(error), **_hub_headers(error)}
     return JSONResponse({"error": error.message}, error.status, headers)
 
 
@@ -84,10 +91,12 @@ _HUB_CODES: dict[type[LoraryError], str] = {
 }
 
 
-def hub_headers(error: LoraryError) -> dict[str, str]:
+def _hub_headers(error: LoraryError) -> dict[str, str]:
     """By which the Hub's clients know what went wrong, and show it to people."""
-    message = " ".join(error.message.split())[:2000].encode("latin-1", "replace").decode("latin-1")
-    headers = {"X-Error-Message": message}
+    line = " ".join(error.message.split())[:2000]
+    # What was asked for may stand in the message, and a header takes no control characters.
+    plain = "".join(c if c.isascii() and c.isprintable() else "?" for c in line)
+    headers = {"X-Error-Message": plain}
     if type(error) in _HUB_CODES:
         headers["X-Error-Code"] = _HUB_CODES[type(error)]
     return headers

@@ -22,6 +22,39 @@ class FileBody(Body):
     sha256: Sha256
 
 
+class ProblemAnswer(BaseModel):
+    """One thing wrong with one file, and the remedy."""
+
+    file: str
+    problem: str
+    remedy: str
+
+
+class ErrorAnswer(BaseModel):
+    """What was refused, in OpenAI's terms."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+    problems: list[ProblemAnswer] = []
+
+
+class Envelope(BaseModel):
+    """Every error's answer."""
+
+    error: ErrorAnswer
+
+
+class HubError(BaseModel):
+    """Every error's answer to the Hugging Face Hub's clients; the headers say more."""
+
+    error: str | None = None
+
+
+ERRORS = (400, 401, 403, 404, 409, 410, 413, 422, 503)
+"""Statuses that refusals have."""
+
 MIN_PART = 5 << 20
 """Bytes of the smallest part but the last that S3 can join (Amazon S3 API, UploadPartCopy)."""
 

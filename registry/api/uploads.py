@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Request
+from fastapi import APIRouter, Depends, Request
 from starlette.concurrency import run_in_threadpool
 
 from adapters.admission import DEFAULT_LIMITS
@@ -77,10 +77,9 @@ async def upload_blob(
     caller: PublisherDep,
     sha256: Sha256,
     request: Request,
-    content_length: Annotated[int | None, Header()] = None,
 ) -> None:
     """One file's content. It goes to disk as it comes, and is hashed on the way."""
-    await _receive(caller, request, sha256, content_length, blob_key(sha256))
+    await _receive(caller, request, sha256, blob_key(sha256))
 
 
 @router.put("/parts/{sha256}", status_code=204)
@@ -88,17 +87,15 @@ async def upload_part(
     caller: PublisherDep,
     sha256: Sha256,
     request: Request,
-    content_length: Annotated[int | None, Header()] = None,
 ) -> None:
     """One part of a file, in the same way."""
-    await _receive(caller, request, sha256, content_length, part_key(sha256))
+    await _receive(caller, request, sha256, part_key(sha256))
 
 
-async def _receive(
-    caller: Caller, request: Request, sha256: str, declared: int | None, key: str
-) -> None:
+async def _receive(caller: Caller, request: Request, sha256: str, key: str) -> None:
     limit = caller.settings.max_upload_bytes
-    if declared is None:
+    declared = int(request.headers.get("content-length", -1))  # the server has checked its form
+    if declared < 0:
         raise BadRequest("Content-Length is missing. Say how many bytes will come.")
     if declared > limit:
         raise TooLarge(f"{declared} bytes are above the limit of {limit}. Upload less.")

@@ -2,21 +2,20 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Body, Header, Query, Request, Response
 
 from adapters.errors import LoraryError
 from adapters.names import AdapterRef
 from registry import errors
 from registry.access import has_role
 from registry.api.access import Caller, CallerDep
-from registry.api.errors import to_hub
 from registry.api.transfers import answer_file
 from registry.catalog import Adapter, Version
 from registry.events import File
 from registry.hub.revisions import MAIN, commit_id, find
 from registry.hub.views import commits_view, file_view, model_view, refs_view
 
-router = APIRouter(tags=["hub"], dependencies=[Depends(to_hub)])
+router = APIRouter(tags=["hub"])
 PAGE = 100
 
 

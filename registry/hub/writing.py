@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Request
+from fastapi import APIRouter, Body, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
@@ -19,7 +19,6 @@ from adapters.names import AdapterRef
 from adapters.peft_config import MAX_CONFIG_BYTES, parse_config
 from registry import errors
 from registry.api.access import Caller, CallerDep
-from registry.api.errors import to_hub
 from registry.api.schemas import Sha256
 from registry.blobs import Blobs, blob_key
 from registry.catalog import Version
@@ -28,10 +27,16 @@ from registry.hub import commit_body, tickets
 from registry.hub.revisions import MAIN, commit_id, newest
 from registry.publishing import publish
 
-router = APIRouter(tags=["hub"], dependencies=[Depends(to_hub)])
+router = APIRouter(tags=["hub"])
 INLINE = 512 << 20
 """Up to this size a file comes in the commit itself. Clients with Xet storage can send larger ones
 only to a Xet server, so for those they must be told to use Git LFS."""
+
+
+class LfsAnswer(JSONResponse):
+    """As Git LFS names its answers."""
+
+    media_type: str = "application/vnd.git-lfs+json"
 
 
 class Announced(BaseModel):
@@ -120,14 +125,17 @@ def discuss(domain: str, adapter: str) -> None:
     )
 
 
-@router.post("/{domain}/{adapter}.git/info/lfs/objects/batch")
+@router.post(
+    "/{domain}/{adapter}.git/info/lfs/objects/batch",
+    responses={200: {"content": {LfsAnswer.media_type: {}}}},
+)
 def lfs_batch(
     caller: CallerDep,
     request: Request,
     domain: str,
     adapter: str,
     objects: Annotated[list[LfsObject], Body(embed=True, max_length=1000)],
-) -> JSONResponse:
+) -> LfsAnswer:
     """Where to send large files (Git LFS batch API, transfer `basic`)."""
     _publishes(caller, domain, adapter)
     missing = Blobs(caller.registry.store).missing(item.oid for item in objects)
@@ -142,8 +150,7 @@ def lfs_batch(
             href = f"{base}/lfs/{tickets.issue(caller.key, item.oid, item.size)}"
             answer["actions"] = {"upload": {"href": href, "header": {}}}
         answers.append(answer)
-    media = "application/vnd.git-lfs+json"
-    return JSONResponse({"transfer": "basic", "objects": answers}, media_type=media)
+    return LfsAnswer({"transfer": "basic", "objects": answers})
 
 
 @router.put("/lfs/{ticket}")

@@ -35,6 +35,14 @@ class S3Server:
 @contextlib.contextmanager
 def s3_server(folder: Path) -> Iterator[S3Server]:
     """Start it with one bucket in an empty folder."""
+    command, endpoint = s3_command(folder)
+    with running(command, folder / "weed.log", ready=endpoint):
+        create_bucket(endpoint)
+        yield S3Server(endpoint)
+
+
+def s3_command(folder: Path) -> tuple[list[str], str]:
+    """How to start a server over `folder`, again and again, and where it then listens."""
     identity = {
         "name": "admin",
         "credentials": [{"accessKey": ACCESS, "secretKey": SECRET}],
@@ -43,7 +51,7 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
     config = folder / "s3.json"
     config.write_text(json.dumps({"identities": [identity]}))
     data = folder / "data"
-    data.mkdir()
+    data.mkdir(exist_ok=True)
     s3, *others = (free_port() for _ in range(5))
     command = [
         str(BIN / "weed"), "mini", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
@@ -52,13 +60,10 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
         f"-filer.port={others[2]}", f"-admin.port={others[3]}", "-s3.port.iceberg=0",
         "-s3.port.lance=0",
     ]  # fmt: skip
-    endpoint = f"http://127.0.0.1:{s3}"
-    with running(command, folder / "weed.log", ready=endpoint):
-        _create_bucket(endpoint)
-        yield S3Server(endpoint)
+    return command, f"http://127.0.0.1:{s3}"
 
 
-def _create_bucket(endpoint: str) -> None:
+def create_bucket(endpoint: str) -> None:
     """As soon as the server lets us: it answers before its parts have found each other."""
     client = boto3.client(
         "s3",

@@ -77,10 +77,14 @@ def _await(process: subprocess.Popen[bytes], url: str, log: Path, seconds: float
 
 @contextlib.contextmanager
 def registry_server(
-    store: str, folder: Path, environment: Mapping[str, str] | None = None
+    store: str,
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    port: int | None = None,
 ) -> Iterator[str]:
     """`lorary serve-registry` over `store`; yields its URL."""
-    port = free_port()
+    port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     with running(
         [str(BIN / "lorary"), "serve-registry", "--port", str(port)],
