@@ -7,7 +7,7 @@ export LORARY_HOME ?= $(CURDIR)/.cache/lorary
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check fmt bench matrix clean environment environment-dev
+.PHONY: help demo test test-fast check fmt bench bench-registry bench-upload clean environment environment-dev
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -34,6 +34,12 @@ fmt: environment-dev ## Format and sort imports
 
 bench: environment-dev ## Measure the gate against bare vLLM (ARGS="--rounds 5")
 	$(BIN)/python -m benchmarks.gate $(ARGS)
+
+bench-registry: environment-dev ## Measure the registry beside MLflow's server
+	$(BIN)/python -m benchmarks.registry $(ARGS)
+
+bench-upload: environment-dev ## Push 2 GB, kill it half-way, push again
+	$(BIN)/python -m benchmarks.upload $(ARGS)
 
 clean: ## Remove the environment and everything cached for this checkout
 	rm -rf $(VENV) .cache build *.egg-info

@@ -10,7 +10,7 @@ nothing about what an adapter answers, and flags honest adapters that are merely
 a flag asks a reviewer to look, and is no verdict.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import log
 from statistics import median
 from typing import IO
@@ -26,6 +26,8 @@ from adapters.weights import PREFIX
 Array = NDArray[np.float32]
 MIN_PEERS = 8
 """Fewer peers than this say nothing about what is usual."""
+PIECE = 1 << 20
+"""Values of a tensor that are held together."""
 UNUSUAL = 5.0
 """How many robust standard deviations from the peers' median count as unusual."""
 
@@ -46,40 +48,74 @@ class Spectrum(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def spectra(file: IO[bytes], size: int, config: LoraConfig) -> dict[str, Spectrum]:
-    """The spectrum of every module's update in an admitted weights file, one module at a time."""
+    """The spectrum of every module's update in an admitted weights file.
+
+    Reads in pieces: memory does not grow with the tensors.
+    """
     infos = {info.name: info for info in read_header(file, size)}
     found = {}
     for name, info in infos.items():
         if not name.endswith(".lora_A.weight"):
             continue
         module = name.removeprefix(PREFIX).removesuffix(".lora_A.weight")
-        a = _load(file, info)
-        b = _load(file, infos[name.replace(".lora_A.", ".lora_B.")])
-        found[module] = spectrum(a, b, config.scale_of(module))
+        b = infos[name.replace(".lora_A.", ".lora_B.")]
+        found[module] = spectrum(
+            _columns(file, info), (rows.T for rows in _rows(file, b)), config.scale_of(module)
+        )
     return found
 
 
-def spectrum(a: Array, b: Array, scale: float) -> Spectrum:
+def spectrum(a: Iterable[Array], b: Iterable[Array], scale: float) -> Spectrum:
     """The spectrum of `scale` B A, in O(r² (d_in + d_out)).
 
-    a: (r, d_in), b: (d_out, r). With B = Q_b R_b and Aᵀ = Q_a R_a, the singular values of B A are
-    those of the small R_b R_aᵀ.
+    a: A as pieces (r, some of d_in); b: Bᵀ as pieces (r, some of d_out). The squares of the
+    singular values of B A are the eigenvalues of (BᵀB)(AAᵀ), both of which are only r by r.
     """
-    r_a = np.linalg.qr(a.T.astype(np.float64)).R
-    r_b = np.linalg.qr(b.astype(np.float64)).R
-    singular = abs(scale) * np.linalg.svd(r_b @ r_a.T, compute_uv=False)
-    energy = singular**2
+    first, second = _Moments(), _Moments()
+    for piece in a:
+        first.add(piece)
+    for piece in b:
+        second.add(piece)
+    values, vectors = np.linalg.eigh(second.gram)
+    root = vectors * np.sqrt(np.clip(values, 0, None)) @ vectors.T
+    energy = np.clip(np.linalg.eigvalsh(root @ first.gram @ root)[::-1], 0, None) * scale**2
     total = float(energy.sum())
     share = energy / total if total > 0 else np.full(len(energy), 1 / len(energy))
     positive = share[share > 0]
     entropy = -float((positive * np.log(positive)).sum()) / max(log(len(share)), 1e-12)
     return Spectrum(
         norm=total**0.5,
-        top=float(singular[0]),
+        top=float(energy[0]) ** 0.5,
         concentration=float(share[0]),
         entropy=entropy if len(share) > 1 else 0.0,
-        kurtosis=(_kurtosis(a) + _kurtosis(b)) / 2,
+        kurtosis=(first.kurtosis + second.kurtosis) / 2,
     )
+
+
+class _Moments:
+    """Sums over a factor's pieces, of which its Gram matrix and its kurtosis follow."""
+
+    def __init__(self) -> None:
+        self.gram: NDArray[np.float64] = np.zeros(())
+        self._count = 0
+        self._sums = np.zeros(4)
+
+    def add(self, piece: Array) -> None:
+        """piece: (r, any number of columns)."""
+        values = piece.astype(np.float64)
+        self.gram = self.gram + values @ values.T
+        self._count += values.size
+        for power in range(4):
+            self._sums[power] += float((values ** (power + 1)).sum())
+
+    @property
+    def kurtosis(self) -> float:
+        """Excess kurtosis of all entries; 0 if they are all alike."""
+        m1, m2, m3, m4 = (float(value) for value in self._sums / max(self._count, 1))
+        variance = m2 - m1**2
+        if variance <= 1e-30:
+            return 0.0
+        return (m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4) / variance**2 - 3
 
 
 def summary(modules: dict[str, Spectrum]) -> Spectrum:
@@ -118,19 +154,33 @@ def _unusual(subject: Spectrum, peers: Sequence[Spectrum]) -> Iterator[str]:
             )
 
 
-def _kurtosis(values: Array) -> float:
-    centred = values.astype(np.float64).ravel()
-    centred = centred - centred.mean()
-    variance = float((centred**2).mean())
-    return float((centred**4).mean()) / variance**2 - 3 if variance > 0 else 0.0
+def _rows(file: IO[bytes], info: TensorInfo) -> Iterator[Array]:
+    """A tensor of shape (rows, columns) in pieces of whole rows."""
+    rows, columns = info.shape
+    width = (info.end - info.begin) // max(rows * columns, 1)
+    step = max(1, PIECE // max(columns, 1))
+    for start in range(0, rows, step):
+        count = min(step, rows - start)
+        file.seek(info.begin + start * columns * width)
+        data = file.read(count * columns * width)
+        yield _floats(data, info.dtype).reshape(count, columns)
 
 
-def _load(file: IO[bytes], info: TensorInfo) -> Array:
-    """One factor as float32."""
-    file.seek(info.begin)
-    data = file.read(info.end - info.begin)
-    if info.dtype == "BF16":
-        bits = np.frombuffer(data, "<u2").astype(np.uint32) << 16
-        return bits.view(np.float32).reshape(info.shape)
-    kind = {"F32": "<f4", "F16": "<f2"}[info.dtype]
-    return np.frombuffer(data, kind).astype(np.float32).reshape(info.shape)
+def _columns(file: IO[bytes], info: TensorInfo) -> Iterator[Array]:
+    """A tensor of shape (rows, columns) in pieces of whole columns."""
+    rows, columns = info.shape
+    width = (info.end - info.begin) // max(rows * columns, 1)
+    step = max(1, PIECE // max(rows, 1))
+    for start in range(0, columns, step):
+        count = min(step, columns - start)
+        piece = np.empty((rows, count), np.float32)
+        for row in range(rows):
+            file.seek(info.begin + (row * columns + start) * width)
+            piece[row] = _floats(file.read(count * width), info.dtype)
+        yield piece
+
+
+def _floats(data: bytes, dtype: str) -> Array:
+    if dtype == "BF16":
+        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+    return np.frombuffer(data, {"F32": "<f4", "F16": "<f2"}[dtype]).astype(np.float32)

@@ -15,7 +15,7 @@ from registry.store.base import ObjectStore
 
 EVERY = 50
 """Commits between two checkpoints, at the least."""
-SHARE = 10
+SHARE = 100
 """A checkpoint holds at most this many entries for each commit since the one before it, so that
 writing them costs each commit a bounded share however large the registry grows."""
 LATEST = "checkpoints/latest"

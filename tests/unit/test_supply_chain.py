@@ -103,11 +103,13 @@ def test_the_small_spectrum_is_that_of_the_whole_update(rank: int, seed: int, sc
     a = random.normal(size=(rank, 12)).astype(np.float32)
     b = random.normal(size=(10, rank)).astype(np.float32)
     singular = np.linalg.svd(scale * b.astype(np.float64) @ a, compute_uv=False)[:rank]
-    found = spectrum(a, b, scale)
+    found = spectrum([a[:, :5], a[:, 5:]], [b.T[:, :3], b.T[:, 3:]], scale)
     assert found.top == pytest.approx(singular[0], rel=1e-6)
     assert found.norm == pytest.approx(float(np.sqrt((singular**2).sum())), rel=1e-6)
     assert found.concentration == pytest.approx(singular[0] ** 2 / (singular**2).sum(), rel=1e-6)
     assert -1e-9 <= found.entropy <= 1 + 1e-9
+    fourth = [float((((x - x.mean()) / x.std()) ** 4).mean()) - 3 for x in (a, b)]
+    assert found.kurtosis == pytest.approx(sum(fourth) / 2, abs=1e-3)
 
 
 def test_every_module_of_an_adapter_is_measured(tmp_path: Path) -> None:
@@ -123,7 +125,7 @@ def test_every_module_of_an_adapter_is_measured(tmp_path: Path) -> None:
 def _ordinary(seed: int) -> Spectrum:
     random = np.random.default_rng(seed)
     a, b = random.normal(size=(8, 64)), random.normal(size=(64, 8))
-    return spectrum(a.astype(np.float32), b.astype(np.float32), 1.0)
+    return spectrum([a.astype(np.float32)], [b.T.astype(np.float32)], 1.0)
 
 
 def test_an_update_in_one_direction_is_flagged_among_ordinary_ones() -> None:
@@ -132,7 +134,8 @@ def test_an_update_in_one_direction_is_flagged_among_ordinary_ones() -> None:
     random = np.random.default_rng(7)
     a, b = random.normal(size=(8, 64)), random.normal(size=(64, 8))
     b[:, 0] *= 30
-    flags = screen(spectrum(a.astype(np.float32), b.astype(np.float32), 1.0), peers)
+    odd = spectrum([a.astype(np.float32)], [b.T.astype(np.float32)], 1.0)
+    flags = screen(odd, peers)
     assert any(flag.startswith("concentration") for flag in flags)
 
 

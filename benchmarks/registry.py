@@ -1,0 +1,283 @@
+"""Lorary's registry beside `mlflow server`, both on their embedded defaults, in one run.
+
+    python -m benchmarks.registry                # or: make bench-registry
+
+MLflow is installed into an environment of its own under the cache folder, the first time. Both
+servers run on this machine at once, and each operation is timed on one and then the other, in
+turns. Publishing sends the same three small files each time. Prints medians with the range, and
+the ratio of the medians.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import httpx
+
+from adapters.home import cache
+from benchmarks.counting import requests_per_operation
+from benchmarks.plot import bars
+from registry.blobs import Blobs, content_digest
+from registry.client import RegistryClient
+from registry.commands import PublishVersion
+from registry.events import File
+from registry.registry import Registry
+from registry.store import LocalStore
+from tests.support.adapters import TINY, write_adapter
+from tests.support.catalogs import FACTS
+from tests.support.servers import BIN, free_port, running
+
+MLFLOW = "mlflow==3.17.2"
+ADAPTER = "bench/coder"
+PER_ADAPTER = 100
+
+
+@dataclass
+class Timing:
+    """Milliseconds of one operation on both."""
+
+    name: str
+    ours: list[float] = field(default_factory=list)
+    theirs: list[float] = field(default_factory=list)
+
+    @property
+    def ratio(self) -> float:
+        """How many times longer theirs takes, by medians."""
+        return median(self.theirs) / median(self.ours)
+
+
+def main() -> None:
+    """Measure everything and print it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--versions", type=int, nargs="+", default=[1000, 10_000])
+    parser.add_argument("--publish", type=int, default=1000, help="versions pushed one by one")
+    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--plot", type=Path, help="draw the ratios to this file")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as text, ExitStack() as stack:
+        folder = Path(text)
+        ours, theirs = Ours(folder / "ours"), Theirs(folder / "theirs")
+        timings = [cold_start(stack, ours, theirs)]
+        adapters = [write_adapter(folder / f"a{n}", seed=n) for n in range(2)]
+        timings.append(publish(ours, theirs, adapters, options.publish))
+        for size in options.versions:
+            fill(ours, theirs, size)
+            timings += look(ours, theirs, size, options.repeats)
+    show(timings)
+    for name, count in requests_per_operation().items():
+        print(f"  store requests, {name:32} {count}")
+    if options.json:
+        found = [{"name": t.name, "ours": t.ours, "theirs": t.theirs} for t in timings]
+        options.json.write_text(json.dumps(found) + "\n")
+    if options.plot:
+        bars(options.plot, [(t.name, t.ours, t.theirs) for t in timings], ("Lorary", "MLflow"))
+
+
+class Ours:
+    """Lorary on a directory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = LocalStore(folder)
+        self.key = Registry.create(self.store, name="bench", key_name="bench")
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.client = RegistryClient(self.url, self.key.text)
+        self.filled = 0
+
+    def command(self) -> list[str]:
+        """How the server is started."""
+        return [str(BIN / "lorary"), "serve-registry", "--port", str(self.port)]
+
+    def prepare(self) -> None:
+        """What publishing needs."""
+        self.client.create_domain("bench", {"guarded": []})
+        self.client.add_base(TINY)
+
+    def fill(self, size: int) -> None:
+        """Bring the versions up to `size`, `PER_ADAPTER` to an adapter, past admission."""
+        registry = Registry(self.store)
+        data = Blobs(self.store).put_bytes(b"filler")
+        while self.filled < size:
+            listed = (File("adapter_model.safetensors", 6 + self.filled, data),)
+            name = f"filler-{self.filled // PER_ADAPTER}"
+            digest = content_digest(listed)
+            registry.execute(
+                PublishVersion("bench", name, digest, "tiny", listed, FACTS), self.key.id
+            )
+            self.filled += 1
+        registry.close()
+
+
+class Theirs:
+    """MLflow's server on SQLite and a directory."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.http = httpx.Client(base_url=self.url, timeout=120)
+        self.filled = 0
+        self.bin = install_mlflow()
+
+    def command(self) -> list[str]:
+        """How the server is started: one worker, as Lorary has one process."""
+        backend = f"sqlite:///{self.folder}/mlflow.db"
+        return [
+            str(self.bin / "mlflow"), "server", "--port", str(self.port), "--workers", "1",
+            "--backend-store-uri", backend,
+            "--artifacts-destination", str(self.folder / "artifacts"),
+        ]  # fmt: skip
+
+    def call(self, method: str, path: str, **arguments: Any) -> Any:
+        """One REST call."""
+        reply = self.http.request(method, f"/api/2.0/mlflow/{path}", **arguments)
+        reply.raise_for_status()
+        return reply.json() if reply.content else None
+
+    def prepare(self) -> None:
+        """A model to publish versions of."""
+        self.call("POST", "registered-models/create", json={"name": "coder"})
+
+    def publish(self, directory: Path, number: int) -> None:
+        """Upload the files through the server, then create the version."""
+        for path in directory.iterdir():
+            put = f"/api/2.0/mlflow-artifacts/artifacts/coder/{number}/{path.name}"
+            self.http.put(put, content=path.read_bytes()).raise_for_status()
+        body = {"name": "coder", "source": f"mlflow-artifacts:/coder/{number}"}
+        self.call("POST", "model-versions/create", json=body)
+
+    def fill(self, size: int) -> None:
+        """Bring the versions up to `size`, without files."""
+        while self.filled < size:
+            name = f"filler-{self.filled // PER_ADAPTER}"
+            if self.filled % PER_ADAPTER == 0:
+                self.call("POST", "registered-models/create", json={"name": name})
+            body = {"name": name, "source": "mlflow-artifacts:/filler"}
+            self.call("POST", "model-versions/create", json=body)
+            self.filled += 1
+
+
+def install_mlflow() -> Path:
+    """An environment with MLflow in it; returns its programs' folder."""
+    folder = cache("peers", "mlflow")
+    if not (folder / "bin" / "mlflow").exists():
+        print(f"Installing {MLFLOW} into {folder} ...")
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        subprocess.run([str(folder / "bin" / "pip"), "install", "--quiet", MLFLOW], check=True)
+    return folder / "bin"
+
+
+def cold_start(stack: ExitStack, ours: Ours, theirs: Theirs) -> Timing:
+    """From the command to the first answer; both stay up."""
+    timing = Timing("cold start")
+    environment = {"LORARY_STORE": ours.store.url, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    for side, times in ((ours, timing.ours), (theirs, timing.theirs)):
+        began = time.perf_counter()
+        log = Path(side.url.rpartition(":")[2] + ".log")
+        log = ours.store.root.parent / log
+        stack.enter_context(
+            running(
+                side.command(),
+                log,
+                ready=f"{side.url}/health",
+                environment=environment,
+                seconds=180,
+            )
+        )
+        times.append(1000 * (time.perf_counter() - began))
+        side.prepare()
+    return timing
+
+
+def publish(ours: Ours, theirs: Theirs, adapters: list[Path], count: int) -> Timing:
+    """Push small adapters one after the other; two in turn, so that each is a new version."""
+    timing = Timing("publish a version, with files")
+    for number in range(count):
+        directory = adapters[number % 2]
+        timing.ours.append(timed(partial(ours.client.push, directory, ADAPTER)))
+        timing.theirs.append(timed(partial(theirs.publish, directory, number)))
+    ours.client.move_alias(ADAPTER, "champion", 1)
+    body = {"name": "coder", "alias": "champion", "version": "1"}
+    theirs.call("POST", "registered-models/alias", json=body)
+    return timing
+
+
+def fill(ours: Ours, theirs: Theirs, size: int) -> None:
+    """Bring both up to `size` versions."""
+    print(f"filling both up to {size} versions ...")
+    ours.fill(size)
+    theirs.fill(size)
+
+
+def look(ours: Ours, theirs: Theirs, size: int, repeats: int) -> list[Timing]:
+    """Resolve an alias, list an adapter's versions, and search, at that size."""
+    operations: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+        "resolve an alias": (
+            lambda: ours.client.resolve(f"{ADAPTER}@champion"),
+            lambda: theirs.call(
+                "GET", "registered-models/alias", params={"name": "coder", "alias": "champion"}
+            ),
+        ),
+        "list 1,000 versions of one": (
+            lambda: ours.client.adapter(ADAPTER),
+            lambda: theirs.call(
+                "GET",
+                "model-versions/search",
+                params={"filter": "name='coder'", "max_results": 1000},
+            ),
+        ),
+        "search all by name": (
+            lambda: ours.client.adapters(search="filler-1"),
+            lambda: theirs.call(
+                "GET",
+                "registered-models/search",
+                params={"filter": "name LIKE 'filler-1%'", "max_results": 1000},
+            ),
+        ),
+    }
+    timings = []
+    for name, (first, second) in operations.items():
+        timing = Timing(f"{name}, at {size:,}")
+        for _ in range(repeats):
+            timing.ours.append(timed(first))
+            timing.theirs.append(timed(second))
+        timings.append(timing)
+    return timings
+
+
+def timed(operation: Callable[[], Any]) -> float:
+    """Milliseconds."""
+    began = time.perf_counter()
+    operation()
+    return 1000 * (time.perf_counter() - began)
+
+
+def show(timings: list[Timing]) -> None:
+    """Print the table."""
+    print(f"\n{'':38} {'Lorary, ms':>26} {'MLflow, ms':>28} {'ratio':>7}")
+    for timing in timings:
+        print(
+            f"{timing.name:38} {spread(timing.ours):>26} {spread(timing.theirs):>28} "
+            f"{timing.ratio:7.1f}"
+        )
+
+
+def spread(values: list[float]) -> str:
+    """Median and range."""
+    return f"{median(values):.1f} [{min(values):.1f} .. {max(values):.1f}]"
+
+
+if __name__ == "__main__":
+    main()
