@@ -129,6 +129,7 @@ class Theirs:
         self.url = f"http://127.0.0.1:{self.port}"
         self.http = httpx.Client(base_url=self.url, timeout=120)
         self.filled = 0
+        self.run, self.artifacts = "", ""
         self.bin = install_mlflow()
 
     def command(self) -> list[str]:
@@ -147,15 +148,22 @@ class Theirs:
         return reply.json() if reply.content else None
 
     def prepare(self) -> None:
-        """A model to publish versions of."""
+        """A model to publish versions of, and the run that MLflow wants as their source."""
         self.call("POST", "registered-models/create", json={"name": "coder"})
+        run = self.call("POST", "runs/create", json={"experiment_id": "0"})["run"]["info"]
+        self.run, self.artifacts = run["run_id"], run["artifact_uri"]
 
     def publish(self, directory: Path, number: int) -> None:
         """Upload the files through the server, then create the version."""
         for path in directory.iterdir():
-            put = f"/api/2.0/mlflow-artifacts/artifacts/coder/{number}/{path.name}"
+            place = self.artifacts.removeprefix("mlflow-artifacts:/")
+            put = f"/api/2.0/mlflow-artifacts/artifacts/{place}/{number}/{path.name}"
             self.http.put(put, content=path.read_bytes()).raise_for_status()
-        body = {"name": "coder", "source": f"mlflow-artifacts:/coder/{number}"}
+        self.version("coder", str(number))
+
+    def version(self, name: str, source: str) -> None:
+        """Create a version of what lies at `source` among the run's files."""
+        body = {"name": name, "run_id": self.run, "source": f"{self.artifacts}/{source}"}
         self.call("POST", "model-versions/create", json=body)
 
     def fill(self, size: int) -> None:
@@ -164,8 +172,7 @@ class Theirs:
             name = f"filler-{self.filled // PER_ADAPTER}"
             if self.filled % PER_ADAPTER == 0:
                 self.call("POST", "registered-models/create", json={"name": name})
-            body = {"name": name, "source": "mlflow-artifacts:/filler"}
-            self.call("POST", "model-versions/create", json=body)
+            self.version(name, "filler")
             self.filled += 1
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 from benchmarks.counting import CountingStore
 from registry import checkpoints
-from registry.catalog import Catalog, fold_commit
+from registry.catalog import Catalog
 from registry.events import (
     BaseModelRegistered,
     Commit,
@@ -29,6 +29,7 @@ from registry.events import (
     RegistryCreated,
     VersionPublished,
 )
+from registry.fold import fold_commit
 from registry.log import CommitLog, catch_up, commit_key
 from registry.store import LocalStore
 from tests.support.catalogs import FACTS

@@ -1,8 +1,7 @@
 """The state of a registry, folded from its log. Pure: no clock, no store, no socket."""
 
 import difflib
-from collections.abc import Iterable
-from typing import assert_never
+import heapq
 
 import msgspec
 
@@ -12,27 +11,13 @@ from adapters.names import DEFAULT_ALIAS, AdapterRef
 from adapters.spectra import Spectrum
 from registry import errors
 from registry.events import (
-    AliasMoved,
-    AnyEvent,
-    BaseModelRegistered,
-    BlobsCondemned,
-    BlobsSwept,
-    Commit,
-    DefaultAdapterSet,
-    DomainCreated,
-    Entry,
     File,
     Grant,
-    KeyIssued,
-    KeyRevoked,
     Policy,
-    PolicyChanged,
-    RegistryCreated,
-    VersionApproved,
-    VersionPublished,
-    VersionRevoked,
-    VersionTombstoned,
 )
+
+MAX_COMPARED = 200
+"""Names that an unknown one is compared with."""
 
 
 class Base(msgspec.Struct, frozen=True):
@@ -185,46 +170,21 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
         return adapter.versions[number - 1]
 
     def near(self, path: str) -> list[str]:
-        """Up to three adapter paths that a person may have meant by `path`."""
-        by_path = difflib.get_close_matches(path, self.adapters, n=3, cutoff=0.5)
-        name = path.rpartition("/")[2]
-        same_name = [p for p in self.adapters if p.rpartition("/")[2] == name]
+        """Up to three adapter paths that a person may have meant by `path`.
+
+        Compares a bounded number of names, those of similar length: it is asked on every 404.
+        """
+        domain, _, name = path.rpartition("/")
+        same_name = [p for p in self.adapters if p.endswith(f"/{name}")]
+        inside = [p for p in self.adapters if p.startswith(f"{domain}/")]
+        alike = heapq.nsmallest(
+            MAX_COMPARED, inside or self.adapters, key=lambda p: abs(len(p) - len(path))
+        )
+        by_path = difflib.get_close_matches(path, alike, n=3, cutoff=0.5)
         return list(dict.fromkeys([*same_name, *by_path]))[:3]
 
     def _paths_in(self, domain: str) -> list[str]:
         return sorted(path for path in self.adapters if path.startswith(f"{domain}/"))
-
-
-def fold_commit(catalog: Catalog, commit: Commit, digest: str) -> Catalog:
-    """The state after `commit`, whose bytes have SHA-256 `digest`.
-
-    The caller has checked that the commit follows `catalog` (sequence and hash chain).
-    """
-    after = fold(catalog, commit.entries, commit.time)
-    return msgspec.structs.replace(after, sequence=commit.sequence, head=digest, time=commit.time)
-
-
-def fold(catalog: Catalog, entries: Iterable[Entry], time: str) -> Catalog:
-    """The state after `entries`, all of one commit made at `time`. `catalog` is left as it was."""
-    tables = _Tables(
-        registry=catalog.registry,
-        bases=dict(catalog.bases),
-        domains=dict(catalog.domains),
-        adapters=dict(catalog.adapters),
-        keys=dict(catalog.keys),
-        condemned=catalog.condemned,
-    )
-    for entry in entries:
-        tables.apply(entry.event, entry.actor, time)
-    return msgspec.structs.replace(
-        catalog,
-        registry=tables.registry,
-        bases=tables.bases,
-        domains=tables.domains,
-        adapters=tables.adapters,
-        keys=tables.keys,
-        condemned=tables.condemned,
-    )
 
 
 def blobs_in_use(catalog: Catalog) -> set[str]:
@@ -237,115 +197,3 @@ def blobs_in_use(catalog: Catalog) -> set[str]:
                 if version.analysis is not None:
                     used.add(version.analysis)
     return used
-
-
-class _Tables(msgspec.Struct, kw_only=True):
-    """Private copies of a catalog's tables while a commit is folded in."""
-
-    registry: str
-    bases: dict[str, Base]
-    domains: dict[str, Domain]
-    adapters: dict[str, Adapter]
-    keys: dict[str, Key]
-    condemned: tuple[str, ...]
-
-    def apply(self, event: AnyEvent, actor: str, time: str) -> None:
-        match event:
-            case RegistryCreated():
-                self.registry = event.registry
-            case BaseModelRegistered():
-                self.bases[event.name] = Base(
-                    event.name, event.digest, event.shapes, event.known_as
-                )
-            case DomainCreated():
-                self.domains[event.domain] = Domain(event.domain, event.policy)
-            case PolicyChanged():
-                self._change_domain(event.domain, policy=event.policy)
-            case DefaultAdapterSet():
-                self._change_domain(event.domain, default=event.adapter)
-            case VersionPublished():
-                self._publish(event, actor, time)
-            case AliasMoved():
-                self._move(event, actor, time)
-            case VersionApproved():
-                self._change_version(event, approver=actor)
-            case VersionRevoked():
-                self._change_version(event, revoked=event.reason)
-            case VersionTombstoned():
-                self._change_version(event, tombstone=event.reason)
-            case BlobsCondemned():
-                self.condemned = event.digests
-            case BlobsSwept():
-                self.condemned = ()
-            case KeyIssued():
-                self.keys[event.key] = Key(
-                    id=event.key,
-                    name=event.name,
-                    secret_sha256=event.secret_sha256,
-                    grants=event.grants,
-                    issued=time,
-                    expires=event.expires,
-                )
-            case KeyRevoked():
-                key = self.keys[event.key]
-                self.keys[event.key] = msgspec.structs.replace(key, revoked=event.reason)
-            case _ as unreachable:
-                assert_never(unreachable)
-
-    def _change_domain(self, name: str, **changes: Policy | str) -> None:
-        self.domains[name] = msgspec.structs.replace(self.domains[name], **changes)
-
-    def _publish(self, event: VersionPublished, actor: str, time: str) -> None:
-        path = f"{event.domain}/{event.adapter}"
-        adapter = self.adapters.get(path, Adapter(domain=event.domain, name=event.adapter))
-        version = Version(
-            domain=event.domain,
-            adapter=event.adapter,
-            number=event.version,
-            digest=event.digest,
-            base=event.base,
-            files=event.files,
-            facts=event.facts,
-            publisher=actor,
-            published=time,
-            lineage=event.lineage,
-            signer=event.signer,
-            spectrum=event.spectrum,
-            analysis=event.analysis,
-            flags=event.flags,
-        )
-        self.adapters[path] = msgspec.structs.replace(
-            adapter, versions=(*adapter.versions, version)
-        )
-
-    def _move(self, event: AliasMoved, actor: str, time: str) -> None:
-        path = f"{event.domain}/{event.adapter}"
-        adapter = self.adapters[path]
-        move = Move(event.alias, event.version, event.previous, actor, time)
-        self.adapters[path] = msgspec.structs.replace(
-            adapter,
-            aliases={**adapter.aliases, event.alias: event.version},
-            moves=(*adapter.moves, move),
-        )
-
-    def _change_version(
-        self,
-        event: VersionApproved | VersionRevoked | VersionTombstoned,
-        *,
-        approver: str | None = None,
-        revoked: str | None = None,
-        tombstone: str | None = None,
-    ) -> None:
-        path = f"{event.domain}/{event.adapter}"
-        adapter = self.adapters[path]
-        old = adapter.versions[event.version - 1]
-        approvers = old.approvers if approver is None else (*old.approvers, approver)
-        new = msgspec.structs.replace(
-            old,
-            approvers=approvers,
-            revoked=revoked if revoked is not None else old.revoked,
-            tombstone=tombstone if tombstone is not None else old.tombstone,
-        )
-        versions = list(adapter.versions)
-        versions[event.version - 1] = new
-        self.adapters[path] = msgspec.structs.replace(adapter, versions=tuple(versions))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from registry.catalog import Catalog, fold_commit
+from registry.catalog import Catalog
 from registry.errors import (
     AlreadyExists,
     BrokenChain,
@@ -22,6 +22,7 @@ from registry.errors import (
     StoreError,
 )
 from registry.events import SCHEMA, Commit, Entry
+from registry.fold import fold_commit
 from registry.store.base import ObjectStore
 
 READ_BACK_TRIES = 5

@@ -18,11 +18,12 @@ from typing import TypeAlias
 
 from registry import checkpoints
 from registry.access import BOOTSTRAP, Secret
-from registry.catalog import Catalog, fold
+from registry.catalog import Catalog
 from registry.commands import Command, CreateRegistry
 from registry.decide import decide
 from registry.errors import AlreadyExists, RegistryMissing
 from registry.events import AnyEvent, Entry
+from registry.fold import fold
 from registry.log import CommitLog, catch_up, follow
 from registry.store.base import ObjectStore
 

@@ -17,10 +17,10 @@ from registry.api.transfers import answer_file
 from registry.api.views import commit_view
 from registry.blobs import Blobs
 from registry.catalog import Adapter, Version
-from registry.decide import missing_for_promotion
 from registry.errors import StoreError, UnknownFile, VersionGone
 from registry.examining import peers
 from registry.log import CommitLog
+from registry.rules.aliases import missing_for_promotion
 from registry.web import comparing, drawing
 from registry.web.rendering import page
 from registry.web.session import ViewerDep

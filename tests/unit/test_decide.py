@@ -10,7 +10,7 @@ from adapters.names import AdapterRef
 from registry import errors
 from registry.access import BOOTSTRAP
 from registry.blobs import content_digest
-from registry.catalog import Catalog, fold, fold_commit
+from registry.catalog import Catalog
 from registry.commands import (
     ApproveVersion,
     ChangePolicy,
@@ -27,6 +27,7 @@ from registry.commands import (
 )
 from registry.decide import decide
 from registry.events import AliasMoved, Commit, Entry, Grant, Policy
+from registry.fold import fold, fold_commit
 from tests.support.catalogs import FACTS, files
 
 NOW = "2026-11-24T03:00:00Z"

@@ -1,0 +1,1 @@
+"""The rules that `registry.decide` applies, by what they are about. Pure."""

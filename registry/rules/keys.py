@@ -1,0 +1,58 @@
+"""Who may hold a key, with what, until when."""
+
+from datetime import datetime
+
+from registry import errors
+from registry.access import ANY_DOMAIN, as_role
+from registry.catalog import Catalog
+from registry.commands import (
+    IssueKey,
+    RevokeKey,
+)
+from registry.events import (
+    AnyEvent,
+    KeyIssued,
+    KeyRevoked,
+)
+
+
+def issue_key(catalog: Catalog, command: IssueKey, now: str) -> tuple[AnyEvent, ...]:
+    """Make a key known that opens something and has not expired before it begins."""
+    if command.key in catalog.keys:
+        raise errors.Conflict(f"Key id {command.key} is taken. Generate another key.")
+    if not command.grants:
+        raise errors.BadRequest("A key without a grant opens nothing. Add ROLE:DOMAIN.")
+    for grant in command.grants:
+        as_role(grant.role)
+        if grant.domain != ANY_DOMAIN:
+            catalog.domain(grant.domain)
+    if command.expires is not None:
+        _check_expiry(command.expires, now)
+    return (
+        KeyIssued(
+            key=command.key,
+            name=command.name,
+            secret_sha256=command.secret_sha256,
+            grants=command.grants,
+            expires=command.expires,
+        ),
+    )
+
+
+def _check_expiry(expires: str, now: str) -> None:
+    try:
+        datetime.strptime(expires, "%Y-%m-%dT%H:%M:%SZ")
+    except ValueError as error:
+        raise errors.BadRequest("Write the expiry in UTC, like 2027-01-31T00:00:00Z.") from error
+    if expires <= now:
+        raise errors.BadRequest(f"The expiry {expires} has passed. Choose a later one.")
+
+
+def revoke_key(catalog: Catalog, command: RevokeKey) -> tuple[AnyEvent, ...]:
+    """Let a key open nothing any more; again changes nothing."""
+    key = catalog.keys.get(command.key)
+    if key is None:
+        raise errors.UnknownKey(f"There is no key {command.key!r}. See `lorary keys ls`.")
+    if key.revoked is not None:
+        return ()
+    return (KeyRevoked(key=command.key, reason=command.reason),)
