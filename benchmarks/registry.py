@@ -4,7 +4,8 @@
 
 MLflow is installed into an environment of its own under the cache folder, the first time. Both
 servers run on this machine at once, and each operation is timed on one and then the other, in
-turns. Publishing sends the same three small files each time. Prints medians with the range, and
+turns. Publishing sends the same three small files each time; looking goes through the same minimal
+HTTP client. Prints medians with the range, and
 the ratio of the medians.
 """
 
@@ -18,9 +19,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from http.client import HTTPConnection
 from pathlib import Path
 from statistics import median
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 
@@ -84,6 +87,28 @@ def main() -> None:
         bars(options.plot, [(t.name, t.ours, t.theirs) for t in timings], ("Lorary", "MLflow"))
 
 
+class Wire:
+    """The least HTTP client there is, the same for both: so that the servers are compared."""
+
+    def __init__(self, port: int, prefix: str, headers: dict[str, str]) -> None:
+        self._connection = HTTPConnection("127.0.0.1", port)
+        self._prefix, self._headers = prefix, headers
+
+    def reconnect(self) -> None:
+        """Forget a connection that the server may have closed meanwhile."""
+        self._connection.close()
+
+    def get(self, path: str, **query: str) -> Any:
+        """One request on the connection that is kept open; its JSON."""
+        url = f"{self._prefix}{path}{'?' if query else ''}{urlencode(query)}"
+        self._connection.request("GET", url, headers=self._headers)
+        reply = self._connection.getresponse()
+        data = reply.read()
+        if reply.status != 200:
+            raise SystemExit(f"{url}: {reply.status} {data[:300]!r}")
+        return json.loads(data)
+
+
 class Ours:
     """Lorary on a directory."""
 
@@ -93,6 +118,8 @@ class Ours:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.client = RegistryClient(self.url, self.key.text)
+        bearer = {"Authorization": f"Bearer {self.key.text}"}
+        self.wire = Wire(self.port, "/api/v1", bearer)
         self.filled = 0
 
     def command(self) -> list[str]:
@@ -128,6 +155,7 @@ class Theirs:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.http = httpx.Client(base_url=self.url, timeout=120)
+        self.wire = Wire(self.port, "/api/2.0/mlflow/", {})
         self.filled = 0
         self.run, self.artifacts = "", ""
         self.bin = install_mlflow()
@@ -232,28 +260,27 @@ def look(ours: Ours, theirs: Theirs, size: int, repeats: int) -> list[Timing]:
     """Resolve an alias, list an adapter's versions, and search, at that size."""
     operations: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
         "resolve an alias": (
-            lambda: ours.client.resolve(f"{ADAPTER}@champion"),
-            lambda: theirs.call(
-                "GET", "registered-models/alias", params={"name": "coder", "alias": "champion"}
-            ),
+            partial(ours.wire.get, f"/resolve/{ADAPTER}@champion"),
+            partial(theirs.wire.get, "registered-models/alias", name="coder", alias="champion"),
         ),
         "list 1,000 versions of one": (
-            lambda: ours.client.adapter(ADAPTER),
-            lambda: theirs.call(
-                "GET",
-                "model-versions/search",
-                params={"filter": "name='coder'", "max_results": 1000},
+            partial(ours.wire.get, f"/adapters/{ADAPTER}"),
+            partial(
+                theirs.wire.get, "model-versions/search", filter="name='coder'", max_results="1000"
             ),
         ),
         "search all by name": (
-            lambda: ours.client.adapters(search="filler-1"),
-            lambda: theirs.call(
-                "GET",
+            partial(ours.wire.get, "/adapters", search="filler-1"),
+            partial(
+                theirs.wire.get,
                 "registered-models/search",
-                params={"filter": "name LIKE 'filler-1%'", "max_results": 1000},
+                filter="name LIKE 'filler-1%'",
+                max_results="1000",
             ),
         ),
     }
+    for side in (ours, theirs):
+        side.wire.reconnect()
     timings = []
     for name, (first, second) in operations.items():
         timing = Timing(f"{name}, at {size:,}")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
+from starlette.concurrency import run_in_threadpool
 
 from adapters.names import AdapterRef
 from registry import access
@@ -44,11 +45,12 @@ class Caller:
         return ref
 
 
-def caller(request: Request, authorization: Annotated[str | None, Header()] = None) -> Caller:
+async def caller(request: Request, authorization: Annotated[str | None, Header()] = None) -> Caller:
     """The caller that the `Authorization` header proves; raises `Unauthenticated`."""
     registry: Registry = request.app.state.registry
     presented = access.bearer(authorization)
-    catalog = registry.refresh()
+    near = registry.store.is_near
+    catalog = registry.refresh() if near else await run_in_threadpool(registry.refresh)
     key = access.authenticate(catalog, presented, utc_now())
     request.state.actor = key.id
     return Caller(key, catalog, registry, request.app.state.settings)

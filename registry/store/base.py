@@ -40,6 +40,11 @@ class ObjectStore(Protocol):
         """Where it is, for people; holds no secret."""
         ...
 
+    @property
+    def is_near(self) -> bool:
+        """Whether a small read takes microseconds, so that handing it to a thread costs more."""
+        ...
+
     def get(self, key: str) -> bytes:
         """The whole object; raises `ObjectNotFound`. For small objects: commits, checkpoints."""
         ...

@@ -32,6 +32,8 @@ class LocalStore:
         """The directory."""
         return str(self.root)
 
+    is_near = True
+
     def get(self, key: str) -> bytes:
         """The whole object; raises `ObjectNotFound`."""
         with self._reading(key) as file:

@@ -72,6 +72,8 @@ class S3Store:
         """`s3://bucket/prefix`."""
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
 
+    is_near = False
+
     def get(self, key: str) -> bytes:
         """The whole object; raises `ObjectNotFound`."""
         return b"".join(self.stream(key))

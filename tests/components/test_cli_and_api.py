@@ -177,6 +177,17 @@ def test_other_domains_are_closed_and_errors_arrive_as_their_classes(
             client.resolve("legal/nothing@1")
     with RegistryClient(shell.url, "lry_x_y") as client, pytest.raises(errors.Unauthenticated):
         client.adapters()
+    (log,) = tmp_path.glob("registry-*.log")
+    lines = [
+        line for line in log.read_text().splitlines() if line.startswith('{"event": "refused"')
+    ]
+    records = [json.loads(line) for line in lines]
+    key = lawyer.split("_")[1]
+    assert {"/api/v1/log", "/api/v1/resolve/medical/coder@1"} <= {
+        record["path"] for record in records if record["actor"] == key and record["status"] == 403
+    }
+    assert all(record["reason"] and record["method"] for record in records)
+    assert lawyer not in log.read_text()
     nobody = RegistryClient(f"http://127.0.0.1:{free_port()}", "")
     with nobody, pytest.raises(errors.StoreUnavailable, match="does not answer"):
         nobody.adapters()
