@@ -3,6 +3,7 @@
 Source: OpenAI API reference, "Error codes".
 """
 
+import math
 from typing import Any
 
 from adapters.errors import LoraryError
@@ -42,6 +43,6 @@ def headers_of(error: LoraryError) -> dict[str, str]:
         case 413:
             return {"connection": "close"}  # the rest of the body is not worth reading
         case 429 | 503:
-            return {"retry-after": "1"}
+            return {"retry-after": str(max(1, math.ceil(getattr(error, "retry_after", 1.0))))}
         case _:
             return {}

@@ -29,6 +29,8 @@ fetches, embeddings that it unpickles, other requests' ids, transfer of caches. 
 and so does whatever a later vLLM adds until somebody has judged it."""
 
 MAX_CHOICES = 16
+MAX_HINTS = 32
+MAX_HINT_BYTES = 16 << 10
 
 
 async def read_body(receive: Receive, declared: int | None, limit: int) -> bytes:
@@ -77,6 +79,19 @@ def parse_body(data: bytes) -> dict[str, Any]:
             raise BadRequest(f"`{field}` must be 1 to {MAX_CHOICES}. Ask for fewer answers.")
     _check_messages(body.get("messages"))
     return body
+
+
+def parse_hint(data: bytes) -> list[str]:
+    """The names in `{"models": [...]}`; raises `BadRequest`."""
+    try:
+        models = json.loads(data)["models"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BadRequest('Send {"models": ["medical/icd10-coder", ...]}.') from error
+    if not isinstance(models, list) or not all(isinstance(name, str) for name in models):
+        raise BadRequest("`models` is not a list of names. Send a list.")
+    if len(models) > MAX_HINTS:
+        raise BadRequest(f"At most {MAX_HINTS} models can be hinted at once. Send fewer.")
+    return models
 
 
 def _check_messages(messages: Any) -> None:

@@ -1,15 +1,19 @@
 """Adapters on this replica's disk, by digest, each verified before vLLM may read it.
 
 A version is downloaded once, however many requests ask for it together; a few versions at a time;
-and one that just failed is not tried again for a moment. Nothing is deleted here: vLLM reads a
-path again after its own memory dropped the adapter.
+and one that just failed is not tried again for a moment. When something is deleted is decided in
+`serving.residency`, for vLLM reads a path again after its own memory dropped the adapter.
 """
 
 import asyncio
+import contextlib
 import hashlib
+import os
 import shutil
 import tempfile
 import time
+import uuid
+from collections.abc import Collection
 from pathlib import Path
 
 from adapters.admission import CONFIG, WEIGHTS
@@ -24,6 +28,8 @@ NEEDED = (CONFIG, WEIGHTS)
 """What vLLM reads of an adapter; nothing else of it is brought here."""
 
 RETRY_SECONDS = 2.0
+STRAY = 3600.0
+"""Seconds after which an unfinished download is nobody's any more."""
 
 
 class AdapterCache:
@@ -41,6 +47,7 @@ class AdapterCache:
         self.folder = folder
         self._blobs = blobs
         self._verified: set[str] = set()
+        self._sizes = _on_disk(folder)
         self._loads: dict[str, asyncio.Task[None]] = {}
         self._failed: dict[str, tuple[float, LoraryError]] = {}
         self._turn = asyncio.Semaphore(at_once)
@@ -54,6 +61,25 @@ class AdapterCache:
     def holds(self, version: Version) -> bool:
         """Whether the version is here and was verified by this process."""
         return version.digest in self._verified
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all adapters that lie here, those of earlier processes among them."""
+        return sum(self._sizes.values())
+
+    def __len__(self) -> int:
+        """How many adapters lie here."""
+        return len(self._sizes)
+
+    def unused(self, known: Collection[str]) -> str | None:
+        """An adapter of an earlier process that nobody has asked for since, the oldest first."""
+        return next((digest for digest in self._sizes if digest not in known), None)
+
+    async def discard(self, digest: str) -> None:
+        """Delete an adapter that nobody reads."""
+        self._verified.discard(digest)
+        self._sizes.pop(digest, None)
+        await asyncio.to_thread(_remove, self.folder / digest)
 
     async def ensure(self, version: Version) -> Path:
         """Bring the version here, verified, and return where it lies.
@@ -95,6 +121,7 @@ class AdapterCache:
                 raise failure from error
             self._failed.pop(version.digest, None)
             self._verified.add(version.digest)
+            self._sizes[version.digest] = sum(f.size for f in version.files if f.path in NEEDED)
             COLD_LOADS.observe(time.perf_counter() - began)
 
     def _bring(self, version: Version) -> None:
@@ -113,10 +140,32 @@ class AdapterCache:
                 path.rename(Path(temporary, "damaged"))
             try:
                 made.rename(path)
+                os.utime(path)
             except OSError:  # another process on this disk was quicker
                 if not all(_is_sound(path / file.path, file) for file in files):
                     raise
                 shutil.rmtree(made)
+
+
+def _on_disk(folder: Path) -> dict[str, int]:
+    """Digests and sizes of what earlier processes left in `folder`, the oldest first."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            if len(path.name) == 64 and path.is_dir():
+                size = sum(file.stat().st_size for file in path.iterdir())
+                found.append((path.stat().st_mtime, path.name, size))
+            elif path.name.startswith(".load-") and path.stat().st_mtime < time.time() - STRAY:
+                shutil.rmtree(path, ignore_errors=True)
+    return {name: size for _, name, size in sorted(found)}
+
+
+def _remove(path: Path) -> None:
+    """Gone from its name at once, then from the disk: what is half deleted is never read."""
+    gone = path.with_name(f".load-{path.name[:16]}-{uuid.uuid4().hex[:8]}")
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(gone)
+        shutil.rmtree(gone)
 
 
 def _is_sound(path: Path, file: File) -> bool:

@@ -28,7 +28,7 @@ class Endpoints:
 
 
 async def health(request: Request) -> JSONResponse:
-    """200 if the engine runs and the registry was read; else 503. Both states are told."""
+    """200 if the engine runs, the registry was read and guarded targets are warm; else 503."""
     from serving.replica import current
 
     replica = current()
@@ -39,11 +39,19 @@ async def health(request: Request) -> JSONResponse:
         engine = type(error).__name__
     follower = replica.follower
     age = follower.age_seconds if follower.has_read else None
-    ready = engine == "ok" and follower.has_read
+    warming = replica.warming
+    warm = warming is not None and warming.ready
+    ready = engine == "ok" and follower.has_read and warm
     body = {
         "status": "ok" if ready else "unavailable",
         "engine": engine,
         "base": replica.settings.base_name,
+        "adapters": {
+            "warm": warm,
+            "failed": warming.failures if warming else {},
+            "in_engine": replica.residency.names if warming else 0,
+            "on_disk": len(replica.cache),
+        },
         "registry": {
             "sequence": follower.catalog.sequence,
             "age_seconds": None if age is None else round(age, 2),

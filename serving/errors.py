@@ -3,7 +3,9 @@
 LoraryError
 ├── RouteNotFound        a path or method that is not served
 ├── ColdLoadFailed       a version whose files cannot be had right now
+├── EngineRefused        vLLM cannot load a version that was admitted
 ├── TooManyColdLoads     more versions wait for a download than may
+├── LimitReached         a key or an adapter has taken its share; says when to come again
 ├── RegistryUnread       no registry was ever read, so nothing can be resolved
 └── CannotServe          `lorary serve` cannot start
 """
@@ -26,11 +28,30 @@ class ColdLoadFailed(LoraryError):
     param = "model"
 
 
+class EngineRefused(LoraryError):
+    """vLLM cannot load a version; others are served."""
+
+    status = 503
+    code = "engine_refused"
+    param = "model"
+
+
 class TooManyColdLoads(LoraryError):
     """Too many versions wait for their download."""
 
     status = 429
     code = "too_many_cold_loads"
+
+
+class LimitReached(LoraryError):
+    """A key or an adapter has taken what it may."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+
+    def __init__(self, what: str, retry_after: float) -> None:
+        self.retry_after = retry_after
+        super().__init__(f"{what} Retry in {retry_after:.0f} s or later.")
 
 
 class RegistryUnread(LoraryError):

@@ -7,7 +7,9 @@ Answers pass through as they come, with the version that gave them in the header
 Extension point: `--middleware serving.gate.Gate`, a pure ASGI class.
 """
 
+import asyncio
 import json
+from contextlib import AsyncExitStack
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,14 +21,17 @@ from registry.catalog import Catalog, Key, Version
 from registry.errors import Forbidden, NotFound, UnknownAdapter
 from registry.registry import utc_now
 from serving.answers import answer, refuse
-from serving.body import parse_body, read_body, replay
+from serving.body import MAX_HINT_BYTES, parse_body, parse_hint, read_body, replay
 from serving.errors import RouteNotFound
 from serving.listing import models
-from serving.metrics import REFUSALS, REQUESTS
+from serving.metering import Meter
+from serving.metrics import REFUSALS
 from serving.replica import Replica, current
+from serving.warming import follow
 
 GENERATION = frozenset(("/v1/chat/completions", "/v1/completions", "/v1/embeddings"))
 MODELS = "/v1/models"
+PREFETCH = "/v1/adapters/prefetch"
 PASSED_HEADERS = frozenset((b"accept", b"content-type", b"user-agent", b"x-request-id"))
 """Every other request header stays outside: some make layers inside choose another model, another
 engine, or run something, and the caller's key is nobody's business there."""
@@ -38,6 +43,7 @@ class Gate:
     def __init__(self, app: ASGIApp, replica: Replica | None = None) -> None:
         self.app = app
         self._replica = replica
+        self._background: asyncio.Task[None] | None = None
 
     @property
     def replica(self) -> Replica:
@@ -47,8 +53,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection; see the module's text."""
         if scope["type"] == "lifespan":
-            self._replica = self.replica  # from here on it follows the registry
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, self._watching(send))
         elif scope["type"] == "http":
             try:
                 await self._serve(scope, receive, send)
@@ -58,10 +63,27 @@ class Gate:
         else:
             await send({"type": "websocket.close", "code": 1008})
 
+    def _watching(self, send: Send) -> Send:
+        """A `send` that begins to follow the registry once the engine runs, and ends with it."""
+
+        async def send_watching(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                replica = self.replica
+                warming = replica.attach(self.app)
+                following = follow(warming, lambda: replica.catalog, replica.settings.poll_seconds)
+                self._background = asyncio.create_task(following)
+            elif message["type"] == "lifespan.shutdown.complete" and self._background:
+                self._background.cancel()
+            await send(message)
+
+        return send_watching
+
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
         if method == "POST" and path in GENERATION:
             await self._generate(scope, receive, send)
+        elif method == "POST" and path == PREFETCH:
+            await self._prefetch(scope, receive, send)
         elif method == "GET" and path == "/health":
             await self.app(_inner(scope, path, b""), receive, send)
         elif method == "GET" and path == "/metrics":
@@ -88,12 +110,33 @@ class Gate:
         body = parse_body(data)
         version = self._resolve(catalog, key, body["model"])
         if version is not None:
-            await self.replica.cache.ensure(version)
             body["model"] = str(version.ref)
         data = json.dumps(body).encode()
         length = (b"content-length", str(len(data)).encode())
         inner = _inner(scope, scope["path"], b"", length)
-        await self.app(inner, replay(data, receive), _signed(send, version, settings.base_name))
+        name = f"{version.domain}/{version.adapter}" if version else settings.base_name
+        async with AsyncExitStack() as held:
+            grant = held.enter_context(self.replica.limits.admit(key.id, name))
+            if version is not None:
+                await held.enter_async_context(self.replica.residency.hold(version))
+            meter = Meter(send, version, settings.base_name)
+            try:
+                await self.app(inner, replay(data, receive), meter.send)
+            finally:
+                meter.end()
+                grant.tokens = meter.tokens + meter.prompt_tokens
+
+    async def _prefetch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Begin to bring up what the caller will soon ask for; tells where it is now."""
+        catalog, key = self._caller(scope)
+        data = await read_body(receive, _declared_length(scope), MAX_HINT_BYTES)
+        versions = [self._resolve(catalog, key, name) for name in parse_hint(data)]
+        residency = self.replica.residency
+        tiers = {str(v.ref): residency.tier(v) for v in versions if v is not None}
+        for version in versions:
+            if version is not None:
+                self.replica.residency.prefetch(version)
+        await answer(send, 202, {"adapters": tiers})
 
     def _caller(self, scope: Scope) -> tuple[Catalog, Key]:
         """Who asks, by the newest catalog; raises `Unauthenticated`."""
@@ -111,7 +154,7 @@ class Gate:
         # Before looking, so that what exists in other domains does not show.
         require(key, "infer", ref.domain)
         try:
-            version = catalog.resolve(ref)
+            version = self.replica.attach(self.app).resolve(catalog, ref)
         except UnknownAdapter as error:
             near = [p for p in error.near if may_see(key, p.partition("/")[0])]
             raise UnknownAdapter(ref.path, near) from None
@@ -142,26 +185,6 @@ def _inner(scope: Scope, path: str, query: bytes, *headers: tuple[bytes, bytes])
         "query_string": query,
         "headers": [*kept, *headers],
     }
-
-
-def _signed(send: Send, version: Version | None, base: str) -> Send:
-    """A `send` that adds which version answers to the first message, and counts the answer."""
-    if version is None:
-        signature, labels = [(b"x-lorary-base", base.encode())], ("", base, "")
-    else:
-        signature = [
-            (b"x-lorary-adapter", str(version.ref).encode()),
-            (b"x-lorary-digest", version.digest.encode()),
-        ]
-        labels = (version.domain, version.adapter, str(version.number))
-
-    async def send_signed(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            REQUESTS.labels(*labels, str(message["status"])).inc()
-            message = {**message, "headers": [*message.get("headers", ()), *signature]}
-        await send(message)
-
-    return send_signed
 
 
 def _header(scope: Scope, wanted: bytes) -> str | None:

@@ -21,7 +21,11 @@ def models(catalog: Catalog, key: Key, base: str) -> list[dict[str, Any]]:
 def _names(catalog: Catalog, adapter: Adapter, base: str) -> list[dict[str, Any]]:
     named: dict[str, Version] = {}
     path = AdapterRef(adapter.domain, adapter.name)
-    servable = {v.number: v for v in adapter.versions if v.revoked is None and v.base == base}
+    servable = {
+        v.number: v
+        for v in adapter.versions
+        if v.revoked is None and v.tombstone is None and v.base == base
+    }
     production = servable.get(adapter.aliases.get(DEFAULT_ALIAS, 0))
     if production is not None:
         if catalog.domain(adapter.domain).default == adapter.name:

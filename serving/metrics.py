@@ -1,22 +1,78 @@
 """What Prometheus sees of a replica, beside vLLM's own metrics on the same page.
 
-Labels hold only names that the registry resolved, so callers cannot make up series.
+Labels hold only names that the registry resolved, so callers cannot make up series; and of the
+series by adapter only those of the last `MAX_SERIES` versions that were asked for are kept.
 """
 
+from collections import OrderedDict
+
 from prometheus_client import Counter, Gauge, Histogram
+
+MAX_SERIES = 500
+"""Versions with series of their own."""
+_ADAPTER = ["domain", "adapter", "version"]
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 REQUESTS = Counter(
     "lorary_requests",
     "Requests that reached the engine, by what served them and the answer's status",
-    ["domain", "adapter", "version", "status"],
+    [*_ADAPTER, "status"],
 )
+FIRST_TOKEN = Histogram(
+    "lorary_time_to_first_token_seconds",
+    "Seconds from the engine's getting a streamed request to its first piece",
+    _ADAPTER,
+    buckets=_SECONDS,
+)
+INTER_TOKEN = Histogram(
+    "lorary_inter_token_seconds", "Seconds between a stream's pieces", _ADAPTER, buckets=_SECONDS
+)
+TOKENS = Counter("lorary_tokens", "Tokens made", _ADAPTER)
+PROMPT_TOKENS = Counter("lorary_prompt_tokens", "Tokens of prompts, where answers tell", _ADAPTER)
+BY_ADAPTER = (REQUESTS, FIRST_TOKEN, INTER_TOKEN, TOKENS, PROMPT_TOKENS)
 REFUSALS = Counter("lorary_refusals", "Requests refused by the gate, by error code", ["code"])
 COLD_LOADS = Histogram(
     "lorary_cold_load_seconds",
     "Seconds to bring a version to this replica's disk, verified",
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
+COLD_LOAD_PHASES = Histogram(
+    "lorary_cold_load_phase_seconds",
+    "Seconds of a cold load by phase: download and verify, or the engine's own load",
+    ["phase"],
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+TIER_REQUESTS = Counter(
+    "lorary_tier_requests",
+    "Requests by where their version was: held by the engine, on disk, or only in the bucket",
+    ["tier"],
+)
+EVICTIONS = Counter("lorary_evictions", "Versions given back, by tier", ["tier"])
+ENGINE_NAMES = Gauge("lorary_engine_names", "Pinned names that the engine holds")
+CACHE_BYTES = Gauge("lorary_cache_bytes", "Bytes of adapters on this replica's disk")
+CACHE_ADAPTERS = Gauge("lorary_cache_adapters", "Adapters on this replica's disk")
+LIMITED = Counter("lorary_limited", "Requests refused because of a limit, by limit", ["limit"])
 REGISTRY_SEQUENCE = Gauge("lorary_registry_sequence", "The last commit this replica has folded")
 REGISTRY_AGE = Gauge(
     "lorary_registry_age_seconds", "Seconds since the registry's log was last read successfully"
 )
+
+
+class Series:
+    """Forgets the series of versions that nobody asked for in a long time."""
+
+    def __init__(self, most: int = MAX_SERIES) -> None:
+        self._most = most
+        self._recent: OrderedDict[tuple[str, str, str], None] = OrderedDict()
+
+    def touch(self, labels: tuple[str, str, str]) -> None:
+        """A version was asked for."""
+        self._recent[labels] = None
+        self._recent.move_to_end(labels)
+        while len(self._recent) > self._most:
+            oldest, _ = self._recent.popitem(last=False)
+            for metric in BY_ADAPTER:
+                metric.remove_by_labels(dict(zip(_ADAPTER, oldest, strict=True)))
+
+
+SERIES = Series()

@@ -5,14 +5,26 @@ One per process, made on first use: vLLM loads plugins in processes that never n
 
 import functools
 
+from starlette.types import ASGIApp
+
 from registry.blobs import Blobs
 from registry.catalog import Catalog, Version
 from registry.errors import BaseMismatch
 from registry.follower import Follower
 from serving.cache import AdapterCache
+from serving.engine import Engine
 from serving.errors import RegistryUnread
-from serving.metrics import REGISTRY_AGE, REGISTRY_SEQUENCE
+from serving.limits import Limits
+from serving.metrics import (
+    CACHE_ADAPTERS,
+    CACHE_BYTES,
+    ENGINE_NAMES,
+    REGISTRY_AGE,
+    REGISTRY_SEQUENCE,
+)
+from serving.residency import Residency
 from serving.settings import ServingSettings
+from serving.warming import Warming
 
 
 class Replica:
@@ -28,6 +40,34 @@ class Replica:
             at_once=settings.cold_loads,
             waiting=settings.cold_queue,
         )
+        self.limits = Limits(settings.bounds)
+        self._residency: Residency | None = None
+        self._warming: Warming | None = None
+
+    def attach(self, app: ASGIApp) -> Warming:
+        """Tell the replica which application is its engine; only the first time counts."""
+        if self._warming is None:
+            settings = self.settings
+            self._residency = Residency(
+                self.cache,
+                Engine(app),
+                max_bytes=settings.cache_bytes,
+                max_names=settings.engine_names,
+            )
+            self._warming = Warming(self._residency, settings.base_name)
+        return self._warming
+
+    @property
+    def residency(self) -> Residency:
+        """The tiers; there are none before an engine is attached."""
+        if self._residency is None:
+            raise RegistryUnread("This server's engine has not started yet. Retry in a second.")
+        return self._residency
+
+    @property
+    def warming(self) -> Warming | None:
+        """What keeps guarded targets warm; None before an engine is attached."""
+        return self._warming
 
     @property
     def catalog(self) -> Catalog:
@@ -51,6 +91,9 @@ class Replica:
         """Begin to follow the registry."""
         REGISTRY_SEQUENCE.set_function(lambda: self.follower.catalog.sequence)
         REGISTRY_AGE.set_function(lambda: self.follower.age_seconds)
+        CACHE_BYTES.set_function(lambda: self.cache.bytes)
+        CACHE_ADAPTERS.set_function(lambda: len(self.cache))
+        ENGINE_NAMES.set_function(lambda: self._residency.names if self._residency else 0)
         self.follower.start()
 
 

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from adapters.home import SMALL_MODEL, default_model
 from registry.settings import StoreSettings
+from serving.limits import Bounds
 
 
 class ServingSettings(StoreSettings):
@@ -30,11 +31,39 @@ class ServingSettings(StoreSettings):
     max_body_bytes: int = Field(
         default=4 << 20, gt=0, description="Largest request body that is read."
     )
+    cache_bytes: int = Field(
+        default=20 << 30,
+        gt=0,
+        description="Bytes of adapters kept on disk; the least recently used make room.",
+    )
+    engine_names: int = Field(
+        default=512,
+        ge=1,
+        description="Adapters the engine may know by name; the least recently used are forgotten.",
+    )
     cold_loads: int = Field(
         default=2, ge=1, description="Adapters downloaded at once; others wait their turn."
     )
     cold_queue: int = Field(
         default=32, ge=1, description="Versions that may wait for a download; more get 429."
+    )
+    key_requests_per_minute: int | None = Field(
+        default=None, ge=1, description="Requests a minute that one key may send; unset: no limit."
+    )
+    key_tokens_per_minute: int | None = Field(
+        default=None, ge=1, description="Tokens a minute that one key's answers may have."
+    )
+    key_concurrency: int | None = Field(
+        default=None, ge=1, description="Requests of one key that may run at once."
+    )
+    adapter_concurrency: int | None = Field(
+        default=None, ge=1, description="Requests for one adapter that may run at once."
+    )
+    concurrency: int = Field(
+        default=1024, ge=1, description="Requests that may run or wait in this replica at once."
+    )
+    replicas: int = Field(
+        default=1, ge=1, description="Replicas among which the keys' limits are divided."
     )
     max_loras: int = Field(default=4, ge=1, description="Adapters that share one batch.")
     max_cpu_loras: int = Field(default=16, ge=1, description="Adapters kept in host memory.")
@@ -42,6 +71,24 @@ class ServingSettings(StoreSettings):
         default=2048, gt=0, description="Longest prompt and answer together, in tokens."
     )
     kv_cache_gib: int = Field(default=1, ge=1, description="Memory for the KV cache on a CPU, GiB.")
+
+    @property
+    def bounds(self) -> Bounds:
+        """This replica's share of the limits."""
+
+        def share(limit: int | None) -> float | None:
+            return None if limit is None else limit / self.replicas
+
+        def whole(limit: int | None) -> int | None:
+            return None if limit is None else max(1, limit // self.replicas)
+
+        return Bounds(
+            key_requests=share(self.key_requests_per_minute),
+            key_tokens=share(self.key_tokens_per_minute),
+            key_concurrency=whole(self.key_concurrency),
+            adapter_concurrency=whole(self.adapter_concurrency),
+            concurrency=self.concurrency,
+        )
 
     @property
     def cache_folder(self) -> Path:

@@ -6,7 +6,8 @@ The base model and the adapters are made on first use and kept under LORARY_HOME
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ import pytest
 from adapters.home import SMALL_MODEL, default_model, home
 from adapters.packs import PACKS
 from tests.support.servers import BIN, free_port, registry_server, running
+
+CACHE_BYTES = 110_000_000
+"""The disk's bound in these journeys: five adapters of the small model's rank 16."""
+ENGINE_NAMES = 6
 
 
 @dataclass
@@ -46,6 +51,13 @@ class Site:
                 base_url=f"{self.api}/v1", api_key=wanted, max_retries=0
             )
         return self.clients[wanted]
+
+    def settle(self, condition: Callable[[], bool], seconds: float = 20) -> None:
+        """Wait until `condition` holds."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "it never settled"
+            time.sleep(0.1)
 
     def async_client(self) -> openai.AsyncOpenAI:
         """The same, for many requests at once."""
@@ -102,7 +114,12 @@ def site(trained: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
             [str(BIN / "lorary"), "serve", "--port", str(port)],
             folder / "serve.log",
             ready=f"{api}/health",
-            environment={"LORARY_STORE": store, "LORARY_ADAPTER_CACHE": str(folder / "cache")},
+            environment={
+                "LORARY_STORE": store,
+                "LORARY_ADAPTER_CACHE": str(folder / "cache"),
+                "LORARY_CACHE_BYTES": str(CACHE_BYTES),
+                "LORARY_ENGINE_NAMES": str(ENGINE_NAMES),
+            },
             seconds=300,
         ):
             yield made

@@ -1,6 +1,7 @@
 """A replica over a local store, without vLLM: for tests of the gate and of the cache."""
 
 import asyncio
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from registry.commands import (
 from registry.events import File, Grant, Policy
 from registry.registry import Registry
 from registry.store import LocalStore
+from serving.engine import LOAD, UNLOAD
 from serving.replica import Replica
 from serving.settings import ServingSettings
 from tests.support.catalogs import FACTS
@@ -87,27 +89,42 @@ class Upstream:
     """What stands where vLLM would: it records what reaches it and answers in pieces."""
 
     scopes: list[Scope] = field(default_factory=list)
+    loads: list[str] = field(default_factory=list)
+    """Names that were loaded, or unloaded (with a minus before them)."""
+    refusal: str = ""
+    """Why loading fails, if it shall."""
     bodies: list[bytes] = field(default_factory=list)
     pieces: tuple[bytes, ...] = (b'{"ok": ', b"true}")
     pause: float = 0.0
+    kind: bytes = b"application/json"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             return
         message = await receive()
+        if scope["path"] in (LOAD, UNLOAD):
+            await self._move(scope["path"], json.loads(message["body"])["lora_name"], send)
+            return
         self.scopes.append(scope)
         self.bodies.append(message.get("body", b""))
         await send(
             {
                 "type": "http.response.start",
                 "status": 200,
-                "headers": [(b"content-type", b"application/json")],
+                "headers": [(b"content-type", self.kind)],
             }
         )
         for piece in self.pieces:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
             await asyncio.sleep(self.pause)
         await send({"type": "http.response.body", "body": b""})
+
+    async def _move(self, path: str, name: str, send: Send) -> None:
+        self.loads.append(name if path == LOAD else f"-{name}")
+        status = 500 if self.refusal else 200
+        body = json.dumps({"error": {"message": self.refusal}}).encode()
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": body})
 
 
 def answered(messages: list[Message]) -> tuple[int, dict[str, str], bytes]:

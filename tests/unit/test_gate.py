@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 from starlette.types import Message, Scope
 
 from registry.access import Secret
 from registry.commands import RevokeKey, RevokeVersion
 from serving.body import FIELDS, parse_body
 from serving.gate import GENERATION, Gate
+from serving.metrics import TOKENS, Series
 from tests.support.replicas import BASE, Site, Upstream, answered, make_site
 
 CHAT = "/v1/chat/completions"
@@ -341,8 +343,9 @@ def test_a_caller_who_leaves_is_seen_by_vllm(site: Site) -> None:
     seen: list[str] = []
 
     async def upstream(scope: Scope, receive: Any, send: Any) -> None:
-        seen.append((await receive())["type"])
-        seen.append((await receive())["type"])
+        if scope["path"] == CHAT:
+            seen.append((await receive())["type"])
+            seen.append((await receive())["type"])
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
     messages: Iterator[Message] = iter(
@@ -386,3 +389,84 @@ def test_embeddings_of_a_generating_model_are_refused_clearly(
     status, _, answer = send_to(site, upstream, scope, body)
     assert status == 404
     assert "makes no embeddings" in answer["error"]["message"]
+
+
+def test_a_key_over_its_limit_is_told_when_to_come_again(tmp_path: Path) -> None:
+    site = make_site(tmp_path, key_requests_per_minute=2)
+    upstream = Upstream()
+    statuses = [chat(site, upstream, "medical", site.medical)[0] for _ in range(2)]
+    status, headers, body = chat(site, upstream, "medical", site.medical)
+    site.registry.close()
+    assert statuses == [200, 200]
+    assert (status, body["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert 25 <= int(headers["retry-after"]) <= 31
+
+
+def test_a_hint_brings_versions_up_that_the_caller_may_use(site: Site, upstream: Upstream) -> None:
+    async def hint(models: Any, key: Secret) -> tuple[int, Any]:
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": json.dumps({"models": models}).encode()}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        scope = scope_of("POST", "/v1/adapters/prefetch", key)
+        await Gate(upstream, site.replica)(scope, receive, send)
+        for _ in range(100):
+            if upstream.loads:
+                break
+            await asyncio.sleep(0.01)
+        status, _, data = answered(sent)
+        return status, json.loads(data)
+
+    status, body = asyncio.run(hint(["medical"], site.medical))
+    assert (status, body) == (202, {"adapters": {"medical/coder@1": "bucket"}})
+    assert upstream.loads == ["medical/coder@1"]
+    assert asyncio.run(hint(["medical"], site.legal))[0] == 403
+    assert asyncio.run(hint("medical", site.medical))[0] == 400
+    assert upstream.scopes == []
+
+
+def test_an_answer_is_counted_as_it_passes(site: Site) -> None:
+    before = sample("lorary_tokens_total")
+    whole = Upstream(pieces=(b'{"usage": {"prompt_tokens": 7, ', b'"completion_tokens": 5}}'))
+    chat(site, whole, "medical", site.medical)
+    assert sample("lorary_tokens_total") == before + 5
+    events = (*[b"data: {}\n\n"] * 3, b"data: [DONE]\n\n")
+    chat_stream(site, Upstream(pieces=events, kind=b"text/event-stream"))
+    assert sample("lorary_tokens_total") == before + 8
+    assert sample("lorary_time_to_first_token_seconds_count") == 1
+    assert sample("lorary_inter_token_seconds_count") == 3
+
+
+def sample(name: str) -> float:
+    labels = {"domain": "medical", "adapter": "coder", "version": "1"}
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def chat_stream(site: Site, upstream: Upstream) -> None:
+    async def receive() -> Message:
+        body = json.dumps({"model": "medical", "messages": [], "stream": True}).encode()
+        return {"type": "http.request", "body": body}
+
+    async def send(message: Message) -> None:
+        pass
+
+    scope = scope_of("POST", CHAT, site.medical)
+    asyncio.run(Gate(upstream, site.replica)(scope, receive, send))
+
+
+def test_series_of_versions_are_bounded() -> None:
+    series = Series(most=3)
+    for number in range(10):
+        labels = ("bounded", "a", str(number))
+        series.touch(labels)
+        TOKENS.labels(*labels).inc()
+    kept = [
+        sample.labels["version"]
+        for sample in next(iter(TOKENS.collect())).samples
+        if sample.labels["domain"] == "bounded" and sample.name.endswith("_total")
+    ]
+    assert kept == ["7", "8", "9"]

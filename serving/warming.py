@@ -1,0 +1,108 @@
+"""Guarded aliases answered by warm versions only: nobody pays a cold load for a promotion.
+
+Before the replica says that it is ready, every guarded alias's target is brought up. When such an
+alias moves, the version it named before goes on answering until the new one is up, for a bounded
+time: then the new one answers, warm or not, so that a promotion cannot hang on one replica's disk.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from adapters.errors import LoraryError
+from adapters.names import DEFAULT_ALIAS, AdapterRef
+from registry.catalog import Catalog, Version
+from serving.residency import Residency
+
+PATIENCE_SECONDS = 1.0
+"""How long a moved alias waits for its new target to be warm."""
+
+CatalogSource = Callable[[], Catalog]
+AliasName = tuple[str, str]
+"""An adapter's path and an alias of it."""
+
+
+@dataclass
+class Turn:
+    """A guarded alias's target that answers, and the one that waits to, since when."""
+
+    serving: Version
+    waiting: Version | None = None
+    since: float = 0.0
+
+
+class Warming:
+    """Keeps guarded aliases' targets warm. Use it from one event loop."""
+
+    def __init__(self, residency: Residency, base: str) -> None:
+        self.ready = False
+        """Whether every target was brought up, or failed to be, once."""
+        self.failures: dict[str, str] = {}
+        """Targets that could not be brought up, and why."""
+        self._residency = residency
+        self._base = base
+        self._turns: dict[AliasName, Turn] = {}
+
+    def resolve(self, catalog: Catalog, ref: AdapterRef) -> Version:
+        """As `catalog.resolve`, but a guarded alias that just moved may still name what is warm."""
+        target = catalog.resolve(ref)
+        if ref.version is not None:
+            return target
+        alias = (f"{target.domain}/{target.adapter}", ref.alias or DEFAULT_ALIAS)
+        turn = self._turns.get(alias)
+        if turn is None or turn.serving.ref == target.ref:
+            return target
+        if turn.waiting is None or turn.waiting.ref != target.ref:
+            turn.waiting, turn.since = target, time.monotonic()
+        warm = self._residency.tier(target) == "engine"
+        late = time.monotonic() - turn.since > PATIENCE_SECONDS
+        before = catalog.find(turn.serving.ref)
+        if warm or late or before.revoked is not None or before.tombstone is not None:
+            self._turns[alias] = Turn(target)
+            return target
+        return turn.serving
+
+    async def bring_up(self, catalog: Catalog) -> None:
+        """Bring every guarded target up; one that fails is noted, and tried again next time."""
+        failures = {}
+        for alias, target in guarded_targets(catalog, self._base).items():
+            try:
+                async with self._residency.hold(target):
+                    pass
+            except LoraryError as error:
+                failures[str(target.ref)] = error.message
+            turn = self._turns.get(alias)
+            if turn is None or str(target.ref) not in failures:
+                self._turns[alias] = Turn(target)
+        self.failures = failures
+        self.ready = True
+
+
+async def follow(warming: Warming, catalog_of: CatalogSource, poll_seconds: float) -> None:
+    """Bring targets up at the start and whenever the catalog changes, until cancelled."""
+    seen = -1
+    while True:
+        try:
+            catalog = catalog_of()
+            if catalog.sequence != seen or warming.failures:
+                await warming.bring_up(catalog)
+                seen = catalog.sequence
+        except LoraryError:
+            seen = -1  # the registry was not read yet
+        await asyncio.sleep(poll_seconds / 4)
+
+
+def guarded_targets(catalog: Catalog, base: str) -> dict[AliasName, Version]:
+    """What each guarded alias names now, for one base model."""
+    found = {}
+    for path, adapter in catalog.adapters.items():
+        guarded = catalog.domains[adapter.domain].policy.guarded
+        for alias in guarded:
+            number = adapter.aliases.get(alias)
+            if number is None:
+                continue
+            version = adapter.versions[number - 1]
+            if version.base == base and version.revoked is None and version.tombstone is None:
+                found[path, alias] = version
+    return found

@@ -1,0 +1,91 @@
+"""More adapters than fit: each answers as itself, and disk and names stay bounded."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from adapters.base_model import BaseModel
+from adapters.home import SMALL_MODEL, default_model
+from registry.client import RegistryClient
+from tests.journeys.conftest import CACHE_BYTES, ENGINE_NAMES, Site
+from tests.support.adapters import write_adapter
+
+MANY = 8
+
+
+@pytest.fixture(scope="module")
+def many(site: Site, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Adapters of random weights, enough to fill the disk's bound more than once."""
+    folder = tmp_path_factory.mktemp("many")
+    base = BaseModel.from_directory(default_model(), SMALL_MODEL)
+    site.lorary("domain", "create", "bulk", "--no-guard")
+    names = []
+    with RegistryClient(site.registry, site.operator) as registry:
+        for number in range(MANY):
+            directory = write_adapter(folder / str(number), base, rank=16, seed=number)
+            version = registry.push(directory, f"bulk/a{number}")
+            names.append(version["ref"])
+    size = (folder / "0" / "adapter_model.safetensors").stat().st_size
+    assert size * MANY > CACHE_BYTES > size * 2
+    assert MANY > ENGINE_NAMES
+    return names
+
+
+def ask(client: openai.OpenAI, name: str) -> tuple[str, str]:
+    """The version that answered by the headers, and what it said."""
+    raw = client.completions.with_raw_response.create(
+        model=name, prompt="A fever is", max_tokens=3, temperature=0
+    )
+    return raw.headers["x-lorary-adapter"], raw.parse().choices[0].text
+
+
+def metric(site: Site, name: str) -> float:
+    reply = httpx.get(f"{site.api}/metrics", headers={"Authorization": f"Bearer {site.operator}"})
+    lines = [line for line in reply.text.splitlines() if line.startswith(f"{name} ")]
+    return float(lines[0].split()[-1])
+
+
+def on_disk(folder: Path) -> int:
+    """Bytes of whole adapters; what is being brought or removed has another name."""
+    return sum(
+        file.stat().st_size
+        for directory in folder.iterdir()
+        if not directory.name.startswith(".")
+        for file in directory.iterdir()
+    )
+
+
+def test_three_rounds_through_more_adapters_than_fit(site: Site, many: list[str]) -> None:
+    client = site.client()
+    alone = {name: ask(client, name)[1] for name in many}
+    assert len(set(alone.values())) > 1
+    for _ in range(2):
+        for name in many:
+            assert ask(client, name) == (name, alone[name])
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda name: ask(client, name), many))
+    assert [answered for answered, _ in together] == many
+    site.settle(lambda: on_disk(site.folder / "cache") <= CACHE_BYTES)
+    site.settle(lambda: metric(site, "lorary_engine_names") <= ENGINE_NAMES)
+    assert metric(site, "lorary_cache_bytes") <= CACHE_BYTES
+
+
+def test_a_hint_spares_the_first_caller_the_cold_load(site: Site, many: list[str]) -> None:
+    client = site.client()
+    for name in many[1:]:
+        ask(client, name)
+    headers = {"Authorization": f"Bearer {site.app}"}
+    url = f"{site.api}/v1/adapters/prefetch"
+    hinted = httpx.post(url, json={"models": [many[0]]}, headers=headers)
+    assert hinted.status_code == 202
+    assert hinted.json()["adapters"][many[0]] in ("bucket", "disk")
+    site.settle(
+        lambda: (
+            httpx.post(url, json={"models": [many[0]]}, headers=headers).json()["adapters"]
+            == {many[0]: "engine"}
+        )
+    )
+    assert ask(client, many[0])[0] == many[0]

@@ -1,0 +1,281 @@
+"""Where versions are, what makes room, and what is never taken from under a request."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from adapters.names import AdapterRef
+from registry.blobs import Blobs
+from registry.catalog import Catalog, Version
+from registry.commands import ChangePolicy, MoveAlias, RevokeVersion
+from registry.events import Policy
+from serving.cache import AdapterCache
+from serving.engine import Engine
+from serving.errors import EngineRefused
+from serving.residency import Residency
+from serving.warming import PATIENCE_SECONDS, Warming
+from tests.support.replicas import BASE, Site, Upstream, make_site
+
+SIZE = len(b"{}") + len(b"weights 0")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    made = make_site(tmp_path)
+    yield made
+    made.registry.close()
+
+
+def versions(site: Site, count: int) -> list[Version]:
+    for number in range(count):
+        site.publish("medical", f"many-{number}", f"weights {number}".encode())
+    adapters = site.registry.catalog.adapters
+    return [adapters[f"medical/many-{number}"].versions[0] for number in range(count)]
+
+
+def made(
+    site: Site, upstream: Upstream, *, max_bytes: int = 1 << 30, max_names: int = 100
+) -> tuple[Residency, AdapterCache]:
+    cache = AdapterCache(site.folder / "cache", Blobs(site.registry.store))
+    residency = Residency(cache, Engine(upstream), max_bytes=max_bytes, max_names=max_names)
+    return residency, cache
+
+
+async def use(residency: Residency, version: Version) -> str:
+    async with residency.hold(version) as tier:
+        return tier
+
+
+async def settled(condition: Callable[[], bool]) -> None:
+    for _ in range(200):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never settled")
+
+
+def run(work: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        await asyncio.wait_for(work(), 30)
+
+    asyncio.run(bounded())
+
+
+def test_a_version_comes_up_tier_by_tier_and_is_loaded_once(site: Site) -> None:
+    upstream = Upstream()
+    (version,) = versions(site, 1)
+
+    async def work() -> None:
+        residency, _ = made(site, upstream)
+        tiers = await asyncio.gather(*(use(residency, version) for _ in range(20)))
+        assert tiers[0] == "bucket"
+        assert await use(residency, version) == "engine"
+
+    run(work)
+    assert upstream.loads == [str(version.ref)]
+
+
+def test_the_least_recently_used_makes_room_and_its_name_goes_before_its_files(site: Site) -> None:
+    upstream = Upstream()
+    many = versions(site, 4)
+
+    async def work() -> None:
+        residency, cache = made(site, upstream, max_bytes=3 * SIZE)
+        for version in (many[0], many[1], many[2], many[0]):
+            await use(residency, version)
+        await use(residency, many[3])
+        await settled(lambda: cache.bytes <= 3 * SIZE)
+        assert upstream.loads[-1] == f"-{many[1].ref}"
+        assert [cache.path(v).exists() for v in many] == [True, False, True, True]
+        assert residency.tier(many[1]) == "bucket"
+        assert await use(residency, many[1]) == "bucket"
+
+    run(work)
+
+
+def test_names_are_bounded_even_where_the_disk_is_not(site: Site) -> None:
+    upstream = Upstream()
+    many = versions(site, 6)
+
+    async def work() -> None:
+        residency, cache = made(site, upstream, max_names=2)
+        for version in many:
+            await use(residency, version)
+        await settled(lambda: residency.names <= 2)
+        assert len(cache) == 6
+        assert residency.tier(many[0]) == "disk"
+
+    run(work)
+
+
+def test_what_a_request_holds_is_not_taken(site: Site) -> None:
+    upstream = Upstream()
+    first, second, third = versions(site, 3)
+
+    async def work() -> None:
+        residency, cache = made(site, upstream, max_bytes=SIZE)
+        async with residency.hold(first):
+            await use(residency, second)
+            await use(residency, third)
+            await settled(lambda: cache.bytes <= 2 * SIZE)
+            assert cache.path(first).exists()
+            assert residency.tier(first) == "engine"
+        await settled(lambda: cache.bytes <= SIZE)
+
+    run(work)
+
+
+def test_a_restart_counts_what_lies_there_and_drops_the_oldest_first(site: Site) -> None:
+    upstream = Upstream()
+    many = versions(site, 3)
+
+    async def work() -> None:
+        residency, _ = made(site, upstream)
+        for version in many[:2]:
+            await use(residency, version)
+        again, cache = made(site, upstream, max_bytes=2 * SIZE)
+        assert cache.bytes == 2 * SIZE
+        await use(again, many[2])
+        await settled(lambda: cache.bytes <= 2 * SIZE)
+        assert not cache.path(many[0]).exists()
+        assert await use(again, many[1]) in ("disk", "bucket")
+
+    run(work)
+
+
+def test_an_adapter_that_the_engine_refuses_hurts_only_itself(site: Site) -> None:
+    upstream = Upstream(refusal="rank 512 is not supported\nTraceback ...")
+    bad, good = versions(site, 2)
+
+    async def work() -> None:
+        residency, _ = made(site, upstream)
+        with pytest.raises(EngineRefused, match="rank 512 is not supported") as refused:
+            await use(residency, bad)
+        assert "Traceback" not in refused.value.message
+        assert residency.tier(bad) != "engine"
+        upstream.refusal = ""
+        await use(residency, good)
+
+    run(work)
+
+
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(order=st.lists(st.integers(0, 5), min_size=5, max_size=40), room=st.integers(1, 4))
+def test_whatever_is_asked_for_is_there_while_it_is_held(
+    site: Site, order: list[int], room: int
+) -> None:
+    upstream = Upstream()
+    many = versions(site, 6) if "medical/many-5" not in site.registry.catalog.adapters else [
+        site.registry.catalog.adapters[f"medical/many-{n}"].versions[0] for n in range(6)
+    ]  # fmt: skip
+
+    async def work() -> None:
+        residency, cache = made(site, upstream, max_bytes=room * SIZE, max_names=room)
+
+        async def ask(number: int) -> None:
+            version = many[number]
+            async with residency.hold(version):
+                await asyncio.sleep(0.001 * (number % 3))
+                held = (cache.path(version) / "adapter_model.safetensors").read_bytes()
+                assert held == f"weights {number}".encode()
+                assert residency.tier(version) == "engine"
+
+        await asyncio.gather(*(ask(number) for number in order))
+        await settled(lambda: cache.bytes <= room * SIZE and residency.names <= room)
+        known = {name for name in upstream.loads if not name.startswith("-")}
+        for name in known:
+            balance = upstream.loads.count(name) - upstream.loads.count(f"-{name}")
+            assert balance in (0, 1), "the engine was told twice, or to forget what it never knew"
+
+    run(work)
+
+
+def guard(site: Site) -> None:
+    policy = Policy(guarded=("production",), approvals=0)
+    site.registry.execute(ChangePolicy("medical", policy), site.operator.id)
+
+
+def catalog(site: Site) -> Catalog:
+    return site.registry.refresh()
+
+
+def test_guarded_targets_are_up_before_anybody_asks(site: Site) -> None:
+    upstream = Upstream()
+    guard(site)
+
+    async def work() -> None:
+        residency, _ = made(site, upstream)
+        warming = Warming(residency, BASE)
+        assert not warming.ready
+        await warming.bring_up(catalog(site))
+        assert warming.ready
+        assert upstream.loads == ["medical/coder@1"]
+
+    run(work)
+
+
+def test_a_moved_alias_answers_with_the_old_version_until_the_new_one_is_warm(site: Site) -> None:
+    upstream = Upstream()
+    guard(site)
+    ref = AdapterRef("medical", "coder")
+
+    async def work() -> None:
+        residency, _ = made(site, upstream)
+        warming = Warming(residency, BASE)
+        await warming.bring_up(catalog(site))
+        site.publish("medical", "coder", b"medical two")
+        assert warming.resolve(catalog(site), ref).number == 1
+        assert warming.resolve(catalog(site), AdapterRef("medical", "coder", 2)).number == 2
+        await warming.bring_up(catalog(site))
+        assert warming.resolve(catalog(site), ref).number == 2
+
+    run(work)
+
+
+def test_a_moved_alias_does_not_wait_for_ever_nor_for_a_revoked_version(site: Site) -> None:
+    upstream = Upstream()
+    guard(site)
+    ref = AdapterRef("medical", "coder")
+
+    async def work() -> None:
+        residency, _ = made(site, upstream)
+        warming = Warming(residency, BASE)
+        await warming.bring_up(catalog(site))
+        site.publish("medical", "coder", b"medical two")
+        upstream.refusal = "it is broken"
+        await warming.bring_up(catalog(site))
+        assert "it is broken" in warming.failures["medical/coder@2"]
+        assert warming.resolve(catalog(site), ref).number == 1
+        await asyncio.sleep(PATIENCE_SECONDS + 0.1)
+        assert warming.resolve(catalog(site), ref).number == 2
+        site.registry.execute(MoveAlias("medical", "coder", "production", 1), site.operator.id)
+        assert warming.resolve(catalog(site), ref).number == 1
+        site.registry.execute(MoveAlias("medical", "coder", "production", 2), site.operator.id)
+        site.registry.execute(RevokeVersion("medical", "coder", 1, "wrong"), site.operator.id)
+        assert warming.resolve(catalog(site), ref).number == 2
+
+    run(work)
+
+
+def test_nothing_is_left_behind_by_a_caller_who_leaves(site: Site) -> None:
+    upstream = Upstream()
+    (version,) = versions(site, 1)
+
+    async def work() -> None:
+        residency, cache = made(site, upstream, max_bytes=1)
+        asking = asyncio.create_task(use(residency, version))
+        await asyncio.sleep(0)
+        asking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asking
+        assert await use(residency, version) in ("bucket", "disk", "engine")
+        await settled(lambda: cache.bytes == 0)
+
+    run(work)
