@@ -21,8 +21,10 @@ UNLOAD = "/v1/unload_lora_adapter"
 class Engine:
     """Which pinned names vLLM holds, as far as we told it."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, application: Any = None) -> None:
+        """app: the layer below the gate. application: what Starlette puts into each scope."""
         self._app = app
+        self._application = application
         self._one_load = asyncio.Semaphore(1)
 
     async def load(self, name: str, path: Path) -> None:
@@ -58,6 +60,7 @@ class Engine:
             "client": ("127.0.0.1", 0),
             "server": ("127.0.0.1", 0),
             "state": {},
+            "app": self._application,
         }
         handed_out = False
         status, pieces = 0, list[bytes]()

@@ -20,6 +20,7 @@ from registry.access import ANY_DOMAIN, authenticate, bearer, may_see, require
 from registry.catalog import Catalog, Key, Version
 from registry.errors import Forbidden, NotFound, UnknownAdapter
 from registry.registry import utc_now
+from serving import journal
 from serving.answers import answer, refuse
 from serving.body import MAX_HINT_BYTES, parse_body, parse_hint, read_body, replay
 from serving.errors import RouteNotFound
@@ -53,23 +54,31 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection; see the module's text."""
         if scope["type"] == "lifespan":
-            await self.app(scope, receive, self._watching(send))
+            await self.app(scope, receive, self._watching(scope, send))
         elif scope["type"] == "http":
             try:
                 await self._serve(scope, receive, send)
             except LoraryError as error:
                 REFUSALS.labels(error.code).inc()
+                journal.write(
+                    "refused",
+                    key=scope.get("lorary.key"),
+                    path=scope["path"][:200],
+                    status=error.status,
+                    code=error.code,
+                    reason=error.message[:300],
+                )
                 await refuse(send, error)
         else:
             await send({"type": "websocket.close", "code": 1008})
 
-    def _watching(self, send: Send) -> Send:
+    def _watching(self, scope: Scope, send: Send) -> Send:
         """A `send` that begins to follow the registry once the engine runs, and ends with it."""
 
         async def send_watching(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
                 replica = self.replica
-                warming = replica.attach(self.app)
+                warming = replica.attach(self.app, scope)
                 following = follow(warming, lambda: replica.catalog, replica.settings.poll_seconds)
                 self._background = asyncio.create_task(following)
             elif message["type"] == "lifespan.shutdown.complete" and self._background:
@@ -108,7 +117,7 @@ class Gate:
             )
         data = await read_body(receive, _declared_length(scope), settings.max_body_bytes)
         body = parse_body(data)
-        version = self._resolve(catalog, key, body["model"])
+        version = self._resolve(scope, catalog, key, body["model"])
         if version is not None:
             body["model"] = str(version.ref)
         data = json.dumps(body).encode()
@@ -117,20 +126,32 @@ class Gate:
         name = f"{version.domain}/{version.adapter}" if version else settings.base_name
         async with AsyncExitStack() as held:
             grant = held.enter_context(self.replica.limits.admit(key.id, name))
+            tier = None
             if version is not None:
-                await held.enter_async_context(self.replica.residency.hold(version))
+                tier = await held.enter_async_context(self.replica.residency.hold(version))
             meter = Meter(send, version, settings.base_name)
             try:
                 await self.app(inner, replay(data, receive), meter.send)
             finally:
                 meter.end()
                 grant.tokens = meter.tokens + meter.prompt_tokens
+                journal.write(
+                    "request",
+                    key=key.id,
+                    model=str(version.ref) if version else settings.base_name,
+                    path=scope["path"],
+                    status=meter.status or None,
+                    tier=tier,
+                    seconds=round(meter.seconds, 4),
+                    prompt_tokens=meter.prompt_tokens or None,
+                    tokens=meter.tokens,
+                )
 
     async def _prefetch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Begin to bring up what the caller will soon ask for; tells where it is now."""
         catalog, key = self._caller(scope)
         data = await read_body(receive, _declared_length(scope), MAX_HINT_BYTES)
-        versions = [self._resolve(catalog, key, name) for name in parse_hint(data)]
+        versions = [self._resolve(scope, catalog, key, name) for name in parse_hint(data)]
         residency = self.replica.residency
         tiers = {str(v.ref): residency.tier(v) for v in versions if v is not None}
         for version in versions:
@@ -142,9 +163,11 @@ class Gate:
         """Who asks, by the newest catalog; raises `Unauthenticated`."""
         presented = bearer(_header(scope, b"authorization"))
         catalog = self.replica.catalog
-        return catalog, authenticate(catalog, presented, utc_now())
+        key = authenticate(catalog, presented, utc_now())
+        scope["lorary.key"] = key.id
+        return catalog, key
 
-    def _resolve(self, catalog: Catalog, key: Key, model: str) -> Version | None:
+    def _resolve(self, scope: Scope, catalog: Catalog, key: Key, model: str) -> Version | None:
         """The version that `model` names now, if `key` may use it; None for the base model."""
         if model == self.replica.settings.base_name:
             if not any(grant.role == "infer" for grant in key.grants):
@@ -154,7 +177,7 @@ class Gate:
         # Before looking, so that what exists in other domains does not show.
         require(key, "infer", ref.domain)
         try:
-            version = self.replica.attach(self.app).resolve(catalog, ref)
+            version = self.replica.attach(self.app, scope).resolve(catalog, ref)
         except UnknownAdapter as error:
             near = [p for p in error.near if may_see(key, p.partition("/")[0])]
             raise UnknownAdapter(ref.path, near) from None
@@ -168,7 +191,7 @@ class Gate:
         if not name:
             await answer(send, 200, {"object": "list", "data": models(catalog, key, base)})
             return
-        version = self._resolve(catalog, key, name)
+        version = self._resolve(scope, catalog, key, name)
         root = base if version is None else str(version.ref)
         found = next(m for m in models(catalog, key, base) if m["id"] == root)
         await answer(send, 200, {**found, "id": name})

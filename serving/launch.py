@@ -8,6 +8,7 @@ from pathlib import Path
 
 from adapters.errors import LoraryError
 from registry.follower import Follower
+from serving import journal
 from serving.errors import CannotServe
 from serving.settings import ServingSettings
 
@@ -97,6 +98,7 @@ def run(settings: ServingSettings, extra: Sequence[str]) -> None:
     """Start the server and return when it has ended."""
     argv = arguments(settings, extra)
     preflight(settings)
+    journal.install()
     os.environ.update(environment(settings))
     sys.argv = ["lorary serve", *argv]
     from vllm.entrypoints.launchers.api_server.entry import main

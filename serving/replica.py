@@ -5,7 +5,7 @@ One per process, made on first use: vLLM loads plugins in processes that never n
 
 import functools
 
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from registry.blobs import Blobs
 from registry.catalog import Catalog, Version
@@ -44,13 +44,13 @@ class Replica:
         self._residency: Residency | None = None
         self._warming: Warming | None = None
 
-    def attach(self, app: ASGIApp) -> Warming:
+    def attach(self, app: ASGIApp, scope: Scope) -> Warming:
         """Tell the replica which application is its engine; only the first time counts."""
         if self._warming is None:
             settings = self.settings
             self._residency = Residency(
                 self.cache,
-                Engine(app),
+                Engine(app, scope.get("app")),
                 max_bytes=settings.cache_bytes,
                 max_names=settings.engine_names,
             )

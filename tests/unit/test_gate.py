@@ -470,3 +470,20 @@ def test_series_of_versions_are_bounded() -> None:
         if sample.labels["domain"] == "bounded" and sample.name.endswith("_total")
     ]
     assert kept == ["7", "8", "9"]
+
+
+def test_the_journal_says_who_asked_what_and_never_what_was_said(
+    site: Site, upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "lorary.serving")
+    secret = [{"role": "user", "content": "my secret illness"}]
+    body = json.dumps({"model": "medical", "messages": secret}).encode()
+    send_to(site, upstream, scope_of("POST", CHAT, site.medical), body)
+    chat(site, upstream, "legal", site.medical)
+    records = [json.loads(record.message) for record in caplog.records]
+    assert [record["event"] for record in records] == ["request", "refused"]
+    assert records[0]["key"] == records[1]["key"] == site.medical.id
+    assert (records[0]["model"], records[0]["status"]) == ("medical/coder@1", 200)
+    assert (records[1]["status"], records[1]["code"]) == (403, "forbidden")
+    assert "illness" not in caplog.text
+    assert site.medical.secret not in caplog.text

@@ -1,0 +1,30 @@
+"""One line of JSON for each request: who asked which version, how it went, what it cost.
+
+Never a prompt, an answer or a secret. Lines go to standard error, where vLLM's own log goes.
+"""
+
+import json
+import logging
+import sys
+from typing import Any
+
+logger = logging.getLogger("lorary.serving")
+
+
+def install() -> None:
+    """Let lines through, and only as they are."""
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+
+def write(event: str, **fields: Any) -> None:
+    """One line; fields that are None are left out."""
+    record = {
+        "event": event,
+        **{name: value for name, value in fields.items() if value is not None},
+    }
+    logger.info(json.dumps(record))
