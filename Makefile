@@ -7,7 +7,7 @@ export LORARY_HOME ?= $(CURDIR)/.cache/lorary
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check fmt bench bench-registry bench-upload clean environment environment-dev
+.PHONY: help demo test test-fast check fmt bench bench-serving bench-registry bench-upload clean environment environment-dev
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ fmt: environment-dev ## Format and sort imports
 
 bench: environment-dev ## Measure the gate against bare vLLM (ARGS="--rounds 5")
 	$(BIN)/python -m benchmarks.gate $(ARGS)
+
+bench-serving: environment-dev ## Measure the gate beside LiteLLM's proxy
+	$(BIN)/python -m benchmarks.serving $(ARGS)
 
 bench-registry: environment-dev ## Measure the registry beside MLflow's server
 	$(BIN)/python -m benchmarks.registry $(ARGS)

@@ -1,11 +1,13 @@
 """The servers that are compared: bare vLLM and `lorary serve`, and a trivial app both ways."""
 
 import contextlib
+import functools
+import json
 import os
 import sys
 from dataclasses import dataclass
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from adapters.home import SMALL_MODEL
 from benchmarks.site import MODEL, Site
@@ -85,19 +87,46 @@ def trivial(running_: contextlib.ExitStack, site: Site) -> tuple[Served, Served]
     return served[0], served[1]
 
 
+ANSWER = json.dumps(
+    {
+        "id": "chatcmpl-bench",
+        "object": "chat.completion",
+        "created": 0,
+        "model": MODEL,
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": "stop",
+                "message": {"role": "assistant", "content": "High blood pressure."},
+            }
+        ],
+        "usage": {"prompt_tokens": 4, "completion_tokens": 4, "total_tokens": 8},
+    }
+).encode()
+
+
 async def bare_app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Read the request, answer a few bytes."""
-    if scope["type"] != "http":
+    """Read the request, answer a fixed completion."""
+    if scope["type"] == "lifespan":
+        for state in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{state}.complete"})
         return
     while (await receive()).get("more_body"):
         pass
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"2")]
+    length = str(len(ANSWER)).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", length)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": b"{}"})
+    await send({"type": "http.response.body", "body": ANSWER})
 
 
 async def gated_app(scope: Scope, receive: Receive, send: Send) -> None:
     """The same inside the gate."""
+    await _gate()(scope, receive, send)
+
+
+@functools.cache
+def _gate() -> ASGIApp:
     from serving.gate import Gate
 
-    await Gate(bare_app)(scope, receive, send)
+    return Gate(bare_app)

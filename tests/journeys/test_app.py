@@ -132,9 +132,13 @@ def test_health_and_metrics_tell_of_registry_and_adapters(site: Site) -> None:
     health = httpx.get(f"{site.api}/health").json()
     assert health["status"] == "ok"
     assert health["registry"]["age_seconds"] < 5
+    assert health["adapters"]["warm"]
+    chat(site, "medical", [{"role": "user", "content": "A fever?"}], max_tokens=1)
     headers = {"Authorization": f"Bearer {site.operator}"}
     page = httpx.get(f"{site.api}/metrics", headers=headers).text
     assert 'lorary_requests_total{adapter="icd10-coder",domain="medical"' in page
+    assert 'lorary_tier_requests_total{tier="' in page
+    assert 'lorary_cold_load_phase_seconds_bucket{le="0.1",phase="engine"}' in page
     assert "vllm:" in page
 
 
@@ -192,3 +196,24 @@ async def ask_all(
                 }
 
         return list(await asyncio.gather(*(ask(*pair) for pair in asked)))
+
+
+def test_a_caller_who_leaves_ends_the_generation(site: Site) -> None:
+    stream = site.client().completions.create(
+        model="medical",
+        prompt="Once",
+        max_tokens=1500,
+        stream=True,
+        extra_body={"ignore_eos": True},
+    )
+    next(iter(stream))
+    assert running_requests(site) == 1
+    stream.close()
+    site.settle(lambda: running_requests(site) == 0, seconds=10)
+
+
+def running_requests(site: Site) -> float:
+    reply = httpx.get(f"{site.api}/metrics", headers={"Authorization": f"Bearer {site.operator}"})
+    lines = reply.text.splitlines()
+    found = [line for line in lines if line.startswith("vllm:num_requests_running")]
+    return sum(float(line.split()[-1]) for line in found)

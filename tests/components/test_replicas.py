@@ -1,0 +1,150 @@
+"""Several replicas of one registry, in processes of their own, and the ordinary OpenAI client."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from registry.access import Secret
+from registry.blobs import Blobs, content_digest
+from registry.commands import CreateDomain, MoveAlias, PublishVersion, RegisterBase, RevokeVersion
+from registry.events import File, Policy
+from registry.registry import Registry
+from registry.store import LocalStore, ObjectStore
+from tests.support.catalogs import FACTS
+from tests.support.servers import free_port, running
+
+REPLICAS = 3
+
+
+class Fleet:
+    """Replicas that follow one registry."""
+
+    def __init__(self, registry: Registry, operator: Secret, urls: list[str]) -> None:
+        self.registry, self.operator, self.urls = registry, operator, urls
+
+    def publish(self, number: int) -> str:
+        """A version of `medical/coder`, production moved to it; its name."""
+        blobs = Blobs(self.registry.store)
+        files = tuple(
+            File(name, len(data), blobs.put_bytes(data))
+            for name, data in (
+                ("adapter_config.json", b"{}"),
+                ("adapter_model.safetensors", b"weights %d" % number),
+            )
+        )
+        actor, digest = self.operator.id, content_digest(files)
+        command = PublishVersion("medical", "coder", digest, "tiny", files, FACTS)
+        self.registry.execute(command, actor)
+        version = len(self.registry.catalog.adapters["medical/coder"].versions)
+        self.registry.execute(MoveAlias("medical", "coder", "production", version), actor)
+        return f"medical/coder@{version}"
+
+    def status(self, url: str, model: str) -> int:
+        """What a replica answers for `model`."""
+        body = {"model": model, "messages": [{"role": "user", "content": "Well?"}]}
+        headers = {"Authorization": f"Bearer {self.operator.text}"}
+        reply = httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=30)
+        return reply.status_code
+
+    def wait(self, url: str, model: str, status: int) -> float:
+        """Seconds until a replica answers so."""
+        began = time.monotonic()
+        while self.status(url, model) != status:
+            assert time.monotonic() - began < 20, f"{url} never answered {status} for {model}"
+            time.sleep(0.01)
+        return time.monotonic() - began
+
+
+@contextlib.contextmanager
+def fleet_over(
+    store: ObjectStore, store_url: str, folder: Path, count: int, **settings: str
+) -> Iterator[Fleet]:
+    operator = Registry.create(store, name="fleet", key_name="operator")
+    registry = Registry(store)
+    shapes = Blobs(store).put_bytes(b"{}")
+    registry.execute(RegisterBase("tiny", "0" * 64, shapes), operator.id)
+    registry.execute(CreateDomain("medical", Policy(guarded=())), operator.id)
+    with contextlib.ExitStack() as stack:
+        urls = []
+        for number in range(count):
+            port = free_port()
+            url = f"http://127.0.0.1:{port}"
+            environment = {
+                "LORARY_STORE": store_url,
+                "LORARY_BASE_NAME": "tiny",
+                "LORARY_ADAPTER_CACHE": str(folder / f"cache-{number}"),
+                **settings,
+            }
+            command = [sys.executable, "-m", "uvicorn", "tests.support.replica_app:app"]
+            command += ["--port", str(port), "--log-level", "warning"]
+            log = folder / f"replica-{number}.log"
+            stack.enter_context(
+                running(command, log, ready=f"{url}/health", environment=environment)
+            )
+            urls.append(url)
+        yield Fleet(registry, operator, urls)
+    registry.close()
+
+
+def test_a_revoked_version_is_refused_by_every_replica_within_two_seconds(
+    store: ObjectStore, store_url: str, tmp_path: Path
+) -> None:
+    with fleet_over(store, store_url, tmp_path, REPLICAS) as fleet:
+        took: list[float] = []
+        for number in range(4):
+            name = fleet.publish(number)
+            with ThreadPoolExecutor(REPLICAS) as pool:
+                list(pool.map(lambda url, n=name: fleet.wait(url, n, 200), fleet.urls))
+                command = RevokeVersion("medical", "coder", number + 1, "wrong for sepsis")
+                fleet.registry.execute(command, fleet.operator.id)
+                took += pool.map(lambda url, n=name: fleet.wait(url, n, 410), fleet.urls)
+        assert max(took) <= 2.0, took
+
+
+@pytest.fixture
+def limited(tmp_path: Path) -> Iterator[Fleet]:
+    store = LocalStore(tmp_path / "store")
+    limits = {"LORARY_KEY_REQUESTS_PER_MINUTE": "60"}
+    with fleet_over(store, store.url, tmp_path, 1, **limits) as fleet:
+        fleet.publish(0)
+        fleet.wait(fleet.urls[0], "medical/coder", 200)
+        yield fleet
+
+
+def test_the_openai_client_waits_as_long_as_a_limit_says_and_then_succeeds(limited: Fleet) -> None:
+    client = openai.OpenAI(
+        base_url=f"{limited.urls[0]}/v1", api_key=limited.operator.text, max_retries=4
+    )
+    impatient = client.with_options(max_retries=0)
+    with client:
+        with pytest.raises(openai.RateLimitError) as refused:
+            [ask(impatient, "Well?") for _ in range(70)]
+        assert refused.value.code == "rate_limit_exceeded"
+        wait = float(refused.value.response.headers["retry-after"])
+        began = time.monotonic()
+        assert ask(client, "Well?") == "Yes."
+        assert time.monotonic() - began >= 0.5 * wait
+
+
+def test_the_openai_clients_own_timeout_leaves_the_replica_well(limited: Fleet) -> None:
+    client = openai.OpenAI(
+        base_url=f"{limited.urls[0]}/v1", api_key=limited.operator.text, max_retries=0
+    )
+    with client:
+        with pytest.raises(openai.APITimeoutError):
+            ask(client.with_options(timeout=0.3), "30")
+        assert ask(client, "Well?") == "Yes."
+
+
+def ask(client: openai.OpenAI, prompt: str) -> str | None:
+    answer = client.chat.completions.create(
+        model="medical/coder", messages=[{"role": "user", "content": prompt}]
+    )
+    return answer.choices[0].message.content

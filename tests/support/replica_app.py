@@ -1,0 +1,44 @@
+"""The gate in a server of its own, around an application that answers at once.
+
+    uvicorn tests.support.replica_app:app
+
+For tests of what several replicas do together, where what answers does not matter.
+"""
+
+import asyncio
+import json
+
+from starlette.types import Receive, Scope, Send
+
+from serving.gate import Gate
+
+ANSWER = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "created": 0,
+    "model": "any",
+    "choices": [
+        {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Yes."}}
+    ],
+    "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
+}
+
+
+async def engine(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers every request; a prompt that is a number waits so many seconds first."""
+    if scope["type"] == "lifespan":
+        for state in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{state}.complete"})
+        return
+    message = await receive()
+    if scope["path"] == "/v1/chat/completions":
+        prompt = json.loads(message["body"])["messages"][0]["content"]
+        if prompt.isdigit():
+            await asyncio.sleep(int(prompt))
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps(ANSWER).encode()})
+
+
+app = Gate(engine)
