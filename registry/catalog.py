@@ -1,6 +1,7 @@
 """The state of a registry, folded from its log. Pure: no clock, no store, no socket."""
 
 import difflib
+import hashlib
 import heapq
 
 import msgspec
@@ -73,6 +74,13 @@ class Move(msgspec.Struct, frozen=True):
     time: str
 
 
+class Split(msgspec.Struct, frozen=True):
+    """A candidate that a share of an alias's callers gets."""
+
+    candidate: int
+    percent: int
+
+
 class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     """An adapter: its versions in order, its aliases, and how they moved."""
 
@@ -80,6 +88,7 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     versions: tuple[Version, ...] = ()
     aliases: dict[str, int] = {}
+    splits: dict[str, Split] = {}
     moves: tuple[Move, ...] = ()
 
 
@@ -154,6 +163,24 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
             raise errors.VersionGone(str(version.ref), version.tombstone)
         return version
 
+    def choose(self, ref: AdapterRef, caller: str) -> Version:
+        """As `resolve`, but where the alias is split, the version that `caller` gets.
+
+        The same caller gets the same version as long as the split stays as it is, and keeps its
+        candidate when the share grows. A candidate that was revoked is nobody's.
+        """
+        version = self.resolve(ref)
+        if ref.version is not None:
+            return version
+        path, alias = f"{version.domain}/{version.adapter}", ref.alias or DEFAULT_ALIAS
+        adapter = self.adapters[path]
+        split = adapter.splits.get(alias)
+        if split is None or bucket(f"{path}@{alias}:{split.candidate}", caller) >= split.percent:
+            return version
+        candidate = adapter.versions[split.candidate - 1]
+        gone = candidate.revoked is not None or candidate.tombstone is not None
+        return version if gone else candidate
+
     def find(self, ref: AdapterRef) -> Version:
         """As `resolve`, but a revoked version is found, too: for people who look, not callers."""
         adapter = self.adapter(ref)
@@ -185,6 +212,12 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
 
     def _paths_in(self, domain: str) -> list[str]:
         return sorted(path for path in self.adapters if path.startswith(f"{domain}/"))
+
+
+def bucket(split: str, caller: str) -> int:
+    """Where, from 0 to 99, a caller falls in a split: evenly, and the same in every process."""
+    digest = hashlib.sha256(f"{split}\n{caller}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % 100
 
 
 def blobs_in_use(catalog: Catalog) -> set[str]:

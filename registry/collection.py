@@ -41,7 +41,7 @@ def expired(catalog: Catalog) -> list[Version]:
         keep = catalog.domains[adapter.domain].policy.keep
         if keep is None:
             continue
-        named = set(adapter.aliases.values())
+        named = {*adapter.aliases.values(), *(s.candidate for s in adapter.splits.values())}
         found += [
             version
             for version in adapter.versions[:-keep]

@@ -88,6 +88,17 @@ class MoveAlias:
 
 
 @dataclass(frozen=True, slots=True)
+class SplitAlias:
+    """Let `percent` of an alias's callers get `candidate`; the others keep what it names."""
+
+    domain: str
+    adapter: str
+    alias: str
+    candidate: int
+    percent: int
+
+
+@dataclass(frozen=True, slots=True)
 class ApproveVersion:
     """Vouch, as an expert, for exactly the bytes with `digest`."""
 
@@ -156,6 +167,7 @@ Command: TypeAlias = (
     | SetDefaultAdapter
     | PublishVersion
     | MoveAlias
+    | SplitAlias
     | ApproveVersion
     | RevokeVersion
     | TombstoneVersion

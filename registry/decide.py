@@ -30,6 +30,7 @@ from registry.commands import (
     RevokeKey,
     RevokeVersion,
     SetDefaultAdapter,
+    SplitAlias,
     SweepBlobs,
     TombstoneVersion,
 )
@@ -64,6 +65,8 @@ def decide(catalog: Catalog, command: Command, actor: str, now: str) -> tuple[An
             return versions.publish(catalog, command)
         case MoveAlias():
             return aliases.move_alias(catalog, command)
+        case SplitAlias():
+            return aliases.split_alias(catalog, command)
         case ApproveVersion():
             return versions.approve(catalog, command, actor)
         case RevokeVersion():
@@ -101,7 +104,7 @@ def _needs(catalog: Catalog, command: Command) -> tuple[Role, str]:
     match command:
         case PublishVersion():
             return "publish", command.domain
-        case MoveAlias():
+        case MoveAlias() | SplitAlias():
             domain = catalog.domains.get(command.domain)
             if domain is not None and command.alias in domain.policy.guarded:
                 return as_role(domain.policy.guarded_role), command.domain

@@ -123,6 +123,16 @@ class AliasMoved(Event, frozen=True, tag="AliasMoved"):
     previous: int | None
 
 
+class AliasSplit(Event, frozen=True, tag="AliasSplit"):
+    """A share of an alias's callers gets a candidate from here on; 0 percent ends it."""
+
+    domain: str
+    adapter: str
+    alias: str
+    candidate: int
+    percent: int
+
+
 class VersionApproved(Event, frozen=True, tag="VersionApproved"):
     """An expert approved exactly these bytes."""
 
@@ -185,6 +195,7 @@ AnyEvent: TypeAlias = (
     | DefaultAdapterSet
     | VersionPublished
     | AliasMoved
+    | AliasSplit
     | VersionApproved
     | VersionRevoked
     | VersionTombstoned

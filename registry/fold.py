@@ -5,9 +5,10 @@ from typing import assert_never
 
 import msgspec
 
-from registry.catalog import Adapter, Base, Catalog, Domain, Key, Move, Version
+from registry.catalog import Adapter, Base, Catalog, Domain, Key, Move, Split, Version
 from registry.events import (
     AliasMoved,
+    AliasSplit,
     AnyEvent,
     BaseModelRegistered,
     BlobsCondemned,
@@ -88,6 +89,8 @@ class _Tables(msgspec.Struct, kw_only=True):
                 self._publish(event, actor, time)
             case AliasMoved():
                 self._move(event, actor, time)
+            case AliasSplit():
+                self._split(event)
             case VersionApproved():
                 self._change_version(event, approver=actor)
             case VersionRevoked():
@@ -146,8 +149,18 @@ class _Tables(msgspec.Struct, kw_only=True):
         self.adapters[path] = msgspec.structs.replace(
             adapter,
             aliases={**adapter.aliases, event.alias: event.version},
+            splits={name: split for name, split in adapter.splits.items() if name != event.alias},
             moves=(*adapter.moves, move),
         )
+
+    def _split(self, event: AliasSplit) -> None:
+        path = f"{event.domain}/{event.adapter}"
+        splits = dict(self.adapters[path].splits)
+        if event.percent:
+            splits[event.alias] = Split(event.candidate, event.percent)
+        else:
+            splits.pop(event.alias, None)
+        self.adapters[path] = msgspec.structs.replace(self.adapters[path], splits=splits)
 
     def _change_version(
         self,

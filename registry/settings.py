@@ -1,11 +1,13 @@
 """Settings of the registry and of the command line, read once from the environment."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from adapters.admission import DEFAULT_LIMITS, Limits
 from adapters.home import home
 from registry.store import ObjectStore, open_store
 
@@ -54,6 +56,13 @@ class RegistrySettings(StoreSettings):
         description="Let clients send and fetch files straight to and from an S3 bucket, by "
         "presigned requests. Turn it off where they cannot reach the bucket.",
     )
+
+    @property
+    def limits(self) -> Limits:
+        """What admission accepts."""
+        return replace(
+            DEFAULT_LIMITS, max_rank=self.max_lora_rank, max_file_bytes=self.max_upload_bytes
+        )
 
 
 class ClientSettings(BaseSettings):

@@ -117,7 +117,8 @@ class Gate:
             )
         data = await read_body(receive, _declared_length(scope), settings.max_body_bytes)
         body = parse_body(data)
-        version = self._resolve(scope, catalog, key, body["model"])
+        caller = _sticky(scope, body.get("user"), key)
+        version = self._resolve(scope, catalog, key, body["model"], caller)
         if version is not None:
             body["model"] = str(version.ref)
         data = json.dumps(body).encode()
@@ -167,7 +168,9 @@ class Gate:
         scope["lorary.key"] = key.id
         return catalog, key
 
-    def _resolve(self, scope: Scope, catalog: Catalog, key: Key, model: str) -> Version | None:
+    def _resolve(
+        self, scope: Scope, catalog: Catalog, key: Key, model: str, caller: str = ""
+    ) -> Version | None:
         """The version that `model` names now, if `key` may use it; None for the base model."""
         if model == self.replica.settings.base_name:
             if not any(grant.role == "infer" for grant in key.grants):
@@ -177,7 +180,7 @@ class Gate:
         # Before looking, so that what exists in other domains does not show.
         require(key, "infer", ref.domain)
         try:
-            version = self.replica.attach(self.app, scope).resolve(catalog, ref)
+            version = self.replica.attach(self.app, scope).resolve(catalog, ref, caller)
         except UnknownAdapter as error:
             near = [p for p in error.near if may_see(key, p.partition("/")[0])]
             raise UnknownAdapter(ref.path, near) from None
@@ -208,6 +211,15 @@ def _inner(scope: Scope, path: str, query: bytes, *headers: tuple[bytes, bytes])
         "query_string": query,
         "headers": [*kept, *headers],
     }
+
+
+def _sticky(scope: Scope, user: Any, key: Key) -> str:
+    """Who is to stay with one version where an alias is split: whom the caller names, or the key.
+
+    OpenAI's `user`, or the header X-Lorary-Sticky.
+    """
+    named = _header(scope, b"x-lorary-sticky") or user
+    return f"{key.id}:{named}" if isinstance(named, str) else key.id
 
 
 def _header(scope: Scope, wanted: bytes) -> str | None:

@@ -44,10 +44,10 @@ class Warming:
         self._base = base
         self._turns: dict[AliasName, Turn] = {}
 
-    def resolve(self, catalog: Catalog, ref: AdapterRef) -> Version:
-        """As `catalog.resolve`, but a guarded alias that just moved may still name what is warm."""
-        target = catalog.resolve(ref)
-        if ref.version is not None:
+    def resolve(self, catalog: Catalog, ref: AdapterRef, caller: str = "") -> Version:
+        """As `catalog.choose`, but a guarded alias that just moved may still name what is warm."""
+        target = catalog.choose(ref, caller)
+        if ref.version is not None or target.ref != catalog.resolve(ref).ref:
             return target
         alias = (f"{target.domain}/{target.adapter}", ref.alias or DEFAULT_ALIAS)
         turn = self._turns.get(alias)
@@ -94,7 +94,7 @@ async def follow(warming: Warming, catalog_of: CatalogSource, poll_seconds: floa
 
 
 def guarded_targets(catalog: Catalog, base: str) -> dict[AliasName, Version]:
-    """What each guarded alias names now, for one base model."""
+    """What each guarded alias names now, and its candidate if it is split, for one base model."""
     found = {}
     for path, adapter in catalog.adapters.items():
         guarded = catalog.domains[adapter.domain].policy.guarded
@@ -102,7 +102,11 @@ def guarded_targets(catalog: Catalog, base: str) -> dict[AliasName, Version]:
             number = adapter.aliases.get(alias)
             if number is None:
                 continue
-            version = adapter.versions[number - 1]
-            if version.base == base and version.revoked is None and version.tombstone is None:
-                found[path, alias] = version
+            split = adapter.splits.get(alias)
+            named = {alias: number} | ({f"{alias} candidate": split.candidate} if split else {})
+            for name, wanted in named.items():
+                version = adapter.versions[wanted - 1]
+                gone = version.revoked is not None or version.tombstone is not None
+                if version.base == base and not gone:
+                    found[path, name] = version
     return found

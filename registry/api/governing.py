@@ -17,6 +17,7 @@ from registry.api.schemas import (
     KeyBody,
     PolicyBody,
     ReasonBody,
+    SplitBody,
 )
 from registry.api.views import adapter_view, domain_view, key_view, version_view
 from registry.commands import (
@@ -29,6 +30,7 @@ from registry.commands import (
     RevokeKey,
     RevokeVersion,
     SetDefaultAdapter,
+    SplitAlias,
     TombstoneVersion,
 )
 from registry.events import Grant, Policy
@@ -48,6 +50,17 @@ def move_alias(
     """Let an alias name a version."""
     check_name(domain, "domain")
     _execute(caller, MoveAlias(domain, adapter, alias, body.version, body.expected))
+    catalog = caller.registry.catalog
+    return adapter_view(catalog.adapter(AdapterRef(domain, adapter)), catalog.domain(domain))
+
+
+@router.put("/adapters/{domain}/{adapter}/aliases/{alias}/split")
+def split_alias(
+    caller: CallerDep, domain: str, adapter: str, alias: str, body: SplitBody
+) -> dict[str, Any]:
+    """Let a share of an alias's callers get a candidate."""
+    check_name(domain, "domain")
+    _execute(caller, SplitAlias(domain, adapter, alias, body.candidate, body.percent))
     catalog = caller.registry.catalog
     return adapter_view(catalog.adapter(AdapterRef(domain, adapter)), catalog.domain(domain))
 

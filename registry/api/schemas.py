@@ -110,6 +110,13 @@ class AliasBody(Body):
     expected: Annotated[int | None, Field(ge=0)] = None
 
 
+class SplitBody(Body):
+    """Which version a share of an alias's callers shall get; 0 percent ends it."""
+
+    candidate: Annotated[int, Field(ge=1)]
+    percent: Annotated[int, Field(ge=0, le=99)]
+
+
 class ApproveBody(Body):
     """The digest of the bytes that were reviewed."""
 

@@ -2,14 +2,12 @@
 
 import hashlib
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from starlette.concurrency import run_in_threadpool
 
-from adapters.admission import DEFAULT_LIMITS
 from adapters.names import AdapterRef
 from registry.access import has_role
 from registry.api.access import Caller, CallerDep
@@ -130,10 +128,6 @@ def publish_version(
         base=body.base,
         files=[File(file.path, file.size, file.sha256) for file in body.files],
         actor=caller.key.id,
-        limits=replace(
-            DEFAULT_LIMITS,
-            max_rank=caller.settings.max_lora_rank,
-            max_file_bytes=caller.settings.max_upload_bytes,
-        ),
+        limits=caller.settings.limits,
     )
     return version_view(version)

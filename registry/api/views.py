@@ -39,6 +39,7 @@ def adapter_view(adapter: Adapter, domain: Domain) -> dict[str, Any]:
         "path": f"{adapter.domain}/{adapter.name}",
         "default": domain.default == adapter.name,
         "aliases": adapter.aliases,
+        "splits": msgspec.to_builtins(adapter.splits),
         "versions": [
             {
                 "version": version.number,

@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
     app.command()(pull)
     aliases = typer.Typer(no_args_is_help=True, help="Say which version an alias names.")
     aliases.command("set")(set_alias)
+    aliases.command("split")(split_alias)
     aliases.command("ls")(list_aliases)
     app.add_typer(aliases, name="alias")
 
@@ -95,6 +96,24 @@ def set_alias(
     with client() as registry:
         adapter = registry.move_alias(parsed.path, alias, parsed.version, expected=expected)
     emit(adapter, as_json, lambda: say(f"{parsed.path}@{alias} is now version {parsed.version}"))
+
+
+def split_alias(
+    ref: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION: the candidate.")],
+    alias: Annotated[str, typer.Argument(help="The alias whose callers it shall get.")],
+    percent: Annotated[int, typer.Option(min=0, max=99, help="How many of them; 0 ends it.")],
+    as_json: AsJson = False,
+) -> None:
+    """Let a share of an alias's callers get a candidate; each caller stays with what it got.
+
+    Example: lorary alias split medical/icd10-coder@8 production --percent 5
+    """
+    parsed = AdapterRef.parse(ref)
+    if parsed.version is None:
+        raise InvalidName(f"{ref!r} names no version. Write DOMAIN/ADAPTER@VERSION.")
+    with client() as registry:
+        adapter = registry.split_alias(parsed.path, alias, parsed.version, percent)
+    emit(adapter, as_json, lambda: say(f"{percent} % of {parsed.path}@{alias} gets {ref}"))
 
 
 def list_aliases(

@@ -39,6 +39,7 @@ class AsyncRegistryClient:
         self.adapters = _awaitable(client.adapters)
         self.adapter = _awaitable(client.adapter)
         self.move_alias = _awaitable(client.move_alias)
+        self.split_alias = _awaitable(client.split_alias)
         self.domains = _awaitable(client.domains)
         self.create_domain = _awaitable(client.create_domain)
         self.change_policy = _awaitable(client.change_policy)

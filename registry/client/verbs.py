@@ -153,6 +153,12 @@ class RegistryClient:
         moved: Json = self.call("PUT", f"/adapters/{path}/aliases/{alias}", json=body)
         return moved
 
+    def split_alias(self, path: str, alias: str, candidate: int, percent: int) -> Json:
+        """Let `percent` of the alias's callers get version `candidate`; 0 ends it."""
+        body = {"candidate": candidate, "percent": percent}
+        split: Json = self.call("PUT", f"/adapters/{path}/aliases/{alias}/split", json=body)
+        return split
+
     # Domains, base models, keys
 
     def domains(self) -> list[Json]:

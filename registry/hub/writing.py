@@ -3,7 +3,6 @@
 import hashlib
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
-from adapters.admission import CONFIG, DEFAULT_LIMITS
+from adapters.admission import CONFIG
 from adapters.card import parse_card
 from adapters.errors import InvalidAdapter
 from adapters.names import AdapterRef
@@ -231,11 +230,7 @@ def _publish(caller: Caller, ref: AdapterRef, body: Path, folder: Path) -> Versi
         base=_declared_base(blobs, files),
         files=list(files.values()),
         actor=caller.key.id,
-        limits=replace(
-            DEFAULT_LIMITS,
-            max_rank=caller.settings.max_lora_rank,
-            max_file_bytes=caller.settings.max_upload_bytes,
-        ),
+        limits=caller.settings.limits,
     )
 
 

@@ -1,14 +1,18 @@
 """What names may mean: aliases, guarded ones, and a domain's default."""
 
+from dataclasses import replace
+
 from adapters.names import AdapterRef, check_alias
 from registry import errors
-from registry.catalog import Adapter, Catalog, Version
+from registry.catalog import Adapter, Catalog, Split, Version
 from registry.commands import (
     MoveAlias,
     SetDefaultAdapter,
+    SplitAlias,
 )
 from registry.events import (
     AliasMoved,
+    AliasSplit,
     AnyEvent,
     DefaultAdapterSet,
     Policy,
@@ -35,13 +39,9 @@ def move_alias(catalog: Catalog, command: MoveAlias) -> tuple[AnyEvent, ...]:
     current = adapter.aliases.get(command.alias)
     if command.expected is not None and command.expected != (current or 0):
         raise _lost_race(adapter, command)
-    if current == command.version:
+    if current == command.version and command.alias not in adapter.splits:
         return ()
-    policy = catalog.domain(command.domain).policy
-    if command.alias in policy.guarded:
-        missing = missing_for_promotion(target, policy)
-        if missing:
-            raise errors.PromotionNotEarned(command.alias, str(target.ref), missing)
+    _check_earned(catalog, command.alias, target)
     return (
         AliasMoved(
             domain=command.domain,
@@ -51,6 +51,49 @@ def move_alias(catalog: Catalog, command: MoveAlias) -> tuple[AnyEvent, ...]:
             previous=current,
         ),
     )
+
+
+def split_alias(catalog: Catalog, command: SplitAlias) -> tuple[AnyEvent, ...]:
+    """Give a share of an alias's callers a candidate, which must have earned it as a move does."""
+    ref = AdapterRef(command.domain, command.adapter)
+    adapter = catalog.adapter(ref)
+    current = catalog.resolve(replace(ref, alias=command.alias))
+    if not 0 <= command.percent <= 99:
+        raise errors.BadRequest("A candidate gets 0 to 99 percent. To give it all, move the alias.")
+    running = adapter.splits.get(command.alias)
+    if command.percent == 0:
+        if running is None:
+            return ()
+    else:
+        candidate = catalog.resolve(replace(ref, version=command.candidate))
+        if candidate.number == current.number:
+            raise errors.BadRequest(f"{candidate.ref} is what {command.alias!r} names already.")
+        if candidate.base != current.base:
+            raise errors.BaseMismatch(
+                f"{candidate.ref} was made for {candidate.base!r}, {current.ref} for "
+                f"{current.base!r}: one server cannot serve both. Move the alias instead."
+            )
+        _check_earned(catalog, command.alias, candidate)
+        if running == Split(command.candidate, command.percent):
+            return ()
+    return (
+        AliasSplit(
+            domain=command.domain,
+            adapter=command.adapter,
+            alias=command.alias,
+            candidate=command.candidate,
+            percent=command.percent,
+        ),
+    )
+
+
+def _check_earned(catalog: Catalog, alias: str, version: Version) -> None:
+    """Raises `PromotionNotEarned` for a guarded alias and a version that lacks something."""
+    policy = catalog.domain(version.domain).policy
+    if alias in policy.guarded:
+        missing = missing_for_promotion(version, policy)
+        if missing:
+            raise errors.PromotionNotEarned(alias, str(version.ref), missing)
 
 
 def _lost_race(adapter: Adapter, command: MoveAlias) -> errors.Conflict:

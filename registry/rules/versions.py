@@ -107,8 +107,9 @@ def tombstone(catalog: Catalog, command: TombstoneVersion) -> tuple[AnyEvent, ..
         raise errors.BadRequest("Say why: whoever asks for the version will read the reason.")
     if catalog.find(ref).tombstone is not None:
         return ()
-    aliases = catalog.adapter(AdapterRef(command.domain, command.adapter)).aliases
-    naming = sorted(alias for alias, number in aliases.items() if number == command.version)
+    adapter = catalog.adapter(AdapterRef(command.domain, command.adapter))
+    named = [*adapter.aliases.items(), *((a, s.candidate) for a, s in adapter.splits.items())]
+    naming = sorted(alias for alias, number in named if number == command.version)
     if naming:
         raise errors.Conflict(f"{ref} is named by {', '.join(naming)}. Move those aliases first.")
     return (

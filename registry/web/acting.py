@@ -2,14 +2,13 @@
 
 import hashlib
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response, UploadFile
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from adapters.admission import CONFIG, DEFAULT_LIMITS, Problem
+from adapters.admission import CONFIG, Problem
 from adapters.errors import LoraryError
 from adapters.names import AdapterRef
 from adapters.peft_config import MAX_CONFIG_BYTES, parse_config
@@ -159,11 +158,6 @@ def _publish(viewer: Caller, domain: str, adapter: str, files: list[UploadFile])
         listed.append(File(name, size, sha256))
     if not base:
         raise BadRequest(f"Choose {CONFIG}, too: it names the base model. PEFT saved it.")
-    limits = replace(
-        DEFAULT_LIMITS,
-        max_rank=viewer.settings.max_lora_rank,
-        max_file_bytes=viewer.settings.max_upload_bytes,
-    )
     return publish(
         viewer.registry,
         domain=ref.domain,
@@ -171,7 +165,7 @@ def _publish(viewer: Caller, domain: str, adapter: str, files: list[UploadFile])
         base=base,
         files=listed,
         actor=viewer.key.id,
-        limits=limits,
+        limits=viewer.settings.limits,
     )
 
 

@@ -93,6 +93,8 @@ def test_a_team_publishes_promotes_looks_and_pulls(shell: Shell, tmp_path: Path)
     team.run("alias", "set", "medical/coder@2", "production", "--expected", "1")
     lost = team.run("alias", "set", "medical/coder@1", "production", "--expected", "1", status=1)
     assert "names version 2, not 1" in lost.stderr
+    team.run("alias", "split", "medical/coder@1", "production", "--percent", "5")
+    assert team.json("ls")[0]["splits"] == {"production": {"candidate": 1, "percent": 5}}
     shell.run("domain", "default", "medical", "coder")
     (listed,) = team.json("ls")
     assert listed["aliases"] == {"production": 2}

@@ -24,6 +24,8 @@ from registry.commands import (
     RevokeKey,
     RevokeVersion,
     SetDefaultAdapter,
+    SplitAlias,
+    TombstoneVersion,
 )
 from registry.decide import decide
 from registry.events import AliasMoved, Commit, Entry, Grant, Policy
@@ -63,6 +65,15 @@ commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(
         MoveAlias, st.just("medical"), adapters, st.sampled_from(["production", "beta"]), versions
     ),
+    st.builds(
+        SplitAlias,
+        st.just("medical"),
+        adapters,
+        st.sampled_from(["production", "beta"]),
+        versions,
+        st.integers(0, 99),
+    ),
+    st.builds(TombstoneVersion, st.just("medical"), adapters, versions, st.just("old")),
     st.builds(ApproveVersion, st.just("medical"), adapters, versions, digests),
     st.builds(RevokeVersion, st.just("medical"), adapters, versions, st.just("wrong")),
     st.builds(SetDefaultAdapter, st.just("medical"), adapters),

@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 from starlette.types import Message, Scope
 
 from registry.access import Secret
-from registry.commands import RevokeKey, RevokeVersion
+from registry.commands import MoveAlias, RevokeKey, RevokeVersion, SplitAlias
 from serving.body import FIELDS, parse_body
 from serving.gate import GENERATION, Gate
 from serving.metrics import TOKENS, Series
@@ -487,3 +487,21 @@ def test_the_journal_says_who_asked_what_and_never_what_was_said(
     assert (records[1]["status"], records[1]["code"]) == (403, "forbidden")
     assert "illness" not in caplog.text
     assert site.medical.secret not in caplog.text
+
+
+def test_a_split_alias_keeps_each_user_with_one_version(site: Site, upstream: Upstream) -> None:
+    site.publish("medical", "coder", b"medical two")
+    operator = site.operator.id
+    site.registry.execute(MoveAlias("medical", "coder", "production", 1), operator)
+    site.registry.execute(SplitAlias("medical", "coder", "production", 2, 50), operator)
+    site.replica.follower.refresh()
+    users = [f"user-{number}" for number in range(20)]
+
+    def answered_by(user: str) -> str:
+        return chat(site, upstream, "medical", site.medical, user=user)[1]["x-lorary-adapter"]
+
+    first = {user: answered_by(user) for user in users}
+    assert set(first.values()) == {"medical/coder@1", "medical/coder@2"}
+    assert {user: answered_by(user) for user in users} == first
+    by_key = {chat(site, upstream, "medical", site.medical)[1]["x-lorary-adapter"] for _ in users}
+    assert len(by_key) == 1
