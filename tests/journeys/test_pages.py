@@ -60,6 +60,7 @@ def browser() -> Iterator[Browser]:
 def context(browser: Browser) -> Iterator[BrowserContext]:
     opened = browser.new_context(viewport={"width": 1100, "height": 800})
     opened.set_default_timeout(20_000)
+    expect.set_options(timeout=20_000)
     yield opened
     opened.close()
 

@@ -414,7 +414,7 @@ def test_a_hint_brings_versions_up_that_the_caller_may_use(site: Site, upstream:
 
         scope = scope_of("POST", "/v1/adapters/prefetch", key)
         await Gate(upstream, site.replica)(scope, receive, send)
-        for _ in range(100):
+        for _ in range(500):
             if upstream.loads:
                 break
             await asyncio.sleep(0.01)

@@ -52,7 +52,7 @@ async def use(residency: Residency, version: Version) -> str:
 
 
 async def settled(condition: Callable[[], bool]) -> None:
-    for _ in range(200):
+    for _ in range(1000):
         if condition():
             return
         await asyncio.sleep(0.01)
