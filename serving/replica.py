@@ -54,7 +54,9 @@ class Replica:
                 max_bytes=settings.cache_bytes,
                 max_names=settings.engine_names,
             )
-            self._warming = Warming(self._residency, settings.base_name)
+            self._warming = Warming(
+                self._residency, settings.base_name, most=settings.max_cpu_loras
+            )
         return self._warming
 
     @property

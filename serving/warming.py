@@ -35,13 +35,16 @@ class Turn:
 class Warming:
     """Keeps guarded aliases' targets warm. Use it from one event loop."""
 
-    def __init__(self, residency: Residency, base: str) -> None:
+    def __init__(self, residency: Residency, base: str, *, most: int = 16) -> None:
+        """most: how many targets to keep warm, those of the latest moves; what the engine's memory
+        cannot hold would only push each other out."""
         self.ready = False
         """Whether every target was brought up, or failed to be, once."""
         self.failures: dict[str, str] = {}
         """Targets that could not be brought up, and why."""
         self._residency = residency
         self._base = base
+        self._most = most
         self._turns: dict[AliasName, Turn] = {}
 
     def resolve(self, catalog: Catalog, ref: AdapterRef, caller: str = "") -> Version:
@@ -66,7 +69,7 @@ class Warming:
     async def bring_up(self, catalog: Catalog) -> None:
         """Bring every guarded target up; one that fails is noted, and tried again next time."""
         failures = {}
-        for alias, target in guarded_targets(catalog, self._base).items():
+        for alias, target in guarded_targets(catalog, self._base, self._most).items():
             try:
                 async with self._residency.hold(target):
                     pass
@@ -93,10 +96,17 @@ async def follow(warming: Warming, catalog_of: CatalogSource, poll_seconds: floa
         await asyncio.sleep(poll_seconds / 4)
 
 
-def guarded_targets(catalog: Catalog, base: str) -> dict[AliasName, Version]:
-    """What each guarded alias names now, and its candidate if it is split, for one base model."""
+def guarded_targets(catalog: Catalog, base: str, most: int) -> dict[AliasName, Version]:
+    """What guarded aliases name now, and their candidates if they are split, for one base model:
+    of all of them the `most` whose adapters' aliases moved last."""
     found = {}
-    for path, adapter in catalog.adapters.items():
+    moved = sorted(
+        (path for path, adapter in catalog.adapters.items() if adapter.moves),
+        key=lambda path: catalog.adapters[path].moves[-1].time,
+        reverse=True,
+    )
+    for path in moved:
+        adapter = catalog.adapters[path]
         guarded = catalog.domains[adapter.domain].policy.guarded
         for alias in guarded:
             number = adapter.aliases.get(alias)
@@ -107,6 +117,6 @@ def guarded_targets(catalog: Catalog, base: str) -> dict[AliasName, Version]:
             for name, wanted in named.items():
                 version = adapter.versions[wanted - 1]
                 gone = version.revoked is not None or version.tombstone is not None
-                if version.base == base and not gone:
+                if version.base == base and not gone and len(found) < most:
                     found[path, name] = version
     return found

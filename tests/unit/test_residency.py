@@ -279,3 +279,18 @@ def test_nothing_is_left_behind_by_a_caller_who_leaves(site: Site) -> None:
         await settled(lambda: cache.bytes == 0)
 
     run(work)
+
+
+def test_no_more_is_warmed_than_the_engine_can_hold(site: Site) -> None:
+    upstream = Upstream()
+    guard(site)
+    versions(site, 6)
+
+    async def work() -> None:
+        residency, _ = made(site, upstream)
+        warming = Warming(residency, BASE, most=3)
+        await warming.bring_up(catalog(site))
+        assert warming.ready
+        assert len(upstream.loads) == 3
+
+    run(work)
