@@ -99,7 +99,7 @@ async def follow(warming: Warming, catalog_of: CatalogSource, poll_seconds: floa
 def guarded_targets(catalog: Catalog, base: str, most: int) -> dict[AliasName, Version]:
     """What guarded aliases name now, and their candidates if they are split, for one base model:
     of all of them the `most` whose adapters' aliases moved last."""
-    found = {}
+    found: dict[AliasName, Version] = {}
     moved = sorted(
         (path for path, adapter in catalog.adapters.items() if adapter.moves),
         key=lambda path: catalog.adapters[path].moves[-1].time,
