@@ -71,6 +71,16 @@ def bearer(header: str | None) -> Secret:
     return Secret.parse(text.strip())
 
 
+def sign(service_secret: str, purpose: str, key: Key, claims: str) -> str:
+    """HMAC-SHA256 of what a registry grants `key` for one purpose.
+
+    The service's secret is in it because the log, which replicas and backups hold, must not be
+    enough to make a signature; the key's digest, so that each key has its own.
+    """
+    message = "\n".join((purpose, key.id, key.secret_sha256, claims))
+    return hmac.new(service_secret.encode(), message.encode(), hashlib.sha256).hexdigest()
+
+
 def authenticate(catalog: Catalog, presented: Secret, now: str) -> Key:
     """The key that `presented` proves to hold, if it is valid at `now`.
 

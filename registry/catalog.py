@@ -127,6 +127,8 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
     keys: dict[str, Key] = {}
     condemned: tuple[str, ...] = ()
     """Blobs that are being removed: nothing may name them."""
+    swept: int = 0
+    """The commit by which the last collection ended."""
 
     def adapter(self, ref: AdapterRef) -> Adapter:
         """The adapter that `ref` means, the domain's default if it names none.

@@ -29,6 +29,8 @@ class RegisterBase:
     digest: str
     shapes: str
     known_as: tuple[str, ...] = ()
+    read_at: int = 0
+    """As for `PublishVersion`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,9 @@ class PublishVersion:
     base: str
     files: tuple[File, ...]
     facts: Facts
+    read_at: int = 0
+    """The commit after which the stored files were read back: a collection that ended later may
+    have removed them since."""
     lineage: Lineage = NO_LINEAGE
     signer: str | None = None
     spectrum: Spectrum | None = None

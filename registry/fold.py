@@ -47,6 +47,8 @@ def fold(catalog: Catalog, entries: Iterable[Entry], time: str) -> Catalog:
         adapters=dict(catalog.adapters),
         keys=dict(catalog.keys),
         condemned=catalog.condemned,
+        swept=catalog.swept,
+        sequence=catalog.sequence + 1,
     )
     for entry in entries:
         tables.apply(entry.event, entry.actor, time)
@@ -58,6 +60,7 @@ def fold(catalog: Catalog, entries: Iterable[Entry], time: str) -> Catalog:
         adapters=tables.adapters,
         keys=tables.keys,
         condemned=tables.condemned,
+        swept=tables.swept,
     )
 
 
@@ -70,6 +73,9 @@ class _Tables(msgspec.Struct, kw_only=True):
     adapters: dict[str, Adapter]
     keys: dict[str, Key]
     condemned: tuple[str, ...]
+    swept: int
+    sequence: int
+    """Of the commit that is folded in."""
 
     def apply(self, event: AnyEvent, actor: str, time: str) -> None:
         match event:
@@ -101,6 +107,7 @@ class _Tables(msgspec.Struct, kw_only=True):
                 self.condemned = event.digests
             case BlobsSwept():
                 self.condemned = ()
+                self.swept = self.sequence
             case KeyIssued():
                 self.keys[event.key] = Key(
                     id=event.key,

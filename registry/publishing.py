@@ -25,8 +25,9 @@ from registry.registry import Registry
 
 def register_base(registry: Registry, base: BaseModel, actor: str) -> None:
     """Make a base model known, its module shapes kept as a blob."""
+    before = registry.refresh().sequence
     shapes = Blobs(registry.store).put_bytes(msgspec.json.encode(base, order="sorted"))
-    registry.execute(RegisterBase(base.name, base.digest, shapes, base.known_as), actor)
+    registry.execute(RegisterBase(base.name, base.digest, shapes, base.known_as, before), actor)
 
 
 def publish(
@@ -69,6 +70,7 @@ def publish(
         described.name,
         tuple(files),
         admission.facts,
+        read_at=catalog.sequence,
         lineage=claims.lineage,
         signer=claims.signer,
         spectrum=spectrum,

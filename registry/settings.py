@@ -1,5 +1,6 @@
 """Settings of the registry and of the command line, read once from the environment."""
 
+import secrets
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -55,6 +56,12 @@ class RegistrySettings(StoreSettings):
         default=True,
         description="Let clients send and fetch files straight to and from an S3 bucket, by "
         "presigned requests. Turn it off where they cannot reach the bucket.",
+    )
+
+    session_secret: SecretStr = Field(
+        default_factory=lambda: SecretStr(secrets.token_hex(32)),
+        description="Signs browser sessions and upload addresses. Unset: a new one at each start. "
+        "Set the same one for several registries behind one address.",
     )
 
     @property

@@ -75,6 +75,10 @@ class AdapterCache:
         """An adapter of an earlier process that nobody has asked for since, the oldest first."""
         return next((digest for digest in self._sizes if digest not in known), None)
 
+    def doubt(self, version: Version) -> None:
+        """Hash the version's files again before they are next used: they may be gone or damaged."""
+        self._verified.discard(version.digest)
+
     async def discard(self, digest: str) -> None:
         """Delete an adapter that nobody reads."""
         self._verified.discard(digest)

@@ -83,14 +83,10 @@ class Limits:
         bounds = self._bounds
         self._check_rate("requests", self._requests, key, bounds.key_requests, 1)
         self._check_rate("tokens", self._tokens, key, bounds.key_tokens, 0)
-        self._check_count(
-            "concurrent requests of this key", self._by_key[key], bounds.key_concurrency
-        )
-        self._check_count(
-            f"concurrent requests for {adapter}", self._by_adapter[adapter],
-            bounds.adapter_concurrency,
-        )  # fmt: skip
-        self._check_count("concurrent requests", self._by_key.total(), bounds.concurrency)
+        of_key, of_adapter = self._by_key[key], self._by_adapter[adapter]
+        _check_count("key", "of this key", of_key, bounds.key_concurrency)
+        _check_count("adapter", f"for {adapter}", of_adapter, bounds.adapter_concurrency)
+        _check_count("replica", "here", self._by_key.total(), bounds.concurrency)
         if key in self._requests:
             self._requests[key].take(1)
         self._by_key[key] += 1
@@ -119,7 +115,8 @@ class Limits:
             LIMITED.labels(f"key_{what}").inc()
             raise LimitReached(f"This key's {what} a minute are used up.", wait)
 
-    def _check_count(self, what: str, running: int, limit: int | None) -> None:
-        if limit is not None and running >= limit:
-            LIMITED.labels(what.split(" for ")[0].replace(" ", "_")).inc()
-            raise LimitReached(f"There are {running} {what} already.", 1.0)
+
+def _check_count(whose: str, which: str, running: int, limit: int | None) -> None:
+    if limit is not None and running >= limit:
+        LIMITED.labels(f"{whose}_concurrency").inc()
+        raise LimitReached(f"There are {running} requests {which} already.", 1.0)

@@ -19,6 +19,7 @@ from adapters.errors import LoraryError
 from registry.catalog import Version
 from serving.cache import AdapterCache
 from serving.engine import Engine
+from serving.errors import EngineRefused
 from serving.metrics import COLD_LOAD_PHASES, EVICTIONS, TIER_REQUESTS
 
 Tier = Literal["engine", "disk", "bucket"]
@@ -102,7 +103,11 @@ class Residency:
                 return
             path = await self._cache.ensure(version)
             began = time.perf_counter()
-            await self._engine.load(name, path)
+            try:
+                await self._engine.load(name, path)
+            except EngineRefused:
+                self._cache.doubt(version)
+                raise
             COLD_LOAD_PHASES.labels("engine").observe(time.perf_counter() - began)
             entry.names.add(name)
 
@@ -125,8 +130,8 @@ class Residency:
             ]
             left_over = self._cache.unused(self._entries.keys()) if files else None
             if left_over is not None:
-                await self._cache.discard(left_over)
-                EVICTIONS.labels("disk").inc()
+                self._entries[left_over] = Entry()
+                await self._give_back(left_over, files=True)
             elif idle:
                 _, digest = min(idle)
                 tried.add(digest)

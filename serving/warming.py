@@ -15,6 +15,8 @@ from adapters.names import DEFAULT_ALIAS, AdapterRef
 from registry.catalog import Catalog, Version
 from serving.residency import Residency
 
+RETRY_SECONDS = 5.0
+"""Between two tries to bring up a target that failed."""
 PATIENCE_SECONDS = 1.0
 """How long a moved alias waits for its new target to be warm."""
 
@@ -84,13 +86,14 @@ class Warming:
 
 async def follow(warming: Warming, catalog_of: CatalogSource, poll_seconds: float) -> None:
     """Bring targets up at the start and whenever the catalog changes, until cancelled."""
-    seen = -1
+    seen, tried = -1, 0.0
     while True:
         try:
             catalog = catalog_of()
-            if catalog.sequence != seen or warming.failures:
+            again = warming.failures and time.monotonic() > tried + RETRY_SECONDS
+            if catalog.sequence != seen or again:
                 await warming.bring_up(catalog)
-                seen = catalog.sequence
+                seen, tried = catalog.sequence, time.monotonic()
         except LoraryError:
             seen = -1  # the registry was not read yet
         await asyncio.sleep(poll_seconds / 4)

@@ -109,7 +109,7 @@ def preupload(
 
 
 @router.get("/api/models/{domain}/{adapter}/xet-write-token/{revision}")
-def xet_token(domain: str, adapter: str, revision: str) -> None:  # noqa: ARG001
+def xet_token() -> None:
     """There is no Xet storage here: says how to do without."""
     raise errors.BadRequest(
         f"Files above {INLINE >> 20} MiB need HF_HUB_DISABLE_XET=1 here, or `lorary push`."
@@ -141,12 +141,13 @@ def lfs_batch(
     base = str(request.base_url).rstrip("/")
     answers: list[dict[str, Any]] = []
     limit = caller.settings.max_upload_bytes
+    service_secret = caller.settings.session_secret.get_secret_value()
     for item in objects:
         answer: dict[str, Any] = {"oid": item.oid, "size": item.size}
         if item.size > limit:
             answer["error"] = {"code": 413, "message": f"Above the limit of {limit} bytes."}
         elif item.oid in missing:
-            href = f"{base}/lfs/{tickets.issue(caller.key, item.oid, item.size)}"
+            href = f"{base}/lfs/{tickets.issue(caller.key, item.oid, item.size, service_secret)}"
             answer["actions"] = {"upload": {"href": href, "header": {}}}
         answers.append(answer)
     return LfsAnswer({"transfer": "basic", "objects": answers})
@@ -157,7 +158,8 @@ async def lfs_upload(request: Request, ticket: str) -> JSONResponse:
     """A large file's content, hashed on its way to the disk. The ticket stands for a key."""
     registry = request.app.state.registry
     catalog = await run_in_threadpool(registry.refresh)
-    key, oid, size = tickets.redeem(catalog, ticket)
+    service_secret = request.app.state.settings.session_secret.get_secret_value()
+    key, oid, size = tickets.redeem(catalog, ticket, service_secret)
     request.state.actor = key
     with tempfile.NamedTemporaryFile(prefix="lorary-lfs-") as file:
         hashing, received = hashlib.sha256(), 0

@@ -45,7 +45,7 @@ def register_base(catalog: Catalog, command: RegisterBase) -> tuple[AnyEvent, ..
     """Make a base model known; the same weights again change nothing."""
     known = catalog.bases.get(command.name)
     if known is None:
-        spare(catalog, {command.shapes})
+        spare(catalog, {command.shapes}, command.read_at)
         return (
             BaseModelRegistered(
                 name=command.name,

@@ -33,7 +33,8 @@ def publish(catalog: Catalog, command: PublishVersion) -> tuple[AnyEvent, ...]:
     versions = adapter.versions if adapter else ()
     if versions and versions[-1].digest == command.digest and versions[-1].tombstone is None:
         return ()
-    spare(catalog, {file.sha256 for file in command.files} | {command.analysis or ""})
+    named = {file.sha256 for file in command.files} | {command.analysis or ""}
+    spare(catalog, named, command.read_at)
     return (
         VersionPublished(
             domain=command.domain,
@@ -52,9 +53,10 @@ def publish(catalog: Catalog, command: PublishVersion) -> tuple[AnyEvent, ...]:
     )
 
 
-def spare(catalog: Catalog, digests: set[str]) -> None:
-    """Raises `BeingCollected` for blobs that are being removed: the log has decided that first."""
-    if digests & set(catalog.condemned):
+def spare(catalog: Catalog, digests: set[str], read_at: int) -> None:
+    """Raises `BeingCollected` for blobs that are being removed, or may have been removed since they
+    were read back after commit `read_at`: the log has decided that first."""
+    if digests & set(catalog.condemned) or read_at < catalog.swept:
         raise errors.BeingCollected(
             "Some of these files are being removed as garbage just now. Repeat in a moment."
         )

@@ -50,7 +50,8 @@ def log_in(
         log_refusal(request, error.status, error.code, error.message)
         return page("login.html", status=401, viewer=None, next=_local(next), error=error)
     response = RedirectResponse(_local(next), 303)
-    begin(response, known, secure=request.url.scheme == "https")
+    service_secret = request.app.state.settings.session_secret.get_secret_value()
+    begin(response, known, service_secret, secure=request.url.scheme == "https")
     return response
 
 

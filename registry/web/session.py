@@ -1,11 +1,10 @@
 """Who is looking: a cookie that proves a key without holding it.
 
-The cookie names the key and when the session ends, signed (HMAC-SHA256) with the stored digest of
-the key's secret. Revoking the key ends its sessions. It is HttpOnly and SameSite=Strict, and every
+The cookie names the key and when the session ends, signed by the registry (`access.sign`). Revoking
+the key ends its sessions. It is HttpOnly and SameSite=Strict, and every
 form is refused that another site sent.
 """
 
-import hashlib
 import hmac
 import time
 from typing import Annotated
@@ -15,24 +14,26 @@ from fastapi import Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
 from adapters.errors import LoraryError
-from registry.access import check_active
+from registry.access import check_active, sign
 from registry.api.access import Caller
 from registry.api.errors import tell_with
 from registry.catalog import Catalog, Key
 from registry.errors import Forbidden, Unauthenticated
 from registry.registry import Registry, utc_now
+from registry.settings import RegistrySettings
 from registry.web.rendering import page
 
 COOKIE = "lorary_session"
+PURPOSE = "session"
 SECONDS = 12 * 3600
 
 
-def begin(response: Response, key: Key, *, secure: bool) -> None:
+def begin(response: Response, key: Key, service_secret: str, *, secure: bool) -> None:
     """Let the browser that gets `response` look as `key`."""
     claims = f"{key.id}.{int(time.time()) + SECONDS}"
     response.set_cookie(
         COOKIE,
-        f"{claims}.{_sign(key, claims)}",
+        f"{claims}.{sign(service_secret, PURPOSE, key, claims)}",
         max_age=SECONDS,
         httponly=True,
         samesite="strict",
@@ -40,13 +41,13 @@ def begin(response: Response, key: Key, *, secure: bool) -> None:
     )
 
 
-def key_of(catalog: Catalog, cookie: str | None) -> Key:
+def key_of(catalog: Catalog, cookie: str | None, service_secret: str) -> Key:
     """The key that a session's cookie proves; raises `Unauthenticated`."""
     claims, _, signature = (cookie or "").rpartition(".")
     identity, _, ends = claims.partition(".")
     key = catalog.keys.get(identity)
-    sound = key is not None and hmac.compare_digest(_sign(key, claims), signature)
-    if key is None or not sound or int(ends) < time.time():
+    made = sign(service_secret, PURPOSE, key, claims) if key else ""
+    if key is None or not hmac.compare_digest(made, signature) or int(ends) < time.time():
         raise Unauthenticated("You are not signed in (any more). Sign in with your key.")
     check_active(key, utc_now())
     return key
@@ -59,9 +60,11 @@ def viewer(request: Request) -> Caller:
         same_site(request)
     registry: Registry = request.app.state.registry
     catalog = registry.refresh()
-    key = key_of(catalog, request.cookies.get(COOKIE))
+    settings: RegistrySettings = request.app.state.settings
+    service_secret = settings.session_secret.get_secret_value()
+    key = key_of(catalog, request.cookies.get(COOKIE), service_secret)
     request.state.actor = key.id
-    return Caller(key, catalog, registry, request.app.state.settings)
+    return Caller(key, catalog, registry, settings)
 
 
 def same_site(request: Request) -> None:
@@ -79,7 +82,3 @@ def _tell(request: Request, error: LoraryError) -> Response:
         path = request.url.path if request.method == "GET" else "/"
         return RedirectResponse(f"/login?next={quote(path)}", 303)
     return page("error.html", status=error.status, error=error, viewer=None)
-
-
-def _sign(key: Key, claims: str) -> str:
-    return hmac.new(key.secret_sha256.encode(), claims.encode(), hashlib.sha256).hexdigest()

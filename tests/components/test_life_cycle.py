@@ -109,8 +109,7 @@ def test_while_a_collection_runs_nothing_can_be_published_that_it_removes(
     with pytest.raises(errors.BeingCollected, match="--resume"):
         collect(registry, operator, apply=True, grace_seconds=0, clock=later)
     collect(registry, operator, apply=True, resume=True, grace_seconds=0, clock=later)
-    blobs.put_bytes(b"weights 1")
-    registry.execute(publish, operator)
+    publish_checked(registry, operator, "coder", 1)
     registry.close()
     assert verify(local_store).sound
 
@@ -176,6 +175,12 @@ _folders = itertools.count()
 
 def publish_checked(registry: Registry, actor: str, adapter: str, seed: int) -> None:
     """As a push does it: store what is missing, read it back, then commit."""
+    registry.execute(prepared(registry, actor, adapter, seed), actor)
+
+
+def prepared(registry: Registry, actor: str, adapter: str, seed: int) -> PublishVersion:
+    """A publish whose blobs are stored and were read back, and that only needs its commit."""
+    before = registry.refresh().sequence
     blobs, listed = Blobs(registry.store), files(seed)
     shapes = blobs.put_bytes(b"{}")
     if blobs.missing([listed[0].sha256]):
@@ -184,9 +189,22 @@ def publish_checked(registry: Registry, actor: str, adapter: str, seed: int) -> 
         blobs.verify(listed[0].sha256)
     except (errors.ObjectNotFound, errors.DigestMismatch) as error:
         raise errors.ContentMissing("gone") from error
-    registry.execute(RegisterBase("tiny", "0" * 64, shapes), actor)
-    command = PublishVersion("medical", adapter, content_digest(listed), "tiny", listed, FACTS)
-    registry.execute(command, actor)
+    registry.execute(RegisterBase("tiny", "0" * 64, shapes, read_at=before), actor)
+    return PublishVersion("medical", adapter, content_digest(listed), "tiny", listed, FACTS, before)
+
+
+def test_a_collection_between_reading_and_committing_makes_the_push_repeat(
+    local_store: LocalStore,
+) -> None:
+    registry, operator = begin(local_store)
+    command = prepared(registry, operator, "coder", 1)
+    done = collect(registry, operator, apply=True, grace_seconds=0, clock=later)
+    assert done.blobs >= 1
+    with pytest.raises(errors.BeingCollected):
+        registry.execute(command, operator)
+    publish_checked(registry, operator, "coder", 1)
+    registry.close()
+    assert verify(local_store).sound
 
 
 def test_verify_finds_one_flipped_bit(store: ObjectStore) -> None:

@@ -19,10 +19,11 @@ def files(seed: int) -> tuple[File, ...]:
 
 def publish_bytes(registry: Registry, actor: str, domain: str, adapter: str, seed: int) -> None:
     """Publish a version past admission, its one blob stored."""
-    blobs = Blobs(registry.store)
+    blobs, before = Blobs(registry.store), registry.refresh().sequence
     shapes = blobs.put_bytes(b"{}")
     blobs.put_bytes(f"weights {seed}".encode())
-    registry.execute(RegisterBase("tiny", "0" * 64, shapes), actor)
+    registry.execute(RegisterBase("tiny", "0" * 64, shapes, read_at=before), actor)
     listed = files(seed)
-    command = PublishVersion(domain, adapter, content_digest(listed), "tiny", listed, FACTS)
+    digest = content_digest(listed)
+    command = PublishVersion(domain, adapter, digest, "tiny", listed, FACTS, before)
     registry.execute(command, actor)
