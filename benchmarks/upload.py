@@ -25,9 +25,9 @@ import psutil
 
 from adapters.base_model import BaseModel
 from registry.client import RegistryClient
-from registry.client.uploading import PART
 from registry.registry import Registry
 from registry.store import open_store
+from registry.store.s3 import PART
 from tests.support.adapters import CARD, config
 from tests.support.s3 import BUCKET, s3_server
 from tests.support.servers import registry_server

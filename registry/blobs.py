@@ -4,6 +4,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,8 @@ from registry.store.base import ObjectStore
 
 PARTS = "uploads/"
 """Prefix of what was uploaded but belongs to no blob yet."""
+LOOKS = 8
+"""How many parts are looked for at once."""
 
 
 def blob_key(sha256: str) -> str:
@@ -56,7 +59,10 @@ class Blobs:
 
     def missing_parts(self, digests: Iterable[str]) -> set[str]:
         """Those of `digests` for which no part waits."""
-        return {digest for digest in set(digests) if not self._exists(part_key(digest))}
+        wanted = list(set(digests))
+        with ThreadPoolExecutor(LOOKS) as pool:
+            there = pool.map(self._exists, map(part_key, wanted))
+            return {digest for digest, exists in zip(wanted, there, strict=True) if not exists}
 
     def assemble(self, sha256: str, parts: Sequence[str]) -> None:
         """Make the blob of waiting parts, in order, if together they have that digest.
@@ -66,15 +72,20 @@ class Blobs:
         """
         if self._holds(sha256):
             return
+        self._store.put_stream(blob_key(sha256), self._joined(sha256, parts))
+        for part in set(parts):
+            self._store.delete(part_key(part))
+
+    def _joined(self, sha256: str, parts: Sequence[str]) -> Iterator[bytes]:
+        """The waiting parts' bytes as the store holds them, an error at their end if they are not
+        those of the digest."""
         hashing = hashlib.sha256()
         for part in parts:
             for piece in self._store.stream(part_key(part)):
                 hashing.update(piece)
+                yield piece
         if hashing.hexdigest() != sha256:
             raise DigestMismatch(f"The parts are not those of {sha256[:12]}. Upload them again.")
-        self._store.concatenate([part_key(part) for part in parts], blob_key(sha256))
-        for part in set(parts):
-            self._store.delete(part_key(part))
 
     def discard(self, sha256: str) -> None:
         """Remove a blob; only for one that is damaged, or that nothing names any more."""

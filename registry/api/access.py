@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
 from adapters.names import AdapterRef
@@ -45,10 +45,14 @@ class Caller:
         return ref
 
 
-async def caller(request: Request, authorization: Annotated[str | None, Header()] = None) -> Caller:
-    """The caller that the `Authorization` header proves; raises `Unauthenticated`."""
+async def authenticated(request: Request) -> Caller:
+    """The caller that the `Authorization` header proves; raises `Unauthenticated`.
+
+    The header is read here and not by a declared parameter: that would cost a third of the time
+    that the quickest routes take.
+    """
     registry: Registry = request.app.state.registry
-    presented = access.bearer(authorization)
+    presented = access.bearer(request.headers.get("authorization"))
     near = registry.store.is_near
     catalog = registry.refresh() if near else await run_in_threadpool(registry.refresh)
     key = access.authenticate(catalog, presented, utc_now())
@@ -56,4 +60,4 @@ async def caller(request: Request, authorization: Annotated[str | None, Header()
     return Caller(key, catalog, registry, request.app.state.settings)
 
 
-CallerDep = Annotated[Caller, Depends(caller)]
+CallerDep = Annotated[Caller, Depends(authenticated)]

@@ -55,9 +55,6 @@ class HubError(BaseModel):
 ERRORS = (400, 401, 403, 404, 409, 410, 413, 422, 503)
 """Statuses that refusals have."""
 
-MIN_PART = 5 << 20
-"""Bytes of the smallest part but the last that S3 can join (Amazon S3 API, UploadPartCopy)."""
-
 
 class PartBody(Body):
     """One part of a file."""
@@ -77,8 +74,6 @@ class UploadBody(Body):
     def _adds_up(self) -> "UploadBody":
         if sum(part.size for part in self.parts) != self.size:
             raise ValueError("the parts do not add up to the file")
-        if any(part.size < MIN_PART for part in self.parts[:-1]):
-            raise ValueError(f"all parts but the last have at least {MIN_PART} bytes")
         if len(self.parts) == 1 and self.parts[0].sha256 != self.sha256:
             raise ValueError("a file's only part has the file's digest")
         return self

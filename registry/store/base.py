@@ -6,7 +6,7 @@ returned (it is there), `AlreadyExists` (somebody else won), `OutcomeUnknown` (n
 before retrying). Any method raises `StoreUnavailable` when the store cannot be used at all.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -86,7 +86,8 @@ class ObjectStore(Protocol):
         """Where a client may read the object by itself for an hour; None if it cannot."""
         ...
 
-    def concatenate(self, keys: Sequence[str], key: str) -> None:
-        """Make one object of several, in order, without moving bytes through this process where
-        the store can. All but the last have at least 5 MiB. Raises `ObjectNotFound`."""
+    def put_stream(self, key: str, pieces: Iterable[bytes]) -> None:
+        """Store what `pieces` yields, overwriting, however much it is, in flat memory.
+
+        Nothing appears if `pieces` raises; its error goes on. Raises `OutcomeUnknown`."""
         ...

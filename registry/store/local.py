@@ -10,7 +10,7 @@ network file systems do not keep these promises.
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -90,12 +90,11 @@ class LocalStore:
     def signed_get(self, key: str) -> None:
         """A directory cannot be read by clients."""
 
-    def concatenate(self, keys: Sequence[str], key: str) -> None:
-        """Make one object of several, in order."""
-        with self._temporary() as (file, temporary):
-            for part in keys:
-                for piece in self.stream(part):
-                    file.write(piece)
+    def put_stream(self, key: str, pieces: Iterable[bytes]) -> None:
+        """Store what `pieces` yields, overwriting."""
+        with self._temporary() as (file, temporary), _explained(key):
+            for piece in pieces:
+                file.write(piece)
             self._publish(file, temporary, key, "overwrite")
 
     def _path(self, key: str) -> Path:

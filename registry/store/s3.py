@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 CONFLICT_RETRIES = 5
 SIGNED_SECONDS = 3600
+PART = 8 << 20
+"""Bytes of a part of a multipart upload: S3 takes 5 MiB to 5 GiB, and 10,000 parts."""
 _MISSING = {"404", "NoSuchKey", "NotFound"}
 _TAKEN = {"412", "PreconditionFailed"}
 _CONFLICT = {"409", "ConditionalRequestConflict", "OperationAborted"}
@@ -157,33 +159,44 @@ class S3Store:
                 "get_object", Params=parameters, ExpiresIn=SIGNED_SECONDS
             )
 
-    def concatenate(self, keys: Sequence[str], key: str) -> None:
-        """Make one object of several by copies within the store (UploadPartCopy)."""
+    def put_stream(self, key: str, pieces: Iterable[bytes]) -> None:
+        """Store what `pieces` yields, as one multipart upload that is completed at its end."""
         where: dict[str, Any] = {"Bucket": self.bucket, "Key": self._full(key)}
         with _explained(key):
             upload = self._client.create_multipart_upload(**where)["UploadId"]
         try:
             parts: list[CompletedPartTypeDef] = []
-            for number, part in enumerate(keys, start=1):
-                with _explained(part):
-                    copied = self._client.upload_part_copy(
-                        **where,
-                        UploadId=upload,
-                        PartNumber=number,
-                        CopySource={"Bucket": self.bucket, "Key": self._full(part)},
+            for number, part in enumerate(_in_parts(pieces), start=1):
+                with _explained(key):
+                    stored = self._client.upload_part(
+                        **where, UploadId=upload, PartNumber=number, Body=part
                     )
-                parts.append({"PartNumber": number, "ETag": copied["CopyPartResult"]["ETag"]})
+                parts.append({"PartNumber": number, "ETag": stored["ETag"]})
             with _explained(key, writing=True):
                 self._client.complete_multipart_upload(
                     **where, UploadId=upload, MultipartUpload={"Parts": parts}
                 )
-        except Exception:
+        except BaseException:
             with contextlib.suppress(StoreUnavailable, ClientError, BotoCoreError):
                 self._client.abort_multipart_upload(**where, UploadId=upload)
             raise
 
     def _full(self, key: str) -> str:
         return self.prefix + check_key(key)
+
+
+def _in_parts(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in parts of `PART`, the last one shorter; at least one, be it empty."""
+    waiting = bytearray()
+    whole = True
+    for piece in pieces:
+        waiting += piece
+        while len(waiting) >= PART:
+            yield bytes(waiting[:PART])
+            del waiting[:PART]
+            whole = False
+    if waiting or whole:
+        yield bytes(waiting)
 
 
 class _Conflict(Exception):

@@ -5,7 +5,7 @@ import hashlib
 import multiprocessing
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -43,16 +43,23 @@ def test_a_listing_tells_when_an_object_was_written(store: ObjectStore) -> None:
     assert abs(store.head("key").modified - info.modified) <= 1
 
 
-def test_objects_are_joined_in_order(store: ObjectStore) -> None:
-    parts = [os.urandom(5 << 20), os.urandom(5 << 20), b"the end"]
-    for number, data in enumerate(parts):
-        store.put(f"part/{number}", data, "create")
-    store.concatenate(["part/1", "part/0", "part/2"], "whole")
-    assert store.get("whole") == parts[1] + parts[0] + parts[2]
-    with pytest.raises(ObjectNotFound):
-        store.concatenate(["part/1", "none"], "broken")
+@pytest.mark.parametrize("sizes", [[], [0], [3], [8 << 20], [5 << 20, 1, 6 << 20, 9 << 20]])
+def test_a_stream_is_stored_whole(store: ObjectStore, sizes: list[int]) -> None:
+    pieces = [os.urandom(size) for size in sizes]
+    store.put_stream("whole", iter(pieces))
+    assert store.get("whole") == b"".join(pieces)
+
+
+def test_of_a_stream_that_breaks_off_nothing_appears(store: ObjectStore) -> None:
+    def breaking() -> Iterator[bytes]:
+        yield os.urandom(9 << 20)
+        raise DigestMismatch("not what was declared")
+
+    with pytest.raises(DigestMismatch):
+        store.put_stream("broken", breaking())
     with pytest.raises(ObjectNotFound):
         store.get("broken")
+    assert list(store.list("")) == []
 
 
 def test_a_signed_put_takes_exactly_the_signed_content(s3_store: ObjectStore) -> None:
