@@ -38,6 +38,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     keep: int | None = None
     """How many of an adapter's newest versions `lorary gc` keeps, besides those that an alias
     names; None keeps all."""
+    end_revoked: bool = True
+    """Whether answers under way end when their version is revoked, or are finished."""
     signers: tuple[str, ...] = ()
     """Public keys (PEM) whose OpenSSF model signatures count."""
     signature_required: bool = False

@@ -7,6 +7,7 @@ from starlette.types import Send
 
 from adapters.errors import LoraryError
 from registry.envelope import body_of, headers_of
+from serving.errors import Leaving
 
 
 async def answer(send: Send, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
@@ -25,4 +26,7 @@ async def answer(send: Send, status: int, body: Any, headers: dict[str, str] | N
 
 async def refuse(send: Send, error: LoraryError) -> None:
     """Send an error of ours in OpenAI's envelope."""
-    await answer(send, error.status, body_of(error), headers_of(error))
+    headers = headers_of(error)
+    if isinstance(error, Leaving):
+        headers["connection"] = "close"  # the next request on it would be refused, too
+    await answer(send, error.status, body_of(error), headers)

@@ -28,6 +28,20 @@ FIELDS = frozenset(
 fetches, embeddings that it unpickles, other requests' ids, transfer of caches. Those stay inside,
 and so does whatever a later vLLM adds until somebody has judged it."""
 
+RESPONSES_FIELDS = frozenset(
+    (
+        "include", "input", "instructions", "max_output_tokens", "metadata", "model", "logit_bias",
+        "parallel_tool_calls", "presence_penalty", "frequency_penalty", "reasoning", "service_tier",
+        "store", "stream", "temperature", "text", "tool_choice", "tools", "top_k", "top_logprobs",
+        "top_p", "min_p", "truncation", "user", "safety_identifier",
+    )
+)  # fmt: skip
+"""What may be asked of `/v1/responses`. Nothing is kept between two requests, so what refers to
+an earlier one (`previous_response_id`, `conversation`) or asks for a later look (`background`) is
+not served."""
+
+PARTS = frozenset(("text", "refusal", "input_text", "output_text"))
+ITEMS = frozenset(("message", "function_call", "function_call_output", "reasoning"))
 MAX_CHOICES = 16
 MAX_HINTS = 32
 MAX_HINT_BYTES = 16 << 10
@@ -56,7 +70,7 @@ async def read_body(receive: Receive, declared: int | None, limit: int) -> bytes
             return b"".join(pieces)
 
 
-def parse_body(data: bytes) -> dict[str, Any]:
+def parse_body(data: bytes, fields: frozenset[str] = FIELDS) -> dict[str, Any]:
     """The body as an object whose fields may all be passed on, with a `model`.
 
     Raises `BadRequest` that names what is wrong. A key that occurs twice counts once, for what is
@@ -68,7 +82,7 @@ def parse_body(data: bytes) -> dict[str, Any]:
         raise BadRequest("The body is not JSON. Send a JSON object.") from error
     if not isinstance(body, dict):
         raise BadRequest("The body is not a JSON object. Send one.")
-    unknown = sorted(body.keys() - FIELDS)
+    unknown = sorted(body.keys() - fields)
     if unknown:
         raise BadRequest(f"The field {unknown[0][:60]!r} is not served here. Leave it out.")
     if not isinstance(body.get("model"), str):
@@ -77,7 +91,12 @@ def parse_body(data: bytes) -> dict[str, Any]:
         count = body.get(field)
         if count is not None and (type(count) is not int or not 1 <= count <= MAX_CHOICES):
             raise BadRequest(f"`{field}` must be 1 to {MAX_CHOICES}. Ask for fewer answers.")
-    _check_messages(body.get("messages"))
+    _check_tools(body.get("tools"))
+    if fields is RESPONSES_FIELDS:
+        _check_items(body.get("input"))
+        body["store"] = False
+    else:
+        _check_messages(body.get("messages"))
     return body
 
 
@@ -101,10 +120,29 @@ def _check_messages(messages: Any) -> None:
     if not isinstance(messages, list):
         raise BadRequest("`messages` is not a list. Send a list of messages.")
     for message in messages:
-        content = message.get("content") if isinstance(message, dict) else None
-        for part in content if isinstance(content, list) else ():
-            if not isinstance(part, dict) or part.get("type") not in ("text", "refusal"):
-                raise BadRequest("Only text is served here. Send content parts of type text.")
+        _check_content(message)
+
+
+def _check_items(items: Any) -> None:
+    """The same for the items of `/v1/responses`."""
+    for item in items if isinstance(items, list) else ():
+        if isinstance(item, dict) and item.get("type", "message") not in ITEMS:
+            raise BadRequest("Only messages and function calls are served here. Send those.")
+        _check_content(item)
+
+
+def _check_content(message: Any) -> None:
+    content = message.get("content") if isinstance(message, dict) else None
+    for part in content if isinstance(content, list) else ():
+        if not isinstance(part, dict) or part.get("type") not in PARTS:
+            raise BadRequest("Only text is served here. Send content parts of type text.")
+
+
+def _check_tools(tools: Any) -> None:
+    """Only functions, which the caller runs: other tools would run something here, or far away."""
+    for tool in tools if isinstance(tools, list) else ():
+        if not isinstance(tool, dict) or tool.get("type") != "function":
+            raise BadRequest("Only tools of type function are served here. Leave others out.")
 
 
 def replay(data: bytes, receive: Receive) -> Receive:

@@ -28,7 +28,8 @@ class Endpoints:
 
 
 async def health(request: Request) -> JSONResponse:
-    """200 if the engine runs, the registry was read and guarded targets are warm; else 503."""
+    """200 if the engine runs, the registry was read, guarded targets are warm and the server was
+    not told to end; else 503."""
     from serving.replica import current
 
     replica = current()
@@ -41,9 +42,10 @@ async def health(request: Request) -> JSONResponse:
     age = follower.age_seconds if follower.has_read else None
     warming = replica.warming
     warm = warming is not None and warming.ready
-    ready = engine == "ok" and follower.has_read and warm
+    leaving = replica.departure.announced
+    ready = engine == "ok" and follower.has_read and warm and not leaving
     body = {
-        "status": "ok" if ready else "unavailable",
+        "status": "ok" if ready else "leaving" if leaving else "unavailable",
         "engine": engine,
         "base": replica.settings.base_name,
         "adapters": {

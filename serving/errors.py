@@ -7,6 +7,8 @@ LoraryError
 ├── TooManyColdLoads     more versions wait for a download than may
 ├── LimitReached         a key or an adapter has taken its share; says when to come again
 ├── RegistryUnread       no registry was ever read, so nothing can be resolved
+├── DeadlineExceeded     an answer that took longer than it may
+├── Leaving              the server was told to end: another one answers
 └── CannotServe          `lorary serve` cannot start
 """
 
@@ -59,6 +61,25 @@ class RegistryUnread(LoraryError):
 
     status = 503
     code = "registry_unread"
+
+
+class DeadlineExceeded(LoraryError):
+    """An answer that took longer than its caller or the operator allows."""
+
+    status = 504
+    code = "deadline_exceeded"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"The answer was not complete after {seconds:g} s. Ask for fewer tokens, or allow more."
+        )
+
+
+class Leaving(LoraryError):
+    """The server was told to end."""
+
+    status = 503
+    code = "leaving"
 
 
 class CannotServe(LoraryError):

@@ -9,6 +9,7 @@ Extension point: `--middleware serving.gate.Gate`, a pure ASGI class.
 
 import asyncio
 import json
+import math
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -18,19 +19,44 @@ from adapters.errors import LoraryError
 from adapters.names import AdapterRef
 from registry.access import ANY_DOMAIN, authenticate, bearer, may_see, require
 from registry.catalog import Catalog, Key, Version
-from registry.errors import Forbidden, NotFound, UnknownAdapter
+from registry.errors import BadRequest, Forbidden, NotFound, UnknownAdapter
 from registry.registry import utc_now
 from serving import journal
 from serving.answers import answer, refuse
-from serving.body import MAX_HINT_BYTES, parse_body, parse_hint, read_body, replay
+from serving.body import (
+    FIELDS,
+    MAX_HINT_BYTES,
+    RESPONSES_FIELDS,
+    parse_body,
+    parse_hint,
+    read_body,
+    replay,
+)
 from serving.errors import RouteNotFound
+from serving.flights import watch
 from serving.listing import models
 from serving.metering import Meter
 from serving.metrics import REFUSALS
 from serving.replica import Replica, current
 from serving.warming import follow
 
-GENERATION = frozenset(("/v1/chat/completions", "/v1/completions", "/v1/embeddings"))
+GENERATION = {
+    "/v1/chat/completions": FIELDS,
+    "/v1/completions": FIELDS,
+    "/v1/embeddings": FIELDS,
+    "/v1/responses": RESPONSES_FIELDS,
+}
+"""Routes that make answers, and the fields that their bodies may have."""
+NOT_OFFERED = {
+    "/v1/batches": "Batches are not offered by vLLM's server",
+    "/v1/files": "Batches are not offered by vLLM's server",
+    "/v1/conversations": "Nothing is kept between two requests",
+    "/v1/audio": "Only text is served here",
+    "/v1/images": "Only text is served here",
+    "/v1/fine_tuning": "Adapters are trained with `lorary train`",
+    "/v1/moderations": "No moderation is served here",
+}
+"""Parts of OpenAI's API that callers may look for, and why they are not here."""
 MODELS = "/v1/models"
 PREFETCH = "/v1/adapters/prefetch"
 PASSED_HEADERS = frozenset((b"accept", b"content-type", b"user-agent", b"x-request-id"))
@@ -44,7 +70,7 @@ class Gate:
     def __init__(self, app: ASGIApp, replica: Replica | None = None) -> None:
         self.app = app
         self._replica = replica
-        self._background: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
 
     @property
     def replica(self) -> Replica:
@@ -79,10 +105,17 @@ class Gate:
             if message["type"] == "lifespan.startup.complete":
                 replica = self.replica
                 warming = replica.attach(self.app, scope)
-                following = follow(warming, lambda: replica.catalog, replica.settings.poll_seconds)
-                self._background = asyncio.create_task(following)
-            elif message["type"] == "lifespan.shutdown.complete" and self._background:
-                self._background.cancel()
+                seconds = replica.settings.poll_seconds
+                self._background = [
+                    asyncio.create_task(follow(warming, lambda: replica.catalog, seconds)),
+                    asyncio.create_task(
+                        watch(replica.flights, lambda: replica.catalog, seconds / 4)
+                    ),
+                ]
+                replica.departure.listen()
+            elif message["type"] == "lifespan.shutdown.complete":
+                for task in self._background:
+                    task.cancel()
             await send(message)
 
         return send_watching
@@ -102,12 +135,14 @@ class Gate:
         elif method == "GET" and (path == MODELS or path.startswith(f"{MODELS}/")):
             await self._show_models(scope, send)
         else:
+            why = next((NOT_OFFERED[p] for p in NOT_OFFERED if path.startswith(p)), "Not served")
             raise RouteNotFound(
-                f"{method[:10]} {path[:100]!r} is not served here. Use /v1/chat/completions, "
-                "/v1/completions or /v1/models."
+                f"{method[:10]} {path[:100]!r}: {why}. Use /v1/chat/completions, /v1/completions, "
+                "/v1/responses or /v1/models."
             )
 
     async def _generate(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.replica.departure.check()
         catalog, key = self._caller(scope)
         settings = self.replica.settings
         if scope["path"] == "/v1/embeddings" and not _routed(scope, "/v1/embeddings"):
@@ -116,7 +151,7 @@ class Gate:
                 "Use /v1/chat/completions or /v1/completions."
             )
         data = await read_body(receive, _declared_length(scope), settings.max_body_bytes)
-        body = parse_body(data)
+        body = parse_body(data, GENERATION[scope["path"]])
         caller = _sticky(scope, body.get("user"), key)
         version = self._resolve(scope, catalog, key, body["model"], caller)
         if version is not None:
@@ -125,14 +160,17 @@ class Gate:
         length = (b"content-length", str(len(data)).encode())
         inner = _inner(scope, scope["path"], b"", length)
         name = f"{version.domain}/{version.adapter}" if version else settings.base_name
+        seconds = _allowed_seconds(scope, settings.request_seconds)
         async with AsyncExitStack() as held:
             grant = held.enter_context(self.replica.limits.admit(key.id, name))
+            flights = self.replica.flights
+            flight = await held.enter_async_context(flights.follow(version, send, seconds))
             tier = None
             if version is not None:
                 tier = await held.enter_async_context(self.replica.residency.hold(version))
-            meter = Meter(send, version, settings.base_name)
+            meter = Meter(flight.send, version, settings.base_name)
             try:
-                await self.app(inner, replay(data, receive), meter.send)
+                await self.app(inner, flight.receiver(replay(data, receive)), meter.send)
             finally:
                 meter.end()
                 grant.tokens = meter.tokens + meter.prompt_tokens
@@ -226,6 +264,20 @@ def _header(scope: Scope, wanted: bytes) -> str | None:
     """A header's only value; a header given twice counts as absent."""
     values = [value for name, value in scope["headers"] if name == wanted]
     return values[0].decode("latin-1") if len(values) == 1 else None
+
+
+def _allowed_seconds(scope: Scope, most: float | None) -> float | None:
+    """How long the answer may take: what the caller allows, and at most `most`."""
+    text = _header(scope, b"x-lorary-timeout")
+    if text is None:
+        return most
+    try:
+        wanted = float(text)
+    except ValueError:
+        wanted = math.nan
+    if not 0 < wanted < math.inf:
+        raise BadRequest("X-Lorary-Timeout is a number of seconds above 0, such as 2.5.")
+    return wanted if most is None else min(wanted, most)
 
 
 def _declared_length(scope: Scope) -> int | None:

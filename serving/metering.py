@@ -20,8 +20,8 @@ from serving.metrics import (
 )
 
 _TAIL = 4096
-_COMPLETION = re.compile(rb'"completion_tokens":\s*(\d{1,9})')
-_PROMPT = re.compile(rb'"prompt_tokens":\s*(\d{1,9})')
+_COMPLETION = re.compile(rb'"(?:completion|output)_tokens":\s*(\d{1,9})')
+_PROMPT = re.compile(rb'"(?:prompt|input)_tokens":\s*(\d{1,9})')
 
 
 class Meter:

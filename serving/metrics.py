@@ -51,6 +51,7 @@ EVICTIONS = Counter("lorary_evictions", "Versions given back, by tier", ["tier"]
 ENGINE_NAMES = Gauge("lorary_engine_names", "Pinned names that the engine holds")
 CACHE_BYTES = Gauge("lorary_cache_bytes", "Bytes of adapters on this replica's disk")
 CACHE_ADAPTERS = Gauge("lorary_cache_adapters", "Adapters on this replica's disk")
+IN_FLIGHT = Gauge("lorary_requests_in_flight", "Requests admitted and not yet answered in full")
 LIMITED = Counter("lorary_limited", "Requests refused because of a limit, by limit", ["limit"])
 REGISTRY_SEQUENCE = Gauge("lorary_registry_sequence", "The last commit this replica has folded")
 REGISTRY_AGE = Gauge(

@@ -14,6 +14,8 @@ from registry.follower import Follower
 from serving.cache import AdapterCache
 from serving.engine import Engine
 from serving.errors import RegistryUnread
+from serving.flights import Flights
+from serving.leaving import Departure
 from serving.limits import Limits
 from serving.metrics import (
     CACHE_ADAPTERS,
@@ -41,6 +43,12 @@ class Replica:
             waiting=settings.cold_queue,
         )
         self.limits = Limits(settings.bounds)
+        self.flights = Flights()
+        self.departure = Departure(
+            self.flights,
+            notice=settings.leave_notice_seconds,
+            patience=settings.leave_patience_seconds,
+        )
         self._residency: Residency | None = None
         self._warming: Warming | None = None
 

@@ -65,6 +65,23 @@ class ServingSettings(StoreSettings):
     replicas: int = Field(
         default=1, ge=1, description="Replicas among which the keys' limits are divided."
     )
+    request_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="Seconds after which an unfinished answer is ended; unset: no limit. A caller "
+        "may ask for less in the header X-Lorary-Timeout.",
+    )
+    leave_notice_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        description="Seconds after SIGTERM for which requests are still taken, while /health "
+        "says 503: time for load balancers to notice.",
+    )
+    leave_patience_seconds: float = Field(
+        default=25.0,
+        ge=0,
+        description="Seconds that requests under way then have to end, before they are ended.",
+    )
     max_loras: int = Field(default=4, ge=1, description="Adapters that share one batch.")
     max_cpu_loras: int = Field(default=16, ge=1, description="Adapters kept in host memory.")
     max_model_len: int = Field(

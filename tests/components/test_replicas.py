@@ -2,8 +2,10 @@
 
 import contextlib
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,8 +28,11 @@ REPLICAS = 3
 class Fleet:
     """Replicas that follow one registry."""
 
-    def __init__(self, registry: Registry, operator: Secret, urls: list[str]) -> None:
+    def __init__(
+        self, registry: Registry, operator: Secret, urls: list[str], restart: Callable[[int], None]
+    ) -> None:
         self.registry, self.operator, self.urls = registry, operator, urls
+        self.restart = restart
 
     def publish(self, number: int) -> str:
         """A version of `medical/coder`, production moved to it; its name."""
@@ -71,25 +76,30 @@ def fleet_over(
     shapes = Blobs(store).put_bytes(b"{}")
     registry.execute(RegisterBase("tiny", "0" * 64, shapes), operator.id)
     registry.execute(CreateDomain("medical", Policy(guarded=())), operator.id)
-    with contextlib.ExitStack() as stack:
-        urls = []
-        for number in range(count):
-            port = free_port()
-            url = f"http://127.0.0.1:{port}"
-            environment = {
-                "LORARY_STORE": store_url,
-                "LORARY_BASE_NAME": "tiny",
-                "LORARY_ADAPTER_CACHE": str(folder / f"cache-{number}"),
-                **settings,
-            }
-            command = [sys.executable, "-m", "uvicorn", "tests.support.replica_app:app"]
-            command += ["--port", str(port), "--log-level", "warning"]
-            log = folder / f"replica-{number}.log"
-            stack.enter_context(
-                running(command, log, ready=f"{url}/health", environment=environment)
-            )
-            urls.append(url)
-        yield Fleet(registry, operator, urls)
+    ports = [free_port() for _ in range(count)]
+    urls = [f"http://127.0.0.1:{port}" for port in ports]
+    stacks = [contextlib.ExitStack() for _ in range(count)]
+
+    def start(number: int) -> None:
+        """Start a replica, after its former process ended as an operator ends it."""
+        stacks[number].close()
+        environment = {
+            "LORARY_STORE": store_url,
+            "LORARY_BASE_NAME": "tiny",
+            "LORARY_ADAPTER_CACHE": str(folder / f"cache-{number}"),
+            **settings,
+        }
+        command = [sys.executable, "-m", "uvicorn", "tests.support.replica_app:app"]
+        command += ["--port", str(ports[number]), "--log-level", "warning"]
+        log = folder / f"replica-{number}.log"
+        ready = f"{urls[number]}/health"
+        stacks[number].enter_context(running(command, log, ready=ready, environment=environment))
+
+    with contextlib.ExitStack() as all_of_them:
+        for number, stack in enumerate(stacks):
+            all_of_them.enter_context(stack)
+            start(number)
+        yield Fleet(registry, operator, urls, start)
     registry.close()
 
 
@@ -108,6 +118,49 @@ def test_a_revoked_version_is_soon_refused_by_every_replica(
         # A poll is one second; a loaded machine adds its own.
         assert max(took) <= 5.0, took
         print("seconds until refused:", sorted(round(seconds, 2) for seconds in took))
+
+
+def test_a_rolling_restart_loses_no_request(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    with fleet_over(store, store.url, tmp_path, REPLICAS) as fleet:
+        fleet.publish(0)
+        for url in fleet.urls:
+            fleet.wait(url, "medical/coder", 200)
+        over = threading.Event()
+
+        def work(number: int) -> Counter[str]:
+            """Ask one replica after the other, and the next one again where one says so."""
+            said = Counter[str]()
+            clients = [
+                openai.OpenAI(base_url=f"{url}/v1", api_key=fleet.operator.text, max_retries=0)
+                for url in fleet.urls
+            ]
+            turn = number
+            while not over.is_set():
+                for attempt in range(20):
+                    turn += 1
+                    try:
+                        said[str(ask(clients[turn % REPLICAS], str(number % 2)))] += 1
+                        break
+                    except openai.APIConnectionError:
+                        said["no connection"] += 1
+                    except openai.InternalServerError as error:
+                        said[str(error.code)] += 1
+                    time.sleep(0.02 * attempt)
+                else:
+                    said["lost"] += 1
+            for client in clients:
+                client.close()
+            return said
+
+        with ThreadPoolExecutor(6) as pool:
+            working = [pool.submit(work, number) for number in range(6)]
+            for number in range(REPLICAS):
+                fleet.restart(number)
+            over.set()
+            said = sum((future.result() for future in working), Counter[str]())
+        assert said["Yes."] > 50
+        assert set(said) <= {"Yes.", "leaving", "no connection"}, said
 
 
 @pytest.fixture

@@ -1,0 +1,43 @@
+"""How a server goes: asked to end in the middle of a stream, it finishes that and takes no more.
+
+The last of the journeys, since it ends the server that they share.
+"""
+
+import os
+import signal
+from typing import Any
+
+import httpx
+import openai
+import psutil
+import pytest
+
+from tests.journeys.conftest import Site
+from tests.journeys.test_app import question
+
+
+def test_on_sigterm_streams_are_finished_newcomers_refused_and_the_process_ends(
+    site: Site,
+) -> None:
+    port = site.api.rpartition(":")[2]
+    process = next(
+        p for p in psutil.process_iter(["cmdline"])
+        if "serve" in (p.info["cmdline"] or []) and port in p.info["cmdline"]
+    )  # fmt: skip
+    messages: Any = question("medical")
+    pieces = site.client().chat.completions.create(
+        model="medical", messages=messages, max_tokens=60, stream=True, temperature=0,
+        extra_body={"ignore_eos": True},
+    )  # fmt: skip
+    first = next(iter(pieces))
+    os.kill(process.pid, signal.SIGTERM)
+    site.settle(lambda: httpx.get(f"{site.api}/health").status_code == 503)
+    with pytest.raises(openai.InternalServerError) as refused:
+        site.client().chat.completions.create(model="medical", messages=messages, max_tokens=1)
+    assert refused.value.code == "leaving"
+    assert refused.value.response.headers["retry-after"]
+    rest = list(pieces)
+    assert first.choices
+    assert rest[-1].choices[0].finish_reason == "length"
+    assert len(rest) > 40
+    process.wait(60)

@@ -1,0 +1,218 @@
+"""What may end a request before its answer is complete, and what its caller is then told."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from registry.commands import ChangePolicy, RevokeVersion
+from registry.events import Policy
+from serving.errors import DeadlineExceeded, Leaving
+from serving.flights import Flights
+from serving.gate import Gate
+from serving.leaving import Departure
+from tests.support.replicas import Site, Upstream, answered, make_site
+
+CHAT = "/v1/chat/completions"
+
+
+class Slow(Upstream):
+    """An engine that answers `before` at once and goes on only when its caller has left.
+
+    It listens as vLLM does: the request runs beside a task that waits for the disconnect.
+    """
+
+    def __init__(self, *, streams: bool = False, stubborn: bool = False) -> None:
+        super().__init__()
+        self.streams, self.stubborn = streams, stubborn
+        self.left = self.cancelled = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] != CHAT:
+            await super().__call__(scope, receive, send)
+            return
+        await receive()
+        if self.streams:
+            headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b"data: {}\n\n", "more_body": True})
+        try:
+            self.left = (await receive())["type"] == "http.disconnect"
+            if self.streams or self.stubborn:
+                await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"null"})
+
+
+def ask(
+    site: Site,
+    engine: Upstream,
+    meanwhile: Callable[[], Any] = lambda: None,
+    **headers: str,
+) -> tuple[int, dict[str, str], bytes]:
+    """One request for medical/coder; `meanwhile` is called while it is under way."""
+    body = json.dumps({"model": "medical/coder", "messages": []}).encode()
+    named = [(name.replace("_", "-").lower().encode(), v.encode()) for name, v in headers.items()]
+    scope = {
+        "type": "http", "method": "POST", "path": CHAT, "raw_path": CHAT.encode(),
+        "root_path": "", "query_string": b"",
+        "headers": [(b"authorization", f"Bearer {site.medical.text}".encode()), *named],
+    }  # fmt: skip
+    sent: list[Message] = []
+
+    async def run() -> None:
+        handed_out = False
+
+        async def receive() -> Message:
+            nonlocal handed_out
+            if handed_out:
+                await asyncio.sleep(60)
+            handed_out = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        async def act() -> None:
+            await asyncio.sleep(0.1)
+            meanwhile()
+
+        await asyncio.gather(Gate(engine, site.replica)(scope, receive, send), act())
+
+    asyncio.run(run())
+    return answered(sent)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return make_site(tmp_path, request_seconds=30)
+
+
+def test_a_deadline_ends_the_request_in_the_engine_and_is_told(site: Site) -> None:
+    engine = Slow()
+    status, _, body = ask(site, engine, X_Lorary_Timeout="0.2")
+    assert (status, json.loads(body)["error"]["code"]) == (504, "deadline_exceeded")
+    assert engine.left
+    assert len(site.replica.flights) == 0
+
+
+def test_an_engine_that_does_not_notice_is_cancelled(site: Site) -> None:
+    engine = Slow(stubborn=True)
+    status, _, _ = ask(site, engine, X_Lorary_Timeout="0.1")
+    assert status == 504
+    assert engine.cancelled
+
+
+def test_a_stream_tells_why_it_ends_as_its_last_event(site: Site) -> None:
+    engine = Slow(streams=True)
+    status, _, body = ask(site, engine, X_Lorary_Timeout="0.2")
+    events = [line.removeprefix(b"data: ") for line in body.split(b"\n\n") if line]
+    assert status == 200
+    assert events[0] == b"{}"
+    assert json.loads(events[1])["error"]["code"] == "deadline_exceeded"
+    assert engine.left or engine.cancelled
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "soon", "nan", "inf", ""])
+def test_a_timeout_that_is_no_time_is_refused(site: Site, text: str) -> None:
+    status, _, body = ask(site, Upstream(), X_Lorary_Timeout=text)
+    assert (status, json.loads(body)["error"]["code"]) == (400, "invalid_request")
+
+
+def test_nobody_may_ask_for_more_than_the_operator_allows(tmp_path: Path) -> None:
+    site = make_site(tmp_path, request_seconds=0.2)
+    status, _, _ = ask(site, Slow(), X_Lorary_Timeout="50")
+    assert status == 504
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_revoked_versions_answers_end_where_the_policy_says_so(site: Site, streams: bool) -> None:
+    def revoke() -> None:
+        site.registry.execute(
+            RevokeVersion("medical", "coder", 1, "it invents codes"), site.operator.id
+        )
+        site.replica.flights.end_revoked(site.replica.follower.refresh())
+
+    status, _, body = ask(site, Slow(streams=streams), revoke)
+    assert status == (200 if streams else 410)
+    assert b"it invents codes" in body
+
+
+def test_a_revoked_versions_answers_are_finished_where_the_policy_says_so(site: Site) -> None:
+    site.registry.execute(
+        ChangePolicy("medical", Policy(guarded=(), end_revoked=False)), site.operator.id
+    )
+    upstream = Upstream(pause=0.2)
+
+    def revoke() -> None:
+        site.registry.execute(RevokeVersion("medical", "coder", 1, "old"), site.operator.id)
+        site.replica.flights.end_revoked(site.replica.follower.refresh())
+
+    status, _, body = ask(site, upstream, revoke)
+    assert (status, body) == (200, b'{"ok": true}')
+
+
+def test_a_leaving_server_finishes_what_it_began_and_refuses_the_rest(site: Site) -> None:
+    status, headers, body = ask(site, Upstream(pause=0.2), lambda: _close(site.replica.departure))
+    assert (status, body) == (200, b'{"ok": true}')
+    status, headers, body = ask(site, Upstream())
+    assert (status, json.loads(body)["error"]["code"]) == (503, "leaving")
+    assert headers["connection"] == "close"
+    assert headers["retry-after"] == "1"
+
+
+def test_connections_close_after_the_answers_of_a_leaving_server(site: Site) -> None:
+    site.replica.flights.closing = True
+    _, headers, _ = ask(site, Upstream())
+    assert headers["connection"] == "close"
+
+
+def test_an_engines_own_failure_is_not_hidden(site: Site) -> None:
+    class Broken(Upstream):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["path"] == CHAT:
+                raise TimeoutError("the engine's own")
+            await super().__call__(scope, receive, send)
+
+    with pytest.raises(TimeoutError, match="the engine's own"):
+        ask(site, Broken())
+
+
+def test_waiting_for_the_last_request_takes_no_longer_than_allowed() -> None:
+    async def run() -> int:
+        flights = Flights()
+        async with flights.follow(None, _nowhere):
+            await flights.landed(0.05)
+            left = len(flights)
+        await flights.landed(0.05)
+        return left
+
+    assert asyncio.run(run()) == 1
+
+
+def test_a_reason_that_comes_too_late_changes_nothing() -> None:
+    async def run() -> None:
+        flights = Flights()
+        async with flights.follow(None, _nowhere) as flight:
+            start = {"type": "http.response.start", "status": 200, "headers": []}
+            await flight.send(start)
+            flight.end(DeadlineExceeded(1))
+            await asyncio.sleep(0)
+        flight.end(Leaving("too late"))
+
+    asyncio.run(run())
+
+
+def _close(departure: Departure) -> None:
+    departure._closed = True
+
+
+async def _nowhere(_: Message) -> None:
+    pass
