@@ -25,19 +25,20 @@ def cohens_kappa(
     """
     if len(first) != len(second) or not first:
         raise ValueError("both experts judge the same items, one at least")
-    _, codes = _coded([first, second])
-    joint = codes[0] * (codes.max() + 1) + codes[1]
-    size = int(codes.max()) + 1
+    known: dict[Hashable, int] = {}
+    codes = [[known.setdefault(value, len(known)) for value in side] for side in (first, second)]
+    size = len(known)
+    cells = np.array(codes[0]) * size + np.array(codes[1])
 
-    def kappa(weights: Floats) -> Floats:
-        """From how often each item was drawn, (resamples, items)."""
-        table = np.stack([weights[:, joint == cell].sum(axis=1) for cell in range(size**2)], axis=1)
-        table = table.reshape(-1, size, size) / weights.sum(axis=1)[:, None, None]
+    def kappa(drawn: Floats) -> Floats:
+        """From how often each pair of categories occurs, (resamples, pairs)."""
+        table = drawn.reshape(-1, size, size) / len(first)
         observed = np.trace(table, axis1=1, axis2=2)
         expected = (table.sum(axis=1) * table.sum(axis=2)).sum(axis=1)
         return _beyond_chance(1 - observed, 1 - expected)
 
-    return _bootstrapped(kappa, len(first), confidence, resamples, seed)
+    frequency = np.bincount(cells, minlength=size**2)
+    return _bootstrapped(kappa, frequency, confidence, resamples, seed)
 
 
 def krippendorffs_alpha(
@@ -59,18 +60,20 @@ def krippendorffs_alpha(
         for value in row:
             if value is not None:
                 counts[index, place[value]] += 1
-    judged = counts.sum(axis=1)
+    # Items judged alike are one kind: drawing items anew is drawing how many of each kind.
+    kinds, frequency = np.unique(counts, axis=0, return_counts=True)
+    judged = kinds.sum(axis=1)
     # Disagreeing pairs of each item, each judgement counted once over its partners.
-    disagreeing = (judged**2 - (counts**2).sum(axis=1)) / (judged - 1)
+    disagreeing = (judged**2 - (kinds**2).sum(axis=1)) / (judged - 1)
 
-    def alpha(weights: Floats) -> Floats:
-        total = weights @ judged
-        marginal = weights @ counts
-        observed = (weights @ disagreeing) / total
+    def alpha(drawn: Floats) -> Floats:
+        total = drawn @ judged
+        marginal = drawn @ kinds
+        observed = (drawn @ disagreeing) / total
         expected = (total**2 - (marginal**2).sum(axis=1)) / (total * (total - 1))
         return _beyond_chance(observed, expected)
 
-    return _bootstrapped(alpha, len(paired), confidence, resamples, seed)
+    return _bootstrapped(alpha, frequency, confidence, resamples, seed)
 
 
 def _beyond_chance(observed: Floats, expected: Floats) -> Floats:
@@ -81,22 +84,16 @@ def _beyond_chance(observed: Floats, expected: Floats) -> Floats:
 
 def _bootstrapped(
     statistic: Callable[[Floats], Floats],
-    items: int,
+    frequency: npt.NDArray[np.intp],
     confidence: float,
     resamples: int,
     seed: int,
 ) -> Estimate:
-    """The statistic, and its percentile interval over items drawn anew."""
-    value = float(statistic(np.ones((1, items)))[0])
+    """The statistic of how often each kind of item occurs, and its percentile interval."""
+    value = float(statistic(frequency[None, :].astype(float))[0])
+    items = int(frequency.sum())
     random = np.random.default_rng(seed)
-    weights = random.multinomial(items, np.full(items, 1 / items), size=resamples).astype(float)
+    drawn = random.multinomial(items, frequency / items, size=resamples).astype(float)
     tail = (1 - confidence) / 2
-    low, high = np.quantile(statistic(weights), [tail, 1 - tail])
+    low, high = np.quantile(statistic(drawn), [tail, 1 - tail])
     return Estimate(value, float(low), float(high))
-
-
-def _coded(columns: Sequence[Sequence[Hashable]]) -> tuple[list[Hashable], npt.NDArray[np.intp]]:
-    """The categories, and the columns as their numbers."""
-    known: dict[Hashable, int] = {}
-    rows = [[known.setdefault(value, len(known)) for value in column] for column in columns]
-    return list(known), np.array(rows, dtype=np.intp)
