@@ -13,7 +13,7 @@ from typing import Literal, get_args
 from registry.catalog import Catalog, Key
 from registry.errors import BadRequest, Forbidden, Unauthenticated
 
-Role = Literal["infer", "publish", "review", "approve", "operate"]
+Role = Literal["infer", "publish", "evaluate", "review", "approve", "operate"]
 ROLES: tuple[Role, ...] = get_args(Role)
 ANY_DOMAIN = "*"
 BOOTSTRAP = "bootstrap"

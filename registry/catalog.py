@@ -3,10 +3,12 @@
 import difflib
 import hashlib
 import heapq
+from collections.abc import Mapping
 
 import msgspec
 
 from adapters.admission import Facts
+from adapters.confidence import Calibration
 from adapters.lineage import Lineage
 from adapters.names import DEFAULT_ALIAS, AdapterRef
 from adapters.spectra import Spectrum
@@ -16,6 +18,7 @@ from registry.events import (
     Grant,
     Policy,
 )
+from registry.evidence import SuiteResult
 
 MAX_COMPARED = 200
 """Names that an unknown one is compared with."""
@@ -28,6 +31,18 @@ class Base(msgspec.Struct, frozen=True):
     digest: str
     shapes: str
     known_as: tuple[str, ...]
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """What was measured of a version, by whom and when."""
+
+    evaluator: str
+    time: str
+    report: str
+    """Digest of the blob that holds the whole report."""
+    results: tuple[SuiteResult, ...]
+    looks: tuple[int, ...]
+    """For each result: the how-manieth recorded look at its held-out set this was."""
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +67,10 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     spectrum: Spectrum | None = None
     analysis: str | None = None
     flags: tuple[str, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    """In the order of their recording."""
+    calibration: Calibration | None = None
+    """The newest that somebody other than the publisher recorded."""
 
     @property
     def ref(self) -> AdapterRef:
@@ -98,6 +117,8 @@ class Domain(msgspec.Struct, frozen=True):
     name: str
     policy: Policy
     default: str | None = None
+    looks: dict[str, int] = {}
+    """By digest of a held-out set: how many evaluations on it were recorded."""
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,6 +237,15 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
         return sorted(path for path in self.adapters if path.startswith(f"{domain}/"))
 
 
+def person(keys: Mapping[str, Key], key: str) -> str:
+    """Who holds a key: keys of one name are one person's, so that a second key is no second vote.
+
+    An unknown key is its own holder.
+    """
+    known = keys.get(key)
+    return known.name.strip().casefold() if known else key
+
+
 def bucket(split: str, caller: str) -> int:
     """Where, from 0 to 99, a caller falls in a split: evenly, and the same in every process."""
     digest = hashlib.sha256(f"{split}\n{caller}".encode()).digest()
@@ -223,7 +253,8 @@ def bucket(split: str, caller: str) -> int:
 
 
 def blobs_in_use(catalog: Catalog) -> set[str]:
-    """Digests of every blob that a base model, or a version whose bytes are kept, needs."""
+    """Digests of every blob that a base model, a version whose bytes are kept, or an evaluation,
+    which outlives the bytes, needs."""
     used = {base.shapes for base in catalog.bases.values()}
     for adapter in catalog.adapters.values():
         for version in adapter.versions:
@@ -231,4 +262,5 @@ def blobs_in_use(catalog: Catalog) -> set[str]:
                 used.update(file.sha256 for file in version.files)
                 if version.analysis is not None:
                     used.add(version.analysis)
+            used.update(evaluation.report for evaluation in version.evaluations)
     return used

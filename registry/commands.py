@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from adapters.admission import Facts
+from adapters.confidence import Calibration
 from adapters.lineage import Lineage
 from adapters.spectra import Spectrum
 from registry.events import File, Grant, Policy
+from registry.evidence import SuiteResult
 
 NO_LINEAGE = Lineage()
 
@@ -114,6 +116,24 @@ class ApproveVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordEvaluation:
+    """Record what an evaluation of exactly the bytes with `digest` found.
+
+    Its report is stored already. Recording the same report again changes nothing.
+    """
+
+    domain: str
+    adapter: str
+    version: int
+    digest: str
+    report: str
+    results: tuple[SuiteResult, ...]
+    calibration: Calibration | None = None
+    read_at: int = 0
+    """As for `PublishVersion`."""
+
+
+@dataclass(frozen=True, slots=True)
 class RevokeVersion:
     """Let nobody be served this version any more."""
 
@@ -174,6 +194,7 @@ Command: TypeAlias = (
     | MoveAlias
     | SplitAlias
     | ApproveVersion
+    | RecordEvaluation
     | RevokeVersion
     | TombstoneVersion
     | CondemnBlobs

@@ -26,6 +26,7 @@ from registry.commands import (
     IssueKey,
     MoveAlias,
     PublishVersion,
+    RecordEvaluation,
     RegisterBase,
     RevokeKey,
     RevokeVersion,
@@ -39,7 +40,7 @@ from registry.events import (
     BlobsSwept,
     PolicyChanged,
 )
-from registry.rules import aliases, domains, keys, versions
+from registry.rules import aliases, domains, evaluations, keys, versions
 
 
 def decide(catalog: Catalog, command: Command, actor: str, now: str) -> tuple[AnyEvent, ...]:
@@ -64,11 +65,13 @@ def decide(catalog: Catalog, command: Command, actor: str, now: str) -> tuple[An
         case PublishVersion():
             return versions.publish(catalog, command)
         case MoveAlias():
-            return aliases.move_alias(catalog, command)
+            return aliases.move_alias(catalog, command, now)
         case SplitAlias():
-            return aliases.split_alias(catalog, command)
+            return aliases.split_alias(catalog, command, now)
         case ApproveVersion():
             return versions.approve(catalog, command, actor)
+        case RecordEvaluation():
+            return evaluations.record(catalog, command)
         case RevokeVersion():
             return versions.revoke(catalog, command)
         case TombstoneVersion():
@@ -111,6 +114,8 @@ def _needs(catalog: Catalog, command: Command) -> tuple[Role, str]:
             return "publish", command.domain
         case ApproveVersion():
             return "approve", command.domain
+        case RecordEvaluation():
+            return "evaluate", command.domain
         case SetDefaultAdapter() | ChangePolicy() | RevokeVersion() | TombstoneVersion():
             return "operate", command.domain
         case _:

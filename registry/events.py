@@ -9,8 +9,10 @@ from typing import TypeAlias
 import msgspec
 
 from adapters.admission import Facts
+from adapters.confidence import Calibration
 from adapters.lineage import Lineage
 from adapters.spectra import Spectrum
+from registry.evidence import SuiteResult, SuiteRule
 
 SCHEMA = 1
 """Version of the commit's own layout; a reader refuses a commit with a higher one."""
@@ -44,6 +46,18 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """Public keys (PEM) whose OpenSSF model signatures count."""
     signature_required: bool = False
     """Whether a version without the signature of one of `signers` is refused."""
+    approvers: dict[str, int] = {}
+    """Of the approving experts, how many must also hold these roles in the domain."""
+    suites: tuple[SuiteRule, ...] = ()
+    """Evaluations that a version must have passed."""
+    alpha: float = 0.05
+    """Chance, at most, that a version which breaks a suite's rule passes it, over all looks."""
+    looks: int = 10
+    """How many recorded evaluations on one held-out set share `alpha`; later ones pass nothing."""
+    max_report_days: int | None = None
+    """Age beyond which an evaluation no longer counts."""
+    target_risk: float | None = None
+    """The share of wrong answers among those given that evaluations certify a threshold for."""
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -144,6 +158,20 @@ class VersionApproved(Event, frozen=True, tag="VersionApproved"):
     digest: str
 
 
+class EvaluationRecorded(Event, frozen=True, tag="EvaluationRecorded"):
+    """What an evaluation of exactly these bytes found; the actor is who measured it."""
+
+    domain: str
+    adapter: str
+    version: int
+    digest: str
+    report: str
+    """Digest of the blob that holds the whole report, as JSON."""
+    results: tuple[SuiteResult, ...]
+    calibration: Calibration | None = None
+    """Fitted on items that no suite counts."""
+
+
 class VersionRevoked(Event, frozen=True, tag="VersionRevoked"):
     """A version that nobody may be served any more."""
 
@@ -199,6 +227,7 @@ AnyEvent: TypeAlias = (
     | AliasMoved
     | AliasSplit
     | VersionApproved
+    | EvaluationRecorded
     | VersionRevoked
     | VersionTombstoned
     | BlobsCondemned

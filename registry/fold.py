@@ -5,7 +5,18 @@ from typing import assert_never
 
 import msgspec
 
-from registry.catalog import Adapter, Base, Catalog, Domain, Key, Move, Split, Version
+from registry.catalog import (
+    Adapter,
+    Base,
+    Catalog,
+    Domain,
+    Evaluation,
+    Key,
+    Move,
+    Split,
+    Version,
+    person,
+)
 from registry.events import (
     AliasMoved,
     AliasSplit,
@@ -17,6 +28,7 @@ from registry.events import (
     DefaultAdapterSet,
     DomainCreated,
     Entry,
+    EvaluationRecorded,
     KeyIssued,
     KeyRevoked,
     Policy,
@@ -99,6 +111,8 @@ class _Tables(msgspec.Struct, kw_only=True):
                 self._split(event)
             case VersionApproved():
                 self._change_version(event, approver=actor)
+            case EvaluationRecorded():
+                self._record(event, actor, time)
             case VersionRevoked():
                 self._change_version(event, revoked=event.reason)
             case VersionTombstoned():
@@ -168,6 +182,30 @@ class _Tables(msgspec.Struct, kw_only=True):
         else:
             splits.pop(event.alias, None)
         self.adapters[path] = msgspec.structs.replace(self.adapters[path], splits=splits)
+
+    def _record(self, event: EvaluationRecorded, actor: str, time: str) -> None:
+        domain = self.domains[event.domain]
+        seen = {result.held_out for result in event.results}
+        looks = {**domain.looks, **{items: domain.looks.get(items, 0) + 1 for items in seen}}
+        self.domains[event.domain] = msgspec.structs.replace(domain, looks=looks)
+        path = f"{event.domain}/{event.adapter}"
+        versions = list(self.adapters[path].versions)
+        old = versions[event.version - 1]
+        evaluation = Evaluation(
+            evaluator=actor,
+            time=time,
+            report=event.report,
+            results=event.results,
+            looks=tuple(looks[result.held_out] for result in event.results),
+        )
+        calibration = old.calibration
+        independent = person(self.keys, actor) != person(self.keys, old.publisher)
+        if event.calibration is not None and independent:
+            calibration = msgspec.structs.replace(event.calibration, report=event.report)
+        versions[event.version - 1] = msgspec.structs.replace(
+            old, evaluations=(*old.evaluations, evaluation), calibration=calibration
+        )
+        self.adapters[path] = msgspec.structs.replace(self.adapters[path], versions=tuple(versions))
 
     def _change_version(
         self,

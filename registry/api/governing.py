@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 from fastapi import APIRouter, Response
 
 from adapters.base_model import BaseModel
@@ -150,12 +151,4 @@ def add_base(caller: CallerDep, body: BaseBody) -> dict[str, Any]:
 
 
 def _policy(body: PolicyBody) -> Policy:
-    return Policy(
-        guarded=tuple(body.guarded),
-        approvals=body.approvals,
-        card_sections=tuple(body.card_sections),
-        guarded_role=body.guarded_role,
-        keep=body.keep,
-        signers=tuple(body.signers),
-        signature_required=body.signature_required,
-    )
+    return msgspec.convert(body.model_dump(), Policy)

@@ -1,6 +1,6 @@
 """What the API takes, as Pydantic models. What it answers is the catalog's own structs."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -139,6 +139,22 @@ class KeyBody(Body):
     expires: str | None = None
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class SuiteRuleBody(Body):
+    """What a policy requires of one suite."""
+
+    suite: Name
+    digest: Sha256
+    held_out: Sha256
+    floors: dict[str, Share] = {}
+    margin: Share | None = None
+    better_than_base: bool = False
+    confident_at: Share = 0.9
+    confident_errors: Share | None = None
+
+
 class PolicyBody(Body):
     """A domain's policy."""
 
@@ -149,6 +165,25 @@ class PolicyBody(Body):
     keep: Annotated[int | None, Field(ge=1)] = None
     signers: Annotated[list[Annotated[str, Field(max_length=4000)]], Field(max_length=50)] = []
     signature_required: bool = False
+    approvers: dict[str, Annotated[int, Field(ge=0, le=100)]] = {}
+    suites: Annotated[list[SuiteRuleBody], Field(max_length=100)] = []
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    looks: Annotated[int, Field(ge=1, le=1000)] = 10
+    max_report_days: Annotated[int | None, Field(ge=1, le=10_000)] = None
+    target_risk: Annotated[float | None, Field(gt=0, lt=1)] = None
+
+
+class EvaluationBody(Body):
+    """What an evaluation found of the bytes with `digest`.
+
+    results and calibration: as in the log's `EvaluationRecorded`; report: the whole document,
+    which is stored as it comes.
+    """
+
+    digest: Sha256
+    results: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=100)]
+    calibration: dict[str, Any] | None = None
+    report: dict[str, Any]
 
 
 class DomainBody(Body):

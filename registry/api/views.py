@@ -30,6 +30,8 @@ def version_view(version: Version) -> dict[str, Any]:
         "signer": version.signer,
         "spectrum": msgspec.to_builtins(version.spectrum),
         "flags": list(version.flags),
+        "evaluations": msgspec.to_builtins(version.evaluations),
+        "calibration": msgspec.to_builtins(version.calibration),
     }
 
 

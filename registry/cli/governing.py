@@ -7,6 +7,7 @@ import typer
 
 from adapters.base_model import BaseModel
 from registry.access import ROLES
+from registry.cli.evidence import read_policy
 from registry.cli.output import AsJson, client, emit, say, table
 
 Guard = Annotated[
@@ -133,7 +134,11 @@ def create_domain(
 
 
 def change_policy(
+    context: typer.Context,
     domain: Annotated[str, typer.Argument(help="The domain's name.")],
+    file: Annotated[
+        Path | None, typer.Argument(exists=True, help="The whole policy as YAML, instead of flags.")
+    ] = None,
     guard: Guard = ["production"],  # noqa: B006 - typer copies it
     no_guard: NoGuard = False,
     guarded_role: GuardedRole = "publish",
@@ -146,17 +151,24 @@ def change_policy(
 ) -> None:
     """Replace a domain's policy; what is in production stays there.
 
+    Evaluations that a version must pass are written in a file: `lorary suites policy` begins one.
+
     Example: lorary domain policy medical --guard production --approvals 2
+
+    Example: lorary domain policy medical policy.yaml
     """
-    policy = _policy(
-        guarded=[] if no_guard else guard,
-        guarded_role=guarded_role,
-        approvals=approvals,
-        card_sections=card_section,
-        keep=keep,
-        signers=signer,
-        signature_required=require_signature,
-    )
+    if file is not None:
+        policy = read_policy(file, context)
+    else:
+        policy = _policy(
+            guarded=[] if no_guard else guard,
+            guarded_role=guarded_role,
+            approvals=approvals,
+            card_sections=card_section,
+            keep=keep,
+            signers=signer,
+            signature_required=require_signature,
+        )
     with client() as registry:
         changed = registry.change_policy(domain, policy)
     emit(changed, as_json, lambda: say(_describe(changed)))
@@ -279,5 +291,6 @@ def _describe(domain: dict[str, Any]) -> str:
     guarded = ", ".join(policy["guarded"]) or "no alias"
     return (
         f"{domain['name']}: guards {guarded}, {policy['approvals']} approval(s), "
+        f"{len(policy['suites'])} required suite(s), "
         f"default {domain['default'] or 'not set'}"
     )

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from adapters.admission import OPTIONAL, REQUIRED, files_in
 from adapters.base_model import BaseModel
 from adapters.errors import InvalidAdapter, InvalidName
-from adapters.names import AdapterRef
+from adapters.names import DEFAULT_ALIAS, AdapterRef
 from registry.client.connection import Connection
 from registry.client.downloading import download
 from registry.client.progress import Progress, no_progress
@@ -121,6 +121,22 @@ class RegistryClient:
         """Vouch, as an expert, for exactly the bytes with `digest`."""
         version: Json = self.call("POST", f"{_version(ref)}/approvals", json={"digest": digest})
         return version
+
+    def requirements(self, ref: str, alias: str = DEFAULT_ALIAS) -> Json:
+        """What the domain's policy asks before the guarded `alias` may name the version."""
+        query = {"alias": alias}
+        answer: Json = self.call("GET", f"{_version(ref)}/requirements", params=query)
+        return answer
+
+    def record_evaluation(self, ref: str, evaluation: Json) -> Json:
+        """Record what an evaluation found: digest, results, calibration and the whole report."""
+        version: Json = self.call("POST", f"{_version(ref)}/evaluations", json=evaluation)
+        return version
+
+    def report(self, ref: str, digest: str) -> Json:
+        """The whole report of a recorded evaluation."""
+        report: Json = self.call("GET", f"{_version(ref)}/evaluations/{digest}")
+        return report
 
     def revoke(self, ref: str, reason: str) -> Json:
         """Let nobody be served the version any more."""

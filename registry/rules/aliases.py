@@ -15,23 +15,11 @@ from registry.events import (
     AliasSplit,
     AnyEvent,
     DefaultAdapterSet,
-    Policy,
 )
+from registry.gates import requirements
 
 
-def missing_for_promotion(version: Version, policy: Policy) -> tuple[str, ...]:
-    """What a version still lacks before a guarded alias of its domain may name it."""
-    experts = {key for key in version.approvers if key != version.publisher}
-    lacking = policy.approvals - len(experts)
-    if lacking <= 0:
-        return ()
-    return (
-        f"{lacking} more approval(s) by experts other than its publisher "
-        f"(lorary approve {version.ref})",
-    )
-
-
-def move_alias(catalog: Catalog, command: MoveAlias) -> tuple[AnyEvent, ...]:
+def move_alias(catalog: Catalog, command: MoveAlias, now: str) -> tuple[AnyEvent, ...]:
     """Let an alias name a version that earned it, if the caller saw what it names now."""
     check_alias(command.alias)
     adapter = catalog.adapter(AdapterRef(command.domain, command.adapter))
@@ -41,7 +29,7 @@ def move_alias(catalog: Catalog, command: MoveAlias) -> tuple[AnyEvent, ...]:
         raise _lost_race(adapter, command)
     if current == command.version and command.alias not in adapter.splits:
         return ()
-    _check_earned(catalog, command.alias, target)
+    _check_earned(catalog, command.alias, target, now)
     return (
         AliasMoved(
             domain=command.domain,
@@ -53,7 +41,7 @@ def move_alias(catalog: Catalog, command: MoveAlias) -> tuple[AnyEvent, ...]:
     )
 
 
-def split_alias(catalog: Catalog, command: SplitAlias) -> tuple[AnyEvent, ...]:
+def split_alias(catalog: Catalog, command: SplitAlias, now: str) -> tuple[AnyEvent, ...]:
     """Give a share of an alias's callers a candidate, which must have earned it as a move does."""
     ref = AdapterRef(command.domain, command.adapter)
     adapter = catalog.adapter(ref)
@@ -73,7 +61,7 @@ def split_alias(catalog: Catalog, command: SplitAlias) -> tuple[AnyEvent, ...]:
                 f"{candidate.ref} was made for {candidate.base!r}, {current.ref} for "
                 f"{current.base!r}: one server cannot serve both. Move the alias instead."
             )
-        _check_earned(catalog, command.alias, candidate)
+        _check_earned(catalog, command.alias, candidate, now)
         if running == Split(command.candidate, command.percent):
             return ()
     return (
@@ -87,12 +75,12 @@ def split_alias(catalog: Catalog, command: SplitAlias) -> tuple[AnyEvent, ...]:
     )
 
 
-def _check_earned(catalog: Catalog, alias: str, version: Version) -> None:
+def _check_earned(catalog: Catalog, alias: str, version: Version, now: str) -> None:
     """Raises `PromotionNotEarned` for a guarded alias and a version that lacks something."""
     policy = catalog.domain(version.domain).policy
     if alias in policy.guarded:
-        missing = missing_for_promotion(version, policy)
-        if missing:
+        asked = requirements(version, policy, catalog, now=now, alias=alias)
+        if missing := [str(requirement) for requirement in asked if not requirement.met]:
             raise errors.PromotionNotEarned(alias, str(version.ref), missing)
 
 

@@ -23,6 +23,7 @@ from registry.signing import fingerprint
 
 RESERVED = frozenset(("adapters", "api", "lfs", "static"))
 """Names that no domain may have: they begin the addresses of the registry's own routes."""
+MAX_LOOKS = 1000
 EVERYTHING = tuple(Grant(role, ANY_DOMAIN) for role in ROLES)
 
 
@@ -91,3 +92,33 @@ def check_policy(policy: Policy) -> None:
         raise errors.BadRequest("A policy keeps at least the newest version. Say 1 or more.")
     if policy.signature_required and not policy.signers:
         raise errors.BadRequest("A required signature needs signers. Give their public keys.")
+    for role, needed in policy.approvers.items():
+        as_role(role)
+        if not 0 <= needed <= policy.approvals:
+            raise errors.BadRequest(
+                f"Of {policy.approvals} approving experts, {needed} cannot have the role {role}. "
+                "Ask for more approvals, or for fewer of that role."
+            )
+    _check_evaluation(policy)
+
+
+def _check_evaluation(policy: Policy) -> None:
+    """The part of a policy that is about evaluations."""
+    if not 0 < policy.alpha < 0.5:
+        raise errors.BadRequest("alpha, the chance of a wrong pass, lies in 0..0.5. Take 0.05.")
+    if not 1 <= policy.looks <= MAX_LOOKS:
+        raise errors.BadRequest(f"A held-out set is looked at 1 to {MAX_LOOKS} times. Take 10.")
+    if policy.max_report_days is not None and policy.max_report_days < 1:
+        raise errors.BadRequest("A report counts for 1 day at least. Say more, or nothing.")
+    if policy.target_risk is not None and not 0 < policy.target_risk < 1:
+        raise errors.BadRequest("A target risk is a share of wrong answers, such as 0.02.")
+    if len({rule.suite for rule in policy.suites}) < len(policy.suites):
+        raise errors.BadRequest("A suite occurs twice in the policy. Join its rules.")
+    for rule in policy.suites:
+        shares = [*rule.floors.values(), rule.confident_at]
+        shares += [x for x in (rule.margin, rule.confident_errors) if x is not None]
+        if not all(0 <= share <= 1 for share in shares):
+            raise errors.BadRequest(
+                f"The rules for suite {rule.suite[:100]!r} are shares between 0 and 1: 0.02 is "
+                "two points."
+            )

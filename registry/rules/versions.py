@@ -2,7 +2,7 @@
 
 from adapters.names import AdapterRef, check_name
 from registry import errors
-from registry.catalog import Catalog, blobs_in_use
+from registry.catalog import Catalog, blobs_in_use, person
 from registry.commands import (
     ApproveVersion,
     CondemnBlobs,
@@ -71,9 +71,10 @@ def approve(catalog: Catalog, command: ApproveVersion, actor: str) -> tuple[AnyE
             f"{ref} has digest {version.digest[:12]}, not {command.digest[:12]}. "
             "Review the bytes that are published."
         )
-    if version.publisher == actor:
+    who = person(catalog.keys, actor)
+    if who == person(catalog.keys, version.publisher):
         raise errors.Forbidden(f"{actor} published {ref} and cannot approve it. Ask a colleague.")
-    if actor in version.approvers:
+    if who in {person(catalog.keys, key) for key in version.approvers}:
         return ()
     return (
         VersionApproved(

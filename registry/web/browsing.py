@@ -19,8 +19,9 @@ from registry.blobs import Blobs
 from registry.catalog import Adapter, Version
 from registry.errors import StoreError, UnknownFile, VersionGone
 from registry.examining import peers
+from registry.gates import requirements
 from registry.log import CommitLog
-from registry.rules.aliases import missing_for_promotion
+from registry.registry import utc_now
 from registry.web import comparing, drawing
 from registry.web.rendering import page
 from registry.web.session import ViewerDep
@@ -94,7 +95,10 @@ def show_version(viewer: ViewerDep, domain: str, adapter: str, number: int) -> R
         policy=policy,
         peers=len(peers(viewer.catalog, version.base)),
         min_peers=MIN_PEERS,
-        missing=missing_for_promotion(version, policy),
+        asked={
+            alias: requirements(version, policy, viewer.catalog, now=utc_now(), alias=alias)
+            for alias in policy.guarded
+        },
         keys=viewer.catalog.keys,
         may_approve=has_role(viewer.key, "approve", domain),
         others=[v.number for v in found.versions if v.number != number],

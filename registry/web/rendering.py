@@ -7,6 +7,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
+from registry.bounds import lower_bound, upper_bound
+from registry.evidence import Confident, Tally
+
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'",
@@ -36,6 +39,15 @@ def _card(text: str) -> Markup:
     return Markup(_MARKDOWN.render(text))  # noqa: S704 - the renderer escapes what it is given
 
 
+def _interval(count: Tally | Confident) -> str:
+    """The exact 95 % interval of a share, in percent."""
+    found = count.hits if isinstance(count, Tally) else count.wrong
+    effect = max(1.0, count.design_effect)
+    low = lower_bound(found / effect, count.n / effect, 0.025)
+    high = upper_bound(found / effect, count.n / effect, 0.025)
+    return f"{100 * low:.1f} to {100 * high:.1f} %"
+
+
 _ENVIRONMENT = Environment(
     loader=PackageLoader("registry.web"),
     autoescape=True,
@@ -43,7 +55,7 @@ _ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_ENVIRONMENT.filters.update(bytes=_bytes, card=_card)
+_ENVIRONMENT.filters.update(bytes=_bytes, card=_card, interval=_interval)
 
 
 def page(template: str, *, status: int = 200, **values: Any) -> HTMLResponse:

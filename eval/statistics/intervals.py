@@ -1,0 +1,118 @@
+"""Shares and means with confidence intervals, also for items that come in clusters."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import beta, binomtest, t
+
+Floats: TypeAlias = "npt.NDArray[np.float64]"
+
+
+@dataclass(frozen=True, slots=True)
+class Proportion:
+    """`successes` of `n`, with a confidence interval for the underlying rate, all in 0..1."""
+
+    successes: int
+    n: int
+    low: float
+    high: float
+
+    @property
+    def rate(self) -> float:
+        """The observed share."""
+        return self.successes / self.n
+
+    def __str__(self) -> str:
+        return f"{100 * self.rate:.1f} % ({100 * self.low:.0f}-{100 * self.high:.0f})"
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with a confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def wilson(successes: int, n: int, confidence: float = 0.95) -> Proportion:
+    """Wilson's score interval, which holds its coverage for small n and rates near 0 or 1.
+
+    Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
+    Raises `ValueError` unless 0 <= successes <= n and n > 0.
+    """
+    interval = binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    return Proportion(successes, n, float(interval.low), float(interval.high))
+
+
+def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> Proportion:
+    """The exact interval: it covers at least as often as it says, for every n and rate.
+
+    Clopper, Pearson, Biometrika 26 (1934). Raises `ValueError` as `wilson` does.
+    """
+    if not 0 <= successes <= n or n == 0:
+        raise ValueError(f"{successes} of {n} is no share")
+    tail = (1 - confidence) / 2
+    low = beta.ppf(tail, successes, n - successes + 1) if successes else 0.0
+    high = beta.ppf(1 - tail, successes + 1, n - successes) if successes < n else 1.0
+    return Proportion(successes, n, float(low), float(high))
+
+
+def rule_of_three(n: int) -> float:
+    """The highest rate that 0 events in n leave plausible at 95 %: 3/n, at most 1.
+
+    Hanley, Lippman-Hand, "If nothing goes wrong, is everything all right?", JAMA 249 (1983).
+    """
+    return min(1.0, 3 / n)
+
+
+def clustered_mean(
+    values: npt.ArrayLike, clusters: Sequence[Hashable], confidence: float = 0.95
+) -> Estimate:
+    """The mean of values whose clusters, not they themselves, were drawn independently.
+
+    The interval is mean ± t(G - 1) · SE, where SE² = G/(G-1) · Σ_c (Σ_{i in c} (x_i - mean))² / n²
+    over G clusters: the clustered standard error (Miller, "Adding error bars to evals",
+    arXiv 2411.00640, section 2.2) with its usual small-sample factor.
+    Raises `ValueError` for fewer than two clusters.
+    """
+    x = np.asarray(values, dtype=float)
+    error, groups = _clustered_error(x, clusters)
+    half = float(t.ppf((1 + confidence) / 2, groups - 1)) * error
+    return Estimate(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half)
+
+
+def design_effect(values: npt.ArrayLike, clusters: Sequence[Hashable]) -> float:
+    """By how much clustering inflates the variance of the mean, at least 1.
+
+    The ratio of the clustered to the simple variance (Kish, "Survey sampling", 1965). Below 1 it
+    is chance or contrived, and is not credited. Constant values give the mean cluster size
+    weighted by size: the worst case, since nothing shows how alike the items of a cluster are.
+    """
+    x = np.asarray(values, dtype=float)
+    simple = float(x.var(ddof=1)) / x.size if x.size > 1 else 0.0
+    sizes = np.bincount(_codes(clusters))
+    if simple == 0:
+        return float((sizes**2).sum() / sizes.sum())
+    error, _ = _clustered_error(x, clusters)
+    return max(1.0, error**2 / simple)
+
+
+def _clustered_error(x: Floats, clusters: Sequence[Hashable]) -> tuple[float, int]:
+    """The clustered standard error of the mean, and the number of clusters."""
+    codes = _codes(clusters)
+    if codes.size != x.size:
+        raise ValueError("each value needs its cluster")
+    sums = np.bincount(codes, weights=x - x.mean())
+    groups = sums.size
+    if groups < 2:
+        raise ValueError("one cluster says nothing about others")
+    return float(np.sqrt(groups / (groups - 1) * (sums**2).sum())) / x.size, groups
+
+
+def _codes(clusters: Sequence[Hashable]) -> npt.NDArray[np.intp]:
+    known: dict[Hashable, int] = {}
+    return np.array([known.setdefault(cluster, len(known)) for cluster in clusters], dtype=np.intp)

@@ -1,0 +1,81 @@
+"""Routes about evidence: record an evaluation, read its report, see what a version still lacks."""
+
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Response
+
+from adapters.confidence import Calibration
+from adapters.names import DEFAULT_ALIAS, AdapterRef, check_alias, check_name
+from registry.api.access import CallerDep
+from registry.api.schemas import EvaluationBody
+from registry.api.views import version_view
+from registry.blobs import Blobs
+from registry.commands import RecordEvaluation
+from registry.errors import BadRequest, TooLarge, UnknownFile
+from registry.evidence import SuiteResult
+from registry.gates import requirements
+from registry.registry import utc_now
+
+router = APIRouter(tags=["evidence"])
+MAX_REPORT_BYTES = 32 << 20
+
+
+@router.get("/adapters/{domain}/{adapter}/versions/{version}/requirements")
+def show_requirements(
+    caller: CallerDep, domain: str, adapter: str, version: int, alias: str = DEFAULT_ALIAS
+) -> dict[str, Any]:
+    """What the domain's policy asks before the alias may name this version, item by item."""
+    ref = caller.looks_at(AdapterRef.parse(f"{domain}/{adapter}@{version}"))
+    check_alias(alias)
+    policy = caller.catalog.domain(domain).policy
+    guarded = alias in policy.guarded
+    found = caller.catalog.find(ref)
+    asked = requirements(found, policy, caller.catalog, now=utc_now(), alias=alias)
+    return {
+        "ref": str(ref),
+        "digest": found.digest,
+        "alias": alias,
+        "guarded": guarded,
+        "met": not guarded or all(requirement.met for requirement in asked),
+        "requirements": msgspec.to_builtins(asked) if guarded else [],
+    }
+
+
+@router.post("/adapters/{domain}/{adapter}/versions/{version}/evaluations", status_code=201)
+def record(
+    caller: CallerDep, domain: str, adapter: str, version: int, body: EvaluationBody
+) -> dict[str, Any]:
+    """Record what an evaluation found; its report is stored, and can be read by its digest."""
+    caller.require("evaluate", check_name(domain, "domain"))
+    try:
+        results = msgspec.convert(body.results, tuple[SuiteResult, ...])
+        calibration = msgspec.convert(body.calibration, Calibration | None)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"The evaluation cannot be read: {error}. Write it anew.") from error
+    report = msgspec.json.encode(body.report)
+    if len(report) > MAX_REPORT_BYTES:
+        raise TooLarge(f"The report is above {MAX_REPORT_BYTES} bytes. Keep fewer items in it.")
+    before = caller.registry.catalog.sequence
+    digest = Blobs(caller.registry.store).put_bytes(report)
+    command = RecordEvaluation(
+        domain, adapter, version, body.digest, digest, results, calibration, before
+    )
+    caller.registry.execute(command, caller.key.id)
+    return version_view(caller.registry.catalog.find(AdapterRef(domain, adapter, version)))
+
+
+@router.get(
+    "/adapters/{domain}/{adapter}/versions/{version}/evaluations/{report}",
+    response_model=dict[str, Any],
+)
+def read_report(
+    caller: CallerDep, domain: str, adapter: str, version: int, report: str
+) -> Response:
+    """A recorded evaluation's whole report."""
+    ref = caller.looks_at(AdapterRef.parse(f"{domain}/{adapter}@{version}"))
+    recorded = caller.catalog.find(ref).evaluations
+    if report not in {evaluation.report for evaluation in recorded}:
+        raise UnknownFile(f"{ref} has no evaluation {report[:64]!r}. See `lorary show {ref}`.")
+    data = Blobs(caller.registry.store).get(report)
+    return Response(data, media_type="application/json")

@@ -1,0 +1,359 @@
+"""May this version become production? Every way to be refused, and what cannot be tricked."""
+
+from collections.abc import Iterable
+
+import msgspec
+import pytest
+
+from adapters.confidence import Calibration
+from adapters.names import AdapterRef
+from registry import errors
+from registry.access import BOOTSTRAP
+from registry.blobs import content_digest
+from registry.catalog import Catalog
+from registry.commands import (
+    ApproveVersion,
+    ChangePolicy,
+    Command,
+    CreateDomain,
+    CreateRegistry,
+    IssueKey,
+    MoveAlias,
+    PublishVersion,
+    RecordEvaluation,
+    RegisterBase,
+    RevokeVersion,
+    SplitAlias,
+)
+from registry.decide import decide
+from registry.events import Commit, Entry, Grant, Policy
+from registry.evidence import Confident, Paired, SuiteResult, SuiteRule, Tally
+from registry.fold import fold
+from registry.gates import Requirement, requirements
+from tests.support.catalogs import FACTS, files
+
+NOW, LATER = "2026-11-24T03:00:00Z", "2026-12-31T03:00:00Z"
+OPERATOR, ALICE, BOB, CAROL, METER = "operator", "alice", "bob", "carol", "meter"
+SUITE, HELD_OUT, BASE = "a" * 64, "b" * 64, "0" * 64
+RULE = SuiteRule(
+    suite="chapters",
+    digest=SUITE,
+    held_out=HELD_OUT,
+    floors={"accuracy": 0.6},
+    margin=0.05,
+    better_than_base=True,
+    confident_errors=0.1,
+)
+POLICY = Policy(suites=(RULE,), looks=5, max_report_days=30)
+
+
+def do(catalog: Catalog, command: Command, actor: str, now: str = NOW) -> Catalog:
+    return fold(catalog, [Entry(actor, e) for e in decide(catalog, command, actor, now)], now)
+
+
+def start(policy: Policy = POLICY) -> Catalog:
+    """A domain with a publisher, two experts and an evaluator; version 1 is in production."""
+    catalog = do(Catalog(), CreateRegistry("r", OPERATOR, "op", "0" * 64), BOOTSTRAP)
+    catalog = do(catalog, RegisterBase("tiny", BASE, "1" * 64), OPERATOR)
+    catalog = do(catalog, CreateDomain("medical", Policy(guarded=())), OPERATOR)
+    for key, roles in (
+        (ALICE, ("publish", "approve", "evaluate")), (BOB, ("approve",)),
+        (CAROL, ("approve", "review")), (METER, ("evaluate",)),
+    ):  # fmt: skip
+        grants = tuple(Grant(role, "medical") for role in roles)
+        catalog = do(catalog, IssueKey(key, key, "0" * 64, grants), OPERATOR)
+    catalog = publish(catalog, 1)
+    catalog = do(catalog, MoveAlias("medical", "coder", "production", 1), ALICE)
+    catalog = publish(do(catalog, ChangePolicy("medical", policy), OPERATOR), 2)
+    return do(catalog, approval(2), BOB)
+
+
+def publish(catalog: Catalog, seed: int) -> Catalog:
+    command = PublishVersion("medical", "coder", digest(seed), "tiny", files(seed), FACTS)
+    return do(catalog, command, ALICE)
+
+
+def digest(number: int) -> str:
+    return content_digest(files(number))
+
+
+def approval(number: int) -> ApproveVersion:
+    return ApproveVersion("medical", "coder", number, digest(number))
+
+
+def result(
+    *, hits: int = 800, n: int = 1000, wrong: int = 10, sure: int = 400,
+    gained: int = 60, lost: int = 50, other: str = digest(1), held_out: str = HELD_OUT,
+    suite: str = SUITE, effect: float = 1.0,
+) -> SuiteResult:  # fmt: skip
+    """Good enough for `RULE` unless told otherwise."""
+    return SuiteResult(
+        suite="chapters",
+        digest=suite,
+        held_out=held_out,
+        tallies={"accuracy": Tally(hits, n, effect)},
+        paired=(
+            Paired(other=BASE, gained=700, lost=10, n=n, design_effect=effect),
+            Paired(other=other, gained=gained, lost=lost, n=n, design_effect=effect),
+        ),
+        confident=(Confident(at=0.9, wrong=wrong, n=sure, design_effect=effect),),
+    )
+
+
+def report(
+    found: SuiteResult, number: int = 2, name: int = 0, calibration: Calibration | None = None
+) -> RecordEvaluation:
+    made = f"{name:064x}"
+    return RecordEvaluation("medical", "coder", number, digest(number), made, (found,), calibration)
+
+
+def asked(catalog: Catalog, now: str = NOW) -> dict[str, Requirement]:
+    version = catalog.find(AdapterRef("medical", "coder", version=2))
+    policy = catalog.domain("medical").policy
+    return {r.name: r for r in requirements(version, policy, catalog, now=now)}
+
+
+def lacking(catalog: Catalog, now: str = NOW) -> set[str]:
+    return {name.removeprefix("chapters: ") for name, r in asked(catalog, now).items() if not r.met}
+
+
+def refused(catalog: Catalog, why: str, now: str = NOW) -> None:
+    """Neither a move nor a split gets past the gate, and the refusal says why."""
+    for command in (
+        MoveAlias("medical", "coder", "production", 2),
+        SplitAlias("medical", "coder", "production", 2, 10),
+    ):
+        with pytest.raises(errors.PromotionNotEarned, match=why):
+            decide(catalog, command, ALICE, now)
+
+
+def promoted(catalog: Catalog) -> Catalog:
+    return do(catalog, MoveAlias("medical", "coder", "production", 2), ALICE)
+
+
+def test_a_version_that_meets_every_rule_is_promoted() -> None:
+    catalog = do(start(), report(result()), METER)
+    assert lacking(catalog) == set()
+    assert len(asked(catalog)) == 6
+    assert promoted(catalog).resolve(AdapterRef("medical", "coder")).number == 2
+
+
+def test_without_an_evaluation_nothing_is_promoted() -> None:
+    refused(start(), "no evaluation of these bytes is recorded")
+
+
+@pytest.mark.parametrize(
+    ("found", "rule"),
+    [
+        (result(hits=610), "accuracy at least 60 %"),
+        (result(gained=40, lost=90), "no worse than medical/coder@1"),
+        (result(wrong=60), "at most 10 % wrong when 90 % sure"),
+        (result(sure=0, wrong=0), "at most 10 % wrong when 90 % sure"),
+        # Alike items: the same counts show less.
+        (result(hits=650, effect=6.0), "accuracy at least 60 %"),
+    ],
+)
+def test_each_rule_refuses_by_itself(found: SuiteResult, rule: str) -> None:
+    catalog = do(start(), report(found), METER)
+    assert rule in lacking(catalog)
+    refused(catalog, rule)
+
+
+def test_better_accuracy_does_not_excuse_more_confident_errors() -> None:
+    better = result(hits=950, gained=200, lost=5, wrong=80)
+    catalog = do(start(), report(better), METER)
+    assert lacking(catalog) == {"at most 10 % wrong when 90 % sure"}
+    refused(catalog, "80 of 400 wrong")
+
+
+def test_the_publishers_own_report_counts_for_nothing_under_any_of_her_keys() -> None:
+    catalog = do(start(), report(result()), ALICE)
+    refused(catalog, "only its publisher evaluated it")
+    second = IssueKey("k2", "Alice ", "0" * 64, (Grant("evaluate", "medical"),))
+    catalog = do(do(catalog, second, OPERATOR), report(result(), name=1), "k2")
+    refused(catalog, "only its publisher evaluated it")
+
+
+def test_a_report_about_other_bytes_is_not_recorded() -> None:
+    command = RecordEvaluation("medical", "coder", 2, digest(1), "c" * 64, (result(),))
+    with pytest.raises(errors.Conflict, match="Evaluate the bytes that are published"):
+        decide(start(), command, METER, NOW)
+
+
+def test_a_report_on_an_edited_held_out_set_does_not_count() -> None:
+    refused(do(start(), report(result(held_out="c" * 64)), METER), "the report is on items cccccc")
+
+
+def test_a_report_by_an_edited_suite_does_not_count() -> None:
+    refused(do(start(), report(result(suite="c" * 64)), METER), "the report is by suite cccccc")
+
+
+def test_a_report_grows_stale_with_time() -> None:
+    catalog = do(start(), report(result()), METER)
+    assert lacking(catalog, LATER) == {"report"}
+    refused(catalog, "older than 30 days", LATER)
+
+
+def test_a_report_grows_stale_when_production_moves() -> None:
+    catalog = do(publish(start(), 3), report(result()), METER)
+    policy = msgspec.structs.replace(POLICY, suites=())
+    moved = do(do(catalog, ChangePolicy("medical", policy), OPERATOR), approval(3), BOB)
+    moved = do(moved, MoveAlias("medical", "coder", "production", 3), ALICE)
+    moved = do(moved, ChangePolicy("medical", POLICY), OPERATOR)
+    assert lacking(moved) == {"no worse than medical/coder@3"}
+    refused(moved, "does not compare the two")
+
+
+def test_of_several_reports_the_newest_counts_and_not_the_kindest() -> None:
+    catalog = do(start(), report(result()), METER)
+    catalog = do(catalog, report(result(hits=500), name=1), METER)
+    assert "accuracy at least 60 %" in lacking(catalog)
+
+
+def test_looks_at_one_held_out_set_are_counted_whoever_looks_and_paid_for() -> None:
+    catalog = start()
+    for look in range(4):
+        catalog = do(catalog, report(result(), name=look), ALICE)
+    catalog = do(catalog, report(result(), name=4), METER)
+    assert lacking(catalog) == set()
+    assert "look 5 of 5" in asked(catalog)["chapters: report"].evidence
+    catalog = do(catalog, report(result(), name=5), METER)
+    refused(catalog, "put fresh held-out items in the policy")
+
+
+def test_more_looks_make_each_one_stricter() -> None:
+    one = msgspec.structs.replace(POLICY, looks=1)
+    many = msgspec.structs.replace(POLICY, looks=200)
+    near = report(result(hits=635))
+    assert lacking(do(start(one), near, METER)) == set()
+    assert lacking(do(start(many), near, METER)) == {"accuracy at least 60 %"}
+
+
+def test_the_same_report_twice_is_one_look() -> None:
+    catalog = do(start(), report(result()), METER)
+    assert decide(catalog, report(result()), METER, NOW) == ()
+
+
+def test_the_publisher_cannot_approve_with_a_second_key() -> None:
+    second = IssueKey("k2", "Alice", "0" * 64, (Grant("approve", "medical"),))
+    catalog = do(start(), second, OPERATOR)
+    for key in (ALICE, "k2"):
+        with pytest.raises(errors.Forbidden, match="cannot approve"):
+            decide(catalog, approval(2), key, NOW)
+
+
+def test_one_expert_with_two_keys_counts_once() -> None:
+    catalog = do(start(msgspec.structs.replace(POLICY, approvals=2)), report(result()), METER)
+    second = IssueKey("b2", "bob", "0" * 64, (Grant("approve", "medical"),))
+    catalog = do(catalog, second, OPERATOR)
+    assert decide(catalog, approval(2), BOB, NOW) == ()
+    assert decide(catalog, approval(2), "b2", NOW) == ()
+    refused(catalog, "1 more approval")
+    assert lacking(do(catalog, approval(2), CAROL)) == set()
+
+
+def test_approvals_may_be_asked_of_a_role() -> None:
+    policy = msgspec.structs.replace(POLICY, approvers={"review": 1})
+    catalog = do(start(policy), report(result()), METER)
+    refused(catalog, "approvals by the role review: 0 of 1")
+    assert lacking(do(catalog, approval(2), CAROL)) == set()
+
+
+def test_production_may_go_back_at_once_without_a_new_evaluation() -> None:
+    catalog = promoted(do(start(), report(result()), METER))
+    back = msgspec.structs.replace(POLICY, approvals=0)
+    catalog = do(catalog, ChangePolicy("medical", back), OPERATOR)
+    catalog = do(catalog, MoveAlias("medical", "coder", "production", 1), ALICE, LATER)
+    assert catalog.resolve(AdapterRef("medical", "coder")).number == 1
+
+
+def test_nothing_is_compared_with_a_revoked_production() -> None:
+    catalog = do(start(), report(result(gained=0, lost=300)), METER)
+    assert "no worse than medical/coder@1" in lacking(catalog)
+    catalog = do(catalog, RevokeVersion("medical", "coder", 1, "harmful"), OPERATOR)
+    assert lacking(catalog) == set()
+
+
+def test_only_an_evaluator_records() -> None:
+    with pytest.raises(errors.Forbidden, match="evaluate"):
+        decide(start(), report(result()), BOB, NOW)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        result(hits=1001),
+        result(hits=-1),
+        result(gained=600, lost=500),
+        result(effect=0.5),
+        result(effect=float("nan")),
+        msgspec.structs.replace(result(), suite=""),
+        msgspec.structs.replace(
+            result(), confident=(Confident(at=1.0, wrong=0, n=5),)
+        ),
+    ],
+)  # fmt: skip
+def test_impossible_counts_are_refused(found: SuiteResult) -> None:
+    with pytest.raises(errors.BadRequest):
+        decide(start(), report(found), METER, NOW)
+
+
+def test_a_calibration_is_kept_with_the_version_unless_its_publisher_made_it() -> None:
+    hot = Calibration(method="temperature", temperature=2.0, threshold=0.7)
+    catalog = do(start(), report(result(), calibration=hot), ALICE)
+    version = catalog.find(AdapterRef("medical", "coder", version=2))
+    assert version.calibration is None
+    catalog = do(catalog, report(result(), name=7, calibration=hot), METER)
+    kept = catalog.find(AdapterRef("medical", "coder", version=2)).calibration
+    assert kept == msgspec.structs.replace(hot, report=f"{7:064x}")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        Calibration(method="temperature", temperature=0.0),
+        Calibration(method="temperature", temperature=float("inf")),
+        Calibration(method="isotonic", knots=((0.1, 0.2),)),
+        Calibration(method="isotonic", knots=((0.1, 0.9), (0.2, 0.1))),
+        Calibration(method="isotonic", knots=((0.1, 0.2), (0.9, 1.5))),
+        Calibration(method="temperature", threshold=1.5),
+    ],
+)
+def test_an_unusable_calibration_is_refused(broken: Calibration) -> None:
+    with pytest.raises(errors.BadRequest, match="calibration is unusable"):
+        decide(start(), report(result(), calibration=broken), METER, NOW)
+
+
+def policies() -> Iterable[Policy]:
+    yield msgspec.structs.replace(POLICY, alpha=0.5)
+    yield msgspec.structs.replace(POLICY, looks=0)
+    yield msgspec.structs.replace(POLICY, max_report_days=0)
+    yield msgspec.structs.replace(POLICY, target_risk=0.0)
+    yield msgspec.structs.replace(POLICY, suites=(RULE, RULE))
+    yield msgspec.structs.replace(POLICY, approvers={"review": 2})
+    yield msgspec.structs.replace(POLICY, approvers={"wizard": 1})
+    yield msgspec.structs.replace(
+        POLICY, suites=(msgspec.structs.replace(RULE, floors={"accuracy": 60.0}),)
+    )
+
+
+@pytest.mark.parametrize("policy", policies())
+def test_a_policy_that_cannot_be_kept_is_refused(policy: Policy) -> None:
+    with pytest.raises(errors.BadRequest):
+        decide(start(), ChangePolicy("medical", policy), OPERATOR, NOW)
+
+
+def test_commits_from_before_evaluations_still_decode() -> None:
+    old = (
+        b'{"schema":1,"sequence":3,"id":"x","time":"2026-01-01T00:00:00Z","previous":null,'
+        b'"entries":[{"actor":"op","event":{"type":"DomainCreated","domain":"medical","policy":'
+        b'{"guarded":["production"],"approvals":2,"card_sections":[]}}}]}'
+    )
+    commit = msgspec.json.decode(old, type=Commit)
+    catalog = fold(Catalog(), commit.entries, commit.time)
+    assert catalog.domains["medical"].policy == Policy(approvals=2)
+
+
+def test_the_state_with_evidence_survives_its_own_encoding() -> None:
+    catalog = do(start(), report(result()), METER)
+    assert msgspec.json.decode(msgspec.json.encode(catalog), type=Catalog) == catalog
