@@ -58,6 +58,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """Age beyond which an evaluation no longer counts."""
     target_risk: float | None = None
     """The share of wrong answers among those given that evaluations certify a threshold for."""
+    abstain: bool = False
+    """Whether servers withhold the answers that are less sure than that threshold."""
 
 
 class Grant(msgspec.Struct, frozen=True):

@@ -38,6 +38,7 @@ from serving.listing import models
 from serving.metering import Meter
 from serving.metrics import REFUSALS
 from serving.replica import Replica, current
+from serving.sureness import Judge, terms
 from serving.warming import follow
 
 GENERATION = {
@@ -154,8 +155,12 @@ class Gate:
         body = parse_body(data, GENERATION[scope["path"]])
         caller = _sticky(scope, body.get("user"), key)
         version = self._resolve(scope, catalog, key, body["model"], caller)
+        judged = None
         if version is not None:
             body["model"] = str(version.ref)
+            wanted = _flag(scope, b"x-lorary-confidence")
+            abstains = catalog.domain(version.domain).policy.abstain
+            judged = terms(scope["path"], body, version, wanted=wanted, abstains=abstains)
         data = json.dumps(body).encode()
         length = (b"content-length", str(len(data)).encode())
         inner = _inner(scope, scope["path"], b"", length)
@@ -168,7 +173,8 @@ class Gate:
             tier = None
             if version is not None:
                 tier = await held.enter_async_context(self.replica.residency.hold(version))
-            meter = Meter(flight.send, version, settings.base_name)
+            told = Judge(flight.send, judged).send if judged is not None else flight.send
+            meter = Meter(told, version, settings.base_name)
             try:
                 await self.app(inner, flight.receiver(replay(data, receive)), meter.send)
             finally:
@@ -264,6 +270,14 @@ def _header(scope: Scope, wanted: bytes) -> str | None:
     """A header's only value; a header given twice counts as absent."""
     values = [value for name, value in scope["headers"] if name == wanted]
     return values[0].decode("latin-1") if len(values) == 1 else None
+
+
+def _flag(scope: Scope, name: bytes) -> bool:
+    """Whether a header says yes; raises `BadRequest` for what is neither yes nor no."""
+    text = (_header(scope, name) or "false").lower()
+    if text not in ("true", "false"):
+        raise BadRequest(f"{name.decode()} is true or false. Say which.")
+    return text == "true"
 
 
 def _allowed_seconds(scope: Scope, most: float | None) -> float | None:

@@ -29,7 +29,16 @@ INTER_TOKEN = Histogram(
 )
 TOKENS = Counter("lorary_tokens", "Tokens made", _ADAPTER)
 PROMPT_TOKENS = Counter("lorary_prompt_tokens", "Tokens of prompts, where answers tell", _ADAPTER)
-BY_ADAPTER = (REQUESTS, FIRST_TOKEN, INTER_TOKEN, TOKENS, PROMPT_TOKENS)
+CONFIDENCE = Histogram(
+    "lorary_confidence",
+    "How sure answers were, where it was asked for",
+    _ADAPTER,
+    buckets=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99),
+)
+WITHHELD = Counter("lorary_withheld", "Answers not sure enough to be given", _ADAPTER)
+BY_ADAPTER = (
+    REQUESTS, FIRST_TOKEN, INTER_TOKEN, TOKENS, PROMPT_TOKENS, CONFIDENCE, WITHHELD
+)  # fmt: skip
 REFUSALS = Counter("lorary_refusals", "Requests refused by the gate, by error code", ["code"])
 COLD_LOADS = Histogram(
     "lorary_cold_load_seconds",

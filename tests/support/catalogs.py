@@ -4,6 +4,7 @@ import hashlib
 
 from adapters.admission import Facts
 from registry.blobs import Blobs, content_digest
+from registry.catalog import Version
 from registry.commands import PublishVersion, RegisterBase
 from registry.events import File
 from registry.registry import Registry
@@ -27,3 +28,17 @@ def publish_bytes(registry: Registry, actor: str, domain: str, adapter: str, see
     digest = content_digest(listed)
     command = PublishVersion(domain, adapter, digest, "tiny", listed, FACTS, before)
     registry.execute(command, actor)
+
+
+VERSION = Version(
+    domain="medical",
+    adapter="coder",
+    number=1,
+    digest=content_digest(files(1)),
+    base="tiny",
+    files=files(1),
+    facts=FACTS,
+    publisher="p",
+    published="2026-01-01T00:00:00Z",
+)
+"""A version of no registry."""
