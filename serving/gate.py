@@ -130,6 +130,7 @@ class Gate:
             tier = None
             if version is not None:
                 tier = await held.enter_async_context(self.replica.residency.hold(version))
+                self.replica.catalog.resolve(version.ref)  # it may have been revoked meanwhile
             meter = Meter(send, version, settings.base_name)
             try:
                 await self.app(inner, replay(data, receive), meter.send)

@@ -47,6 +47,11 @@ TIER_REQUESTS = Counter(
     "Requests by where their version was: held by the engine, on disk, or only in the bucket",
     ["tier"],
 )
+TURN_WAIT = Histogram(
+    "lorary_turn_wait_seconds",
+    "Seconds a request waited until its adapter had one of the engine's slots",
+    buckets=(0.001, 0.01, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
+)
 EVICTIONS = Counter("lorary_evictions", "Versions given back, by tier", ["tier"])
 ENGINE_NAMES = Gauge("lorary_engine_names", "Pinned names that the engine holds")
 CACHE_BYTES = Gauge("lorary_cache_bytes", "Bytes of adapters on this replica's disk")

@@ -18,6 +18,7 @@ from serving.cache import AdapterCache
 from serving.engine import Engine
 from serving.errors import EngineRefused
 from serving.residency import Residency
+from serving.turns import Turns
 from serving.warming import PATIENCE_SECONDS, Warming
 from tests.support.replicas import BASE, Site, Upstream, make_site
 
@@ -39,10 +40,16 @@ def versions(site: Site, count: int) -> list[Version]:
 
 
 def made(
-    site: Site, upstream: Upstream, *, max_bytes: int = 1 << 30, max_names: int = 100
+    site: Site,
+    upstream: Upstream,
+    *,
+    max_bytes: int = 1 << 30,
+    max_names: int = 100,
+    slots: int = 8,
 ) -> tuple[Residency, AdapterCache]:
     cache = AdapterCache(site.folder / "cache", Blobs(site.registry.store))
-    residency = Residency(cache, Engine(upstream), max_bytes=max_bytes, max_names=max_names)
+    turns = Turns(slots, 0.01)
+    residency = Residency(cache, Engine(upstream), turns, max_bytes=max_bytes, max_names=max_names)
     return residency, cache
 
 

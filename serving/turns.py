@@ -1,0 +1,104 @@
+"""Turns: no more adapters at once than the engine has slots, and for each one a bounded wait.
+
+vLLM lets a request in if its adapter runs already or a slot is free. An adapter that always has a
+request running therefore never gives its slot back, and one that asks in vain waits for ever. Here
+an adapter that runs may let more of its requests in for as long as its turn lasts, or nobody else
+waits; afterwards they queue behind the others. The slot goes on when its last request has ended.
+
+With turns of T seconds and requests of L at most, whoever queues behind n other adapters waits
+(n + 1) (T + L) at most: when an adapter has come to the head of the queue, every turn is over after
+T, and everything that was let in after another L.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from serving.metrics import TURN_WAIT
+
+
+@dataclass(slots=True)
+class Turn:
+    """One slot: since when its adapter has it, and how many of its requests run."""
+
+    began: float
+    running: int = 0
+
+
+class Turns:
+    """The engine's slots, shared by adapters in turn. Use it from one event loop."""
+
+    def __init__(
+        self, slots: int, seconds: float, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """seconds: how long an adapter may let requests in while others wait."""
+        self._slots = slots
+        self._seconds = seconds
+        self._clock = clock
+        self._turns: dict[str, Turn] = {}
+        self._queue: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+
+    @property
+    def waiting(self) -> int:
+        """How many adapters wait for a slot."""
+        return len(self._queue)
+
+    @asynccontextmanager
+    async def take(self, adapter: str) -> AsyncIterator[None]:
+        """Run one request of `adapter` while the context lasts, as soon as it is its turn."""
+        began = self._clock()
+        await self._enter(adapter)
+        TURN_WAIT.observe(self._clock() - began)
+        try:
+            yield
+        finally:
+            self._leave(adapter)
+
+    async def _enter(self, adapter: str) -> None:
+        turn = self._turns.get(adapter)
+        if turn is None and len(self._turns) < self._slots:
+            turn = self._turns[adapter] = Turn(self._clock())
+        if turn is not None and adapter not in self._queue and not self._is_over(turn):
+            turn.running += 1
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        self._queue.setdefault(adapter, deque()).append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if not waiter.cancelled():  # it was let in at the very moment it left
+                self._leave(adapter)
+            elif waiter in self._queue.get(adapter, ()):
+                self._queue[adapter].remove(waiter)
+                if not self._queue[adapter]:
+                    del self._queue[adapter]
+                    self._let_in()
+            raise
+
+    def _is_over(self, turn: Turn) -> bool:
+        return bool(self._queue) and self._clock() - turn.began >= self._seconds
+
+    def _leave(self, adapter: str) -> None:
+        turn = self._turns[adapter]
+        turn.running -= 1
+        if turn.running == 0:
+            del self._turns[adapter]
+        self._let_in()
+
+    def _let_in(self) -> None:
+        """Give slots to the head of the queue for as long as there are any."""
+        while self._queue:
+            adapter = next(iter(self._queue))
+            if adapter not in self._turns and len(self._turns) >= self._slots:
+                return
+            there = [waiter for waiter in self._queue.pop(adapter) if not waiter.done()]
+            if not there:  # all of them have just left
+                continue
+            turn = self._turns.setdefault(adapter, Turn(0.0))
+            turn.began = self._clock()
+            turn.running += len(there)
+            for waiter in there:
+                waiter.set_result(None)
