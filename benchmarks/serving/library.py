@@ -19,7 +19,7 @@ from adapters.base_model import BaseModel
 from adapters.home import SMALL_MODEL, default_model
 from adapters.small_model import build
 from registry.blobs import Blobs, content_digest
-from registry.commands import CreateDomain, PublishVersion
+from registry.commands import CreateDomain, MoveAlias, PublishVersion
 from registry.events import File, Policy
 from registry.publishing import register_base
 from registry.registry import Registry
@@ -77,6 +77,13 @@ class Library:
         with ThreadPoolExecutor(64) as pool:
             list(pool.map(self._publish, range(self.size, size)))
         self.size = max(size, self.size)
+        return self.registry.catalog.sequence
+
+    def name_production(self, count: int) -> int:
+        """Let `production` name the first `count` adapters' versions; returns the last commit."""
+        self.grow(count)
+        for number in range(count):
+            self.registry.execute(MoveAlias(DOMAIN, f"a{number}", "production", 1), self.key.id)
         return self.registry.catalog.sequence
 
     def local(self, number: int) -> Path:

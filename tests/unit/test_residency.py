@@ -137,6 +137,36 @@ def test_what_a_request_holds_is_not_taken(site: Site) -> None:
     run(work)
 
 
+def test_files_come_while_their_adapter_waits_for_its_turn(site: Site) -> None:
+    upstream = Upstream()
+    first, second = versions(site, 2)
+
+    async def work() -> None:
+        residency, cache = made(site, upstream, slots=1)
+        async with residency.hold(first):
+            asking = asyncio.create_task(use(residency, second))
+            await settled(lambda: cache.holds(second))
+            assert not asking.done()
+            assert upstream.loads == [str(first.ref)], "its slot is not free yet"
+        assert await asking == "bucket"
+        assert upstream.loads == [str(first.ref), str(second.ref)]
+
+    run(work)
+
+
+def test_a_hint_takes_no_turn(site: Site) -> None:
+    upstream = Upstream()
+    first, second = versions(site, 2)
+
+    async def work() -> None:
+        residency, _ = made(site, upstream, slots=1)
+        async with residency.hold(first):
+            await residency.warm(second)
+            assert residency.tier(second) == "engine"
+
+    run(work)
+
+
 def test_a_restart_counts_what_lies_there_and_drops_the_oldest_first(site: Site) -> None:
     upstream = Upstream()
     many = versions(site, 3)
