@@ -3,13 +3,13 @@
 vLLM lets a request in if its adapter runs already or a slot is free. An adapter that always has a
 request running therefore never gives its slot back, and one that asks in vain waits for ever. Here
 an adapter that runs may let more of its requests in for as long as its turn lasts, or nobody else
-waits; afterwards they queue behind the others. When its last request has ended, its slot goes to the
-adapter for which most requests wait, so that batches are large; but to the first in the queue once
-that has waited for a turn's length.
+waits; afterwards they queue behind the others. When its last request has ended, its slot goes to
+the adapter for which most requests wait, so that batches are large; but to the first in the queue
+once that has waited for a turn's length.
 
 With turns of T seconds and requests of L at most, whoever queues behind n other adapters waits
-(n + 1) (2 T + L) at most: T after an adapter has come to the head of the queue, it is next and every
-turn is over, and what had been let in has ended after another T + L. Whoever has waited for
+(n + 1) (2 T + L) at most: T after an adapter has come to the head of the queue, it is next and
+every turn is over, and what had been let in has ended after another T + L. Whoever has waited for
 `patience` is let in all the same, so that nobody depends on others' reading their answers; the
 engine's own queue then decides.
 """

@@ -5,8 +5,11 @@ before the caller asks again, so that never more adapters are in flight than slo
 the same slots is bare vLLM under the same sequence of requests, its adapters folded onto as many as
 there are slots (the n-th one stands for every adapter whose number is n modulo the slots), all of
 them resident: the same batches, and no adapter is ever looked up, fetched, loaded or evicted.
-Rounds alternate between the two. Memory is that of the whole replica after each size: the API
-process, the engine's processes, the series on its metrics page, and the names in its engine.
+Rounds alternate between the two.
+
+Then a hundred more adapters, each a different one, are asked for one token. The memory is that of
+the replica after that: its API process, its engine's processes, the series on its metrics page, and
+the names in its engine.
 """
 
 from pathlib import Path
@@ -26,30 +29,37 @@ GOAL = 0.9
 def measure(pair: Pair, *, quick: bool) -> dict[str, Any]:
     """Tokens per second on both sides and the replica's memory, by size."""
     sizes = (1, 100, 10_000) if quick else (1, 10, 100, 1000, 10_000)
-    rounds, requests, tokens = (2, 6, 32) if quick else (3, 16, 64)
+    rounds, requests, tokens = (2, 8, 24) if quick else (3, 8, 48)
+    touched = 20 if quick else 100
     rows = []
     print(
         f"\nZipf traffic over a growing library: {SLOTS} callers, {rounds} paired rounds of "
-        f"{requests} requests of {tokens} tokens"
+        f"{requests} requests of {tokens} tokens; then one token of {touched} others"
     )
     print(
         f"  {'adapters':>8} {'tokens/s':>22} {'slots limit':>22} {'ratio':>22} {'cold':>5}"
-        f" {'API MB':>7} {'engine MB':>9} {'series':>6} {'names':>5}"
+        f" {'API MB':>7} {'engine MB':>9} {'series':>6} {'names':>5} {'disk MB':>7}"
     )
     for size in sizes:
         pair.grow(size)
-        row = _at(pair, size, rounds, requests, tokens)
+        row = _throughput(pair, size, rounds, requests, tokens)
+        last = range(max(0, size - touched), size)
+        run(pair.gated, [Ask(pair.library.name(number), 1) for number in last], at_once=SLOTS)
+        row |= _memory(pair)
         rows.append(row)
         print(
             f"  {size:8,} {spread(row['ours'], '.1f'):>22} {spread(row['limit'], '.1f'):>22}"
             f" {spread(row['ratios'], '.2f'):>22} {row['cold']:5.0%} {row['api'] / 1e6:7.0f}"
             f" {row['engine'] / 1e6:9.0f} {row['series']:6} {row['names']:5.0f}"
+            f" {row['disk'] / 1e6:7.0f}"
         )
     return {"rows": rows, "goal": GOAL, "slots": SLOTS, "tokens": tokens}
 
 
-def _at(pair: Pair, size: int, rounds: int, requests: int, tokens: int) -> dict[str, Any]:
+def _throughput(pair: Pair, size: int, rounds: int, requests: int, tokens: int) -> dict[str, Any]:
     ours, limit = list[float](), list[float]()
+    resident_ones = [Ask(pair.library.name(number), 1) for number in range(SLOTS)]
+    run(pair.bare, resident_ones, at_once=1)
     before = pair.metrics()
     for index in range(rounds):
         numbers = zipf(size, requests, seed=1000 * size + index)
@@ -60,7 +70,6 @@ def _at(pair: Pair, size: int, rounds: int, requests: int, tokens: int) -> dict[
         for served, asks, rates in sides if index % 2 else reversed(sides):
             rates.append(run(served, asks, at_once=SLOTS).tokens_per_second)
     after = pair.metrics()
-    api, engine = resident(pair.gated)
     warm = 'lorary_tier_requests_total{tier="engine"}'
     hits = after.get(warm, 0.0) - before.get(warm, 0.0)
     return {
@@ -70,10 +79,18 @@ def _at(pair: Pair, size: int, rounds: int, requests: int, tokens: int) -> dict[
         "ratios": [a / b for a, b in zip(ours, limit, strict=True)],
         "ratio": median(a / b for a, b in zip(ours, limit, strict=True)),
         "cold": 1 - hits / (rounds * requests),
+    }
+
+
+def _memory(pair: Pair) -> dict[str, Any]:
+    api, engine = resident(pair.gated)
+    metrics = pair.metrics()
+    return {
         "api": api,
         "engine": engine,
-        "series": len(after),
-        "names": after["lorary_engine_names"],
+        "series": len(metrics),
+        "names": metrics["lorary_engine_names"],
+        "disk": metrics["lorary_cache_bytes"],
     }
 
 
