@@ -24,6 +24,7 @@ class Served:
     url: str
     model: str
     headers: dict[str, str]
+    pid: int = 0
 
 
 def bare_vllm(running_: contextlib.ExitStack, site: Site) -> Served:

@@ -132,15 +132,16 @@ class Blobs:
         return False
 
     def fetch(self, sha256: str, size: int, destination: Path) -> None:
-        """Write the verified content to `destination`, which appears whole or not at all."""
+        """Write the verified content to `destination`, which appears whole or not at all.
+
+        It is not flushed to the disk: whoever keeps it across a loss of power verifies it anew.
+        """
         descriptor, name = tempfile.mkstemp(dir=destination.parent, prefix=".fetch-")
         temporary = Path(name)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 for piece in self.stream(sha256, size):
                     file.write(piece)
-                file.flush()
-                os.fsync(file.fileno())
             temporary.replace(destination)
         finally:
             temporary.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ from registry.blobs import Blobs
 from registry.catalog import Version
 from registry.events import File
 from serving.errors import ColdLoadFailed, TooManyColdLoads
-from serving.metrics import COLD_LOADS
+from serving.metrics import COLD_LOAD_PHASES, COLD_LOADS
 
 NEEDED = (CONFIG, WEIGHTS)
 """What vLLM reads of an adapter; nothing else of it is brought here."""
@@ -132,14 +132,18 @@ class AdapterCache:
         """In a thread: verify what is here, or download it into place, whole or not at all."""
         path = self.path(version)
         files = [file for file in version.files if file.path in NEEDED]
+        began = time.perf_counter()
         if all(_is_sound(path / file.path, file) for file in files):
+            COLD_LOAD_PHASES.labels("verify").observe(time.perf_counter() - began)
             return
+        began = time.perf_counter()
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".load-") as temporary:
             made = Path(temporary, "adapter")
             made.mkdir()
             for file in files:
                 self._blobs.fetch(file.sha256, file.size, made / file.path)
+            COLD_LOAD_PHASES.labels("download").observe(time.perf_counter() - began)
             if path.exists():
                 path.rename(Path(temporary, "damaged"))
             try:

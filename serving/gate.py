@@ -9,9 +9,7 @@ Extension point: `--middleware serving.gate.Gate`, a pure ASGI class.
 
 import asyncio
 import json
-import math
 from contextlib import AsyncExitStack
-from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,7 +17,7 @@ from adapters.errors import LoraryError
 from adapters.names import AdapterRef
 from registry.access import ANY_DOMAIN, authenticate, bearer, may_see, require
 from registry.catalog import Catalog, Key, Version
-from registry.errors import BadRequest, Forbidden, NotFound, UnknownAdapter
+from registry.errors import Forbidden, NotFound, UnknownAdapter
 from registry.registry import utc_now
 from serving import journal
 from serving.answers import answer, refuse
@@ -38,6 +36,7 @@ from serving.listing import models
 from serving.metering import Meter
 from serving.metrics import REFUSALS
 from serving.replica import Replica, current
+from serving.scopes import allowed_seconds, declared_length, flag, header, inner, routed, sticky
 from serving.sureness import Judge, terms
 from serving.warming import follow
 
@@ -60,9 +59,6 @@ NOT_OFFERED = {
 """Parts of OpenAI's API that callers may look for, and why they are not here."""
 MODELS = "/v1/models"
 PREFETCH = "/v1/adapters/prefetch"
-PASSED_HEADERS = frozenset((b"accept", b"content-type", b"user-agent", b"x-request-id"))
-"""Every other request header stays outside: some make layers inside choose another model, another
-engine, or run something, and the caller's key is nobody's business there."""
 
 
 class Gate:
@@ -128,11 +124,11 @@ class Gate:
         elif method == "POST" and path == PREFETCH:
             await self._prefetch(scope, receive, send)
         elif method == "GET" and path == "/health":
-            await self.app(_inner(scope, path, b""), receive, send)
+            await self.app(inner(scope, path, b""), receive, send)
         elif method == "GET" and path == "/metrics":
             _, key = self._caller(scope)
             require(key, "operate", ANY_DOMAIN)
-            await self.app(_inner(scope, path, b""), receive, send)
+            await self.app(inner(scope, path, b""), receive, send)
         elif method == "GET" and (path == MODELS or path.startswith(f"{MODELS}/")):
             await self._show_models(scope, send)
         else:
@@ -146,26 +142,26 @@ class Gate:
         self.replica.departure.check()
         catalog, key = self._caller(scope)
         settings = self.replica.settings
-        if scope["path"] == "/v1/embeddings" and not _routed(scope, "/v1/embeddings"):
+        if scope["path"] == "/v1/embeddings" and not routed(scope, "/v1/embeddings"):
             raise NotFound(
                 f"The base model {settings.base_name!r} makes no embeddings. "
                 "Use /v1/chat/completions or /v1/completions."
             )
-        data = await read_body(receive, _declared_length(scope), settings.max_body_bytes)
+        data = await read_body(receive, declared_length(scope), settings.max_body_bytes)
         body = parse_body(data, GENERATION[scope["path"]])
-        caller = _sticky(scope, body.get("user"), key)
+        caller = sticky(scope, body.get("user"), key)
         version = self._resolve(scope, catalog, key, body["model"], caller)
         judged = None
         if version is not None:
             body["model"] = str(version.ref)
-            wanted = _flag(scope, b"x-lorary-confidence")
+            wanted = flag(scope, b"x-lorary-confidence")
             abstains = catalog.domain(version.domain).policy.abstain
             judged = terms(scope["path"], body, version, wanted=wanted, abstains=abstains)
         data = json.dumps(body).encode()
         length = (b"content-length", str(len(data)).encode())
-        inner = _inner(scope, scope["path"], b"", length)
+        passed_on = inner(scope, scope["path"], b"", length)
         name = f"{version.domain}/{version.adapter}" if version else settings.base_name
-        seconds = _allowed_seconds(scope, settings.request_seconds)
+        seconds = allowed_seconds(scope, settings.request_seconds)
         async with AsyncExitStack() as held:
             grant = held.enter_context(self.replica.limits.admit(key.id, name))
             flights = self.replica.flights
@@ -173,10 +169,11 @@ class Gate:
             tier = None
             if version is not None:
                 tier = await held.enter_async_context(self.replica.residency.hold(version))
+                self.replica.catalog.resolve(version.ref)  # it may have been revoked meanwhile
             told = Judge(flight.send, judged).send if judged is not None else flight.send
             meter = Meter(told, version, settings.base_name)
             try:
-                await self.app(inner, flight.receiver(replay(data, receive)), meter.send)
+                await self.app(passed_on, flight.receiver(replay(data, receive)), meter.send)
             finally:
                 meter.end()
                 grant.tokens = meter.tokens + meter.prompt_tokens
@@ -195,7 +192,7 @@ class Gate:
     async def _prefetch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Begin to bring up what the caller will soon ask for; tells where it is now."""
         catalog, key = self._caller(scope)
-        data = await read_body(receive, _declared_length(scope), MAX_HINT_BYTES)
+        data = await read_body(receive, declared_length(scope), MAX_HINT_BYTES)
         versions = [self._resolve(scope, catalog, key, name) for name in parse_hint(data)]
         residency = self.replica.residency
         tiers = {str(v.ref): residency.tier(v) for v in versions if v is not None}
@@ -206,7 +203,7 @@ class Gate:
 
     def _caller(self, scope: Scope) -> tuple[Catalog, Key]:
         """Who asks, by the newest catalog; raises `Unauthenticated`."""
-        presented = bearer(_header(scope, b"authorization"))
+        presented = bearer(header(scope, b"authorization"))
         catalog = self.replica.catalog
         key = authenticate(catalog, presented, utc_now())
         scope["lorary.key"] = key.id
@@ -242,64 +239,3 @@ class Gate:
         root = base if version is None else str(version.ref)
         found = next(m for m in models(catalog, key, base) if m["id"] == root)
         await answer(send, 200, {**found, "id": name})
-
-
-def _inner(scope: Scope, path: str, query: bytes, *headers: tuple[bytes, bytes]) -> Scope:
-    """The scope that vLLM sees: exactly the path that was checked, only harmless headers."""
-    kept = [(name, value) for name, value in scope["headers"] if name in PASSED_HEADERS]
-    return {
-        **scope,
-        "path": path,
-        "raw_path": path.encode(),
-        "root_path": "",
-        "query_string": query,
-        "headers": [*kept, *headers],
-    }
-
-
-def _sticky(scope: Scope, user: Any, key: Key) -> str:
-    """Who is to stay with one version where an alias is split: whom the caller names, or the key.
-
-    OpenAI's `user`, or the header X-Lorary-Sticky.
-    """
-    named = _header(scope, b"x-lorary-sticky") or user
-    return f"{key.id}:{named}" if isinstance(named, str) else key.id
-
-
-def _header(scope: Scope, wanted: bytes) -> str | None:
-    """A header's only value; a header given twice counts as absent."""
-    values = [value for name, value in scope["headers"] if name == wanted]
-    return values[0].decode("latin-1") if len(values) == 1 else None
-
-
-def _flag(scope: Scope, name: bytes) -> bool:
-    """Whether a header says yes; raises `BadRequest` for what is neither yes nor no."""
-    text = (_header(scope, name) or "false").lower()
-    if text not in ("true", "false"):
-        raise BadRequest(f"{name.decode()} is true or false. Say which.")
-    return text == "true"
-
-
-def _allowed_seconds(scope: Scope, most: float | None) -> float | None:
-    """How long the answer may take: what the caller allows, and at most `most`."""
-    text = _header(scope, b"x-lorary-timeout")
-    if text is None:
-        return most
-    try:
-        wanted = float(text)
-    except ValueError:
-        wanted = math.nan
-    if not 0 < wanted < math.inf:
-        raise BadRequest("X-Lorary-Timeout is a number of seconds above 0, such as 2.5.")
-    return wanted if most is None else min(wanted, most)
-
-
-def _declared_length(scope: Scope) -> int | None:
-    text = _header(scope, b"content-length")
-    return int(text) if text is not None and text.isdigit() else None
-
-
-def _routed(scope: Scope, path: str) -> bool:
-    """Whether the application inside has a route of that path."""
-    routes: list[Any] = getattr(scope.get("app"), "routes", [])
-    return any(getattr(route, "path", None) == path for route in routes)

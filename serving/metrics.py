@@ -47,7 +47,8 @@ COLD_LOADS = Histogram(
 )
 COLD_LOAD_PHASES = Histogram(
     "lorary_cold_load_phase_seconds",
-    "Seconds of a cold load by phase: download and verify, or the engine's own load",
+    "Seconds of a cold load by phase: download (hashed as it comes), verify (what lay on the disk "
+    "already), engine (its own load)",
     ["phase"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
@@ -55,6 +56,11 @@ TIER_REQUESTS = Counter(
     "lorary_tier_requests",
     "Requests by where their version was: held by the engine, on disk, or only in the bucket",
     ["tier"],
+)
+TURN_WAIT = Histogram(
+    "lorary_turn_wait_seconds",
+    "Seconds a request waited until its adapter had one of the engine's slots",
+    buckets=(0.001, 0.01, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
 )
 EVICTIONS = Counter("lorary_evictions", "Versions given back, by tier", ["tier"])
 ENGINE_NAMES = Gauge("lorary_engine_names", "Pinned names that the engine holds")

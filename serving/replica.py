@@ -26,6 +26,7 @@ from serving.metrics import (
 )
 from serving.residency import Residency
 from serving.settings import ServingSettings
+from serving.turns import Turns
 from serving.warming import Warming
 
 
@@ -59,6 +60,7 @@ class Replica:
             self._residency = Residency(
                 self.cache,
                 Engine(app, scope.get("app")),
+                Turns(settings.slots, settings.turn_seconds),
                 max_bytes=settings.cache_bytes,
                 max_names=settings.engine_names,
             )

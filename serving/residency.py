@@ -21,6 +21,7 @@ from serving.cache import AdapterCache
 from serving.engine import Engine
 from serving.errors import EngineRefused
 from serving.metrics import COLD_LOAD_PHASES, EVICTIONS, TIER_REQUESTS
+from serving.turns import Turns
 
 Tier = Literal["engine", "disk", "bucket"]
 
@@ -39,10 +40,17 @@ class Residency:
     """The tiers of one replica. Use it from one event loop."""
 
     def __init__(
-        self, cache: AdapterCache, engine: Engine, *, max_bytes: int, max_names: int
+        self,
+        cache: AdapterCache,
+        engine: Engine,
+        turns: Turns,
+        *,
+        max_bytes: int,
+        max_names: int,
     ) -> None:
         self._cache = cache
         self._engine = engine
+        self._turns = turns
         self._max_bytes = max_bytes
         self._max_names = max_names
         self._entries: dict[str, Entry] = {}
@@ -63,40 +71,57 @@ class Residency:
 
     @asynccontextmanager
     async def hold(self, version: Version) -> AsyncIterator[Tier]:
-        """Have the version ready in the engine, and keep it while the context lasts.
+        """Have the version ready in the engine, at its turn, and keep it while the context lasts.
 
-        Yields where it was before. Raises `ColdLoadFailed`, `TooManyColdLoads`, `EngineRefused`.
+        While it waits for its turn its files are brought here. Yields where it was before.
+        Raises `ColdLoadFailed`, `TooManyColdLoads`, `EngineRefused`.
         """
-        entry = self._entries.setdefault(version.digest, Entry())
-        entry.holders += 1
-        try:
+        async with self._kept(version) as entry:
             tier = self.tier(version)
             TIER_REQUESTS.labels(tier).inc()
-            if tier != "engine":
-                # A caller who leaves must not leave the engine with a name that we do not know of.
-                bringing = asyncio.ensure_future(self._bring(version, entry))
-                bringing.add_done_callback(lambda done: done.cancelled() or done.exception())
-                await asyncio.shield(bringing)
-            entry.used = time.monotonic()
-            yield tier
-        finally:
-            entry.holders -= 1
-            entry.used = time.monotonic()
-            self._trim_soon()
+            if tier == "bucket":
+                await self._cache.ensure(version)
+            async with self._turns.take(str(version.ref)):
+                await self._bring(version, entry)
+                yield tier
+
+    async def warm(self, version: Version) -> None:
+        """Bring the version up for whoever will ask for it; it takes no turn. Raises as `hold`."""
+        async with self._kept(version) as entry:
+            await self._bring(version, entry)
 
     def prefetch(self, version: Version) -> None:
         """Bring the version up in the background. That it fails shows when it is asked for."""
 
         async def bring() -> None:
             with contextlib.suppress(LoraryError):
-                async with self.hold(version):
-                    pass
+                await self.warm(version)
 
         task = asyncio.create_task(bring())
         self._hints.add(task)
         task.add_done_callback(self._hints.discard)
 
+    @asynccontextmanager
+    async def _kept(self, version: Version) -> AsyncIterator[Entry]:
+        """Nothing of the version is given back while the context lasts."""
+        entry = self._entries.setdefault(version.digest, Entry())
+        entry.holders += 1
+        try:
+            yield entry
+        finally:
+            entry.holders -= 1
+            entry.used = time.monotonic()
+            self._trim_soon()
+
     async def _bring(self, version: Version, entry: Entry) -> None:
+        if self.tier(version) == "engine":
+            return
+        # A caller who leaves must not leave the engine with a name that we do not know of.
+        bringing = asyncio.ensure_future(self._load(version, entry))
+        bringing.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.shield(bringing)
+
+    async def _load(self, version: Version, entry: Entry) -> None:
         name = str(version.ref)
         async with entry.moving:
             if name in entry.names:

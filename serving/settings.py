@@ -83,6 +83,12 @@ class ServingSettings(StoreSettings):
         description="Seconds that requests under way then have to end, before they are ended.",
     )
     max_loras: int = Field(default=4, ge=1, description="Adapters that share one batch.")
+    turn_seconds: float = Field(
+        default=5.0,
+        ge=0,
+        description="How long an adapter may let requests in while others wait for one of the "
+        "LORARY_MAX_LORAS slots; 0: the engine alone decides, and some may wait for ever.",
+    )
     max_cpu_loras: int = Field(default=16, ge=1, description="Adapters kept in host memory.")
     max_model_len: int = Field(
         default=2048, gt=0, description="Longest prompt and answer together, in tokens."
@@ -106,6 +112,11 @@ class ServingSettings(StoreSettings):
             adapter_concurrency=whole(self.adapter_concurrency),
             concurrency=self.concurrency,
         )
+
+    @property
+    def slots(self) -> int:
+        """Adapters that may have requests in the engine at once."""
+        return self.max_loras if self.turn_seconds else self.concurrency
 
     @property
     def cache_folder(self) -> Path:

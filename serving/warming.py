@@ -73,8 +73,7 @@ class Warming:
         failures = {}
         for alias, target in guarded_targets(catalog, self._base, self._most).items():
             try:
-                async with self._residency.hold(target):
-                    pass
+                await self._residency.warm(target)
             except LoraryError as error:
                 failures[str(target.ref)] = error.message
             turn = self._turns.get(alias)

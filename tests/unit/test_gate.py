@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
-from starlette.types import Message, Scope
+from starlette.types import Message, Receive, Scope, Send
 
 from registry.access import Secret
 from registry.commands import MoveAlias, RevokeKey, RevokeVersion, SplitAlias
@@ -363,6 +363,46 @@ def test_a_caller_who_leaves_is_seen_by_vllm(site: Site) -> None:
 
     asyncio.run(Gate(upstream, site.replica)(scope_of("POST", CHAT, site.medical), receive, send))
     assert seen == ["http.request", "http.disconnect"]
+
+
+def test_a_version_revoked_while_its_request_waited_does_not_answer(
+    tmp_path: Path, upstream: Upstream
+) -> None:
+    site = make_site(tmp_path, max_loras=1)
+    sent: dict[str, list[Message]] = {}
+    asked, end = asyncio.Event(), asyncio.Event()
+
+    async def engine(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == CHAT:
+            asked.set()
+            await end.wait()
+        await upstream(scope, receive, send)
+
+    async def ask(model: str, key: Secret) -> None:
+        async def receive() -> Message:
+            body = json.dumps({"model": model, "messages": []}).encode()
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: Message) -> None:
+            sent.setdefault(model, []).append(message)
+
+        await Gate(engine, site.replica)(scope_of("POST", CHAT, key), receive, send)
+
+    async def work() -> None:
+        first = asyncio.create_task(ask("medical/coder", site.medical))
+        await asked.wait()
+        waiting = asyncio.create_task(ask("legal/clauses", site.legal))
+        await asyncio.sleep(0.1)
+        site.registry.execute(RevokeVersion("legal", "clauses", 1, "wrong"), site.operator.id)
+        site.replica.follower.refresh()
+        end.set()
+        await asyncio.gather(first, waiting)
+
+    asyncio.run(work())
+    site.registry.close()
+    assert answered(sent["medical/coder"])[0] == 200
+    assert answered(sent["legal/clauses"])[0] == 410
+    assert len(upstream.scopes) == 1
 
 
 def test_models_lists_what_the_caller_may_use(site: Site, upstream: Upstream) -> None:

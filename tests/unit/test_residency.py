@@ -18,6 +18,7 @@ from serving.cache import AdapterCache
 from serving.engine import Engine
 from serving.errors import EngineRefused
 from serving.residency import Residency
+from serving.turns import Turns
 from serving.warming import PATIENCE_SECONDS, Warming
 from tests.support.replicas import BASE, Site, Upstream, make_site
 
@@ -39,10 +40,16 @@ def versions(site: Site, count: int) -> list[Version]:
 
 
 def made(
-    site: Site, upstream: Upstream, *, max_bytes: int = 1 << 30, max_names: int = 100
+    site: Site,
+    upstream: Upstream,
+    *,
+    max_bytes: int = 1 << 30,
+    max_names: int = 100,
+    slots: int = 8,
 ) -> tuple[Residency, AdapterCache]:
     cache = AdapterCache(site.folder / "cache", Blobs(site.registry.store))
-    residency = Residency(cache, Engine(upstream), max_bytes=max_bytes, max_names=max_names)
+    turns = Turns(slots, 0.01)
+    residency = Residency(cache, Engine(upstream), turns, max_bytes=max_bytes, max_names=max_names)
     return residency, cache
 
 
@@ -126,6 +133,36 @@ def test_what_a_request_holds_is_not_taken(site: Site) -> None:
             assert cache.path(first).exists()
             assert residency.tier(first) == "engine"
         await settled(lambda: cache.bytes <= SIZE)
+
+    run(work)
+
+
+def test_files_come_while_their_adapter_waits_for_its_turn(site: Site) -> None:
+    upstream = Upstream()
+    first, second = versions(site, 2)
+
+    async def work() -> None:
+        residency, cache = made(site, upstream, slots=1)
+        async with residency.hold(first):
+            asking = asyncio.create_task(use(residency, second))
+            await settled(lambda: cache.holds(second))
+            assert not asking.done()
+            assert upstream.loads == [str(first.ref)], "its slot is not free yet"
+        assert await asking == "bucket"
+        assert upstream.loads == [str(first.ref), str(second.ref)]
+
+    run(work)
+
+
+def test_a_hint_takes_no_turn(site: Site) -> None:
+    upstream = Upstream()
+    first, second = versions(site, 2)
+
+    async def work() -> None:
+        residency, _ = made(site, upstream, slots=1)
+        async with residency.hold(first):
+            await residency.warm(second)
+            assert residency.tier(second) == "engine"
 
     run(work)
 

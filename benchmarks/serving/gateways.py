@@ -1,14 +1,11 @@
 """What a gateway adds: Lorary's gate and LiteLLM's proxy, each beside the bare upstream.
 
-    python -m benchmarks.serving                 # or: make bench-serving
-
 The upstream is an application that answers a fixed completion at once, so that nearly all of what
 is measured is the gateway's own. The gate runs inside the upstream's process, as it does in vLLM;
 LiteLLM is a proxy of one worker with a master key, installed into an environment of its own under
 the cache folder the first time. Both check a key and a model's name.
 """
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -17,10 +14,12 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from adapters.home import cache
 from benchmarks.gate import summarise, target
 from benchmarks.load import Round, alternate
+from benchmarks.plot import bars
 from benchmarks.servers import Served, trivial
 from benchmarks.site import MODEL, one_adapter
 from tests.support.servers import free_port, running
@@ -29,13 +28,9 @@ LITELLM = "litellm[proxy]==1.100.5"
 MASTER = "sk-bench"
 
 
-def main() -> None:
-    """Run both comparisons and print them."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--requests", type=int, default=400)
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    options = parser.parse_args()
+def measure(*, quick: bool) -> dict[str, Any]:
+    """Requests per second and added milliseconds of both, for one caller and for sixteen."""
+    rounds, requests = (3, 200) if quick else (8, 400)
     figures = []
     with tempfile.TemporaryDirectory() as text, contextlib.ExitStack() as stack:
         site = one_adapter(Path(text))
@@ -48,17 +43,17 @@ def main() -> None:
                     alternate(
                         target(bare, 1),
                         target(other, 1),
-                        rounds=options.rounds,
-                        requests=options.requests,
+                        rounds=rounds,
+                        requests=requests,
                         concurrency=concurrency,
                     )
                 )
                 figures.append(summarise(name, concurrency, a, b))
-                added.append([_p50(y) - _p50(x) for x, y in zip(a, b, strict=True)])
-            ratio = median(added[1]) / max(median(added[0]), 1e-6)
+                added.append([1000 * (_p50(y) - _p50(x)) for x, y in zip(a, b, strict=True)])
+                figures[-1]["added_p50s_ms"] = added[-1]
+            ratio = median(added[1]) / max(median(added[0]), 1e-3)
             print(f"\n  LiteLLM adds {ratio:.0f} times what the gate adds, {concurrency} at once")
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    return {"rows": figures}
 
 
 def litellm(stack: contextlib.ExitStack, folder: Path, upstream: Served) -> Served:
@@ -97,5 +92,11 @@ def _p50(measured: Round) -> float:
     return median(measured.latencies)
 
 
-if __name__ == "__main__":
-    main()
+def draw(figures: dict[str, Any], path: Path) -> None:
+    """What each adds to a request."""
+    rows = figures["rows"]
+    pairs = [
+        (f"{ours['concurrency']} at once", ours["added_p50s_ms"], theirs["added_p50s_ms"])
+        for ours, theirs in zip(rows[::2], rows[1::2], strict=True)
+    ]
+    bars(path, pairs, ("Lorary's gate adds", "LiteLLM adds"))

@@ -1,0 +1,148 @@
+"""Turns: no more adapters at once than the engine has slots, and for each one a bounded wait.
+
+vLLM lets a request in if its adapter runs already or a slot is free. An adapter that always has a
+request running therefore never gives its slot back, and one that asks in vain waits for ever. Here
+an adapter that runs may let more of its requests in for as long as its turn lasts, or nobody else
+waits; afterwards they queue behind the others. When its last request has ended, its slot goes to
+the adapter for which most requests wait, so that batches are large; but to the first in the queue
+once that has waited for a turn's length.
+
+With turns of T seconds and requests of L at most, whoever queues behind n other adapters waits
+(n + 1) (2 T + L) at most: T after an adapter has come to the head of the queue, it is next and
+every turn is over, and what had been let in has ended after another T + L. Whoever has waited for
+`patience` is let in all the same, so that nobody depends on others' reading their answers; the
+engine's own queue then decides.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from serving.metrics import TURN_WAIT
+
+PATIENCE_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class Turn:
+    """One slot: since when its adapter has it, and how many of its requests run."""
+
+    began: float
+    running: int = 0
+
+
+@dataclass(slots=True)
+class Line:
+    """The requests that wait for an adapter's turn, and since when the first of them did."""
+
+    since: float
+    waiters: deque[asyncio.Future[None]] = field(default_factory=deque)
+
+
+class Turns:
+    """The engine's slots, shared by adapters in turn. Use it from one event loop."""
+
+    def __init__(
+        self,
+        slots: int,
+        seconds: float,
+        *,
+        patience: float = PATIENCE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """seconds: how long an adapter may let requests in while others wait."""
+        self._slots = slots
+        self._seconds = seconds
+        self._patience = patience
+        self._clock = clock
+        self._turns: dict[str, Turn] = {}
+        self._queue: OrderedDict[str, Line] = OrderedDict()
+
+    @property
+    def waiting(self) -> int:
+        """How many adapters wait for a slot."""
+        return len(self._queue)
+
+    @asynccontextmanager
+    async def take(self, adapter: str) -> AsyncIterator[None]:
+        """Run one request of `adapter` while the context lasts, as soon as it is its turn."""
+        began = self._clock()
+        if not self._enter(adapter):
+            await self._wait(adapter)
+        TURN_WAIT.observe(self._clock() - began)
+        try:
+            yield
+        finally:
+            self._leave(adapter)
+
+    def _enter(self, adapter: str) -> bool:
+        """Let a request in at once, if it is its adapter's turn or a slot is free."""
+        turn = self._turns.get(adapter)
+        if turn is None and len(self._turns) < self._slots:
+            turn = self._turns[adapter] = Turn(self._clock())
+        if turn is None or adapter in self._queue or self._is_over(turn):
+            return False
+        turn.running += 1
+        return True
+
+    async def _wait(self, adapter: str) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        self._queue.setdefault(adapter, Line(self._clock())).waiters.append(waiter)
+        try:
+            async with asyncio.timeout(self._patience):
+                await waiter
+        except TimeoutError:
+            if waiter.cancelled():
+                self._forget(adapter, waiter)
+                self._turns.setdefault(adapter, Turn(self._clock())).running += 1
+        except asyncio.CancelledError:
+            if waiter.cancelled():
+                self._forget(adapter, waiter)
+            else:  # it was let in at the very moment it left
+                self._leave(adapter)
+            raise
+
+    def _is_over(self, turn: Turn) -> bool:
+        return bool(self._queue) and self._clock() - turn.began >= self._seconds
+
+    def _leave(self, adapter: str) -> None:
+        turn = self._turns[adapter]
+        turn.running -= 1
+        if turn.running == 0:
+            del self._turns[adapter]
+        self._let_in()
+
+    def _forget(self, adapter: str, waiter: asyncio.Future[None]) -> None:
+        line = self._queue.get(adapter)
+        if line is not None and waiter in line.waiters:
+            line.waiters.remove(waiter)
+            if not line.waiters:
+                del self._queue[adapter]
+                self._let_in()
+
+    def _let_in(self) -> None:
+        """Give slots to those who wait, for as long as there are any."""
+        while self._queue:
+            adapter = self._next()
+            if adapter not in self._turns and len(self._turns) >= self._slots:
+                return
+            line = self._queue.pop(adapter)
+            there = [waiter for waiter in line.waiters if not waiter.done()]
+            if not there:  # all of them have just left
+                continue
+            turn = self._turns.setdefault(adapter, Turn(0.0))
+            turn.began = self._clock()
+            turn.running += len(there)
+            for waiter in there:
+                waiter.set_result(None)
+
+    def _next(self) -> str:
+        """Whose turn it is when there is a slot."""
+        first, line = next(iter(self._queue.items()))
+        if first in self._turns or self._clock() - line.since >= self._seconds:
+            return first
+        without = (adapter for adapter in self._queue if adapter not in self._turns)
+        return max(without, key=lambda adapter: len(self._queue[adapter].waiters))
