@@ -35,7 +35,7 @@ class Flight:
         self._send = send
         self._flights = flights
         self._limit = asyncio.timeout(None)
-        self._listening: asyncio.Future[Message] | None = None
+        self._ended = asyncio.get_running_loop().create_future()
         self._started = self._streams = False
 
     def end(self, reason: LoraryError) -> None:
@@ -43,8 +43,7 @@ class Flight:
         if self.reason is not None or (self._started and not self._streams):
             return
         self.reason = reason
-        if self._listening is not None:
-            self._listening.cancel()
+        self._ended.set_result(None)
         now = asyncio.get_running_loop().time()
         self._limit.reschedule(now if self._started else now + LEAVE_SECONDS)
 
@@ -52,15 +51,12 @@ class Flight:
         """A `receive` that also says that the caller left once the request was ended."""
 
         async def receive_or_leave() -> Message:
-            if self.reason is None:
-                self._listening = asyncio.ensure_future(receive())
-                try:
-                    return await self._listening
-                except asyncio.CancelledError:
-                    self._listening.cancel()
-                    if self.reason is None:
-                        raise
-            return {"type": "http.disconnect"}
+            listening = asyncio.ensure_future(receive())
+            try:
+                await asyncio.wait((listening, self._ended), return_when=asyncio.FIRST_COMPLETED)
+                return listening.result() if listening.done() else {"type": "http.disconnect"}
+            finally:
+                listening.cancel()
 
         return receive_or_leave
 

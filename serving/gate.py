@@ -173,7 +173,7 @@ class Gate:
             told = Judge(flight.send, judged).send if judged is not None else flight.send
             meter = Meter(told, version, settings.base_name)
             try:
-                await self.app(passed_on, flight.receiver(replay(data, receive)), meter.send)
+                await self.app(passed_on, replay(data, flight.receiver(receive)), meter.send)
             finally:
                 meter.end()
                 grant.tokens = meter.tokens + meter.prompt_tokens

@@ -40,6 +40,7 @@ class Slow(Upstream):
             headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": b"data: {}\n\n", "more_body": True})
+        self.scopes.append(scope)
         try:
             self.left = (await receive())["type"] == "http.disconnect"
             if self.streams or self.stubborn:
@@ -81,7 +82,10 @@ def ask(
             sent.append(message)
 
         async def act() -> None:
-            await asyncio.sleep(0.1)
+            for _ in range(3000):
+                if engine.scopes or sent:
+                    break
+                await asyncio.sleep(0.01)
             meanwhile()
 
         await asyncio.gather(Gate(engine, site.replica)(scope, receive, send), act())
@@ -92,12 +96,14 @@ def ask(
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    return make_site(tmp_path, request_seconds=30)
+    made = make_site(tmp_path, request_seconds=60)
+    ask(made, Upstream())  # so that what is timed is not the first load
+    return made
 
 
 def test_a_deadline_ends_the_request_in_the_engine_and_is_told(site: Site) -> None:
     engine = Slow()
-    status, _, body = ask(site, engine, X_Lorary_Timeout="0.2")
+    status, _, body = ask(site, engine, X_Lorary_Timeout="0.5")
     assert (status, json.loads(body)["error"]["code"]) == (504, "deadline_exceeded")
     assert engine.left
     assert len(site.replica.flights) == 0
@@ -105,14 +111,14 @@ def test_a_deadline_ends_the_request_in_the_engine_and_is_told(site: Site) -> No
 
 def test_an_engine_that_does_not_notice_is_cancelled(site: Site) -> None:
     engine = Slow(stubborn=True)
-    status, _, _ = ask(site, engine, X_Lorary_Timeout="0.1")
+    status, _, _ = ask(site, engine, X_Lorary_Timeout="0.5")
     assert status == 504
     assert engine.cancelled
 
 
 def test_a_stream_tells_why_it_ends_as_its_last_event(site: Site) -> None:
     engine = Slow(streams=True)
-    status, _, body = ask(site, engine, X_Lorary_Timeout="0.2")
+    status, _, body = ask(site, engine, X_Lorary_Timeout="0.5")
     events = [line.removeprefix(b"data: ") for line in body.split(b"\n\n") if line]
     assert status == 200
     assert events[0] == b"{}"
