@@ -60,7 +60,7 @@ class Replica:
                 self.cache,
                 Engine(app, scope.get("app")),
                 max_bytes=settings.cache_bytes,
-                max_names=settings.engine_names,
+                max_names=settings.max_cpu_loras,
             )
             self._warming = Warming(
                 self._residency, settings.base_name, most=settings.max_cpu_loras

@@ -36,11 +36,6 @@ class ServingSettings(StoreSettings):
         gt=0,
         description="Bytes of adapters kept on disk; the least recently used make room.",
     )
-    engine_names: int = Field(
-        default=512,
-        ge=1,
-        description="Adapters the engine may know by name; the least recently used are forgotten.",
-    )
     cold_loads: int = Field(
         default=2, ge=1, description="Adapters downloaded at once; others wait their turn."
     )
@@ -83,7 +78,11 @@ class ServingSettings(StoreSettings):
         description="Seconds that requests under way then have to end, before they are ended.",
     )
     max_loras: int = Field(default=4, ge=1, description="Adapters that share one batch.")
-    max_cpu_loras: int = Field(default=16, ge=1, description="Adapters kept in host memory.")
+    max_cpu_loras: int = Field(
+        default=16,
+        ge=1,
+        description="Adapters kept in host memory: the engine knows no more than these by name.",
+    )
     max_model_len: int = Field(
         default=2048, gt=0, description="Longest prompt and answer together, in tokens."
     )
