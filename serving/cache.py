@@ -1,18 +1,21 @@
-"""Adapters on this replica's disk, by digest, each verified before vLLM may read it.
+"""Adapters on this replica's disk, by digest, each verified right before vLLM reads it.
 
 A version is downloaded once, however many requests ask for it together; a few versions at a time;
-and one that just failed is not tried again for a moment. When something is deleted is decided in
-`serving.residency`, for vLLM reads a path again after its own memory dropped the adapter.
+and one that just failed is not tried again for a moment. What lies here already is hashed again
+each time that the engine is about to read it, without waiting for anybody's download: disks rot.
+When something is deleted is decided in `serving.residency`.
 """
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
 import tempfile
 import time
 import uuid
+from collections import OrderedDict
 from collections.abc import Collection
 from pathlib import Path
 
@@ -21,8 +24,8 @@ from adapters.errors import LoraryError
 from registry.blobs import Blobs
 from registry.catalog import Version
 from registry.events import File
-from serving.errors import ColdLoadFailed, TooManyColdLoads
-from serving.metrics import COLD_LOAD_PHASES, COLD_LOADS
+from serving.errors import ColdLoadFailed, DiskFull, TooManyColdLoads
+from serving.metrics import COLD_LOAD_PHASES
 
 NEEDED = (CONFIG, WEIGHTS)
 """What vLLM reads of an adapter; nothing else of it is brought here."""
@@ -30,6 +33,7 @@ NEEDED = (CONFIG, WEIGHTS)
 RETRY_SECONDS = 2.0
 STRAY = 3600.0
 """Seconds after which an unfinished download is nobody's any more."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class AdapterCache:
@@ -46,7 +50,6 @@ class AdapterCache:
     ) -> None:
         self.folder = folder
         self._blobs = blobs
-        self._verified: set[str] = set()
         self._sizes = _on_disk(folder)
         self._loads: dict[str, asyncio.Task[None]] = {}
         self._failed: dict[str, tuple[float, LoraryError]] = {}
@@ -59,8 +62,13 @@ class AdapterCache:
         return self.folder / version.digest
 
     def holds(self, version: Version) -> bool:
-        """Whether the version is here and was verified by this process."""
-        return version.digest in self._verified
+        """Whether the version lies here, sound or not."""
+        return version.digest in self._sizes
+
+    def touch(self, version: Version) -> None:
+        """Note that the version is in use."""
+        if version.digest in self._sizes:
+            self._sizes.move_to_end(version.digest)
 
     @property
     def bytes(self) -> int:
@@ -71,36 +79,40 @@ class AdapterCache:
         """How many adapters lie here."""
         return len(self._sizes)
 
-    def unused(self, known: Collection[str]) -> str | None:
-        """An adapter of an earlier process that nobody has asked for since, the oldest first."""
-        return next((digest for digest in self._sizes if digest not in known), None)
+    def oldest(self, held: Collection[str]) -> str | None:
+        """The adapter that was used least recently, but for those `held`."""
+        return next((digest for digest in self._sizes if digest not in held), None)
 
-    def doubt(self, version: Version) -> None:
-        """Hash the version's files again before they are next used: they may be gone or damaged."""
-        self._verified.discard(version.digest)
+    def reclaimable(self, held: Collection[str]) -> int:
+        """Bytes that deleting everything but what is `held` would give back."""
+        return sum(size for digest, size in self._sizes.items() if digest not in held)
 
     async def discard(self, digest: str) -> None:
-        """Delete an adapter that nobody reads."""
-        self._verified.discard(digest)
+        """Delete an adapter that nobody reads. What failed may fit now, so it may be retried."""
         self._sizes.pop(digest, None)
         await asyncio.to_thread(_remove, self.folder / digest)
+        self._failed.clear()
 
     async def ensure(self, version: Version) -> Path:
-        """Bring the version here, verified, and return where it lies.
+        """Bring the version here, verify it now, and return where it lies.
 
-        Raises `ColdLoadFailed` or `TooManyColdLoads`. A caller that is cancelled cancels nothing
-        for the others.
+        Raises `ColdLoadFailed`, `DiskFull` or `TooManyColdLoads`. A caller that is cancelled
+        cancels nothing for the others.
         """
         digest = version.digest
-        if digest not in self._verified:
-            load = self._loads.get(digest)
-            if load is None:
-                self._refuse(version)
-                load = asyncio.create_task(self._load(version))
-                self._loads[digest] = load
-                load.add_done_callback(lambda _: self._loads.pop(digest, None))
-            await asyncio.shield(load)
+        load = self._loads.get(digest)
+        if load is None:
+            self._refuse(version)
+            load = asyncio.create_task(self._load(version))
+            self._loads[digest] = load
+            load.add_done_callback(lambda done: self._loaded(digest, done))
+        await asyncio.shield(load)
         return self.path(version)
+
+    def _loaded(self, digest: str, load: "asyncio.Task[None]") -> None:
+        del self._loads[digest]
+        if not load.cancelled():
+            load.exception()  # everybody who asked may have left
 
     def _refuse(self, version: Version) -> None:
         failed = self._failed.get(version.digest)
@@ -112,50 +124,59 @@ class AdapterCache:
             )
 
     async def _load(self, version: Version) -> None:
-        async with self._turn:
-            began = time.perf_counter()
-            try:
-                await asyncio.to_thread(self._bring, version)
-            except (LoraryError, OSError) as error:
-                reason = error.message if isinstance(error, LoraryError) else str(error)
-                failure = ColdLoadFailed(
-                    f"{version.ref} cannot be loaded now: {reason} Retry in a few seconds."
-                )
-                self._failed[version.digest] = (time.monotonic() + self._retry_seconds, failure)
-                raise failure from error
-            self._failed.pop(version.digest, None)
-            self._verified.add(version.digest)
-            self._sizes[version.digest] = sum(f.size for f in version.files if f.path in NEEDED)
-            COLD_LOADS.observe(time.perf_counter() - began)
-
-    def _bring(self, version: Version) -> None:
-        """In a thread: verify what is here, or download it into place, whole or not at all."""
-        path = self.path(version)
         files = [file for file in version.files if file.path in NEEDED]
-        began = time.perf_counter()
-        if all(_is_sound(path / file.path, file) for file in files):
-            COLD_LOAD_PHASES.labels("verify").observe(time.perf_counter() - began)
-            return
-        began = time.perf_counter()
+        path = self.path(version)
+        try:
+            with COLD_LOAD_PHASES.labels("verify").time():
+                sound = await asyncio.to_thread(_are_sound, path, files)
+            if not sound:
+                self._sizes.pop(version.digest, None)
+                async with self._turn:
+                    with COLD_LOAD_PHASES.labels("download").time():
+                        await asyncio.to_thread(self._download, version, files)
+        except (LoraryError, OSError) as error:
+            now = time.monotonic()
+            failure = _explained(version, error)
+            self._failed = {d: f for d, f in self._failed.items() if now < f[0]}
+            self._failed[version.digest] = (now + self._retry_seconds, failure)
+            raise failure from error
+        self._failed.pop(version.digest, None)
+        self._sizes[version.digest] = sum(file.size for file in files)
+        self._sizes.move_to_end(version.digest)
+
+    def _download(self, version: Version, files: list[File]) -> None:
+        """In a thread: the files into place, verified, whole or not at all."""
+        path = self.path(version)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _remove(path)  # damaged, and in the way
+        lacking = sum(file.size for file in files) - shutil.disk_usage(self.folder).free
+        if lacking > 0:
+            raise DiskFull(str(version.ref), lacking)
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".load-") as temporary:
             made = Path(temporary, "adapter")
             made.mkdir()
             for file in files:
                 self._blobs.fetch(file.sha256, file.size, made / file.path)
-            COLD_LOAD_PHASES.labels("download").observe(time.perf_counter() - began)
-            if path.exists():
-                path.rename(Path(temporary, "damaged"))
             try:
                 made.rename(path)
                 os.utime(path)
             except OSError:  # another process on this disk was quicker
-                if not all(_is_sound(path / file.path, file) for file in files):
+                if not _are_sound(path, files):
                     raise
                 shutil.rmtree(made)
 
 
-def _on_disk(folder: Path) -> dict[str, int]:
+def _explained(version: Version, error: LoraryError | OSError) -> ColdLoadFailed:
+    """The failure as its callers see it: nothing of this machine's paths."""
+    if isinstance(error, DiskFull):
+        return error
+    if isinstance(error, OSError) and error.errno in FULL:
+        return DiskFull(str(version.ref), sum(f.size for f in version.files if f.path in NEEDED))
+    reason = error.message if isinstance(error, LoraryError) else f"{error.strerror}."
+    return ColdLoadFailed(f"{version.ref} cannot be loaded now: {reason} Retry in a few seconds.")
+
+
+def _on_disk(folder: Path) -> OrderedDict[str, int]:
     """Digests and sizes of what earlier processes left in `folder`, the oldest first."""
     found = []
     with contextlib.suppress(FileNotFoundError):
@@ -165,7 +186,7 @@ def _on_disk(folder: Path) -> dict[str, int]:
                 found.append((path.stat().st_mtime, path.name, size))
             elif path.name.startswith(".load-") and path.stat().st_mtime < time.time() - STRAY:
                 shutil.rmtree(path, ignore_errors=True)
-    return {name: size for _, name, size in sorted(found)}
+    return OrderedDict((name, size) for _, name, size in sorted(found))
 
 
 def _remove(path: Path) -> None:
@@ -174,6 +195,10 @@ def _remove(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         path.rename(gone)
         shutil.rmtree(gone)
+
+
+def _are_sound(folder: Path, files: list[File]) -> bool:
+    return all(_is_sound(folder / file.path, file) for file in files)
 
 
 def _is_sound(path: Path, file: File) -> bool:

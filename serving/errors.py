@@ -3,6 +3,7 @@
 LoraryError
 ├── RouteNotFound        a path or method that is not served
 ├── ColdLoadFailed       a version whose files cannot be had right now
+│   └── DiskFull         this replica's disk has no room for it
 ├── EngineRefused        vLLM cannot load a version that was admitted
 ├── TooManyColdLoads     more versions wait for a download than may
 ├── LimitReached         a key or an adapter has taken its share; says when to come again
@@ -28,6 +29,20 @@ class ColdLoadFailed(LoraryError):
     status = 503
     code = "cold_load_failed"
     param = "model"
+
+
+class DiskFull(ColdLoadFailed):
+    """A version for which this replica's disk has no room; what lies there is served."""
+
+    code = "disk_full"
+
+    def __init__(self, ref: str, lacking: int) -> None:
+        self.lacking = lacking
+        """Bytes that must be given back before it can be brought here, as far as is known."""
+        super().__init__(
+            f"This server's disk has no room for {ref}. Retry later, or ask its operator to "
+            "enlarge the adapters' disk."
+        )
 
 
 class EngineRefused(LoraryError):

@@ -42,7 +42,7 @@ BY_ADAPTER = (
 REFUSALS = Counter("lorary_refusals", "Requests refused by the gate, by error code", ["code"])
 COLD_LOADS = Histogram(
     "lorary_cold_load_seconds",
-    "Seconds to bring a version to this replica's disk, verified",
+    "Seconds to bring a version up, from wherever it was into the engine",
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 COLD_LOAD_PHASES = Histogram(

@@ -62,7 +62,7 @@ class Replica:
                 Engine(app, scope.get("app")),
                 Turns(settings.slots, settings.turn_seconds),
                 max_bytes=settings.cache_bytes,
-                max_names=settings.engine_names,
+                max_names=settings.max_cpu_loras,
             )
             self._warming = Warming(
                 self._residency, settings.base_name, most=settings.max_cpu_loras

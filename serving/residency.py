@@ -2,9 +2,11 @@
 
 A version is in the bucket, on disk, or held by the engine under its pinned name. `hold` brings it
 up for one request and keeps it there until the request has ended. What no request holds is given
-back, the least recently used first: names when the engine has too many, files when the disk has.
-A name is always given back before its files, since the engine re-reads them when its own memory
-was too small.
+back, the least recently used first: names when the engine's memory is full, files when the disk is.
+
+The engine holds no more names than its memory has adapters. Otherwise it would drop some by itself
+and read their files again in the middle of its work, where a file that is gone or damaged by then
+ends the whole engine. So it reads a file only when it is told to, right after it was verified.
 """
 
 import asyncio
@@ -13,14 +15,15 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from adapters.errors import LoraryError
 from registry.catalog import Version
 from serving.cache import AdapterCache
 from serving.engine import Engine
-from serving.errors import EngineRefused
-from serving.metrics import COLD_LOAD_PHASES, EVICTIONS, TIER_REQUESTS
+from serving.errors import DiskFull
+from serving.metrics import COLD_LOAD_PHASES, COLD_LOADS, EVICTIONS, TIER_REQUESTS
 from serving.turns import Turns
 
 Tier = Literal["engine", "disk", "bucket"]
@@ -28,12 +31,17 @@ Tier = Literal["engine", "disk", "bucket"]
 
 @dataclass
 class Entry:
-    """One set of bytes: who holds it, since when nobody, and the names the engine knows it by."""
+    """One set of bytes in use: who holds it, since when nobody, the names the engine knows."""
 
     holders: int = 0
     used: float = 0.0
     names: set[str] = field(default_factory=set)
     moving: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody holds it or is moving it."""
+        return not self.holders and not self.moving.locked()
 
 
 class Residency:
@@ -48,12 +56,16 @@ class Residency:
         max_bytes: int,
         max_names: int,
     ) -> None:
+        """max_names: how many adapters the engine's memory holds."""
         self._cache = cache
         self._engine = engine
         self._turns = turns
         self._max_bytes = max_bytes
         self._max_names = max_names
         self._entries: dict[str, Entry] = {}
+        self._coming = 0
+        self._queue = asyncio.Lock()
+        self._released = asyncio.Event()
         self._trimming: asyncio.Task[None] | None = None
         self._hints: set[asyncio.Task[None]] = set()
 
@@ -73,17 +85,19 @@ class Residency:
     async def hold(self, version: Version) -> AsyncIterator[Tier]:
         """Have the version ready in the engine, at its turn, and keep it while the context lasts.
 
-        While it waits for its turn its files are brought here. Yields where it was before.
-        Raises `ColdLoadFailed`, `TooManyColdLoads`, `EngineRefused`.
+        Its files are brought here before its turn; its name has a place in the engine only then, so
+        that those who wait keep nothing from those whose turn it is. Yields where it was before.
+        Raises `ColdLoadFailed`, `DiskFull`, `TooManyColdLoads`, `EngineRefused`.
         """
-        async with self._kept(version) as entry:
-            tier = self.tier(version)
-            TIER_REQUESTS.labels(tier).inc()
-            if tier == "bucket":
-                await self._cache.ensure(version)
-            async with self._turns.take(str(version.ref)):
-                await self._bring(version, entry)
-                yield tier
+        tier = self.tier(version)
+        TIER_REQUESTS.labels(tier).inc()
+        self._cache.touch(version)
+        if tier == "bucket":
+            async with self._kept(version):
+                await self._fetch(version)
+        async with self._turns.take(str(version.ref)), self._kept(version) as entry:
+            await self._bring(version, entry)
+            yield tier
 
     async def warm(self, version: Version) -> None:
         """Bring the version up for whoever will ask for it; it takes no turn. Raises as `hold`."""
@@ -104,21 +118,39 @@ class Residency:
     @asynccontextmanager
     async def _kept(self, version: Version) -> AsyncIterator[Entry]:
         """Nothing of the version is given back while the context lasts."""
-        entry = self._entries.setdefault(version.digest, Entry())
-        entry.holders += 1
+        entry = self._take(version.digest)
         try:
             yield entry
         finally:
-            entry.holders -= 1
-            entry.used = time.monotonic()
-            self._trim_soon()
+            self._let_go(version.digest, entry)
+
+    def _take(self, digest: str) -> Entry:
+        entry = self._entries.setdefault(digest, Entry())
+        entry.holders += 1
+        return entry
+
+    def _let_go(self, digest: str, entry: Entry) -> None:
+        entry.holders -= 1
+        entry.used = time.monotonic()
+        if entry.idle:
+            self._released.set()
+            if not entry.names:
+                del self._entries[digest]
+        self._trim_soon()
 
     async def _bring(self, version: Version, entry: Entry) -> None:
+        """A caller who leaves must not leave the engine with a name that we do not know of."""
         if self.tier(version) == "engine":
             return
-        # A caller who leaves must not leave the engine with a name that we do not know of.
+        self._take(version.digest)
         bringing = asyncio.ensure_future(self._load(version, entry))
-        bringing.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+        def done(task: "asyncio.Future[None]") -> None:
+            self._let_go(version.digest, entry)
+            if not task.cancelled():
+                task.exception()  # its caller may have left
+
+        bringing.add_done_callback(done)
         await asyncio.shield(bringing)
 
     async def _load(self, version: Version, entry: Entry) -> None:
@@ -126,55 +158,74 @@ class Residency:
         async with entry.moving:
             if name in entry.names:
                 return
-            path = await self._cache.ensure(version)
-            began = time.perf_counter()
+            with COLD_LOADS.time():
+                path = await self._fetch(version)
+                async with self._place():
+                    with COLD_LOAD_PHASES.labels("engine").time():
+                        await self._engine.load(name, path)
+                    entry.names.add(name)
+
+    async def _fetch(self, version: Version) -> Path:
+        """The version on disk and verified; a full disk gives back what nobody holds first."""
+        while True:
             try:
-                await self._engine.load(name, path)
-            except EngineRefused:
-                self._cache.doubt(version)
-                raise
-            COLD_LOAD_PHASES.labels("engine").observe(time.perf_counter() - began)
-            entry.names.add(name)
+                return await self._cache.ensure(version)
+            except DiskFull as full:
+                if self._cache.reclaimable(self._held()) < full.lacking:
+                    raise
+                if not await self._drop_oldest():
+                    raise
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """A place in the engine's memory, first come first served: the name idle longest goes."""
+        async with self._queue:
+            while self.names + self._coming >= self._max_names:
+                self._released.clear()
+                idle = [(e.used, d) for d, e in self._entries.items() if e.idle and e.names]
+                if idle:
+                    await self._give_back(min(idle)[1], files=False)
+                else:
+                    await self._released.wait()
+            self._coming += 1
+        try:
+            yield
+        finally:
+            self._coming -= 1
+            self._released.set()
 
     def _trim_soon(self) -> None:
-        full = self._cache.bytes > self._max_bytes or self.names > self._max_names
+        full = self._cache.bytes > self._max_bytes
         if full and (self._trimming is None or self._trimming.done()):
             self._trimming = asyncio.create_task(self._trim())
 
     async def _trim(self) -> None:
-        """Give back until both bounds hold, or everything that is left is held."""
-        tried = set[str]()
-        while True:
-            files = self._cache.bytes > self._max_bytes
-            if not files and self.names <= self._max_names:
-                return
-            idle = [
-                (entry.used, digest)
-                for digest, entry in self._entries.items()
-                if entry.holders == 0 and digest not in tried and (files or entry.names)
-            ]
-            left_over = self._cache.unused(self._entries.keys()) if files else None
-            if left_over is not None:
-                self._entries[left_over] = Entry()
-                await self._give_back(left_over, files=True)
-            elif idle:
-                _, digest = min(idle)
-                tried.add(digest)
-                await self._give_back(digest, files=files)
-            else:
-                return
+        """Give back until the disk's bound holds, or everything that is left is held."""
+        while self._cache.bytes > self._max_bytes and await self._drop_oldest():
+            pass
+
+    def _held(self) -> set[str]:
+        return {digest for digest, entry in self._entries.items() if not entry.idle}
+
+    async def _drop_oldest(self) -> bool:
+        """Delete what was used least recently; False if everything is held."""
+        digest = self._cache.oldest(self._held())
+        if digest is None:
+            return False
+        await self._give_back(digest, files=True)
+        return True
 
     async def _give_back(self, digest: str, *, files: bool) -> None:
-        entry = self._entries[digest]
+        """Names first, each forgotten here before the engine forgets it; then the files."""
+        entry = self._entries.setdefault(digest, Entry())
         async with entry.moving:
-            if entry.holders:
-                return
-            for name in sorted(entry.names):
-                await self._engine.unload(name)
+            if self._entries.get(digest) is not entry:
+                return  # given back by somebody else while we waited
+            while entry.names and not entry.holders:
+                await self._engine.unload(entry.names.pop())
                 EVICTIONS.labels("engine").inc()
-            entry.names.clear()
-            if files:
+            if files and not entry.holders:
                 await self._cache.discard(digest)
                 EVICTIONS.labels("disk").inc()
-        if entry.holders == 0:
-            del self._entries[digest]
+        if entry.idle and not entry.names:
+            self._entries.pop(digest, None)

@@ -36,11 +36,6 @@ class ServingSettings(StoreSettings):
         gt=0,
         description="Bytes of adapters kept on disk; the least recently used make room.",
     )
-    engine_names: int = Field(
-        default=512,
-        ge=1,
-        description="Adapters the engine may know by name; the least recently used are forgotten.",
-    )
     cold_loads: int = Field(
         default=2, ge=1, description="Adapters downloaded at once; others wait their turn."
     )
@@ -89,7 +84,11 @@ class ServingSettings(StoreSettings):
         description="How long an adapter may let requests in while others wait for one of the "
         "LORARY_MAX_LORAS slots; 0: the engine alone decides, and some may wait for ever.",
     )
-    max_cpu_loras: int = Field(default=16, ge=1, description="Adapters kept in host memory.")
+    max_cpu_loras: int = Field(
+        default=16,
+        ge=1,
+        description="Adapters kept in host memory: the engine knows no more than these by name.",
+    )
     max_model_len: int = Field(
         default=2048, gt=0, description="Longest prompt and answer together, in tokens."
     )

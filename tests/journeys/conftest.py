@@ -22,6 +22,7 @@ from tests.support.servers import BIN, free_port, registry_server, running
 CACHE_BYTES = 110_000_000
 """The disk's bound in these journeys: five adapters of the small model's rank 16."""
 ENGINE_NAMES = 6
+"""Adapters that the engine's memory holds, and so the names it knows."""
 
 
 @dataclass
@@ -118,7 +119,7 @@ def site(trained: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
                 "LORARY_STORE": store,
                 "LORARY_ADAPTER_CACHE": str(folder / "cache"),
                 "LORARY_CACHE_BYTES": str(CACHE_BYTES),
-                "LORARY_ENGINE_NAMES": str(ENGINE_NAMES),
+                "LORARY_MAX_CPU_LORAS": str(ENGINE_NAMES),
             },
             seconds=300,
         ):
