@@ -70,8 +70,8 @@ def main() -> None:
             if options.plot and hasattr(PARTS[name], "draw"):
                 options.plot.mkdir(parents=True, exist_ok=True)
                 PARTS[name].draw(figures[name], options.plot / f"serving-{name}.png")
-    if options.json:
-        options.json.write_text(json.dumps(figures) + "\n")
+            if options.json:
+                options.json.write_text(json.dumps(figures) + "\n")
 
 
 if __name__ == "__main__":

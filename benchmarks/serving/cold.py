@@ -3,7 +3,7 @@
 Beside the sum of its limits, measured in the same run and in turn: the bare download of the same
 bytes from the same S3 server, and bare vLLM's load of the same files from a local disk
 with the first token after it. Every adapter has weights of its own (19.5 MB), so that nothing is
-cached anywhere but in the S3 server's memory, where the publishing has just put it.
+cached anywhere but in the S3 server's memory, where one read before has put it for both sides.
 """
 
 import asyncio
@@ -64,6 +64,7 @@ async def _all(pair: Pair, adapters: list[Fresh]) -> list[dict[str, float]]:
     async with client(pair.gated) as gated, client(pair.bare) as bare:
         for index, adapter in enumerate(adapters):
             row: dict[str, float] = {}
+            await asyncio.to_thread(_download, s3, adapter)  # so that S3 has it in memory for both
             for side in ("ours", "limits") if index % 2 else ("limits", "ours"):
                 if side == "ours":
                     row |= await _cold(pair, gated, adapter)
