@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from benchmarks.load import percentile, spread
 from benchmarks.servers import Served
 from benchmarks.serving.pair import HOST, SLOTS, Pair
-from benchmarks.serving.streams import Ask, client, run, stream
+from benchmarks.serving.streams import SETTLE, Ask, client, run, stream
 
 AT_ONCE = 16
 HOT_TOKENS = 24
@@ -88,6 +88,7 @@ def _at(pair: Pair, count: int, rounds: int, requests: int, tokens: int) -> list
 
 async def _starve(pair: Pair, served: Served, seconds: float) -> dict[str, Any]:
     """Hot adapters in every slot, two callers each out of step; then one more asks as well."""
+    await asyncio.sleep(SETTLE)
     name = pair.library.name
     clock = asyncio.get_running_loop().time
     end = clock() + seconds

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from benchmarks.load import spread
 from benchmarks.serving.library import Fresh
 from benchmarks.serving.pair import Pair
-from benchmarks.serving.streams import Ask, client, stream
+from benchmarks.serving.streams import SETTLE, Ask, client, stream
 from registry.blobs import blob_key
 from tests.support.s3 import BUCKET
 
@@ -66,6 +66,7 @@ async def _all(pair: Pair, adapters: list[Fresh]) -> list[dict[str, float]]:
             row: dict[str, float] = {}
             await asyncio.to_thread(_download, s3, adapter)  # so that S3 has it in memory for both
             for side in ("ours", "limits") if index % 2 else ("limits", "ours"):
+                await asyncio.sleep(SETTLE)
                 if side == "ours":
                     row |= await _cold(pair, gated, adapter)
                 else:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.load import percentile
 from benchmarks.serving.pair import SLOTS, Pair
-from benchmarks.serving.streams import Ask, client, stream
+from benchmarks.serving.streams import SETTLE, Ask, client, stream
 
 STREAMS = SLOTS - 1
 PHASES = {"quiet": 0, "one a second": 1, "four every 4 s": 4}
@@ -84,7 +84,7 @@ async def _measure(pair: Pair, rounds: int, tokens: int) -> dict[tuple[str, str]
                         raise SystemExit(f"a load failed: {ended!r}")
                     found = gaps.setdefault((server, phase), [])
                     found += [gap for answer in answers for gap in answer.gaps]
-                    await asyncio.sleep(2)  # let what was hinted at last finish
+                    await asyncio.sleep(SETTLE)  # what was hinted at last finishes, too
     return gaps
 
 
