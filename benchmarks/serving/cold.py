@@ -35,7 +35,7 @@ PHASES = {
 
 def measure(pair: Pair, *, quick: bool) -> dict[str, Any]:
     """Each adapter's seconds, and those of its limits."""
-    count = 6 if quick else 24
+    count = 6 if quick else 16
     adapters = [pair.library.fresh() for _ in range(count)]
     pair.await_commit(pair.library.registry.catalog.sequence)
     rows = asyncio.run(_all(pair, adapters))

@@ -30,7 +30,7 @@ Loader = Callable[[Sequence[int]], Awaitable[None]]
 
 def measure(pair: Pair, *, quick: bool) -> dict[str, Any]:
     """The gaps between tokens, in seconds, by server and phase."""
-    rounds, tokens = (1, 48) if quick else (3, 128)
+    rounds, tokens = (1, 48) if quick else (2, 96)
     pair.grow(FRESH.stop)
     for number in FRESH:
         pair.library.local(number)
