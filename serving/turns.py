@@ -3,15 +3,14 @@
 vLLM lets a request in if its adapter runs already or a slot is free. An adapter that always has a
 request running therefore never gives its slot back, and one that asks in vain waits for ever. Here
 an adapter that runs may let more of its requests in for as long as its turn lasts, or nobody else
-waits; afterwards they queue behind the others. When its last request has ended, its slot goes to
-the adapter for which most requests wait, so that batches are large; but to the first in the queue
-once that has waited for a turn's length.
+waits; afterwards they queue behind the others, first come, first served. A slot is given on when
+the last request of its adapter has ended.
 
 With turns of T seconds and requests of L at most, whoever queues behind n other adapters waits
-(n + 1) (2 T + L) at most: T after an adapter has come to the head of the queue, it is next and
-every turn is over, and what had been let in has ended after another T + L. Whoever has waited for
-`patience` is let in all the same, so that nobody depends on others' reading their answers; the
-engine's own queue then decides.
+(n + 1) (T + L) at most: when an adapter has come to the head of the queue, every turn is over after
+T, and everything that was let in after another L. Whoever has waited for `patience` is let in all
+the same, so that nobody depends on others' reading their answers; the engine's own queue then
+decides.
 """
 
 import asyncio
@@ -19,7 +18,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from serving.metrics import TURN_WAIT
 
@@ -32,14 +31,6 @@ class Turn:
 
     began: float
     running: int = 0
-
-
-@dataclass(slots=True)
-class Line:
-    """The requests that wait for an adapter's turn, and since when the first of them did."""
-
-    since: float
-    waiters: deque[asyncio.Future[None]] = field(default_factory=deque)
 
 
 class Turns:
@@ -59,7 +50,7 @@ class Turns:
         self._patience = patience
         self._clock = clock
         self._turns: dict[str, Turn] = {}
-        self._queue: OrderedDict[str, Line] = OrderedDict()
+        self._queue: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     @property
     def waiting(self) -> int:
@@ -90,7 +81,7 @@ class Turns:
 
     async def _wait(self, adapter: str) -> None:
         waiter = asyncio.get_running_loop().create_future()
-        self._queue.setdefault(adapter, Line(self._clock())).waiters.append(waiter)
+        self._queue.setdefault(adapter, deque()).append(waiter)
         try:
             async with asyncio.timeout(self._patience):
                 await waiter
@@ -117,20 +108,19 @@ class Turns:
 
     def _forget(self, adapter: str, waiter: asyncio.Future[None]) -> None:
         line = self._queue.get(adapter)
-        if line is not None and waiter in line.waiters:
-            line.waiters.remove(waiter)
-            if not line.waiters:
+        if line is not None and waiter in line:
+            line.remove(waiter)
+            if not line:
                 del self._queue[adapter]
                 self._let_in()
 
     def _let_in(self) -> None:
-        """Give slots to those who wait, for as long as there are any."""
+        """Give slots to the head of the queue for as long as there are any."""
         while self._queue:
-            adapter = self._next()
+            adapter = next(iter(self._queue))
             if adapter not in self._turns and len(self._turns) >= self._slots:
                 return
-            line = self._queue.pop(adapter)
-            there = [waiter for waiter in line.waiters if not waiter.done()]
+            there = [waiter for waiter in self._queue.pop(adapter) if not waiter.done()]
             if not there:  # all of them have just left
                 continue
             turn = self._turns.setdefault(adapter, Turn(0.0))
@@ -138,11 +128,3 @@ class Turns:
             turn.running += len(there)
             for waiter in there:
                 waiter.set_result(None)
-
-    def _next(self) -> str:
-        """Whose turn it is when there is a slot."""
-        first, line = next(iter(self._queue.items()))
-        if first in self._turns or self._clock() - line.since >= self._seconds:
-            return first
-        without = (adapter for adapter in self._queue if adapter not in self._turns)
-        return max(without, key=lambda adapter: len(self._queue[adapter].waiters))

@@ -21,6 +21,8 @@ folder the first time.
 import argparse
 import contextlib
 import json
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -53,6 +55,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--plot", type=Path, metavar="DIR", help="draw each part into this folder")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))  # so that servers end, too
     chosen = options.parts or list(PARTS)
     if unknown := set(chosen) - PARTS.keys():
         parser.error(f"there is no part {unknown.pop()!r}; choose from {', '.join(PARTS)}")
@@ -70,8 +73,8 @@ def main() -> None:
             if options.plot and hasattr(PARTS[name], "draw"):
                 options.plot.mkdir(parents=True, exist_ok=True)
                 PARTS[name].draw(figures[name], options.plot / f"serving-{name}.png")
-    if options.json:
-        options.json.write_text(json.dumps(figures) + "\n")
+            if options.json:
+                options.json.write_text(json.dumps(figures) + "\n")
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ class Library:
         self.registry.execute(CreateDomain(DOMAIN, Policy(guarded=())), self.key.id)
         self.size = 0
         self._own = 0
-        self._weights = self._make_weights()
+        self._weights = self._share_weights()
 
     @property
     def headers(self) -> dict[str, str]:
@@ -88,8 +88,13 @@ class Library:
 
     def local(self, number: int) -> Path:
         """The library's adapter `number` as a directory."""
-        weights, _ = self._weights[number % SHARED_WEIGHTS]
-        return self._write(f"a{number}", weights, self._config(number))
+        directory = self.folder / "local" / f"a{number}"
+        if not directory.exists():
+            directory.mkdir(parents=True)
+            shared = self.folder / f"weights{number % SHARED_WEIGHTS}.safetensors"
+            (directory / WEIGHTS).hardlink_to(shared)
+            (directory / CONFIG).write_bytes(self._config(number))
+        return directory
 
     def fresh(self) -> Fresh:
         """Publish an adapter whose weights nobody else has."""
@@ -102,20 +107,25 @@ class Library:
             File(WEIGHTS, len(weights), self.blobs.put_bytes(weights)),
         )
         self._command(f"own{number}", files)
-        directory = self._write(f"own{number}", weights, described)
+        directory = self.folder / "local" / f"own{number}"
+        directory.mkdir(parents=True)
+        (directory / WEIGHTS).write_bytes(weights)
+        (directory / CONFIG).write_bytes(described)
         return Fresh(f"{DOMAIN}/own{number}@1", files, directory)
 
-    def _make_weights(self) -> list[tuple[bytes, File]]:
+    def _share_weights(self) -> list[File]:
+        """Store the files of weights that all share, here and in the registry."""
         made = []
         for seed in range(SHARED_WEIGHTS):
             data = save(tensors(self.base, rank=RANK, seed=seed))
-            made.append((data, File(WEIGHTS, len(data), self.blobs.put_bytes(data))))
+            (self.folder / f"weights{seed}.safetensors").write_bytes(data)
+            made.append(File(WEIGHTS, len(data), self.blobs.put_bytes(data)))
         return made
 
     def _publish(self, number: int) -> None:
         described = self._config(number)
         listed = File(CONFIG, len(described), self.blobs.put_bytes(described))
-        self._command(f"a{number}", (listed, self._weights[number % SHARED_WEIGHTS][1]))
+        self._command(f"a{number}", (listed, self._weights[number % SHARED_WEIGHTS]))
 
     def _command(self, adapter: str, files: tuple[File, ...]) -> None:
         digest = content_digest(files)
@@ -132,13 +142,6 @@ class Library:
             lora_alpha=8 + 8 * number / ALPHAS,
         )
         return json.dumps(described).encode()
-
-    def _write(self, name: str, weights: bytes, described: bytes) -> Path:
-        directory = self.folder / "local" / name
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / WEIGHTS).write_bytes(weights)
-        (directory / CONFIG).write_bytes(described)
-        return directory
 
 
 def zipf(size: int, count: int, seed: int) -> list[int]:

@@ -17,20 +17,22 @@ from matplotlib.figure import Figure
 
 from benchmarks.load import percentile
 from benchmarks.serving.pair import SLOTS, Pair
-from benchmarks.serving.streams import Ask, client, stream
+from benchmarks.serving.streams import SETTLE, Ask, client, stream
 
 STREAMS = SLOTS - 1
 PHASES = {"quiet": 0, "one a second": 1, "four every 4 s": 4}
 """How many adapters are loaded at one moment; as many seconds pass until the next."""
+FRESH = range(100, 500)
+"""Adapters that nobody else asks for."""
 
 Loader = Callable[[Sequence[int]], Awaitable[None]]
 
 
 def measure(pair: Pair, *, quick: bool) -> dict[str, Any]:
     """The gaps between tokens, in seconds, by server and phase."""
-    rounds, tokens = (1, 48) if quick else (3, 128)
-    pair.grow(500)
-    for number in range(100, 500):
+    rounds, tokens = (1, 48) if quick else (2, 96)
+    pair.grow(FRESH.stop)
+    for number in FRESH:
         pair.library.local(number)
     gaps = asyncio.run(_measure(pair, rounds, tokens))
     print(
@@ -50,7 +52,7 @@ def measure(pair: Pair, *, quick: bool) -> dict[str, Any]:
 
 
 async def _measure(pair: Pair, rounds: int, tokens: int) -> dict[tuple[str, str], list[float]]:
-    name, fresh = pair.library.name, iter(range(100, 500))
+    name, fresh = pair.library.name, iter(FRESH)
     gaps: dict[tuple[str, str], list[float]] = {}
     async with client(pair.gated) as gated, client(pair.bare) as bare:
 
@@ -60,8 +62,8 @@ async def _measure(pair: Pair, rounds: int, tokens: int) -> dict[tuple[str, str]
 
         async def load(numbers: Sequence[int]) -> None:
             bodies = [
-                {"lora_name": name(n), "lora_path": str(pair.library.folder / "local" / f"a{n}")}
-                for n in numbers
+                {"lora_name": name(number), "lora_path": str(pair.library.local(number))}
+                for number in numbers
             ]
             posts = (bare.post("/v1/load_lora_adapter", json=body) for body in bodies)
             for reply in await asyncio.gather(*posts):
@@ -82,7 +84,7 @@ async def _measure(pair: Pair, rounds: int, tokens: int) -> dict[tuple[str, str]
                         raise SystemExit(f"a load failed: {ended!r}")
                     found = gaps.setdefault((server, phase), [])
                     found += [gap for answer in answers for gap in answer.gaps]
-                    await asyncio.sleep(2)  # let what was hinted at last finish
+                    await asyncio.sleep(SETTLE)  # what was hinted at last finishes, too
     return gaps
 
 

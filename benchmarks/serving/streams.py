@@ -9,6 +9,9 @@ import httpx
 
 from benchmarks.servers import Served
 
+SETTLE = 1.5
+"""Seconds before a measurement: vLLM's processes go on spinning for one after their last message,
+and those of the other server would take this one's core."""
 PROMPT = "What is hypertension, and how is it treated?"
 
 
@@ -100,6 +103,7 @@ async def load(served: Served, asks: Iterable[Ask], *, at_once: int) -> Run:
             for ask in waiting:
                 answers.append(await stream(connection, ask))
 
+        await asyncio.sleep(SETTLE)
         began = time.perf_counter()
         async with asyncio.TaskGroup() as callers:
             for _ in range(at_once):

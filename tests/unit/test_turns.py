@@ -79,29 +79,6 @@ def test_an_adapter_with_endless_requests_cannot_keep_its_slot() -> None:
     asyncio.run(work())
 
 
-def test_the_longest_line_is_next_until_the_first_in_the_queue_has_waited_a_turn() -> None:
-    async def work(waited: float) -> list[str]:
-        clock = Instants()
-        turns, end, served = Turns(1, TURN, clock=clock), asyncio.Event(), list[str]()
-
-        async def ask(adapter: str) -> None:
-            async with turns.take(adapter):
-                served.append(adapter)
-
-        async with asyncio.TaskGroup() as group:
-            group.create_task(hold(turns, "a", end))
-            await pause()
-            for adapter in ("single", "pair", "pair"):
-                group.create_task(ask(adapter))
-                await pause()
-            clock.now += waited
-            end.set()
-        return served
-
-    assert asyncio.run(work(0)) == ["pair", "pair", "single"]
-    assert asyncio.run(work(TURN)) == ["single", "pair", "pair"]
-
-
 def test_who_leaves_the_queue_takes_no_slot() -> None:
     async def work() -> None:
         turns, end = Turns(1, TURN), asyncio.Event()
@@ -194,7 +171,7 @@ def test_whatever_arrives_slots_hold_and_the_wait_is_bounded(
                 break
         await asyncio.gather(*tasks)
         assert len(waits) == len(requests)
-        assert all(wait <= (ahead + 1) * (2 * TURN + LONGEST) for wait, ahead in waits)
+        assert all(wait <= (ahead + 1) * (TURN + LONGEST) for wait, ahead in waits)
         assert turns.waiting == 0
 
     asyncio.run(work())
