@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from adapters.names import DEFAULT_ALIAS, AdapterRef
-from eval.errors import UnknownSuite
+from eval.errors import NotEvaluated, UnknownSuite
 from registry.cli.output import AsJson, client, emit, say, table
 from registry.errors import UnknownAlias
 
@@ -19,6 +19,7 @@ API = "http://127.0.0.1:8000/v1"
 def register(app: typer.Typer) -> None:
     """Add these commands to `lorary`."""
     app.command("eval")(evaluate)
+    app.command()(report)
     suites = typer.Typer(no_args_is_help=True, help="What versions are asked.")
     suites.command("ls")(list_suites)
     suites.command("write")(write_suites)
@@ -33,13 +34,14 @@ def evaluate(
         list[str], typer.Option(help="Only this suite; by default all of the domain.")
     ] = [],  # noqa: B006 - typer copies it
     n: Annotated[
-        int | None, typer.Option(min=2, help="At most n items a task: a quick look, not recorded.")
+        int | None,
+        typer.Option(min=2, help="At most n items a task: another held-out set."),
     ] = None,
     alias: Annotated[str, typer.Option(help="Compare with what this alias names.")] = DEFAULT_ALIAS,
     concurrency: Annotated[int, typer.Option(min=1, max=256)] = 16,
     record: Annotated[bool, typer.Option(help="Record the evaluation in the registry.")] = True,
     out: Annotated[
-        Path | None, typer.Option(help="Also write the report here: .json, or .html to read.")
+        Path | None, typer.Option(help="Also write the report: .html to read, .yaml, .json.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -92,11 +94,36 @@ def evaluate(
                 target_risk=risk,
                 progress=lambda what, steps: bars.update(bar, advance=steps, description=what),
             )
-        if out is not None:
-            _write(out, found.report)
-        if record and n is None:
+        if record:
             registry.record_evaluation(version["ref"], found.body(version["digest"]))
+        if out is not None:
+            write_report(out, found.report, registry.requirements(version["ref"], alias))
     emit(found.body(version["digest"]), as_json, lambda: _show(version["ref"], found))
+
+
+def report(
+    ref: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION")],
+    out: Annotated[
+        Path, typer.Argument(help="A file: .html to read, .yaml for the card, .json for programs.")
+    ],
+    alias: Annotated[str, typer.Option(help="The alias that it shall become.")] = DEFAULT_ALIAS,
+    as_json: AsJson = False,
+) -> None:
+    """Write a version's newest recorded evaluation as a page, a card's index or JSON.
+
+    Example: lorary report medical/icd10-coder@7 icd10-coder-7.html
+    """
+    with client() as registry:
+        version = registry.resolve(ref)
+        if not version["evaluations"]:
+            raise NotEvaluated(
+                f"No evaluation of {version['ref']} is recorded. Record one: "
+                f"lorary eval {version['ref']}"
+            )
+        newest = version["evaluations"][-1]["report"]
+        found = registry.report(version["ref"], newest)
+        write_report(out, found, registry.requirements(version["ref"], alias))
+    emit({"report": newest, "file": str(out)}, as_json, lambda: say(f"{out}: report {newest[:12]}"))
 
 
 def list_suites(
@@ -146,6 +173,7 @@ def write_suites(
 
 def begin_policy(
     domain: Annotated[str, typer.Argument(help="A domain that has a pack.")],
+    n: Annotated[int | None, typer.Option(min=2, help="As for `lorary eval --n`.")] = None,
 ) -> None:
     """Print a policy that requires the domain's suites, to adapt and to set.
 
@@ -155,7 +183,8 @@ def begin_policy(
 
     from eval.suites import suites_of
 
-    print(yaml.safe_dump(policy_for(suites_of(domain)), sort_keys=False), end="")
+    suites = [suite.limited(n) if n else suite for suite in suites_of(domain)]
+    print(yaml.safe_dump(policy_for(suites), sort_keys=False), end="")
 
 
 def policy_for(suites: Any) -> dict[str, Any]:
@@ -207,10 +236,20 @@ def _target_risk(domains: list[dict[str, Any]], domain: str) -> float | None:
     return None if risk is None else float(risk)
 
 
-def _write(out: Path, report: dict[str, Any]) -> None:
+def write_report(out: Path, report: dict[str, Any], asked: dict[str, Any] | None) -> None:
+    """Write a report as its file's name says: .html to read, .yaml for a card, else JSON."""
     from eval.evaluate import to_json
+    from eval.reports import model_index, page
 
-    out.write_text(to_json(report))
+    if out.suffix == ".html":
+        text = page(report, asked)
+    elif out.suffix in (".yaml", ".yml"):
+        import yaml
+
+        text = yaml.safe_dump({"model-index": model_index(report)}, sort_keys=False)
+    else:
+        text = to_json(report)
+    out.write_text(text)
 
 
 def _show(ref: str, found: Any) -> None:

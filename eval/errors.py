@@ -3,6 +3,7 @@
 LoraryError
 ├── EvaluationFailed     the server that was asked refused or did not answer
 ├── UnknownSuite         no suite or task has that name
+├── NotEvaluated         no evaluation of that version is recorded
 └── WrongBytes           the server answered with another version than the one to be judged
 """
 
@@ -28,3 +29,10 @@ class WrongBytes(LoraryError):
 
     status = 409
     code = "wrong_bytes"
+
+
+class NotEvaluated(LoraryError):
+    """No evaluation of that version is recorded."""
+
+    status = 404
+    code = "not_evaluated"

@@ -126,12 +126,13 @@ def _details(
         rows = [
             {
                 **msgspec.to_builtins(answer),
+                "prompt": question.prompt,
                 "confidence": round(calibrated(answer.score, calibration), 6),
             }
-            for answer in answered[task.name]
+            for question, answer in zip(task.questions, answered[task.name], strict=True)
         ]
         compared = {
-            digest: [answer.right for answer in answers[task.name]]
+            digest: [{"text": answer.text, "right": answer.right} for answer in answers[task.name]]
             for digest, answers in others.items()
             if task.name in answers
         }
