@@ -21,6 +21,10 @@ from adapters.confidence import raw_score
 from eval.errors import EvaluationFailed, WrongBytes
 
 DIGEST_HEADER = "x-lorary-digest"
+EVALUATES = {"x-lorary-evaluate": "true"}
+"""Asks for answers that the domain would withhold; it takes the role evaluate."""
+RETRIES = 8
+"""A busy server says when to come again, and the client comes."""
 END_TOKENS = 1
 """Tokens that the server makes after an echoed prompt, since it must make some; not scored."""
 
@@ -138,7 +142,13 @@ class ServedModel(LM):  # type: ignore[misc]
 
     async def _gather(self, questions: Sequence[Callable[[openai.AsyncOpenAI], Any]]) -> list[Any]:
         limit = asyncio.Semaphore(self._concurrency)
-        client = openai.AsyncOpenAI(base_url=self._url, api_key=self._key or "none", timeout=600)
+        client = openai.AsyncOpenAI(
+            base_url=self._url,
+            api_key=self._key or "none",
+            timeout=600,
+            max_retries=RETRIES,
+            default_headers={} if self._model.is_base else EVALUATES,
+        )
 
         async def one(question: Callable[[openai.AsyncOpenAI], Coroutine[Any, Any, Any]]) -> Any:
             async with limit:
