@@ -8,6 +8,7 @@ import typer
 from adapters.names import DEFAULT_ALIAS, AdapterRef
 from eval.errors import NotEvaluated, UnknownSuite
 from registry.cli.output import AsJson, client, emit, say, table
+from registry.cli.reviewing import GROUP, KeepDays, Title, open_review
 from registry.errors import UnknownAlias
 
 Url = Annotated[
@@ -25,6 +26,9 @@ def register(app: typer.Typer) -> None:
     suites.command("write")(write_suites)
     suites.command("policy")(begin_policy)
     app.add_typer(suites, name="suites")
+    for group in app.registered_groups:
+        if group.name == GROUP and group.typer_instance is not None:
+            group.typer_instance.command("open")(open_for_experts)
 
 
 def evaluate(
@@ -124,6 +128,43 @@ def report(
         found = registry.report(version["ref"], newest)
         write_report(out, found, registry.requirements(version["ref"], alias))
     emit({"report": newest, "file": str(out)}, as_json, lambda: say(f"{out}: report {newest[:12]}"))
+
+
+def open_for_experts(
+    ref: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION")],
+    against: Annotated[
+        int | None, typer.Option(help="Show this version's answers beside; it was production.")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", min=1, max=2000, help="Items at most.")] = 40,
+    title: Title = None,
+    keep_days: KeepDays = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let experts judge answers from a version's newest recorded evaluation, blind.
+
+    Where versions disagree, where it was wrong and sure, where it wavered, and some at random.
+
+    Example: lorary review open medical/icd10-coder@8 --against 7 --n 40
+    """
+    from eval.review_items import choose
+
+    with client() as registry:
+        version = registry.resolve(ref)
+        if not version["evaluations"]:
+            raise NotEvaluated(f"No evaluation of {ref} is recorded. Record one: lorary eval {ref}")
+        found = registry.report(version["ref"], version["evaluations"][-1]["report"])
+        path = AdapterRef.parse(ref).path
+        other = registry.resolve(f"{path}@{against}")["digest"] if against else None
+    try:
+        items = choose(found, other, n)
+    except KeyError as error:
+        raise NotEvaluated(
+            f"The newest evaluation of {ref} did not ask @{against}. Evaluate it while that is in "
+            "production."
+        ) from error
+    opened = open_review(version["ref"], against, items, title, keep_days)
+    told = f"Review {opened['id']}: {opened['items']} items. Experts judge under /reviews."
+    emit(opened, as_json, lambda: say(told))
 
 
 def list_suites(
