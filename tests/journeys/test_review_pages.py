@@ -90,7 +90,7 @@ def keep(page: Page, name: str) -> None:
 
 def judge(page: Page, clinic: Clinic, *, first: str = "1", worse: str = "2") -> list[str]:
     """Judge everything by keyboard: the better answer `first`, the other `worse`."""
-    shown = []
+    shown: list[str] = []
     while True:
         page.goto(f"{clinic.url}/reviews/{clinic.review}/judge")
         if not page.url.endswith("/judge"):
@@ -166,7 +166,7 @@ def test_what_was_settled_trains_the_next_version_and_texts_can_be_given_up(
 ) -> None:
     pairs = clinic.meter.export_review(clinic.review, "preferences")
     chosen = {row["chosen"][0]["content"] for row in pairs}
-    assert chosen >= BETTER - {item["answers"][0] for item in ITEMS if item not in ITEMS}
+    assert chosen == BETTER | {"As in the tabular list"}
     assert len(clinic.meter.export_review(clinic.review, "label-studio")) == 3
     clinic.meter.erase_review(clinic.review)
     with pytest.raises(VersionGone, match="given up"):
