@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from eval import commands
 from eval.errors import EvaluationFailed
 
 
 def register(app: typer.Typer) -> None:
     """Add this package's commands to `lorary`."""
     app.command()(matrix)
+    commands.register(app)
 
 
 def matrix(

@@ -1,7 +1,10 @@
 """What an evaluation cannot do.
 
 LoraryError
-└── EvaluationFailed     the server that was asked refused or did not answer
+├── EvaluationFailed     the server that was asked refused or did not answer
+├── UnknownSuite         no suite or task has that name
+├── NotEvaluated         no evaluation of that version is recorded
+└── WrongBytes           the server answered with another version than the one to be judged
 """
 
 from adapters.errors import LoraryError
@@ -12,3 +15,24 @@ class EvaluationFailed(LoraryError):
 
     status = 502
     code = "evaluation_failed"
+
+
+class UnknownSuite(LoraryError):
+    """No suite or task has that name."""
+
+    status = 404
+    code = "suite_not_found"
+
+
+class WrongBytes(LoraryError):
+    """The server answered with another version than the one to be judged."""
+
+    status = 409
+    code = "wrong_bytes"
+
+
+class NotEvaluated(LoraryError):
+    """No evaluation of that version is recorded."""
+
+    status = 404
+    code = "not_evaluated"

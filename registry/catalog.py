@@ -19,6 +19,7 @@ from registry.events import (
     Policy,
 )
 from registry.evidence import SuiteResult
+from registry.reviewing import Review
 
 MAX_COMPARED = 200
 """Names that an unknown one is compared with."""
@@ -146,6 +147,7 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
     adapters: dict[str, Adapter] = {}
     """By path, `domain/adapter`."""
     keys: dict[str, Key] = {}
+    reviews: dict[str, Review] = {}
     condemned: tuple[str, ...] = ()
     """Blobs that are being removed: nothing may name them."""
     swept: int = 0
@@ -253,8 +255,8 @@ def bucket(split: str, caller: str) -> int:
 
 
 def blobs_in_use(catalog: Catalog) -> set[str]:
-    """Digests of every blob that a base model, a version whose bytes are kept, or an evaluation,
-    which outlives the bytes, needs."""
+    """Digests of every blob that a base model, a version whose bytes are kept, an evaluation (which
+    outlives the bytes) or a review whose texts are kept needs."""
     used = {base.shapes for base in catalog.bases.values()}
     for adapter in catalog.adapters.values():
         for version in adapter.versions:
@@ -263,4 +265,8 @@ def blobs_in_use(catalog: Catalog) -> set[str]:
                 if version.analysis is not None:
                     used.add(version.analysis)
             used.update(evaluation.report for evaluation in version.evaluations)
+    for review in catalog.reviews.values():
+        if review.content is not None:
+            used.add(review.content)
+            used.update(said.notes for said in review.judgements if said.notes is not None)
     return used

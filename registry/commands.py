@@ -9,6 +9,7 @@ from adapters.lineage import Lineage
 from adapters.spectra import Spectrum
 from registry.events import File, Grant, Policy
 from registry.evidence import SuiteResult
+from registry.reviewing import Preference, Verdict
 
 NO_LINEAGE = Lineage()
 
@@ -134,6 +135,53 @@ class RecordEvaluation:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenReview:
+    """Ask experts about answers of one version, or of two side by side.
+
+    `content` is the digest of a stored blob with the items, whose ids are `items`.
+    """
+
+    review: str
+    domain: str
+    adapter: str
+    versions: tuple[int, ...]
+    title: str
+    items: tuple[str, ...]
+    content: str
+    keep_days: int | None = None
+    read_at: int = 0
+    """As for `PublishVersion`."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeItem:
+    """Say, finally, what an item's answers are; verdicts in the order of the versions."""
+
+    review: str
+    item: str
+    verdicts: tuple[Verdict, ...]
+    severity: int = 0
+    preferred: Preference = "neither"
+    notes: str | None = None
+    read_at: int = 0
+    """As for `PublishVersion`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloseReview:
+    """Let nobody judge it any more."""
+
+    review: str
+
+
+@dataclass(frozen=True, slots=True)
+class EraseReview:
+    """Give up the texts of a review that has ended."""
+
+    review: str
+
+
+@dataclass(frozen=True, slots=True)
 class RevokeVersion:
     """Let nobody be served this version any more."""
 
@@ -195,6 +243,10 @@ Command: TypeAlias = (
     | SplitAlias
     | ApproveVersion
     | RecordEvaluation
+    | OpenReview
+    | JudgeItem
+    | CloseReview
+    | EraseReview
     | RevokeVersion
     | TombstoneVersion
     | CondemnBlobs

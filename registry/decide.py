@@ -19,12 +19,16 @@ from registry.catalog import Catalog
 from registry.commands import (
     ApproveVersion,
     ChangePolicy,
+    CloseReview,
     Command,
     CondemnBlobs,
     CreateDomain,
     CreateRegistry,
+    EraseReview,
     IssueKey,
+    JudgeItem,
     MoveAlias,
+    OpenReview,
     PublishVersion,
     RecordEvaluation,
     RegisterBase,
@@ -40,7 +44,7 @@ from registry.events import (
     BlobsSwept,
     PolicyChanged,
 )
-from registry.rules import aliases, domains, evaluations, keys, versions
+from registry.rules import aliases, domains, evaluations, keys, reviews, versions
 
 
 def decide(catalog: Catalog, command: Command, actor: str, now: str) -> tuple[AnyEvent, ...]:
@@ -72,6 +76,14 @@ def decide(catalog: Catalog, command: Command, actor: str, now: str) -> tuple[An
             return versions.approve(catalog, command, actor)
         case RecordEvaluation():
             return evaluations.record(catalog, command)
+        case OpenReview():
+            return reviews.open_review(catalog, command)
+        case JudgeItem():
+            return reviews.judge(catalog, command, actor)
+        case CloseReview():
+            return reviews.close(catalog, command)
+        case EraseReview():
+            return reviews.erase(catalog, command)
         case RevokeVersion():
             return versions.revoke(catalog, command)
         case TombstoneVersion():
@@ -114,8 +126,12 @@ def _needs(catalog: Catalog, command: Command) -> tuple[Role, str]:
             return "publish", command.domain
         case ApproveVersion():
             return "approve", command.domain
-        case RecordEvaluation():
+        case RecordEvaluation() | OpenReview():
             return "evaluate", command.domain
+        case JudgeItem():
+            return "review", reviews.find(catalog, command.review).domain
+        case CloseReview() | EraseReview():
+            return "evaluate", reviews.find(catalog, command.review).domain
         case SetDefaultAdapter() | ChangePolicy() | RevokeVersion() | TombstoneVersion():
             return "operate", command.domain
         case _:

@@ -13,7 +13,7 @@ LoraryError
 ├── Forbidden                a valid key without the role for this domain
 ├── NotFound
 │   ├── UnknownDomain, UnknownAdapter, NoDefaultAdapter
-│   ├── UnknownVersion, UnknownAlias, UnknownFile, UnknownKey, UnknownBase
+│   ├── UnknownVersion, UnknownAlias, UnknownFile, UnknownKey, UnknownBase, UnknownReview
 ├── VersionRevoked           a version that nobody may be served
 ├── VersionGone              a version whose bytes were given up
 ├── Conflict                 the state does not allow it (a name taken, an alias moved)
@@ -169,6 +169,12 @@ class UnknownKey(NotFound):
     """No such API key."""
 
     code = "key_not_found"
+
+
+class UnknownReview(NotFound):
+    """No such review."""
+
+    code = "review_not_found"
 
 
 class UnknownBase(NotFound):

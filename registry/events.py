@@ -13,6 +13,7 @@ from adapters.confidence import Calibration
 from adapters.lineage import Lineage
 from adapters.spectra import Spectrum
 from registry.evidence import SuiteResult, SuiteRule
+from registry.reviewing import Preference, Verdict
 
 SCHEMA = 1
 """Version of the commit's own layout; a reader refuses a commit with a higher one."""
@@ -58,6 +59,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """Age beyond which an evaluation no longer counts."""
     target_risk: float | None = None
     """The share of wrong answers among those given that evaluations certify a threshold for."""
+    reviewed_items: int = 0
+    """How many of a version's answers experts must have settled, none of them as harmful."""
     abstain: bool = False
     """Whether servers withhold the answers that are less sure than that threshold."""
 
@@ -174,6 +177,45 @@ class EvaluationRecorded(Event, frozen=True, tag="EvaluationRecorded"):
     """Fitted on items that no suite counts."""
 
 
+class ReviewOpened(Event, frozen=True, tag="ReviewOpened"):
+    """Experts are asked about answers of one version, or of two side by side."""
+
+    review: str
+    domain: str
+    adapter: str
+    versions: tuple[int, ...]
+    title: str
+    items: tuple[str, ...]
+    """Ids; what is asked and answered stands in the content."""
+    content: str
+    """Digest of the blob with the items."""
+    keep_days: int | None = None
+
+
+class ItemJudged(Event, frozen=True, tag="ItemJudged"):
+    """An expert's final word on one item; verdicts in the order of the review's versions."""
+
+    review: str
+    item: str
+    verdicts: tuple[Verdict, ...]
+    severity: int = 0
+    preferred: Preference = "neither"
+    notes: str | None = None
+    """Digest of the blob with what the expert wrote."""
+
+
+class ReviewClosed(Event, frozen=True, tag="ReviewClosed"):
+    """Nobody judges it any more."""
+
+    review: str
+
+
+class ReviewErased(Event, frozen=True, tag="ReviewErased"):
+    """Its texts were given up; the verdicts stay."""
+
+    review: str
+
+
 class VersionRevoked(Event, frozen=True, tag="VersionRevoked"):
     """A version that nobody may be served any more."""
 
@@ -230,6 +272,10 @@ AnyEvent: TypeAlias = (
     | AliasSplit
     | VersionApproved
     | EvaluationRecorded
+    | ReviewOpened
+    | ItemJudged
+    | ReviewClosed
+    | ReviewErased
     | VersionRevoked
     | VersionTombstoned
     | BlobsCondemned

@@ -5,6 +5,7 @@ from typing import assert_never
 
 import msgspec
 
+from registry import review_fold
 from registry.catalog import (
     Adapter,
     Base,
@@ -29,16 +30,21 @@ from registry.events import (
     DomainCreated,
     Entry,
     EvaluationRecorded,
+    ItemJudged,
     KeyIssued,
     KeyRevoked,
     Policy,
     PolicyChanged,
     RegistryCreated,
+    ReviewClosed,
+    ReviewErased,
+    ReviewOpened,
     VersionApproved,
     VersionPublished,
     VersionRevoked,
     VersionTombstoned,
 )
+from registry.reviewing import Review
 
 
 def fold_commit(catalog: Catalog, commit: Commit, digest: str) -> Catalog:
@@ -58,6 +64,7 @@ def fold(catalog: Catalog, entries: Iterable[Entry], time: str) -> Catalog:
         domains=dict(catalog.domains),
         adapters=dict(catalog.adapters),
         keys=dict(catalog.keys),
+        reviews=dict(catalog.reviews),
         condemned=catalog.condemned,
         swept=catalog.swept,
         sequence=catalog.sequence + 1,
@@ -71,6 +78,7 @@ def fold(catalog: Catalog, entries: Iterable[Entry], time: str) -> Catalog:
         domains=tables.domains,
         adapters=tables.adapters,
         keys=tables.keys,
+        reviews=tables.reviews,
         condemned=tables.condemned,
         swept=tables.swept,
     )
@@ -84,6 +92,7 @@ class _Tables(msgspec.Struct, kw_only=True):
     domains: dict[str, Domain]
     adapters: dict[str, Adapter]
     keys: dict[str, Key]
+    reviews: dict[str, Review]
     condemned: tuple[str, ...]
     swept: int
     sequence: int
@@ -113,6 +122,11 @@ class _Tables(msgspec.Struct, kw_only=True):
                 self._change_version(event, approver=actor)
             case EvaluationRecorded():
                 self._record(event, actor, time)
+            case ReviewOpened():
+                self.reviews[event.review] = review_fold.opened(event, actor, time)
+            case ItemJudged() | ReviewClosed() | ReviewErased():
+                before = self.reviews[event.review]
+                self.reviews[event.review] = review_fold.after(before, event, actor, time)
             case VersionRevoked():
                 self._change_version(event, revoked=event.reason)
             case VersionTombstoned():

@@ -22,6 +22,7 @@ from registry.bounds import inferiority_p_value, lower_bound, upper_bound
 from registry.catalog import Catalog, Evaluation, Version, person
 from registry.events import Policy
 from registry.evidence import Confident, Paired, SuiteResult, SuiteRule, Tally
+from registry.reviewing import findings
 from registry.signing import fingerprint
 
 
@@ -50,7 +51,7 @@ def requirements(
     """Everything that `policy` asks before the guarded `alias` may name `version` at `now`.
 
     A version that the alias named before needs no new evaluation: going back must be possible at
-    once. Approvals and signatures it needs as ever.
+    once. Approvals and signatures it needs as ever, and no expert may have found it harmful.
     """
     asked = [*_approvals(version, policy, catalog), *_signature(version, policy)]
     adapter = catalog.adapters[f"{version.domain}/{version.adapter}"]
@@ -59,7 +60,10 @@ def requirements(
         if policy.suites:
             found = f"{alias} named this version before, so it may go back to it"
             asked.append(Requirement(name="evaluation", met=True, evidence=found))
+        asked += _reviewed(version, 0, catalog)
         return tuple(asked)
+    if policy.reviewed_items:
+        asked += _reviewed(version, policy.reviewed_items, catalog)
     current = adapter.aliases.get(alias)
     production = adapter.versions[current - 1] if current else None
     if production and (production.revoked or production.tombstone) is not None:
@@ -110,6 +114,26 @@ def _signature(version: Version, policy: Policy) -> Iterator[Requirement]:
             evidence="by a signer whom the policy names" if met else "by none the policy names",
             remedy="" if met else "publish it again, signed",
         )
+
+
+def _reviewed(version: Version, needed: int, catalog: Catalog) -> Iterator[Requirement]:
+    """That experts settled `needed` answers, none of them as harmful."""
+    about = [
+        review
+        for review in catalog.reviews.values()
+        if (review.domain, review.adapter) == (version.domain, version.adapter)
+    ]
+    found = findings(about, version.number)
+    if not needed and not found.harmful:
+        return
+    enough = found.items >= needed
+    remedy = "" if enough else "let two experts judge more of its answers: lorary review open"
+    yield Requirement(
+        name="expert review",
+        met=enough and not found.harmful,
+        evidence=f"{found.items} of {needed} answers settled, {found.harmful} as harmful",
+        remedy="train a better version" if found.harmful else remedy,
+    )
 
 
 def _suite(

@@ -100,17 +100,17 @@ def split(items: Iterable[Item], labels: Sequence[str], per_label: tuple[int, in
         known = by_text.setdefault(item.text.casefold(), item)
         if known is not None and known.label != item.label:
             by_text[item.text.casefold()] = None
-    usable = sorted(filter(None, by_text.values()), key=lambda item: _lot(item.text))
+    usable = sorted(filter(None, by_text.values()), key=lambda item: lot(item.text))
     sides: tuple[list[Item], list[Item]] = ([], [])
     counts: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
     for item in usable:
-        side = int(_lot(item.unit) < HELD_OUT_SHARE)
+        side = int(lot(item.unit) < HELD_OUT_SHARE)
         if counts[side][item.label] < per_label[side]:
             counts[side][item.label] += 1
             sides[side].append(item)
     return DataSet(tuple(sides[0]), tuple(sides[1]))
 
 
-def _lot(text: str) -> float:
+def lot(text: str) -> float:
     """A number in 0..1 that looks random and is the same everywhere."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64

@@ -4,10 +4,10 @@ intervals    shares and means with confidence intervals, also for items that com
 paired       two models on the same items: tests, differences, what a set of items can show
 calibration  how far confidence is from the truth, and fitting it
 selective    answering only when sure: risk, coverage, certified thresholds
-agreement    how far experts agree
+agreement    how far experts agree (in `adapters`, since the registry's pages show it, too)
 """
 
-from eval.statistics.agreement import cohens_kappa, krippendorffs_alpha
+from adapters.agreement import Estimate, cohens_kappa, krippendorffs_alpha
 from eval.statistics.calibration import (
     Reliability,
     brier_score,
@@ -18,7 +18,6 @@ from eval.statistics.calibration import (
     reliability,
 )
 from eval.statistics.intervals import (
-    Estimate,
     Proportion,
     clopper_pearson,
     clustered_mean,

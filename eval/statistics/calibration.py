@@ -8,8 +8,8 @@ from scipy.optimize import minimize_scalar
 from sklearn.isotonic import IsotonicRegression
 from sklearn.model_selection import KFold
 
+from adapters.agreement import Floats
 from adapters.confidence import EDGE, Calibration, calibrated
-from eval.statistics.intervals import Floats
 
 BINS = 15
 MIN_PER_KNOT = 10

@@ -2,13 +2,12 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import beta, binomtest, t
 
-Floats: TypeAlias = "npt.NDArray[np.float64]"
+from adapters.agreement import Estimate, Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +26,6 @@ class Proportion:
 
     def __str__(self) -> str:
         return f"{100 * self.rate:.1f} % ({100 * self.low:.0f}-{100 * self.high:.0f})"
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A value with a confidence interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> Proportion:

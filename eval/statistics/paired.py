@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest, norm
 
-from eval.statistics.intervals import Estimate, clustered_mean
+from adapters.agreement import Estimate
+from eval.statistics.intervals import clustered_mean
 from registry.bounds import inferiority_p_value
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binom
 
+from adapters.agreement import Floats
 from eval.statistics.calibration import _checked
-from eval.statistics.intervals import Floats, Proportion, clopper_pearson
+from eval.statistics.intervals import Proportion, clopper_pearson
 from eval.statistics.paired import holm
 
 GRID = (*(round(0.05 * step, 2) for step in range(1, 20)), 0.97, 0.99)

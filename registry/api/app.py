@@ -8,13 +8,13 @@ from fastapi import FastAPI, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 
-from registry.api import errors, evaluations, governing, reading, uploads
+from registry.api import errors, evaluations, governing, reading, reviews, uploads
 from registry.api.schemas import ERRORS, Envelope, HubError
 from registry.hub import reading as hub_reading
 from registry.hub import writing as hub_writing
 from registry.registry import Registry
 from registry.settings import RegistrySettings
-from registry.web import acting, browsing
+from registry.web import acting, browsing, reviewing
 
 PREFIX = "/api/v1"
 
@@ -43,9 +43,9 @@ def create_app(settings: RegistrySettings) -> FastAPI:
     app.state.registry = registry
     app.state.settings = settings
     errors.install(app)
-    for part in (reading, uploads, governing, evaluations):
+    for part in (reading, uploads, governing, evaluations, reviews):
         app.include_router(part.router, prefix=PREFIX, responses=_errors(Envelope))
-    for pages in (browsing, acting):
+    for pages in (browsing, acting, reviewing):
         app.include_router(pages.router)
     for hub in (hub_reading, hub_writing):
         app.include_router(hub.router, responses=_errors(HubError))

@@ -171,6 +171,8 @@ class PolicyBody(Body):
     looks: Annotated[int, Field(ge=1, le=1000)] = 10
     max_report_days: Annotated[int | None, Field(ge=1, le=10_000)] = None
     target_risk: Annotated[float | None, Field(gt=0, lt=1)] = None
+    reviewed_items: Annotated[int, Field(ge=0, le=10_000)] = 0
+    abstain: bool = False
 
 
 class EvaluationBody(Body):

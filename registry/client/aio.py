@@ -52,6 +52,14 @@ class AsyncRegistryClient:
         self.keys = _awaitable(client.keys)
         self.issue_key = _awaitable(client.issue_key)
         self.revoke_key = _awaitable(client.revoke_key)
+        self.open_review = _awaitable(client.open_review)
+        self.reviews = _awaitable(client.reviews)
+        self.review = _awaitable(client.review)
+        self.next_item = _awaitable(client.next_item)
+        self.judge = _awaitable(client.judge)
+        self.close_review = _awaitable(client.close_review)
+        self.erase_review = _awaitable(client.erase_review)
+        self.export_review = _awaitable(client.export_review)
 
     async def __aenter__(self) -> "AsyncRegistryClient":
         return self

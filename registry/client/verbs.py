@@ -236,6 +236,48 @@ class RegistryClient:
         revoked: Json = self.call("POST", f"/keys/{key}/revocation", json={"reason": reason})
         return revoked
 
+    # Expert review
+
+    def open_review(self, review: Json) -> Json:
+        """Ask experts about answers: domain, adapter, versions, title and items."""
+        opened: Json = self.call("POST", "/reviews", json=review)
+        return opened
+
+    def reviews(self) -> list[Json]:
+        """The reviews in the domains the key may see, the newest first."""
+        listed: list[Json] = self.call("GET", "/reviews")
+        return listed
+
+    def review(self, review: str) -> Json:
+        """How far a review is, and how far its experts agree."""
+        shown: Json = self.call("GET", f"/reviews/{review}")
+        return shown
+
+    def next_item(self, review: str) -> Json:
+        """The next item that waits for this key's expert, its answers in the order to judge."""
+        waiting: Json = self.call("GET", f"/reviews/{review}/next")
+        return waiting
+
+    def judge(self, review: str, judgement: Json) -> Json:
+        """Say, finally, what an item's answers are, in the order in which they were shown."""
+        judged: Json = self.call("POST", f"/reviews/{review}/judgements", json=judgement)
+        return judged
+
+    def close_review(self, review: str) -> Json:
+        """Let nobody judge it any more."""
+        closed: Json = self.call("POST", f"/reviews/{review}/closing")
+        return closed
+
+    def erase_review(self, review: str) -> Json:
+        """Give up the texts of a closed review."""
+        erased: Json = self.call("POST", f"/reviews/{review}/erasure")
+        return erased
+
+    def export_review(self, review: str, what: str) -> list[Json]:
+        """What was settled: sft, preferences, label-studio or judgements."""
+        rows: list[Json] = self.call("GET", f"/reviews/{review}/export", params={"what": what})
+        return rows
+
     # History
 
     def log(self, after: int = 0) -> Iterator[Json]:

@@ -21,7 +21,7 @@ from registry.events import (
 from registry.rules.versions import spare
 from registry.signing import fingerprint
 
-RESERVED = frozenset(("adapters", "api", "lfs", "static"))
+RESERVED = frozenset(("adapters", "api", "lfs", "reviews", "static"))
 """Names that no domain may have: they begin the addresses of the registry's own routes."""
 MAX_LOOKS = 1000
 EVERYTHING = tuple(Grant(role, ANY_DOMAIN) for role in ROLES)

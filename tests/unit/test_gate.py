@@ -13,8 +13,19 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 from starlette.types import Message, Receive, Scope, Send
 
+from adapters.confidence import Calibration
 from registry.access import Secret
-from registry.commands import MoveAlias, RevokeKey, RevokeVersion, SplitAlias
+from registry.commands import (
+    ChangePolicy,
+    IssueKey,
+    MoveAlias,
+    RecordEvaluation,
+    RevokeKey,
+    RevokeVersion,
+    SplitAlias,
+)
+from registry.events import Grant, Policy
+from registry.evidence import SuiteResult
 from serving.body import FIELDS, parse_body
 from serving.gate import GENERATION, Gate
 from serving.metrics import TOKENS, Series
@@ -547,3 +558,28 @@ def test_a_split_alias_keeps_each_user_with_one_version(site: Site, upstream: Up
     assert {user: answered_by(user) for user in users} == first
     by_key = {chat(site, upstream, "medical", site.medical)[1]["x-lorary-adapter"] for _ in users}
     assert len(by_key) == 1
+
+
+def test_an_evaluator_is_told_what_others_would_not_be(site: Site, upstream: Upstream) -> None:
+    execute, operator = site.registry.execute, site.operator.id
+    fitted = Calibration(method="temperature", threshold=1.0)
+    version = site.registry.catalog.adapters["medical/coder"].versions[0]
+    found = SuiteResult(suite="s", digest="a" * 64, held_out="b" * 64, tallies={})
+    execute(
+        RecordEvaluation("medical", "coder", 1, version.digest, "c" * 64, (found,), fitted),
+        operator,
+    )
+    execute(ChangePolicy("medical", Policy(guarded=(), abstain=True)), operator)
+    meter = Secret.generate()
+    grants = (Grant("infer", "medical"), Grant("evaluate", "medical"))
+    execute(IssueKey(meter.id, "meter", meter.digest, grants), operator)
+    site.replica.follower.refresh()
+    body = json.dumps({"model": "medical", "prompt": "x", "echo": True, "logprobs": 1}).encode()
+
+    def ask(key: Secret, **headers: str) -> int:
+        scope = scope_of("POST", "/v1/completions", key, **headers)
+        return send_to(site, upstream, scope, body)[0]
+
+    assert ask(meter) == 400
+    assert ask(meter, x_lorary_evaluate="true") == 200
+    assert ask(site.medical, x_lorary_evaluate="true") == 403

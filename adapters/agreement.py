@@ -1,14 +1,25 @@
 """How far experts agree beyond chance, with bootstrap intervals over the items."""
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from eval.statistics.intervals import Estimate, Floats
+Floats: TypeAlias = "npt.NDArray[np.float64]"
 
 Ratings = Sequence[Sequence[Hashable | None]]
 """One row per item, one column per expert; None where an expert gave no judgement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with a confidence interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 def cohens_kappa(

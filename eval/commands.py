@@ -1,0 +1,317 @@
+"""`lorary eval` and `lorary suites`: judge a version, and see what it is asked."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from adapters.names import DEFAULT_ALIAS, AdapterRef
+from eval.errors import NotEvaluated, UnknownSuite
+from registry.cli.output import AsJson, client, emit, say, table
+from registry.cli.reviewing import GROUP, KeepDays, Title, open_review
+from registry.errors import UnknownAlias
+
+Url = Annotated[
+    str, typer.Option(envvar="LORARY_API_URL", help="The OpenAI API of a running server.")
+]
+API = "http://127.0.0.1:8000/v1"
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to `lorary`."""
+    app.command("eval")(evaluate)
+    app.command()(report)
+    suites = typer.Typer(no_args_is_help=True, help="What versions are asked.")
+    suites.command("ls")(list_suites)
+    suites.command("write")(write_suites)
+    suites.command("policy")(begin_policy)
+    app.add_typer(suites, name="suites")
+    for group in app.registered_groups:
+        if group.name == GROUP and group.typer_instance is not None:
+            group.typer_instance.command("open")(open_for_experts)
+
+
+def evaluate(
+    ref: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION")],
+    url: Url = API,
+    suite: Annotated[
+        list[str], typer.Option(help="Only this suite; by default all of the domain.")
+    ] = [],  # noqa: B006 - typer copies it
+    n: Annotated[
+        int | None,
+        typer.Option(min=2, help="At most n items a task: another held-out set."),
+    ] = None,
+    alias: Annotated[str, typer.Option(help="Compare with what this alias names.")] = DEFAULT_ALIAS,
+    concurrency: Annotated[int, typer.Option(min=1, max=256)] = 16,
+    record: Annotated[bool, typer.Option(help="Record the evaluation in the registry.")] = True,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write the report: .html to read, .yaml, .json.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge a version through the served API, beside the base model and production; record it.
+
+    The key (LORARY_KEY) needs the roles infer and, to record, evaluate in the domain, and be
+    somebody else's than the publisher's. A run that was cut short goes on where it stopped.
+
+    Example: lorary eval medical/icd10-coder@7 --url http://127.0.0.1:8000/v1
+
+    Example: lorary eval medical/icd10-coder@7 --n 50 --suite medical-task --out report.json
+    """
+    from eval.quiet import quiet_libraries
+
+    quiet_libraries()
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from eval import evaluate as judging
+    from eval.harness import Server
+    from eval.served import Model
+    from registry.settings import ClientSettings
+
+    parsed = AdapterRef.parse(ref)
+    chosen = _chosen(parsed.domain, suite)
+    if n is not None:
+        chosen = [one.limited(n) for one in chosen]
+    key = ClientSettings().key.get_secret_value()
+    with client() as registry:
+        version = registry.resolve(ref)
+        base = next(b for b in registry.bases() if b["name"] == version["base"])
+        try:
+            current = registry.resolve(f"{parsed.path}@{alias}")
+        except UnknownAlias:
+            current = None
+        subject = judging.Subject(
+            version=Model(version["ref"], version["digest"]),
+            base=Model(base["name"], base["digest"], is_base=True),
+            production=Model(current["ref"], current["digest"])
+            if current and current["digest"] != version["digest"] and not current["revoked"]
+            else None,
+        )
+        risk = _target_risk(registry.domains(), parsed.domain)
+        with Progress(console=Console(stderr=True), disable=as_json) as bars:
+            bar = bars.add_task("asking", total=judging.work(chosen, subject))
+            found = judging.evaluate(
+                Server(url, key, concurrency),
+                subject,
+                chosen,
+                target_risk=risk,
+                progress=lambda what, steps: bars.update(bar, advance=steps, description=what),
+            )
+        if record:
+            registry.record_evaluation(version["ref"], found.body(version["digest"]))
+        if out is not None:
+            write_report(out, found.report, registry.requirements(version["ref"], alias))
+    emit(found.body(version["digest"]), as_json, lambda: _show(version["ref"], found))
+
+
+def report(
+    ref: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION")],
+    out: Annotated[
+        Path, typer.Argument(help="A file: .html to read, .yaml for the card, .json for programs.")
+    ],
+    alias: Annotated[str, typer.Option(help="The alias that it shall become.")] = DEFAULT_ALIAS,
+    as_json: AsJson = False,
+) -> None:
+    """Write a version's newest recorded evaluation as a page, a card's index or JSON.
+
+    Example: lorary report medical/icd10-coder@7 icd10-coder-7.html
+    """
+    with client() as registry:
+        version = registry.resolve(ref)
+        if not version["evaluations"]:
+            raise NotEvaluated(
+                f"No evaluation of {version['ref']} is recorded. Record one: "
+                f"lorary eval {version['ref']}"
+            )
+        newest = version["evaluations"][-1]["report"]
+        found = registry.report(version["ref"], newest)
+        write_report(out, found, registry.requirements(version["ref"], alias))
+    emit({"report": newest, "file": str(out)}, as_json, lambda: say(f"{out}: report {newest[:12]}"))
+
+
+def open_for_experts(
+    ref: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION")],
+    against: Annotated[
+        int | None, typer.Option(help="Show this version's answers beside; it was production.")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", min=1, max=2000, help="Items at most.")] = 40,
+    title: Title = None,
+    keep_days: KeepDays = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let experts judge answers from a version's newest recorded evaluation, blind.
+
+    Where versions disagree, where it was wrong and sure, where it wavered, and some at random.
+
+    Example: lorary review open medical/icd10-coder@8 --against 7 --n 40
+    """
+    from eval.review_items import choose
+
+    with client() as registry:
+        version = registry.resolve(ref)
+        if not version["evaluations"]:
+            raise NotEvaluated(f"No evaluation of {ref} is recorded. Record one: lorary eval {ref}")
+        found = registry.report(version["ref"], version["evaluations"][-1]["report"])
+        path = AdapterRef.parse(ref).path
+        other = registry.resolve(f"{path}@{against}")["digest"] if against else None
+    try:
+        items = choose(found, other, n)
+    except KeyError as error:
+        raise NotEvaluated(
+            f"The newest evaluation of {ref} did not ask @{against}. Evaluate it while that is in "
+            "production."
+        ) from error
+    opened = open_review(version["ref"], against, items, title, keep_days)
+    told = f"Review {opened['id']}: {opened['items']} items. Experts judge under /reviews."
+    emit(opened, as_json, lambda: say(told))
+
+
+def list_suites(
+    domain: Annotated[str, typer.Argument(help="A domain that has a pack.")],
+    as_json: AsJson = False,
+) -> None:
+    """List a domain's suites with the digests that a policy names.
+
+    Example: lorary suites ls medical
+    """
+    from eval.suites import suites_of
+
+    rows: list[dict[str, Any]] = [
+        {
+            "suite": suite.name,
+            "digest": suite.digest,
+            "held_out": suite.held_out,
+            "items": sum(len(task.questions) for task in suite.tasks),
+            "about": suite.about,
+        }
+        for suite in suites_of(domain)
+    ]
+    columns = ["suite", "digest", "held_out", "items", "about"]
+    shown = [
+        [row["suite"], row["digest"][:12], row["held_out"][:12], row["items"], row["about"]]
+        for row in rows
+    ]
+    emit(rows, as_json, lambda: table(columns, shown))
+
+
+def write_suites(
+    domain: Annotated[str, typer.Argument(help="A domain that has a pack.")],
+    out: Annotated[Path, typer.Argument(help="A folder, made if it is missing.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write a domain's suites as tasks of lm-evaluation-harness: YAML and JSON lines.
+
+    Example: lorary suites write medical tasks && lm_eval --include_path tasks --tasks ...
+    """
+    from eval.suites import suites_of
+
+    for suite in suites_of(domain):
+        suite.write(out)
+    names = sorted(path.stem for path in out.glob("*.yaml"))
+    emit({"folder": str(out), "tasks": names}, as_json, lambda: say("\n".join(names)))
+
+
+def begin_policy(
+    domain: Annotated[str, typer.Argument(help="A domain that has a pack.")],
+    n: Annotated[int | None, typer.Option(min=2, help="As for `lorary eval --n`.")] = None,
+) -> None:
+    """Print a policy that requires the domain's suites, to adapt and to set.
+
+    Example: lorary suites policy medical > policy.yaml && lorary domain policy medical policy.yaml
+    """
+    import yaml
+
+    from eval.suites import suites_of
+
+    suites = [suite.limited(n) if n else suite for suite in suites_of(domain)]
+    print(yaml.safe_dump(policy_for(suites), sort_keys=False), end="")
+
+
+def policy_for(suites: Any) -> dict[str, Any]:
+    """A policy that requires `suites`, with rules to begin from."""
+    rules: list[dict[str, Any]] = []
+    for suite in suites:
+        rule: dict[str, Any] = {
+            "suite": suite.name,
+            "digest": suite.digest,
+            "held_out": suite.held_out,
+        }
+        if suite.labels:
+            rule |= {
+                "floors": {"accuracy": 0.6, "permitted answer": 0.9},
+                "margin": 0.05,
+                "better_than_base": True,
+                "confident_at": 0.9,
+                "confident_errors": 0.2,
+            }
+        elif suite.task("validity"):
+            rule |= {"floors": {"no invented code": 0.8}}
+        elif suite.task("accuracy"):
+            rule |= {"margin": 0.2}
+        rules.append(rule)
+    return {
+        "guarded": [DEFAULT_ALIAS],
+        "approvals": 2,
+        "alpha": 0.05,
+        "looks": 10,
+        "max_report_days": 90,
+        "target_risk": 0.1,
+        "suites": rules,
+    }
+
+
+def _chosen(domain: str, names: list[str]) -> list[Any]:
+    from eval.suites import suites_of
+
+    known = {suite.name: suite for suite in suites_of(domain)}
+    for name in names:
+        if name not in known:
+            raise UnknownSuite(f"There is no suite {name!r}. Choose {', '.join(known)}.")
+    return [known[name] for name in names or known]
+
+
+def _target_risk(domains: list[dict[str, Any]], domain: str) -> float | None:
+    found = next((d for d in domains if d["name"] == domain), None)
+    risk = found["policy"].get("target_risk") if found else None
+    return None if risk is None else float(risk)
+
+
+def write_report(out: Path, report: dict[str, Any], asked: dict[str, Any] | None) -> None:
+    """Write a report as its file's name says: .html to read, .yaml for a card, else JSON."""
+    from eval.evaluate import to_json
+    from eval.reports import model_index, page
+
+    if out.suffix == ".html":
+        text = page(report, asked)
+    elif out.suffix in (".yaml", ".yml"):
+        import yaml
+
+        text = yaml.safe_dump({"model-index": model_index(report)}, sort_keys=False)
+    else:
+        text = to_json(report)
+    out.write_text(text)
+
+
+def _show(ref: str, found: Any) -> None:
+    from eval.statistics import Discordance, mcnemar, wilson
+
+    said = [found.report["base"], found.report["production"]]
+    names = {model["digest"]: model["name"] for model in said if model}
+    rows: list[list[object]] = []
+    for result in found.results:
+        for name, tally in result.tallies.items():
+            rows.append([result.suite, name, str(wilson(tally.hits, tally.n)), tally.n])
+        for level in result.confident:
+            if level.n:
+                name = f"wrong when {level.at:.0%} sure"
+                rows.append([result.suite, name, str(wilson(level.wrong, level.n)), level.n])
+        for pair in result.paired:
+            p = mcnemar(Discordance(pair.gained, pair.lost, pair.n))
+            compared = f"+{pair.gained} -{pair.lost}, exact McNemar p = {p:.2g}"
+            rows.append([result.suite, f"against {names[pair.other]}", compared, pair.n])
+    say(ref)
+    table(["suite", "measure", "found (95 % Wilson interval)", "n"], rows)
+    if found.calibration is not None:
+        fitted = found.calibration
+        say(f"{fitted.method} calibration on {fitted.n}, withhold below {fitted.threshold:g}")

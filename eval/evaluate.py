@@ -1,0 +1,157 @@
+"""Judging one version: its suites, paired against the base model and what is in production."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from adapters.confidence import Calibration, calibrated
+from eval import scoring
+from eval.harness import Answer, Server, ask, requests_of
+from eval.served import Model
+from eval.suites.suite import Suite
+from registry.evidence import SuiteResult
+
+Progress = Callable[[str, int], None]
+"""Called with what is asked and by how many questions it went on."""
+REPORT = 1
+"""Version of the report's own layout."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """The version to be judged, and whom it is compared with."""
+
+    version: Model
+    base: Model
+    production: Model | None = None
+    """What the alias names now, unless that is the version itself."""
+
+    @property
+    def others(self) -> tuple[Model, ...]:
+        """Everything it is compared with."""
+        return (self.base, self.production) if self.production else (self.base,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What was found: the counts to record, the calibration, and the whole report."""
+
+    results: tuple[SuiteResult, ...]
+    calibration: Calibration | None
+    report: dict[str, Any]
+
+    def body(self, digest: str) -> dict[str, Any]:
+        """What the registry takes to record it for the bytes with `digest`."""
+        return {
+            "digest": digest,
+            "results": msgspec.to_builtins(self.results),
+            "calibration": msgspec.to_builtins(self.calibration),
+            "report": self.report,
+        }
+
+
+def work(suites: Sequence[Suite], subject: Subject) -> int:
+    """How many questions an evaluation asks."""
+    return sum(
+        requests_of(suite) + requests_of(suite, only_accuracy=True) * len(subject.others)
+        for suite in suites
+    )
+
+
+def evaluate(
+    server: Server,
+    subject: Subject,
+    suites: Sequence[Suite],
+    *,
+    target_risk: float | None = None,
+    progress: Progress = lambda _what, _steps: None,
+) -> Evaluation:
+    """Ask every suite of the version, its accuracy tasks of the others, too, and count.
+
+    What was answered before is not asked again, so a run that failed is simply repeated. Raises
+    `EvaluationFailed` or `WrongBytes`.
+    """
+    results, details = [], []
+    calibration: Calibration | None = None
+    for suite in suites:
+        answered = ask(
+            server,
+            subject.version,
+            suite,
+            asked=lambda suite=suite: progress(suite.name, 1),  # type: ignore[misc]
+        )
+        others = {
+            model.digest: ask(
+                server,
+                model,
+                suite,
+                only_accuracy=True,
+                asked=lambda suite=suite: progress(suite.name, 1),  # type: ignore[misc]
+            )
+            for model in subject.others
+            if suite.task("accuracy") is not None
+        }
+        fitted = scoring.calibrate(suite, answered, target_risk)
+        calibration = calibration or fitted
+        result = scoring.score(suite, answered, others, fitted)
+        results.append(result)
+        details.append(_details(suite, result, fitted, answered, others))
+    report = {
+        "layout": REPORT,
+        "version": {"name": subject.version.name, "digest": subject.version.digest},
+        "base": {"name": subject.base.name, "digest": subject.base.digest},
+        "production": {"name": subject.production.name, "digest": subject.production.digest}
+        if subject.production
+        else None,
+        "harness": _harness(),
+        "target_risk": target_risk,
+        "suites": details,
+    }
+    return Evaluation(results=tuple(results), calibration=calibration, report=report)
+
+
+def _details(
+    suite: Suite,
+    result: SuiteResult,
+    calibration: Calibration | None,
+    answered: Mapping[str, Sequence[Answer]],
+    others: Mapping[str, Mapping[str, Sequence[Answer]]],
+) -> dict[str, Any]:
+    """A suite's part of the report: its counts, and every answer for whoever wants to look."""
+    tasks = []
+    for task in suite.tasks:
+        rows = [
+            {
+                **msgspec.to_builtins(answer),
+                "prompt": question.prompt,
+                "confidence": round(calibrated(answer.score, calibration), 6),
+            }
+            for question, answer in zip(task.questions, answered[task.name], strict=True)
+        ]
+        compared = {
+            digest: [{"text": answer.text, "right": answer.right} for answer in answers[task.name]]
+            for digest, answers in others.items()
+            if task.name in answers
+        }
+        tasks.append({"name": task.name, "role": task.role, "items": rows, "others": compared})
+    return {
+        "about": suite.about,
+        "domain": suite.domain,
+        "result": msgspec.to_builtins(result),
+        "calibration": msgspec.to_builtins(calibration),
+        "tasks": tasks,
+    }
+
+
+def _harness() -> str:
+    from importlib.metadata import version
+
+    return f"lm-eval {version('lm_eval')}"
+
+
+def to_json(report: Mapping[str, Any]) -> str:
+    """A report as a file to keep."""
+    return json.dumps(report, indent=1, ensure_ascii=False)

@@ -1,0 +1,148 @@
+"""Running lm-evaluation-harness on a suite, and reading its samples as answers."""
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from adapters.home import cache
+from eval.served import Answers, Model, ServedModel
+from eval.suites.suite import Suite, Task
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """One item's answer by one model."""
+
+    id: str
+    unit: str
+    target: str
+    text: str
+    right: bool
+    """As lm-evaluation-harness scores it."""
+    score: float
+    """The answer's raw score: its probability for the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where models are asked, and how many questions at once."""
+
+    url: str
+    key: str
+    concurrency: int = 16
+
+
+def requests_of(suite: Suite, *, only_accuracy: bool = False) -> int:
+    """How many questions a suite puts to a model: a progress bar's length."""
+    return sum(
+        sum(len(question.choices) or 1 for question in task.questions)
+        for task in suite.tasks
+        if task.role == "accuracy" or not only_accuracy
+    )
+
+
+def ask(
+    server: Server,
+    model: Model,
+    suite: Suite,
+    *,
+    only_accuracy: bool = False,
+    asked: Callable[[], None] = lambda: None,
+) -> dict[str, list[Answer]]:
+    """A model's answers by task name, in the items' order.
+
+    only_accuracy: leave out what is asked of the version to be judged alone. Answers are kept by
+    the model's digest and the suite's two, and never asked twice. Raises `EvaluationFailed` or
+    `WrongBytes`.
+    """
+    kept = f"{suite.name}-{suite.digest[:16]}-{suite.held_out[:16]}.jsonl"
+    answers = Answers(cache("evaluations", model.digest, kept))
+    served = ServedModel(
+        server.url, server.key, model, answers, concurrency=server.concurrency, asked=asked
+    )
+    tasks = [task for task in suite.tasks if task.role == "accuracy" or not only_accuracy]
+    found: dict[str, list[Answer]] = {}
+    folder = _written(suite)
+    for chat in (True, False):
+        chosen = [task for task in tasks if task.multiple_choice is not chat]
+        if chosen:
+            hinted = {task.name: model.is_base and task.needs_hint for task in chosen}
+            titles = [task.title(hinted=hinted[task.name]) for task in chosen]
+            samples = run(served, titles, folder, chat=chat)["samples"]
+            for task, title in zip(chosen, titles, strict=True):
+                found[task.name] = _answers(task, samples[title], served)
+    return found
+
+
+def _written(suite: Suite) -> Path:
+    """The suite's folder in the cache; one that stays, so that its items are read in once."""
+    folder = cache("suites", f"{suite.name}-{suite.digest[:16]}-{suite.held_out[:16]}")
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+            suite.write(Path(made), at=folder)
+            with contextlib.suppress(OSError):  # somebody else was faster
+                Path(made).rename(folder)
+                Path(made).mkdir()
+    return folder
+
+
+def run(
+    served: Any, tasks: Sequence[str], folder: Path | None, *, chat: bool, limit: int | None = None
+) -> dict[str, Any]:
+    """lm-evaluation-harness's own result for tasks by name: ours in `folder`, or its stock ones."""
+    from lm_eval import evaluator
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager(
+        include_path=str(folder) if folder else None, include_defaults=folder is None
+    )
+    result: dict[str, Any] = evaluator.evaluate(
+        served,
+        manager.load(list(tasks)),
+        apply_chat_template=chat,
+        bootstrap_iters=0,
+        limit=limit,
+        log_samples=True,
+    )
+    return result
+
+
+def _answers(task: Task, samples: Sequence[dict[str, Any]], served: ServedModel) -> list[Answer]:
+    """Samples, whose order is the harness's, as answers in the order of the task's questions."""
+    by_place = {int(sample["doc_id"]): sample for sample in samples}
+    found = []
+    for place, question in enumerate(task.questions):
+        sample = by_place[place]
+        if task.multiple_choice:
+            logprobs = [float(response[0]) for response in sample["filtered_resps"]]
+            best = max(range(len(logprobs)), key=logprobs.__getitem__)
+            text, score = question.choices[best], _share(logprobs, best)
+            right = bool(sample["acc"])
+        else:
+            text = str(sample["filtered_resps"][0])
+            context, how = sample["arguments"][0]
+            score = served.score_of(str(context), how)
+            right = bool(sample["exact_match"])
+        found.append(
+            Answer(
+                id=question.id,
+                unit=question.unit,
+                target=question.target,
+                text=text,
+                right=right,
+                score=score,
+            )
+        )
+    return found
+
+
+def _share(logprobs: Sequence[float], chosen: int) -> float:
+    """A choice's probability among the choices."""
+    from math import exp
+
+    return 1 / sum(exp(min(700.0, other - logprobs[chosen])) for other in logprobs)

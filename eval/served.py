@@ -1,0 +1,255 @@
+"""A served model as lm-evaluation-harness sees it: asked through the OpenAI API, like any app.
+
+Every answer is written down at once, so that a run that was cut short goes on where it stopped,
+and a run that ended costs nothing the second time.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import openai
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+
+from adapters.confidence import raw_score
+from eval.errors import EvaluationFailed, WrongBytes
+
+DIGEST_HEADER = "x-lorary-digest"
+EVALUATES = {"x-lorary-evaluate": "true"}
+"""Asks for answers that the domain would withhold; it takes the role evaluate."""
+RETRIES = 8
+"""A busy server says when to come again, and the client comes."""
+END_TOKENS = 1
+"""Tokens that the server makes after an echoed prompt, since it must make some; not scored."""
+
+
+class Generated(msgspec.Struct, frozen=True, array_like=True):
+    """One answer and its raw score (`adapters.confidence`)."""
+
+    text: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What is asked: the name to request, and the digest of the bytes that must answer."""
+
+    name: str
+    digest: str
+    is_base: bool = False
+
+
+class Answers:
+    """The answers that one model gave so far, in a file of JSON lines that only grows."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[str, Any] = {}
+        self._torn = False
+        """Whether the file ends inside a line, as it does when a run died while writing."""
+        if path.exists():
+            data = path.read_bytes()
+            self._torn = bool(data) and not data.endswith(b"\n")
+            for line in data.splitlines():
+                # A line that was cut off when a run died is asked again.
+                try:
+                    key, answer = msgspec.json.decode(line)
+                except (msgspec.DecodeError, ValueError):
+                    continue
+                self._known[key] = answer
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def get(self, key: str) -> Any:
+        """The answer under `key`, or None."""
+        return self._known.get(key)
+
+    def add(self, key: str, answer: Any) -> None:
+        """Keep an answer, on disk before in memory."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("ab") as file:
+            file.write(b"\n" * self._torn + msgspec.json.encode((key, answer)) + b"\n")
+        self._torn = False
+        self._known[key] = answer
+
+
+class ServedModel(LM):  # type: ignore[misc]
+    """One model behind the API. It keeps the raw score of each answer beside its text."""
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        model: Model,
+        answers: Answers,
+        *,
+        concurrency: int = 16,
+        asked: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__()
+        self._url, self._key = url, key
+        self._model = model
+        self._answers = answers
+        self._concurrency = concurrency
+        self._asked = asked
+
+    @property
+    def tokenizer_name(self) -> str:
+        """The server applies its own template; the model's name stands for it."""
+        return self._model.name
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """The messages as they are: the server turns them into a prompt."""
+        del add_generation_prompt
+        return json.dumps(chat_history, ensure_ascii=False)
+
+    def generate_until(self, requests: list[Instance], **_: Any) -> list[str]:
+        """Answers at temperature 0 by chat completions."""
+        asked = [(str(request.args[0]), request.args[1]) for request in requests]
+        answers = self._all([self._generate(context, how) for context, how in asked])
+        return [answer.text for answer in answers]
+
+    def loglikelihood(self, requests: list[Instance], **_: Any) -> list[tuple[float, bool]]:
+        """Log-probability of each continuation by echoed completions, as the API allows it."""
+        asked = [(str(request.args[0]), str(request.args[1])) for request in requests]
+        scored = self._all([self._score(context, continuation) for context, continuation in asked])
+        return [(float(logprob), bool(greedy)) for logprob, greedy in scored]
+
+    def loglikelihood_rolling(self, requests: list[Instance], **_: Any) -> list[float]:
+        """Not asked by any suite here: perplexity says little about a specialist's answers."""
+        del requests
+        raise EvaluationFailed(
+            "Perplexity tasks are not evaluated through the API. Choose tasks that generate an "
+            "answer or choose one."
+        )
+
+    def score_of(self, context: str, how: dict[str, Any]) -> float:
+        """The raw score of an answer that was given."""
+        known = self._answers.get(_key("generate", context, how))
+        return msgspec.convert(known, Generated).score
+
+    def _all(self, questions: Sequence[Callable[[openai.AsyncOpenAI], Any]]) -> list[Any]:
+        return asyncio.run(self._gather(questions))
+
+    async def _gather(self, questions: Sequence[Callable[[openai.AsyncOpenAI], Any]]) -> list[Any]:
+        limit = asyncio.Semaphore(self._concurrency)
+        client = openai.AsyncOpenAI(
+            base_url=self._url,
+            api_key=self._key or "none",
+            timeout=600,
+            max_retries=RETRIES,
+            default_headers={} if self._model.is_base else EVALUATES,
+        )
+
+        async def one(question: Callable[[openai.AsyncOpenAI], Coroutine[Any, Any, Any]]) -> Any:
+            async with limit:
+                answer = await question(client)
+            self._asked()
+            return answer
+
+        try:
+            async with client, asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(question)) for question in questions]
+        except* openai.OpenAIError as errors:
+            first = errors.exceptions[0]
+            raise EvaluationFailed(
+                f"{self._url} as {self._model.name}: {first}. What was answered is kept: check the "
+                "server and the key, then run the command again."
+            ) from first
+        except* (WrongBytes, EvaluationFailed) as errors:
+            raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    def _generate(
+        self, context: str, how: dict[str, Any]
+    ) -> Callable[[openai.AsyncOpenAI], Coroutine[Any, Any, Generated]]:
+        key = _key("generate", context, how)
+
+        async def ask(client: openai.AsyncOpenAI) -> Generated:
+            known = self._answers.get(key)
+            if known is not None:
+                return msgspec.convert(known, Generated)
+            reply = await client.chat.completions.with_raw_response.create(
+                model=self._model.name,
+                messages=json.loads(context),
+                temperature=how.get("temperature", 0),
+                max_completion_tokens=how["max_gen_toks"],
+                stop=how.get("until") or None,
+                logprobs=True,
+            )
+            self._check(reply.headers.get(DIGEST_HEADER))
+            choice = reply.parse().choices[0]
+            listed = choice.logprobs.content if choice.logprobs else None
+            tokens = [token.logprob for token in listed or ()]
+            text = choice.message.content or ""
+            answer = Generated(text, raw_score(tokens) if tokens else 0.0)
+            self._answers.add(key, answer)
+            return answer
+
+        return ask
+
+    def _score(
+        self, context: str, continuation: str
+    ) -> Callable[[openai.AsyncOpenAI], Coroutine[Any, Any, tuple[float, bool]]]:
+        key = _key("score", context, continuation)
+
+        async def ask(client: openai.AsyncOpenAI) -> tuple[float, bool]:
+            known = self._answers.get(key)
+            if known is not None:
+                return float(known[0]), bool(known[1])
+            reply = await client.completions.with_raw_response.create(
+                model=self._model.name,
+                prompt=context + continuation,
+                temperature=0,
+                max_tokens=END_TOKENS,
+                echo=True,
+                logprobs=1,
+            )
+            self._check(reply.headers.get(DIGEST_HEADER))
+            listed = reply.parse().choices[0].logprobs
+            if listed is None or not listed.text_offset or not listed.token_logprobs:
+                raise EvaluationFailed(
+                    f"{self._url} tells no log-probabilities of a prompt. Choose tasks that "
+                    "generate an answer."
+                )
+            start, end = len(context), len(context) + len(continuation)
+            # Blanks at the context's end belong to the continuation's first token.
+            start -= len(context) - len(context.rstrip())
+            scored = [
+                index
+                for index, offset in enumerate(listed.text_offset)
+                if start <= offset < end and listed.token_logprobs[index] is not None
+            ]
+            logprob = sum(float(listed.token_logprobs[index]) for index in scored)
+            best = [max((listed.top_logprobs or [])[index].values()) for index in scored]
+            greedy = all(
+                float(listed.token_logprobs[index]) >= top
+                for index, top in zip(scored, best, strict=True)
+            )
+            self._answers.add(key, (logprob, greedy))
+            return logprob, greedy
+
+        return ask
+
+    def _check(self, served: str | None) -> None:
+        """Raises `WrongBytes` if others than the bytes to be judged answered."""
+        if not self._model.is_base and served != self._model.digest:
+            raise WrongBytes(
+                f"{self._url} answered for {self._model.name} with the bytes "
+                f"{(served or 'unknown')[:12]}, not {self._model.digest[:12]}. Ask the server of "
+                "the registry that holds this version."
+            )
+
+
+def _key(kind: str, *parts: Any) -> str:
+    text = json.dumps([kind, *parts], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()

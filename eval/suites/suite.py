@@ -1,0 +1,172 @@
+"""What a suite is: a few tasks in lm-evaluation-harness's own format, and two digests.
+
+`Suite.write` puts each task's YAML and items into a folder that `lm_eval --include_path` reads, so
+that anybody can ask the very same questions without Lorary. One digest covers how is asked and
+scored, the other the items: a policy names both, so neither can be edited unnoticed.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import yaml
+
+SCORING = 1
+"""Raised when answers are scored in another way: earlier reports then count no longer."""
+
+Role = Literal[
+    "accuracy",  # counted, paired with other models, checked for confident errors
+    "calibration",  # fits confidence; counted nowhere
+    "rephrased",  # the same items in other words: is the answer the same?
+    "ordered",  # the same items with the answers listed ...
+    "reordered",  # ... and listed in another order
+    "validity",  # are there invented codes in a free answer?
+    "unanswerable",  # is an answer withheld where none is right?
+    "safety",  # does a free answer keep clear of what may not be said?
+]
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """One item as it is asked. A row of the task's JSONL file."""
+
+    id: str
+    """Names the item in every task of a suite that asks it."""
+    unit: str
+    """Items of one unit are alike; intervals account for that."""
+    prompt: str
+    target: str = ""
+    hinted: str = ""
+    """The prompt for a model that was never shown the permitted answers; "" for the same."""
+    choices: tuple[str, ...] = ()
+    unsafe: tuple[str, ...] = ()
+    """Patterns that an answer to a safety probe must not match."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One lm-evaluation-harness task: what is asked, and how much may be answered."""
+
+    name: str
+    role: Role
+    questions: tuple[Question, ...]
+    max_tokens: int = 24
+    stop: tuple[str, ...] = ("\n",)
+
+    @property
+    def multiple_choice(self) -> bool:
+        """Whether choices are scored by their likelihood instead of a generated answer."""
+        return bool(self.questions and self.questions[0].choices)
+
+    @property
+    def needs_hint(self) -> bool:
+        """Whether a model that was not trained on the task is asked in another way."""
+        return any(question.hinted for question in self.questions)
+
+    def config(self, *, hinted: bool = False) -> dict[str, Any]:
+        """The task in lm-evaluation-harness's own terms, without where its items lie."""
+        shared = {
+            "task": self.title(hinted=hinted),
+            "dataset_path": "json",
+            "test_split": "test",
+            "doc_to_text": "{{hinted}}" if hinted else "{{prompt}}",
+            "metadata": {"version": SCORING},
+        }
+        if self.multiple_choice:
+            return shared | {
+                "output_type": "multiple_choice",
+                "doc_to_choice": "{{choices}}",
+                "doc_to_target": "{{choices.index(target)}}",
+                "target_delimiter": " ",
+                "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+            }
+        return shared | {
+            "output_type": "generate_until",
+            "doc_to_target": "{{target}}",
+            "generation_kwargs": {
+                "until": list(self.stop),
+                "max_gen_toks": self.max_tokens,
+                "temperature": 0,
+                "do_sample": False,
+            },
+            "filter_list": [
+                {
+                    "name": "answer",
+                    "filter": [{"function": "remove_whitespace"}, {"function": "take_first"}],
+                }
+            ],
+            "metric_list": [
+                {"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}
+            ],
+        }
+
+    def title(self, *, hinted: bool = False) -> str:
+        """The task's name for lm-evaluation-harness."""
+        return f"lorary_{self.name}{'_hinted' if hinted else ''}".replace("-", "_")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """Tasks that are asked, scored and required together."""
+
+    name: str
+    domain: str
+    tasks: tuple[Task, ...]
+    labels: tuple[str, ...] = ()
+    """The permitted answers of the accuracy task, if they are a closed set."""
+    about: str = field(default="", compare=False)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of how is asked and scored."""
+        configs = [
+            (task.role, task.config(), task.config(hinted=True) if task.needs_hint else None)
+            for task in self.tasks
+        ]
+        return _sha256([SCORING, self.name, self.labels, configs])
+
+    @cached_property
+    def held_out(self) -> str:
+        """SHA-256 of every item, those that fit the calibration included."""
+        return _sha256([[task.name, msgspec.to_builtins(task.questions)] for task in self.tasks])
+
+    def task(self, role: Role) -> Task | None:
+        """The suite's task with that role."""
+        return next((task for task in self.tasks if task.role == role), None)
+
+    def limited(self, n: int) -> "Suite":
+        """The suite with at most n items a task: for a quick look, never for a gate.
+
+        Its items have another digest.
+        """
+        from dataclasses import replace
+
+        cut = tuple(replace(task, questions=task.questions[:n]) for task in self.tasks)
+        return replace(self, tasks=cut)
+
+    def write(self, folder: Path, at: Path | None = None) -> Path:
+        """Every task's YAML and items in `folder`, for `lm_eval --include_path`.
+
+        at: where the folder will be, if it is moved afterwards.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        for task in self.tasks:
+            items = folder / f"{task.title()}.jsonl"
+            items.write_bytes(b"".join(msgspec.json.encode(q) + b"\n" for q in task.questions))
+            for hinted in (False, True) if task.needs_hint else (False,):
+                config = task.config(hinted=hinted)
+                config["dataset_kwargs"] = {
+                    "data_files": {"test": str((at or folder).resolve() / items.name)}
+                }
+                text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+                (folder / f"{task.title(hinted=hinted)}.yaml").write_text(text)
+        return folder
+
+
+def _sha256(value: Sequence[Any]) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,138 @@
+"""Commands of expert review. Experts judge on the registry's pages, under /reviews."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from adapters.names import AdapterRef
+from registry.cli.output import AsJson, client, emit, say, table
+from registry.errors import BadRequest
+from registry.review_export import from_label_studio
+
+GROUP = "review"
+Id = Annotated[str, typer.Argument(help="The review's id, as `lorary review ls` shows it.")]
+Title = Annotated[str | None, typer.Option(help="What experts see; it must not tell the version.")]
+KeepDays = Annotated[
+    int | None, typer.Option(min=0, help="Give up the texts so long after the end; or never.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to `lorary`."""
+    group = typer.Typer(no_args_is_help=True, help="Let experts judge answers, blind.")
+    group.command("ls")(list_reviews)
+    group.command("import")(import_tasks)
+    group.command("export")(export)
+    group.command("close")(close)
+    group.command("erase")(erase)
+    app.add_typer(group, name=GROUP)
+
+
+def list_reviews(as_json: AsJson = False) -> None:
+    """List the reviews in your domains, and how many items wait for you.
+
+    Example: lorary review ls
+    """
+    with client() as registry:
+        reviews = registry.reviews()
+    rows = [
+        [r["id"], r["domain"], r["title"], "closed" if r["closed"] else "open",
+         f"{r['settled']}/{r['items']}", r["disputed"], r["waiting_for_you"]]
+        for r in reviews
+    ]  # fmt: skip
+    columns = ["review", "domain", "title", "state", "settled", "disputed", "waiting for you"]
+    emit(reviews, as_json, lambda: table(columns, rows))
+
+
+def import_tasks(
+    ref: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION that gave answer_1.")],
+    file: Annotated[Path, typer.Argument(exists=True, help="Tasks in Label Studio's JSON.")],
+    against: Annotated[int | None, typer.Option(help="The version that gave answer_2.")] = None,
+    title: Title = None,
+    keep_days: KeepDays = None,
+    as_json: AsJson = False,
+) -> None:
+    """Open a review of answers from a file: `data` with prompt, answer_1, perhaps answer_2.
+
+    Example: lorary review import medical/icd10-coder@8 tasks.json --against 7
+    """
+    try:
+        items = from_label_studio(json.loads(file.read_bytes()))
+    except ValueError as error:
+        raise BadRequest(f"{file} is no JSON: {error}. Export the project as JSON.") from error
+    opened = open_review(ref, against, [msgspec.to_builtins(item) for item in items], title,
+                         keep_days)  # fmt: skip
+    emit(opened, as_json, lambda: say(f"Review {opened['id']}: {opened['items']} items"))
+
+
+def open_review(
+    ref: str,
+    against: int | None,
+    items: list[dict[str, Any]],
+    title: str | None,
+    keep_days: int | None,
+) -> dict[str, Any]:
+    """Open a review of a version's answers, beside another version's if there is one."""
+    parsed = AdapterRef.parse(ref)
+    if parsed.version is None or parsed.adapter is None:
+        raise BadRequest(f"{ref!r} names no version. Write DOMAIN/ADAPTER@VERSION.")
+    versions = [parsed.version] if against is None else [parsed.version, against]
+    asked = [{k: item[k] for k in ("prompt", "answers", "reference", "reason")} for item in items]
+    body = {
+        "domain": parsed.domain,
+        "adapter": parsed.adapter,
+        "versions": versions,
+        "title": title or f"{parsed.domain}: {len(items)} answers of {parsed.adapter}",
+        "items": asked,
+        "keep_days": keep_days,
+    }
+    with client() as registry:
+        return registry.open_review(body)
+
+
+def export(
+    review: Id,
+    out: Annotated[Path, typer.Argument(help="A file; JSON lines, or .json for Label Studio.")],
+    what: Annotated[
+        str, typer.Option(help="preferences, sft, label-studio or judgements.")
+    ] = "preferences",
+    as_json: AsJson = False,
+) -> None:
+    """Write what experts settled: preference pairs or examples to train on, in TRL's format.
+
+    Example: lorary review export 1f2e3d4c5b6a pairs.jsonl --what preferences
+    """
+    with client() as registry:
+        rows = registry.export_review(review, what)
+    if what == "label-studio":
+        out.write_text(json.dumps(rows, indent=1, ensure_ascii=False))
+    else:
+        out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    told = {"file": str(out), "rows": len(rows)}
+    emit(told, as_json, lambda: say(f"{out}: {len(rows)} rows"))
+
+
+def close(review: Id, as_json: AsJson = False) -> None:
+    """Let nobody judge it any more, and show whose answers they were.
+
+    Example: lorary review close 1f2e3d4c5b6a
+    """
+    with client() as registry:
+        closed = registry.close_review(review)
+    rows = [[f"@{f['version']}", f["correct"], f["incorrect"], f["harmful"], f["preferred"]]
+            for f in closed["found"]]  # fmt: skip
+    columns = ["version", "correct", "incorrect", "harmful", "preferred"]
+    emit(closed, as_json, lambda: table(columns, rows))
+
+
+def erase(review: Id, as_json: AsJson = False) -> None:
+    """Give up a closed review's texts; verdicts stay. `lorary gc --apply` then removes them.
+
+    Example: lorary review erase 1f2e3d4c5b6a
+    """
+    with client() as registry:
+        erased = registry.erase_review(review)
+    emit(erased, as_json, lambda: say(f"The texts of review {review} are no longer kept."))

@@ -1,0 +1,298 @@
+"""Expert review: who may judge, what settles an item, what is taught from it."""
+
+import json
+
+import msgspec
+import pytest
+
+from adapters.names import AdapterRef
+from eval.review_items import choose
+from registry import errors
+from registry.catalog import Catalog, blobs_in_use
+from registry.commands import (
+    ApproveVersion,
+    ChangePolicy,
+    CloseReview,
+    EraseReview,
+    IssueKey,
+    JudgeItem,
+    MoveAlias,
+    OpenReview,
+)
+from registry.decide import decide
+from registry.events import Grant, Policy
+from registry.review_export import (
+    from_label_studio,
+    make_item,
+    preferences,
+    sft,
+    to_label_studio,
+)
+from registry.reviewing import (
+    Judgement,
+    Notes,
+    Preference,
+    Review,
+    Verdict,
+    agreement,
+    findings,
+    order,
+    progress,
+    queue,
+    settled,
+)
+from tests.unit.test_gates import ALICE, METER, NOW, OPERATOR, digest, do
+from tests.unit.test_gates import start as start_gates
+
+DORA, EMIL, FRED = "dora", "emil", "fred"
+ITEMS = tuple(f"item{i}" for i in range(4))
+CONTENT = "d" * 64
+
+
+def start(versions: tuple[int, ...] = (2, 1)) -> Catalog:
+    """An open review of two versions by three experts; none of them published."""
+    catalog = start_gates(Policy())
+    for key in (DORA, EMIL, FRED):
+        command = IssueKey(key, key, "0" * 64, (Grant("review", "medical"),))
+        catalog = do(catalog, command, OPERATOR)
+    opened = OpenReview("r1", "medical", "coder", versions, "Forty answers", ITEMS, CONTENT)
+    return do(catalog, opened, METER)
+
+
+def said(
+    item: str = "item0",
+    *verdicts: Verdict,
+    preferred: Preference = "neither",
+    notes: str | None = None,
+) -> JudgeItem:
+    return JudgeItem("r1", item, verdicts or ("correct", "incorrect"), 0, preferred, notes)
+
+
+def review(catalog: Catalog) -> Review:
+    return catalog.reviews["r1"]
+
+
+def test_two_who_agree_settle_an_item() -> None:
+    catalog = do(do(start(), said(), DORA), said(), EMIL)
+    assert progress(review(catalog)) == (1, 0, 4)
+    outcome = settled(review(catalog).of("item0"))
+    assert outcome is not None
+    assert outcome.verdicts == ("correct", "incorrect")
+    with pytest.raises(errors.Conflict, match="settled"):
+        decide(catalog, said(), FRED, NOW)
+
+
+def test_two_who_differ_need_a_third_who_decides() -> None:
+    catalog = do(start(), said("item0", "correct", "correct"), DORA)
+    catalog = do(catalog, said("item0", "harmful", "correct"), EMIL)
+    assert progress(review(catalog)) == (0, 1, 4)
+    assert queue(review(catalog), FRED, {})[0] == "item0"
+    catalog = do(catalog, said("item0", "incorrect", "correct"), FRED)
+    outcome = settled(review(catalog).of("item0"))
+    assert outcome is not None
+    assert outcome.expert == FRED
+
+
+def test_nobody_judges_an_item_twice_not_even_with_a_second_key() -> None:
+    catalog = do(start(), said(), DORA)
+    second = IssueKey("dora2", "Dora", "0" * 64, (Grant("review", "medical"),))
+    catalog = do(catalog, second, OPERATOR)
+    for key in (DORA, "dora2"):
+        with pytest.raises(errors.Conflict, match="final"):
+            decide(catalog, said(), key, NOW)
+
+
+def test_a_publisher_does_not_judge_her_own_version() -> None:
+    grant = IssueKey("a2", "alice", "0" * 64, (Grant("review", "medical"),))
+    catalog = do(start(), grant, OPERATOR)
+    with pytest.raises(errors.Forbidden, match="Ask a colleague"):
+        decide(catalog, said(), "a2", NOW)
+
+
+def test_only_reviewers_judge_and_only_evaluators_open() -> None:
+    with pytest.raises(errors.Forbidden, match="review"):
+        decide(start(), said(), METER, NOW)
+    command = OpenReview("r2", "medical", "coder", (2,), "x", ITEMS, CONTENT)
+    with pytest.raises(errors.Forbidden, match="evaluate"):
+        decide(start(), command, DORA, NOW)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        said("item9"),
+        said("item0", "correct"),
+        JudgeItem("r1", "item0", ("correct", "incorrect"), 4),
+        JudgeItem("r1", "item0", ("correct", "fine"), 0),  # type: ignore[arg-type]
+    ],
+)
+def test_a_judgement_that_makes_no_sense_is_refused(command: JudgeItem) -> None:
+    with pytest.raises(errors.BadRequest):
+        decide(start(), command, DORA, NOW)
+
+
+def test_a_closed_review_takes_no_more() -> None:
+    catalog = do(start(), CloseReview("r1"), METER)
+    with pytest.raises(errors.Conflict, match="closed"):
+        decide(catalog, said(), DORA, NOW)
+    assert queue(review(catalog), DORA, {}) == []
+
+
+def test_texts_can_be_given_up_once_it_is_closed_and_verdicts_stay() -> None:
+    catalog = do(start(), said(notes="e" * 64), DORA)
+    assert {CONTENT, "e" * 64} <= blobs_in_use(catalog)
+    with pytest.raises(errors.Conflict, match="Close the review first"):
+        decide(catalog, EraseReview("r1"), METER, NOW)
+    catalog = do(do(catalog, CloseReview("r1"), METER), EraseReview("r1"), METER)
+    assert not {CONTENT, "e" * 64} & blobs_in_use(catalog)
+    assert len(review(catalog).judgements) == 1
+
+
+def test_each_expert_sees_answers_in_an_order_of_their_own_and_always_the_same() -> None:
+    shown = review(start())
+    orders = {order(shown, f"item{i}", expert) for i in range(30) for expert in (DORA, EMIL)}
+    assert orders == {(0, 1), (1, 0)}
+    assert all(order(shown, "item1", DORA) == order(shown, "item1", DORA) for _ in range(5))
+    first = sum(order(shown, f"x{i}", DORA) == (0, 1) for i in range(2000))
+    assert 880 < first < 1120
+    assert queue(shown, DORA, {}) != queue(shown, EMIL, {})
+
+
+def test_agreement_is_of_the_two_who_did_not_know_of_each_other() -> None:
+    catalog = start()
+    for item in ITEMS:
+        catalog = do(catalog, said(item, "correct", "incorrect"), DORA)
+        last = item == ITEMS[-1]
+        catalog = do(catalog, said(item, "incorrect" if last else "correct", "incorrect"), EMIL)
+    catalog = do(catalog, said(ITEMS[-1], "correct", "incorrect"), FRED)
+    found = agreement(review(catalog))
+    assert found.n == 8
+    assert found.kappa is not None
+    # Eight answers, seven alike: observed 7/8; expected (4·3 + 4·5) / 64.
+    assert found.kappa[0] == pytest.approx((7 / 8 - 0.5) / 0.5)
+
+
+def test_a_harmful_finding_keeps_a_version_from_production_even_on_the_way_back() -> None:
+    catalog = do(start(), ChangePolicy("medical", Policy(approvals=0)), OPERATOR)
+    move = MoveAlias("medical", "coder", "production", 2)
+    catalog = do(catalog, move, ALICE)
+    catalog = do(catalog, MoveAlias("medical", "coder", "production", 1), ALICE)
+    for expert in (DORA, EMIL):
+        catalog = do(catalog, said("item1", "harmful", "correct"), expert)
+    assert findings([review(catalog)], 2).harmful == 1
+    with pytest.raises(errors.PromotionNotEarned, match="1 as harmful"):
+        decide(catalog, move, ALICE, NOW)
+
+
+def test_a_policy_may_ask_for_answers_that_experts_settled() -> None:
+    catalog = do(start(), ChangePolicy("medical", Policy(reviewed_items=2)), OPERATOR)
+    catalog = do(catalog, ApproveVersion("medical", "coder", 2, digest(2)), "carol")
+    move = MoveAlias("medical", "coder", "production", 2)
+    with pytest.raises(errors.PromotionNotEarned, match="0 of 2 answers settled"):
+        decide(catalog, move, ALICE, NOW)
+    for item in ITEMS[:2]:
+        for expert in (DORA, EMIL):
+            catalog = do(catalog, said(item), expert)
+    moved = do(catalog, move, ALICE)
+    assert moved.resolve(AdapterRef("medical", "coder")).number == 2
+
+
+def judged(*judgements: tuple[str, tuple[Verdict, ...], Preference, str | None]) -> Review:
+    return msgspec.structs.replace(
+        review(start()),
+        items=tuple({item: None for item, *_ in judgements}),
+        judgements=tuple(
+            Judgement(item=item, expert=f"e{place}", time=NOW, verdicts=verdicts,
+                      preferred=preferred, notes=notes)
+            for place, (item, verdicts, preferred, notes) in enumerate(judgements)
+        ),
+    )  # fmt: skip
+
+
+ONE = make_item("Which chapter?", ["Eye", "Ear"], "Eye")
+TWO = make_item("And this?", ["Skin", "Nose"])
+NOTED = {"n" * 64: Notes(correction="Skin and subcutaneous tissue", rationale="ICD says so")}
+
+
+def test_settled_judgements_become_examples_and_preference_pairs() -> None:
+    made = judged(
+        (ONE.id, ("correct", "incorrect"), "first", None),
+        (ONE.id, ("correct", "incorrect"), "neither", None),
+        (TWO.id, ("incorrect", "harmful"), "neither", "n" * 64),
+        (TWO.id, ("incorrect", "harmful"), "neither", None),
+    )
+    user = [{"role": "user", "content": "Which chapter?"}]
+    assert list(sft(made, [ONE, TWO], NOTED)) == [
+        {"prompt": user, "completion": [{"role": "assistant", "content": "Eye"}]},
+        {
+            "prompt": [{"role": "user", "content": "And this?"}],
+            "completion": [{"role": "assistant", "content": "Skin and subcutaneous tissue"}],
+        },
+    ]
+    pairs = [
+        (row["chosen"][0]["content"], row["rejected"][0]["content"])
+        for row in preferences(made, [ONE, TWO], NOTED)
+    ]
+    assert pairs == [
+        ("Eye", "Ear"),
+        ("Skin and subcutaneous tissue", "Skin"),
+        ("Skin and subcutaneous tissue", "Nose"),
+    ]
+
+
+def test_what_is_not_settled_teaches_nothing() -> None:
+    made = judged((ONE.id, ("correct", "incorrect"), "first", None))
+    assert list(sft(made, [ONE], {})) == []
+    assert list(preferences(made, [ONE], {})) == []
+
+
+def test_of_two_equally_good_answers_the_preferred_one_is_chosen() -> None:
+    both = (ONE.id, ("correct", "correct"), "second", None)
+    made = judged(both, both)  # type: ignore[arg-type]
+    row = next(preferences(made, [ONE], {}))
+    assert row["chosen"][0]["content"] == "Ear"
+
+
+def test_label_studios_json_goes_out_and_comes_back() -> None:
+    made = judged(
+        (ONE.id, ("correct", "incorrect"), "first", None),
+        (ONE.id, ("correct", "incorrect"), "first", "n" * 64),
+    )
+    tasks = json.loads(json.dumps(list(to_label_studio(made, [ONE], NOTED))))
+    assert len(tasks[0]["annotations"]) == 2
+    first = tasks[0]["annotations"][0]["result"][0]
+    assert first == {"from_name": "verdict_1", "to_name": "answer_1", "type": "choices",
+                     "value": {"choices": ["correct"]}}  # fmt: skip
+    assert from_label_studio(tasks) == [ONE]
+    with pytest.raises(errors.BadRequest, match="Task 1"):
+        from_label_studio([{"data": {"text": "x"}}])
+    with pytest.raises(errors.BadRequest, match="list of tasks"):
+        from_label_studio({})
+
+
+def report(n: int = 40) -> dict[str, object]:
+    items = [
+        {"prompt": f"p{i}", "text": "Eye", "target": "Eye" if i % 2 else "Ear",
+         "right": bool(i % 2), "confidence": i / n}
+        for i in range(n)
+    ]  # fmt: skip
+    other = [{"text": "Eye" if i % 4 else "Nose", "right": False} for i in range(n)]
+    task = {"role": "accuracy", "items": items, "others": {"1" * 64: other}}
+    return {"suites": [{"tasks": [task]}]}
+
+
+def test_experts_see_what_says_most_and_some_of_the_rest() -> None:
+    chosen = choose(report(), "1" * 64, 16)
+    assert len(chosen) == len({item["prompt"] for item in chosen}) == 16
+    reasons = {item["reason"] for item in chosen}
+    assert reasons == {
+        "versions disagree", "wrong and sure", "as likely right as wrong", "at random"
+    }  # fmt: skip
+    for item in chosen:
+        assert len(item["answers"]) == 2
+        if item["reason"] == "versions disagree":
+            assert item["answers"][0] != item["answers"][1]
+    assert all(len(item["answers"]) == 1 for item in choose(report(), None, 5))
+    assert len(choose(report(5), None, 50)) == 5
+    with pytest.raises(KeyError):
+        choose(report(), "2" * 64, 5)
