@@ -23,6 +23,7 @@ from registry.commands import (
     CondemnBlobs,
     CreateDomain,
     CreateRegistry,
+    GiveFeedback,
     IssueKey,
     MoveAlias,
     PublishVersion,
@@ -30,6 +31,7 @@ from registry.commands import (
     RegisterBase,
     RevokeKey,
     RevokeVersion,
+    RollBackSplit,
     SetDefaultAdapter,
     SplitAlias,
     SweepBlobs,
@@ -40,7 +42,7 @@ from registry.events import (
     BlobsSwept,
     PolicyChanged,
 )
-from registry.rules import aliases, domains, evaluations, keys, versions
+from registry.rules import aliases, domains, evaluations, keys, rollouts, versions
 
 
 def decide(catalog: Catalog, command: Command, actor: str, now: str) -> tuple[AnyEvent, ...]:
@@ -68,6 +70,10 @@ def decide(catalog: Catalog, command: Command, actor: str, now: str) -> tuple[An
             return aliases.move_alias(catalog, command, now)
         case SplitAlias():
             return aliases.split_alias(catalog, command, now)
+        case RollBackSplit():
+            return rollouts.roll_back(catalog, command)
+        case GiveFeedback():
+            return rollouts.give_feedback(catalog, command, now)
         case ApproveVersion():
             return versions.approve(catalog, command, actor)
         case RecordEvaluation():
@@ -112,6 +118,8 @@ def _needs(catalog: Catalog, command: Command) -> tuple[Role, str]:
             if domain is not None and command.alias in domain.policy.guarded:
                 return as_role(domain.policy.guarded_role), command.domain
             return "publish", command.domain
+        case RollBackSplit() | GiveFeedback():
+            return "serve", command.domain
         case ApproveVersion():
             return "approve", command.domain
         case RecordEvaluation():
