@@ -13,7 +13,7 @@ from typing import Any
 from adapters.errors import LoraryError
 from registry.catalog import Key
 from registry.client import RegistryClient
-from registry.errors import BadRequest, Conflict, Forbidden, NotFound
+from registry.errors import BadRequest, FeedbackTooLate, Forbidden
 from registry.opinions import CATEGORIES, RATINGS, Category, Rating
 from serving import journal
 from serving.errors import FeedbackUnavailable, LimitReached, ReportsOff
@@ -86,7 +86,7 @@ async def give(
             category=given.category,
             comment=comment,
         )
-    except (BadRequest, Conflict, NotFound, LimitReached, ReportsOff):
+    except (FeedbackTooLate, LimitReached, ReportsOff):
         raise
     except LoraryError as error:
         # What lies between us and the registry is not the caller's business, and may be secret.

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+import httpx
+
 from registry.access import Secret, authenticate
 from registry.catalog import Catalog
 from registry.client import RegistryClient
-from registry.errors import Unauthenticated
+from registry.errors import StoreUnavailable, Unauthenticated
 from registry.registry import utc_now
 from serving.errors import CannotServe, LimitReached, ReportsOff
 from serving.settings import ServingSettings
@@ -48,7 +50,8 @@ class Reports:
     async def send(self, verb: Callable[..., T], *arguments: Any, **named: Any) -> T:
         """Call a verb of `RegistryClient`, given unbound, and wait for its answer.
 
-        Raises what the verb raises, `ReportsOff` without a key, `LimitReached`.
+        Raises what the verb raises, `StoreUnavailable` where no registry answers, `ReportsOff`
+        without a key, `LimitReached`.
         """
         if self._client is None:
             raise ReportsOff(
@@ -60,6 +63,10 @@ class Reports:
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        except (ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
+            raise StoreUnavailable(
+                f"What LORARY_REGISTRY_URL names answers as no registry does ({error}). Set it."
+            ) from error
         finally:
             self._waiting -= 1
 
