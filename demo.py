@@ -107,7 +107,8 @@ def run(options: argparse.Namespace, running: contextlib.ExitStack) -> None:
         start_registry(running, options.registry_port)
         publish_all(model)
     with clock.part("start vLLM with the gate"):
-        app_key = issue_app_key()
+        app_key = issue_key("demo-app", "infer:*")
+        os.environ["LORARY_SERVING_KEY"] = issue_key("demo-server", "serve:*")
         start_server(running, options.port)
     with clock.part("three questions"):
         ask_all(api_url, app_key)
@@ -154,9 +155,9 @@ def publish_all(model: str) -> None:
         lorary("domain", "default", domain, pack.adapter, shown=True)
 
 
-def issue_app_key() -> str:
-    """A key that may only ask, as an app would have."""
-    issued = lorary("keys", "issue", "demo-app", "--grant", "infer:*", "--json")
+def issue_key(name: str, grant: str) -> str:
+    """A key that may do one thing: ask, as an app does, or report, as a server does."""
+    issued = lorary("keys", "issue", name, "--grant", grant, "--json")
     return str(issued["key"])
 
 

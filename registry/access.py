@@ -13,7 +13,7 @@ from typing import Literal, get_args
 from registry.catalog import Catalog, Key
 from registry.errors import BadRequest, Forbidden, Unauthenticated
 
-Role = Literal["infer", "publish", "evaluate", "review", "approve", "operate"]
+Role = Literal["infer", "publish", "evaluate", "review", "approve", "operate", "serve"]
 ROLES: tuple[Role, ...] = get_args(Role)
 ANY_DOMAIN = "*"
 BOOTSTRAP = "bootstrap"
@@ -108,8 +108,9 @@ def has_role(key: Key, role: Role, domain: str) -> bool:
 
 
 def may_see(key: Key, domain: str) -> bool:
-    """Whether `key` has any role in `domain`, which is enough to look at what it holds."""
-    return any(g.domain in (ANY_DOMAIN, domain) for g in key.grants)
+    """Whether `key` has a role in `domain` that is enough to look at what it holds: any but that of
+    a replica, which only reports."""
+    return any(g.role != "serve" and g.domain in (ANY_DOMAIN, domain) for g in key.grants)
 
 
 def require(key: Key, role: Role, domain: str) -> None:

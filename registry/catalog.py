@@ -19,7 +19,9 @@ from registry.events import (
     Policy,
 )
 from registry.evidence import SuiteResult
+from registry.opinions import Feedback, Tally
 from registry.reviewing import Review
+from registry.trials import BoundName, Bounds, Evidence
 
 MAX_COMPARED = 200
 """Names that an unknown one is compared with."""
@@ -72,6 +74,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     """In the order of their recording."""
     calibration: Calibration | None = None
     """The newest that somebody other than the publisher recorded."""
+    feedback: Feedback = Feedback()
 
     @property
     def ref(self) -> AdapterRef:
@@ -99,6 +102,28 @@ class Split(msgspec.Struct, frozen=True):
 
     candidate: int
     percent: int
+    bounds: Bounds | None = None
+    number: int = 0
+    """Which of the adapter's splits: what was seen of another says nothing about this one."""
+    since: int = 0
+    """When it began, seconds since 1970."""
+    opinions: Tally = Tally()
+    """About answers of the candidate since then."""
+    stable_opinions: Tally = Tally()
+    """About answers of the version it is compared with."""
+
+
+class Rollback(msgspec.Struct, frozen=True, kw_only=True):
+    """A split that ended because its candidate crossed a bound."""
+
+    alias: str
+    candidate: int
+    split: int
+    bound: BoundName
+    limit: float
+    evidence: Evidence
+    actor: str
+    time: str
 
 
 class Adapter(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +135,8 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     aliases: dict[str, int] = {}
     splits: dict[str, Split] = {}
     moves: tuple[Move, ...] = ()
+    splits_begun: int = 0
+    rollbacks: tuple[Rollback, ...] = ()
 
 
 class Domain(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ SHARE = 100
 """A checkpoint holds at most this many entries for each commit since the one before it, so that
 writing them costs each commit a bounded share however large the registry grows."""
 LATEST = "checkpoints/latest"
-LAYOUT = 5
+LAYOUT = 6
 """Raised when the catalog's own layout changes: older checkpoints are then passed over."""
 
 

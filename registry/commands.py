@@ -9,7 +9,9 @@ from adapters.lineage import Lineage
 from adapters.spectra import Spectrum
 from registry.events import File, Grant, Policy
 from registry.evidence import SuiteResult
+from registry.opinions import Category, Rating
 from registry.reviewing import Preference, Verdict
+from registry.trials import BoundName, Bounds, Evidence
 
 NO_LINEAGE = Lineage()
 
@@ -104,6 +106,36 @@ class SplitAlias:
     alias: str
     candidate: int
     percent: int
+    bounds: Bounds | None = None
+    """What the candidate must keep; None: only people end the split."""
+
+
+@dataclass(frozen=True, slots=True)
+class RollBackSplit:
+    """End a split whose candidate crossed a bound, as the evidence shows. Repeating it is safe."""
+
+    domain: str
+    adapter: str
+    alias: str
+    candidate: int
+    split: int
+    bound: BoundName
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class GiveFeedback:
+    """Tell what a caller thought of one answer. The same again changes nothing."""
+
+    domain: str
+    adapter: str
+    version: int
+    response: str
+    answered: int
+    asker: str
+    rating: Rating
+    category: Category | None = None
+    comment: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +273,8 @@ Command: TypeAlias = (
     | PublishVersion
     | MoveAlias
     | SplitAlias
+    | RollBackSplit
+    | GiveFeedback
     | ApproveVersion
     | RecordEvaluation
     | OpenReview

@@ -25,6 +25,7 @@ from registry.commands import (
     CreateDomain,
     CreateRegistry,
     EraseReview,
+    GiveFeedback,
     IssueKey,
     JudgeItem,
     MoveAlias,
@@ -34,6 +35,7 @@ from registry.commands import (
     RegisterBase,
     RevokeKey,
     RevokeVersion,
+    RollBackSplit,
     SetDefaultAdapter,
     SplitAlias,
     SweepBlobs,
@@ -44,7 +46,7 @@ from registry.events import (
     BlobsSwept,
     PolicyChanged,
 )
-from registry.rules import aliases, domains, evaluations, keys, reviews, versions
+from registry.rules import aliases, domains, evaluations, keys, reviews, rollouts, versions
 
 
 def decide(catalog: Catalog, command: Command, actor: str, now: str) -> tuple[AnyEvent, ...]:
@@ -72,6 +74,10 @@ def decide(catalog: Catalog, command: Command, actor: str, now: str) -> tuple[An
             return aliases.move_alias(catalog, command, now)
         case SplitAlias():
             return aliases.split_alias(catalog, command, now)
+        case RollBackSplit():
+            return rollouts.roll_back(catalog, command)
+        case GiveFeedback():
+            return rollouts.give_feedback(catalog, command, now)
         case ApproveVersion():
             return versions.approve(catalog, command, actor)
         case RecordEvaluation():
@@ -124,6 +130,8 @@ def _needs(catalog: Catalog, command: Command) -> tuple[Role, str]:
             if domain is not None and command.alias in domain.policy.guarded:
                 return as_role(domain.policy.guarded_role), command.domain
             return "publish", command.domain
+        case RollBackSplit() | GiveFeedback():
+            return "serve", command.domain
         case ApproveVersion():
             return "approve", command.domain
         case RecordEvaluation() | OpenReview():

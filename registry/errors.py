@@ -20,6 +20,7 @@ LoraryError
 │   ├── BaseMismatch         the adapter was made for another base model
 │   ├── ContentMissing       a file to publish is not stored (any more): upload it again
 │   ├── BeingCollected       a blob is being removed as garbage: repeat in a moment
+│   ├── FeedbackTooLate      an answer so old that nobody can tell whether it was judged
 │   └── PromotionNotEarned   a guarded alias and a version that lacks something
 ├── AdmissionRefused         files that may not become a version; lists every problem
 ├── BadRequest               a request that cannot be read
@@ -229,6 +230,13 @@ class BeingCollected(Conflict):
     """A blob that is being removed as garbage: repeat in a moment."""
 
     code = "being_collected"
+
+
+class FeedbackTooLate(Conflict):
+    """An opinion about an answer older than all that are remembered."""
+
+    code = "feedback_too_late"
+    param = "id"
 
 
 class PromotionNotEarned(Conflict):

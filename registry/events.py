@@ -13,7 +13,9 @@ from adapters.confidence import Calibration
 from adapters.lineage import Lineage
 from adapters.spectra import Spectrum
 from registry.evidence import SuiteResult, SuiteRule
+from registry.opinions import Category, Rating
 from registry.reviewing import Preference, Verdict
+from registry.trials import BoundName, Bounds, Evidence
 
 SCHEMA = 1
 """Version of the commit's own layout; a reader refuses a commit with a higher one."""
@@ -152,6 +154,41 @@ class AliasSplit(Event, frozen=True, tag="AliasSplit"):
     alias: str
     candidate: int
     percent: int
+    bounds: Bounds | None = None
+    """What the candidate must keep; None: nothing ends the split but people."""
+
+
+class SplitRolledBack(Event, frozen=True, tag="SplitRolledBack"):
+    """A candidate crossed a bound, so its split is over: everybody gets the stable version."""
+
+    domain: str
+    adapter: str
+    alias: str
+    candidate: int
+    split: int
+    """Which of the adapter's splits."""
+    bound: BoundName
+    limit: float
+    """What the bound was."""
+    evidence: Evidence
+
+
+class FeedbackGiven(Event, frozen=True, tag="FeedbackGiven"):
+    """A caller's opinion about one answer of a version; a later one about the same replaces it."""
+
+    domain: str
+    adapter: str
+    version: int
+    response: str
+    """The answer's id, as the app got it."""
+    answered: int
+    """When it was asked for, seconds since 1970."""
+    asker: str
+    """The key that asked."""
+    rating: Rating
+    category: Category | None = None
+    comment: str | None = None
+    """The caller's words, where the operator had them kept."""
 
 
 class VersionApproved(Event, frozen=True, tag="VersionApproved"):
@@ -270,6 +307,8 @@ AnyEvent: TypeAlias = (
     | VersionPublished
     | AliasMoved
     | AliasSplit
+    | SplitRolledBack
+    | FeedbackGiven
     | VersionApproved
     | EvaluationRecorded
     | ReviewOpened

@@ -1,6 +1,7 @@
 """What events make of a state. Pure: no clock, no store, no socket."""
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import assert_never
 
 import msgspec
@@ -14,6 +15,7 @@ from registry.catalog import (
     Evaluation,
     Key,
     Move,
+    Rollback,
     Split,
     Version,
     person,
@@ -30,6 +32,7 @@ from registry.events import (
     DomainCreated,
     Entry,
     EvaluationRecorded,
+    FeedbackGiven,
     ItemJudged,
     KeyIssued,
     KeyRevoked,
@@ -39,6 +42,7 @@ from registry.events import (
     ReviewClosed,
     ReviewErased,
     ReviewOpened,
+    SplitRolledBack,
     VersionApproved,
     VersionPublished,
     VersionRevoked,
@@ -117,7 +121,12 @@ class _Tables(msgspec.Struct, kw_only=True):
             case AliasMoved():
                 self._move(event, actor, time)
             case AliasSplit():
-                self._split(event)
+                self._split(event, time)
+            case SplitRolledBack():
+                self._roll_back(event, actor, time)
+            case FeedbackGiven():
+                path = f"{event.domain}/{event.adapter}"
+                self.adapters[path] = hear(self.adapters[path], event, time)
             case VersionApproved():
                 self._change_version(event, approver=actor)
             case EvaluationRecorded():
@@ -188,14 +197,36 @@ class _Tables(msgspec.Struct, kw_only=True):
             moves=(*adapter.moves, move),
         )
 
-    def _split(self, event: AliasSplit) -> None:
+    def _split(self, event: AliasSplit, time: str) -> None:
         path = f"{event.domain}/{event.adapter}"
-        splits = dict(self.adapters[path].splits)
+        adapter = self.adapters[path]
+        splits, begun = dict(adapter.splits), adapter.splits_begun
         if event.percent:
-            splits[event.alias] = Split(event.candidate, event.percent)
+            begun += 1
+            since = int(datetime.fromisoformat(time).timestamp())
+            splits[event.alias] = Split(event.candidate, event.percent, event.bounds, begun, since)
         else:
             splits.pop(event.alias, None)
-        self.adapters[path] = msgspec.structs.replace(self.adapters[path], splits=splits)
+        self.adapters[path] = msgspec.structs.replace(adapter, splits=splits, splits_begun=begun)
+
+    def _roll_back(self, event: SplitRolledBack, actor: str, time: str) -> None:
+        path = f"{event.domain}/{event.adapter}"
+        adapter = self.adapters[path]
+        rollback = Rollback(
+            alias=event.alias,
+            candidate=event.candidate,
+            split=event.split,
+            bound=event.bound,
+            limit=event.limit,
+            evidence=event.evidence,
+            actor=actor,
+            time=time,
+        )
+        self.adapters[path] = msgspec.structs.replace(
+            adapter,
+            splits={name: split for name, split in adapter.splits.items() if name != event.alias},
+            rollbacks=(*adapter.rollbacks, rollback),
+        )
 
     def _record(self, event: EvaluationRecorded, actor: str, time: str) -> None:
         domain = self.domains[event.domain]
@@ -242,3 +273,29 @@ class _Tables(msgspec.Struct, kw_only=True):
         versions = list(adapter.versions)
         versions[event.version - 1] = new
         self.adapters[path] = msgspec.structs.replace(adapter, versions=tuple(versions))
+
+
+def hear(adapter: Adapter, event: FeedbackGiven, time: str) -> Adapter:
+    """The adapter after an opinion about an answer of one of its versions.
+
+    It counts in a split that ran when the answer was asked for, on the side of its version.
+    """
+    old = adapter.versions[event.version - 1]
+    before = old.feedback.of(event.response, event.answered)
+    was = before.rating if before else None
+    feedback = old.feedback.with_opinion(
+        event.response, event.answered, event.rating, event.category, time
+    )
+    versions = list(adapter.versions)
+    versions[event.version - 1] = msgspec.structs.replace(old, feedback=feedback)
+    splits = dict(adapter.splits)
+    for alias, split in adapter.splits.items():
+        if event.answered < split.since:
+            continue
+        if event.version == split.candidate:
+            tally = split.opinions.changed(was, event.rating)
+            splits[alias] = msgspec.structs.replace(split, opinions=tally)
+        elif event.version == adapter.aliases.get(alias):
+            tally = split.stable_opinions.changed(was, event.rating)
+            splits[alias] = msgspec.structs.replace(split, stable_opinions=tally)
+    return msgspec.structs.replace(adapter, versions=tuple(versions), splits=splits)

@@ -7,6 +7,9 @@ LoraryError
 ├── EngineRefused        vLLM cannot load a version that was admitted
 ├── TooManyColdLoads     more versions wait for a download than may
 ├── LimitReached         a key or an adapter has taken its share; says when to come again
+├── UnknownResponse      feedback about an answer that was not given here
+├── FeedbackUnavailable  feedback that the registry does not take now
+├── ReportsOff           a replica that has no key to report with
 ├── RegistryUnread       no registry was ever read, so nothing can be resolved
 ├── DeadlineExceeded     an answer that took longer than it may
 ├── Leaving              the server was told to end: another one answers
@@ -95,6 +98,28 @@ class Leaving(LoraryError):
 
     status = 503
     code = "leaving"
+
+
+class UnknownResponse(LoraryError):
+    """An id that no replica of this deployment gave an answer."""
+
+    status = 404
+    code = "response_not_found"
+    param = "id"
+
+
+class FeedbackUnavailable(LoraryError):
+    """The registry does not take feedback now."""
+
+    status = 503
+    code = "feedback_unavailable"
+
+
+class ReportsOff(LoraryError):
+    """The replica has no key to report to the registry with."""
+
+    status = 503
+    code = "reports_off"
 
 
 class CannotServe(LoraryError):

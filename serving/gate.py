@@ -31,20 +31,23 @@ from serving.body import (
     replay,
 )
 from serving.errors import RouteNotFound
+from serving.feedback import MAX_FEEDBACK_BYTES, give
 from serving.flights import watch
 from serving.listing import models
 from serving.metering import Meter
 from serving.metrics import REFUSALS
 from serving.replica import Replica, current
+from serving.response_ids import PREFIXES
 from serving.scopes import allowed_seconds, declared_length, flag, header, inner, routed, sticky
 from serving.sureness import Judge, terms
 from serving.warming import follow
 
+RESPONSES = "/v1/responses"
 GENERATION = {
     "/v1/chat/completions": FIELDS,
     "/v1/completions": FIELDS,
     "/v1/embeddings": FIELDS,
-    "/v1/responses": RESPONSES_FIELDS,
+    RESPONSES: RESPONSES_FIELDS,
 }
 """Routes that make answers, and the fields that their bodies may have."""
 NOT_OFFERED = {
@@ -59,6 +62,7 @@ NOT_OFFERED = {
 """Parts of OpenAI's API that callers may look for, and why they are not here."""
 MODELS = "/v1/models"
 PREFETCH = "/v1/adapters/prefetch"
+FEEDBACK = "/v1/feedback"
 
 
 class Gate:
@@ -123,6 +127,8 @@ class Gate:
             await self._generate(scope, receive, send)
         elif method == "POST" and path == PREFETCH:
             await self._prefetch(scope, receive, send)
+        elif method == "POST" and path == FEEDBACK:
+            await self._take_feedback(scope, receive, send)
         elif method == "GET" and path == "/health":
             await self.app(inner(scope, path, b""), receive, send)
         elif method == "GET" and path == "/metrics":
@@ -150,24 +156,30 @@ class Gate:
         data = await read_body(receive, declared_length(scope), settings.max_body_bytes)
         body = parse_body(data, GENERATION[scope["path"]])
         caller = sticky(scope, body.get("user"), key)
-        version = self._resolve(scope, catalog, key, body["model"], caller)
+        asked = body["model"]
+        version = self._resolve(scope, catalog, key, asked, caller)
         judged = None
         if version is not None:
             body["model"] = str(version.ref)
             wanted = flag(scope, b"x-lorary-confidence")
             abstains = catalog.domain(version.domain).policy.abstain
-            if _flag(scope, b"x-lorary-evaluate"):
+            if flag(scope, b"x-lorary-evaluate"):
                 # Whoever judges a version must see what it would have said.
                 require(key, "evaluate", version.domain)
                 abstains = False
             judged = terms(scope["path"], body, version, wanted=wanted, abstains=abstains)
+        response_id = self.replica.response_ids.issue(scope["path"], version, key.id)
+        if scope["path"] == RESPONSES:
+            body["request_id"] = PREFIXES[RESPONSES] + response_id  # vLLM reads no header there
         data = json.dumps(body).encode()
         length = (b"content-length", str(len(data)).encode())
-        passed_on = inner(scope, scope["path"], b"", length)
+        named = (b"x-request-id", response_id.encode())
+        passed_on = inner(scope, scope["path"], b"", length, named)
         name = f"{version.domain}/{version.adapter}" if version else settings.base_name
         seconds = allowed_seconds(scope, settings.request_seconds)
         async with AsyncExitStack() as held:
             grant = held.enter_context(self.replica.limits.admit(key.id, name))
+            watched = held.enter_context(self.replica.rollouts.watch(catalog, asked, version))
             flights = self.replica.flights
             flight = await held.enter_async_context(flights.follow(version, send, seconds))
             tier = None
@@ -175,12 +187,13 @@ class Gate:
                 tier = await held.enter_async_context(self.replica.residency.hold(version))
                 self.replica.catalog.resolve(version.ref)  # it may have been revoked meanwhile
             told = Judge(flight.send, judged).send if judged is not None else flight.send
-            meter = Meter(told, version, settings.base_name)
+            meter = Meter(watched.through(told), version, settings.base_name)
             try:
                 await self.app(passed_on, replay(data, flight.receiver(receive)), meter.send)
             finally:
                 meter.end()
                 grant.tokens = meter.tokens + meter.prompt_tokens
+                watched.tokens = meter.tokens
                 journal.write(
                     "request",
                     key=key.id,
@@ -192,6 +205,16 @@ class Gate:
                     prompt_tokens=meter.prompt_tokens or None,
                     tokens=meter.tokens,
                 )
+
+    async def _take_feedback(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have a caller's opinion about one of its answers kept."""
+        _, key = self._caller(scope)
+        data = await read_body(receive, declared_length(scope), MAX_FEEDBACK_BYTES)
+        replica = self.replica
+        keep = replica.settings.feedback_comments
+        with replica.limits.admit(key.id, FEEDBACK):
+            kept = await give(replica.reports, replica.response_ids, key, data, keep_comment=keep)
+        await answer(send, 200, kept)
 
     async def _prefetch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Begin to bring up what the caller will soon ask for; tells where it is now."""

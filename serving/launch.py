@@ -10,6 +10,7 @@ from adapters.errors import LoraryError
 from registry.follower import Follower
 from serving import journal
 from serving.errors import CannotServe
+from serving.reporting import check_serving_key
 from serving.settings import ServingSettings
 
 FIXED = (
@@ -49,6 +50,7 @@ def preflight(settings: ServingSettings) -> None:
             f"Base model {settings.base_name!r} is not registered. "
             f"Register it: lorary base add {settings.model} --name {settings.base_name}"
         )
+    check_serving_key(settings, catalog)
     if settings.max_cpu_loras < settings.max_loras:
         raise CannotServe("LORARY_MAX_CPU_LORAS is below LORARY_MAX_LORAS. Raise it.")
     _refuse_taken(settings.host, settings.port)

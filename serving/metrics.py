@@ -4,13 +4,21 @@ Labels hold only names that the registry resolved, so callers cannot make up ser
 series by adapter only those of the last `MAX_SERIES` versions that were asked for are kept.
 """
 
+import itertools
 from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 MAX_SERIES = 500
 """Versions with series of their own."""
 _ADAPTER = ["domain", "adapter", "version"]
+MAX_SPLITS = 100
+"""Split aliases with series of their own."""
+_SPLIT = ["domain", "adapter", "alias"]
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 REQUESTS = Counter(
@@ -74,21 +82,70 @@ REGISTRY_AGE = Gauge(
 )
 
 
-class Series:
-    """Forgets the series of versions that nobody asked for in a long time."""
+SPLIT_REQUESTS = Counter(
+    "lorary_split_requests",
+    "Requests under split aliases by side (candidate or stable) and outcome (ok or error)",
+    [*_SPLIT, "side", "outcome"],
+)
+ROLLBACKS = Counter(
+    "lorary_rollbacks", "Candidates that this replica saw cross a bound, by bound", ["bound"]
+)
+ROLLBACKS_UNTOLD = Gauge(
+    "lorary_rollbacks_untold",
+    "Candidates no longer served here whose rollback the registry's log does not hold yet",
+)
+FEEDBACK = Counter("lorary_feedback", "Opinions kept, by rating", ["rating"])
 
-    def __init__(self, most: int = MAX_SERIES) -> None:
+
+class Shares(Collector):
+    """`lorary_split_percent`, read from the catalog when it is asked for: what has ended is gone.
+
+    At most `MAX_SPLITS` are shown.
+    """
+
+    def __init__(self) -> None:
+        self.source: Callable[[], Iterable[tuple[tuple[str, str, str], int]]] = tuple
+        """Domain, adapter and alias of every split, and its percentage."""
+
+    def collect(self) -> Iterator[Metric]:
+        """The gauge as it is now."""
+        gauge = GaugeMetricFamily(
+            "lorary_split_percent",
+            "Share of an alias's callers that get a candidate",
+            labels=_SPLIT,
+        )
+        for labels, percent in itertools.islice(self.source(), MAX_SPLITS):
+            gauge.add_metric(labels, percent)
+        yield gauge
+
+
+SHARES = Shares()
+REGISTRY.register(SHARES)
+
+
+class Series:
+    """Forgets the series of what nobody asked for in a long time."""
+
+    def __init__(
+        self,
+        most: int = MAX_SERIES,
+        metrics: Sequence[MetricWrapperBase] = BY_ADAPTER,
+        names: Sequence[str] = _ADAPTER,
+    ) -> None:
         self._most = most
+        self._metrics = metrics
+        self._names = names
         self._recent: OrderedDict[tuple[str, str, str], None] = OrderedDict()
 
     def touch(self, labels: tuple[str, str, str]) -> None:
-        """A version was asked for."""
+        """It was asked for."""
         self._recent[labels] = None
         self._recent.move_to_end(labels)
         while len(self._recent) > self._most:
             oldest, _ = self._recent.popitem(last=False)
-            for metric in BY_ADAPTER:
-                metric.remove_by_labels(dict(zip(_ADAPTER, oldest, strict=True)))
+            for metric in self._metrics:
+                metric.remove_by_labels(dict(zip(self._names, oldest, strict=True)))
 
 
 SERIES = Series()
+SPLIT_SERIES = Series(MAX_SPLITS, (SPLIT_REQUESTS,), _SPLIT)

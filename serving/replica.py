@@ -23,8 +23,13 @@ from serving.metrics import (
     ENGINE_NAMES,
     REGISTRY_AGE,
     REGISTRY_SEQUENCE,
+    ROLLBACKS_UNTOLD,
+    SHARES,
 )
+from serving.reporting import Reports
 from serving.residency import Residency
+from serving.response_ids import ResponseIds
+from serving.rollout import Rollouts, shares
 from serving.settings import ServingSettings
 from serving.turns import Turns
 from serving.warming import Warming
@@ -50,6 +55,9 @@ class Replica:
             notice=settings.leave_notice_seconds,
             patience=settings.leave_patience_seconds,
         )
+        self.response_ids = ResponseIds(settings.serving_key.get_secret_value())
+        self.reports = Reports(settings)
+        self.rollouts = Rollouts(lambda: self.catalog, self.reports, replicas=settings.replicas)
         self._residency: Residency | None = None
         self._warming: Warming | None = None
 
@@ -65,7 +73,10 @@ class Replica:
                 max_names=settings.max_cpu_loras,
             )
             self._warming = Warming(
-                self._residency, settings.base_name, most=settings.max_cpu_loras
+                self._residency,
+                settings.base_name,
+                most=settings.max_cpu_loras,
+                choose=self.rollouts.choose,
             )
         return self._warming
 
@@ -106,6 +117,8 @@ class Replica:
         CACHE_BYTES.set_function(lambda: self.cache.bytes)
         CACHE_ADAPTERS.set_function(lambda: len(self.cache))
         ENGINE_NAMES.set_function(lambda: self._residency.names if self._residency else 0)
+        ROLLBACKS_UNTOLD.set_function(lambda: len(self.rollouts.held))
+        SHARES.source = lambda: shares(self.follower.catalog)
         self.follower.start()
 
 

@@ -11,9 +11,10 @@ from starlette.types import Scope
 from registry.catalog import Key
 from registry.errors import BadRequest
 
-PASSED_HEADERS = frozenset((b"accept", b"content-type", b"user-agent", b"x-request-id"))
+PASSED_HEADERS = frozenset((b"accept", b"content-type", b"user-agent"))
 """Every other request header stays outside: some make layers inside choose another model, another
-engine, or run something, and the caller's key is nobody's business there."""
+engine, or run something, the caller's key is nobody's business there, and the id of an answer is
+ours to choose."""
 
 
 def inner(scope: Scope, path: str, query: bytes, *headers: tuple[bytes, bytes]) -> Scope:

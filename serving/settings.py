@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from adapters.home import SMALL_MODEL, default_model
 from registry.settings import StoreSettings
@@ -76,6 +76,21 @@ class ServingSettings(StoreSettings):
         default=25.0,
         ge=0,
         description="Seconds that requests under way then have to end, before they are ended.",
+    )
+    registry_url: str = Field(
+        default="http://127.0.0.1:8100",
+        description="The registry's service, which feedback and rollbacks are reported to.",
+    )
+    serving_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="A key with the role serve, the same for all replicas: reports feedback and "
+        "rollbacks, and signs the ids of answers. Unset: no feedback, and a rollback is this "
+        "replica's alone.",
+    )
+    feedback_comments: bool = Field(
+        default=False,
+        description="Keep the words that come with feedback, in the log, for good. They may hold "
+        "what a patient or client said.",
     )
     max_loras: int = Field(default=4, ge=1, description="Adapters that share one batch.")
     turn_seconds: float = Field(

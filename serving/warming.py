@@ -21,6 +21,7 @@ PATIENCE_SECONDS = 1.0
 """How long a moved alias waits for its new target to be warm."""
 
 CatalogSource = Callable[[], Catalog]
+Chooser = Callable[[Catalog, AdapterRef, str], Version]
 AliasName = tuple[str, str]
 """An adapter's path and an alias of it."""
 
@@ -37,9 +38,11 @@ class Turn:
 class Warming:
     """Keeps guarded aliases' targets warm. Use it from one event loop."""
 
-    def __init__(self, residency: Residency, base: str, *, most: int = 16) -> None:
+    def __init__(
+        self, residency: Residency, base: str, *, most: int = 16, choose: Chooser = Catalog.choose
+    ) -> None:
         """most: how many targets to keep warm, those of the latest moves; what the engine's memory
-        cannot hold would only push each other out."""
+        cannot hold would only push each other out. choose: which version a caller gets."""
         self.ready = False
         """Whether every target was brought up, or failed to be, once."""
         self.failures: dict[str, str] = {}
@@ -47,11 +50,12 @@ class Warming:
         self._residency = residency
         self._base = base
         self._most = most
+        self._choose = choose
         self._turns: dict[AliasName, Turn] = {}
 
     def resolve(self, catalog: Catalog, ref: AdapterRef, caller: str = "") -> Version:
-        """As `catalog.choose`, but a guarded alias that just moved may still name what is warm."""
-        target = catalog.choose(ref, caller)
+        """As `choose`, but a guarded alias that just moved may still name what is warm."""
+        target = self._choose(catalog, ref, caller)
         if ref.version is not None or target.ref != catalog.resolve(ref).ref:
             return target
         alias = (f"{target.domain}/{target.adapter}", ref.alias or DEFAULT_ALIAS)

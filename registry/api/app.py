@@ -8,7 +8,7 @@ from fastapi import FastAPI, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 
-from registry.api import errors, evaluations, governing, reading, reviews, uploads
+from registry.api import errors, evaluations, governing, reading, reporting, reviews, uploads
 from registry.api.schemas import ERRORS, Envelope, HubError
 from registry.hub import reading as hub_reading
 from registry.hub import writing as hub_writing
@@ -43,7 +43,7 @@ def create_app(settings: RegistrySettings) -> FastAPI:
     app.state.registry = registry
     app.state.settings = settings
     errors.install(app)
-    for part in (reading, uploads, governing, evaluations, reviews):
+    for part in (reading, uploads, governing, evaluations, reviews, reporting):
         app.include_router(part.router, prefix=PREFIX, responses=_errors(Envelope))
     for pages in (browsing, acting, reviewing):
         app.include_router(pages.router)

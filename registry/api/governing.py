@@ -13,6 +13,7 @@ from registry.api.schemas import (
     AliasBody,
     ApproveBody,
     BaseBody,
+    BoundsBody,
     DefaultBody,
     DomainBody,
     KeyBody,
@@ -36,6 +37,7 @@ from registry.commands import (
 )
 from registry.events import Grant, Policy
 from registry.publishing import register_base
+from registry.trials import Bounds
 
 router = APIRouter(tags=["governing"])
 
@@ -61,7 +63,8 @@ def split_alias(
 ) -> dict[str, Any]:
     """Let a share of an alias's callers get a candidate."""
     check_name(domain, "domain")
-    _execute(caller, SplitAlias(domain, adapter, alias, body.candidate, body.percent))
+    bounds = _bounds(body.bounds)
+    _execute(caller, SplitAlias(domain, adapter, alias, body.candidate, body.percent, bounds))
     catalog = caller.registry.catalog
     return adapter_view(catalog.adapter(AdapterRef(domain, adapter)), catalog.domain(domain))
 
@@ -148,6 +151,10 @@ def add_base(caller: CallerDep, body: BaseBody) -> dict[str, Any]:
     base = BaseModel(body.name, body.digest, dict(body.modules), tuple(body.known_as))
     register_base(caller.registry, base, caller.key.id)
     return {"name": base.name, "digest": base.digest, "modules": len(base.modules)}
+
+
+def _bounds(body: BoundsBody | None) -> Bounds | None:
+    return None if body is None else msgspec.convert(body.model_dump(), Bounds)
 
 
 def _policy(body: PolicyBody) -> Policy:

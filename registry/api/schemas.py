@@ -4,6 +4,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from registry.opinions import Category, Rating
+from registry.trials import BoundName
+
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -105,11 +108,62 @@ class AliasBody(Body):
     expected: Annotated[int | None, Field(ge=0)] = None
 
 
+class BoundsBody(Body):
+    """What a candidate must keep; null for what is not asked. Shares are 0 to 1."""
+
+    max_error_rate: Annotated[float | None, Field(gt=0, le=1)] = 0.05
+    max_latency_ratio: Annotated[float | None, Field(ge=1, le=1000)] = 2.0
+    max_negative_share: Annotated[float | None, Field(gt=0, le=1)] = 0.5
+    min_requests: Annotated[int, Field(ge=1, le=1_000_000_000)] = 50
+
+
 class SplitBody(Body):
-    """Which version a share of an alias's callers shall get; 0 percent ends it."""
+    """Which version a share of an alias's callers shall get; 0 percent ends it. With bounds null,
+    only people end it."""
 
     candidate: Annotated[int, Field(ge=1)]
     percent: Annotated[int, Field(ge=0, le=99)]
+    bounds: BoundsBody | None = BoundsBody()
+
+
+Count = Annotated[int, Field(ge=0, le=1 << 53)]
+
+
+class ArmBody(Body):
+    """What a replica saw of one version."""
+
+    requests: Count = 0
+    errors: Count = 0
+    first_token_p95: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
+
+
+class EvidenceBody(Body):
+    """What a replica saw of a candidate and of the version it is compared with."""
+
+    candidate: ArmBody
+    stable: ArmBody
+    compared: Count = 0
+    slower: Count = 0
+
+
+class RollbackBody(Body):
+    """Which bound of which split was crossed, and what shows it."""
+
+    candidate: Annotated[int, Field(ge=1)]
+    split: Annotated[int, Field(ge=1)]
+    bound: BoundName
+    evidence: EvidenceBody
+
+
+class FeedbackBody(Body):
+    """What a caller thought of one answer."""
+
+    response: Annotated[str, Field(min_length=1, max_length=400)]
+    answered: Count
+    asker: Name
+    rating: Rating
+    category: Category | None = None
+    comment: Annotated[str | None, Field(max_length=2000)] = None
 
 
 class ApproveBody(Body):

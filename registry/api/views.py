@@ -4,9 +4,11 @@ from typing import Any
 
 import msgspec
 
-from registry.catalog import Adapter, Domain, Key, Version
-from registry.events import KeyIssued
+from registry.catalog import Adapter, Domain, Key, Rollback, Version
+from registry.events import KeyIssued, SplitRolledBack
 from registry.log import Stored
+from registry.opinions import Feedback
+from registry.trials import in_words
 
 
 def version_view(version: Version) -> dict[str, Any]:
@@ -32,6 +34,7 @@ def version_view(version: Version) -> dict[str, Any]:
         "flags": list(version.flags),
         "evaluations": msgspec.to_builtins(version.evaluations),
         "calibration": msgspec.to_builtins(version.calibration),
+        "feedback": feedback_view(version.feedback),
     }
 
 
@@ -51,10 +54,32 @@ def adapter_view(adapter: Adapter, domain: Domain) -> dict[str, Any]:
                 "revoked": version.revoked,
                 "tombstone": version.tombstone,
                 "flags": list(version.flags),
+                "feedback": _counts(version.feedback),
             }
             for version in adapter.versions
         ],
         "moves": msgspec.to_builtins(adapter.moves),
+        "rollbacks": [rollback_view(rollback) for rollback in adapter.rollbacks],
+    }
+
+
+def rollback_view(rollback: Rollback) -> dict[str, Any]:
+    """How a split ended, with what was seen in words, too."""
+    view: dict[str, Any] = msgspec.to_builtins(rollback)
+    return {**view, "seen": in_words(rollback.bound, rollback.limit, rollback.evidence)}
+
+
+def feedback_view(feedback: Feedback) -> dict[str, Any]:
+    """How many opinions of which kind, and the answers that were judged negative last."""
+    return {**_counts(feedback), "complaints": msgspec.to_builtins(feedback.complaints)}
+
+
+def _counts(feedback: Feedback) -> dict[str, Any]:
+    tally = feedback.tally
+    return {
+        "positive": tally.positive,
+        "negative": tally.negative,
+        "categories": feedback.categories,
     }
 
 
@@ -77,4 +102,7 @@ def commit_view(stored: Stored) -> dict[str, Any]:
     for entry, shown in zip(stored.commit.entries, view["entries"], strict=True):
         if isinstance(entry.event, KeyIssued):
             del shown["event"]["secret_sha256"]
+        elif isinstance(entry.event, SplitRolledBack):
+            event = entry.event
+            shown["event"]["seen"] = in_words(event.bound, event.limit, event.evidence)
     return {**view, "digest": stored.digest}

@@ -78,6 +78,11 @@ def _show_version(version: dict[str, Any]) -> None:
         say(f"  approved   by {', '.join(version['approvers'])}")
     if version["revoked"]:
         say(f"  REVOKED    {version['revoked']}")
+    feedback = version["feedback"]
+    if feedback["positive"] or feedback["negative"]:
+        kinds = [f"{count} {kind}" for kind, count in sorted(feedback["categories"].items())]
+        named = f" ({', '.join(kinds)})" if kinds else ""
+        say(f"  opinions   {feedback['positive']} positive, {feedback['negative']} negative{named}")
     table(
         ["  file", "bytes", "sha256"],
         [["  " + f["path"], f["size"], f["sha256"][:16]] for f in version["files"]],
@@ -89,6 +94,8 @@ def _summary(event: dict[str, Any]) -> str:
     fields = [
         f"{name}={value}"
         for name, value in event.items()
-        if name != "type" and isinstance(value, str | int) and len(str(value)) <= 40
+        if name != "type"
+        and isinstance(value, str | int)
+        and (len(str(value)) <= 40 or name == "seen")
     ]
     return f"{event['type']} {' '.join(fields)}"

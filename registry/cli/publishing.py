@@ -9,6 +9,7 @@ from adapters.errors import InvalidName
 from adapters.names import AdapterRef
 from registry import signing
 from registry.cli.output import AsJson, client, emit, progress_bar, say, table
+from registry.trials import Bounds
 
 Ref = Annotated[str, typer.Argument(help="DOMAIN/ADAPTER[@VERSION|@ALIAS]")]
 
@@ -102,17 +103,42 @@ def split_alias(
     ref: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION: the candidate.")],
     alias: Annotated[str, typer.Argument(help="The alias whose callers it shall get.")],
     percent: Annotated[int, typer.Option(min=0, max=99, help="How many of them; 0 ends it.")],
+    max_error_rate: Annotated[
+        float, typer.Option(help="Highest share of failed requests; 1 for no bound.")
+    ] = 0.05,
+    max_latency_ratio: Annotated[
+        float, typer.Option(help="How many times as slow as the other version, at the p95.")
+    ] = 2.0,
+    max_negative_share: Annotated[
+        float, typer.Option(help="Highest share of negative opinions; 1 for no bound.")
+    ] = 0.5,
+    min_requests: Annotated[
+        int, typer.Option(min=1, help="Requests before errors and times are judged.")
+    ] = 50,
+    no_rollback: Annotated[
+        bool, typer.Option("--no-rollback", help="Declare no bounds: only people end it.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Let a share of an alias's callers get a candidate; each caller stays with what it got.
 
-    Example: lorary alias split medical/icd10-coder@8 production --percent 5
+    The split ends by itself once the candidate is seen to cross a bound.
+
+    Example: lorary alias split medical/icd10-coder@8 production --percent 5 --max-error-rate 0.02
     """
+    bounds = Bounds(
+        max_error_rate=max_error_rate,
+        max_latency_ratio=max_latency_ratio,
+        max_negative_share=max_negative_share,
+        min_requests=min_requests,
+    )
     parsed = AdapterRef.parse(ref)
     if parsed.version is None:
         raise InvalidName(f"{ref!r} names no version. Write DOMAIN/ADAPTER@VERSION.")
     with client() as registry:
-        adapter = registry.split_alias(parsed.path, alias, parsed.version, percent)
+        adapter = registry.split_alias(
+            parsed.path, alias, parsed.version, percent, bounds=None if no_rollback else bounds
+        )
     emit(adapter, as_json, lambda: say(f"{percent} % of {parsed.path}@{alias} gets {ref}"))
 
 
@@ -129,8 +155,16 @@ def list_aliases(
         [move["alias"], move["previous"] or "-", move["version"], move["actor"], move["time"]]
         for move in adapter["moves"]
     ]
-    emit(
-        {"aliases": adapter["aliases"], "moves": adapter["moves"]},
-        as_json,
-        lambda: table(["alias", "from", "to", "by", "at"], moves),
-    )
+
+    def tell() -> None:
+        table(["alias", "from", "to", "by", "at"], moves)
+        for alias, split in adapter["splits"].items():
+            say(f"{alias}: {split['percent']} % get version {split['candidate']}")
+        for ended in adapter["rollbacks"]:
+            say(
+                f"{ended['time']} {ended['alias']}: version {ended['candidate']} was rolled back, "
+                f"reported by {ended['actor']}: {ended['seen']}"
+            )
+
+    shown = {name: adapter[name] for name in ("aliases", "splits", "moves", "rollbacks")}
+    emit(shown, as_json, tell)

@@ -43,6 +43,8 @@ class AsyncRegistryClient:
         self.adapter = _awaitable(client.adapter)
         self.move_alias = _awaitable(client.move_alias)
         self.split_alias = _awaitable(client.split_alias)
+        self.roll_back = _awaitable(client.roll_back)
+        self.give_feedback = _awaitable(client.give_feedback)
         self.domains = _awaitable(client.domains)
         self.create_domain = _awaitable(client.create_domain)
         self.change_policy = _awaitable(client.change_policy)

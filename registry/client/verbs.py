@@ -7,6 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
 
+import msgspec
+
 from adapters.admission import OPTIONAL, REQUIRED, files_in
 from adapters.base_model import BaseModel
 from adapters.errors import InvalidAdapter, InvalidName
@@ -16,8 +18,11 @@ from registry.client.downloading import download
 from registry.client.progress import Progress, no_progress
 from registry.client.uploading import ATTEMPTS, describe, upload
 from registry.errors import BadRequest, BeingCollected, ContentMissing
+from registry.opinions import Category, Rating
+from registry.trials import BoundName, Bounds, Evidence
 
 Json: TypeAlias = "dict[str, Any]"
+DEFAULT_BOUNDS = Bounds()
 PARALLEL = 4
 """Connections that move one file's parts."""
 
@@ -169,11 +174,77 @@ class RegistryClient:
         moved: Json = self.call("PUT", f"/adapters/{path}/aliases/{alias}", json=body)
         return moved
 
-    def split_alias(self, path: str, alias: str, candidate: int, percent: int) -> Json:
-        """Let `percent` of the alias's callers get version `candidate`; 0 ends it."""
-        body = {"candidate": candidate, "percent": percent}
+    def split_alias(
+        self,
+        path: str,
+        alias: str,
+        candidate: int,
+        percent: int,
+        *,
+        bounds: Bounds | None = DEFAULT_BOUNDS,
+    ) -> Json:
+        """Let `percent` of the alias's callers get version `candidate`; 0 ends it.
+
+        The split ends by itself if the candidate crosses one of the bounds; None for no bounds.
+        """
+        body = {
+            "candidate": candidate,
+            "percent": percent,
+            "bounds": msgspec.to_builtins(bounds),
+        }
         split: Json = self.call("PUT", f"/adapters/{path}/aliases/{alias}/split", json=body)
         return split
+
+    # What replicas report
+
+    def roll_back(
+        self,
+        path: str,
+        alias: str,
+        *,
+        candidate: int,
+        split: int,
+        bound: BoundName,
+        evidence: Evidence,
+    ) -> Json:
+        """End a split whose candidate crossed a bound. Safe to repeat. It takes the role serve."""
+        arms = {
+            side: {
+                "requests": arm.requests,
+                "errors": arm.errors,
+                "first_token_p95": arm.first_token_p95,
+            }
+            for side, arm in (("candidate", evidence.candidate), ("stable", evidence.stable))
+        }
+        seen = {**arms, "compared": evidence.compared, "slower": evidence.slower}
+        body = {"candidate": candidate, "split": split, "bound": bound, "evidence": seen}
+        route = f"/adapters/{path}/aliases/{alias}/split/rollback"
+        ended: Json = self.call("POST", route, json=body)
+        return ended
+
+    def give_feedback(
+        self,
+        ref: str,
+        response: str,
+        rating: Rating,
+        *,
+        answered: int,
+        asker: str,
+        category: Category | None = None,
+        comment: str | None = None,
+    ) -> Json:
+        """Tell what `asker` thought of an answer of the pinned version `ref`. Safe to repeat. It
+        takes the role serve."""
+        body = {
+            "response": response,
+            "answered": answered,
+            "asker": asker,
+            "rating": rating,
+            "category": category,
+            "comment": comment,
+        }
+        kept: Json = self.call("POST", f"{_version(ref)}/feedback", json=body)
+        return kept
 
     # Domains, base models, keys
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from adapters.names import AdapterRef, check_alias
 from registry import errors
-from registry.catalog import Adapter, Catalog, Split, Version
+from registry.catalog import Adapter, Catalog, Version
 from registry.commands import (
     MoveAlias,
     SetDefaultAdapter,
@@ -17,6 +17,7 @@ from registry.events import (
     DefaultAdapterSet,
 )
 from registry.gates import requirements
+from registry.rules.rollouts import check_bounds
 
 
 def move_alias(catalog: Catalog, command: MoveAlias, now: str) -> tuple[AnyEvent, ...]:
@@ -62,7 +63,10 @@ def split_alias(catalog: Catalog, command: SplitAlias, now: str) -> tuple[AnyEve
                 f"{current.base!r}: one server cannot serve both. Move the alias instead."
             )
         _check_earned(catalog, command.alias, candidate, now)
-        if running == Split(command.candidate, command.percent):
+        if command.bounds is not None:
+            check_bounds(command.bounds)
+        asked = (command.candidate, command.percent, command.bounds)
+        if running and (running.candidate, running.percent, running.bounds) == asked:
             return ()
     return (
         AliasSplit(
@@ -71,6 +75,7 @@ def split_alias(catalog: Catalog, command: SplitAlias, now: str) -> tuple[AnyEve
             alias=command.alias,
             candidate=command.candidate,
             percent=command.percent,
+            bounds=command.bounds if command.percent else None,
         ),
     )
 

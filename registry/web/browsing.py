@@ -22,6 +22,7 @@ from registry.examining import peers
 from registry.gates import requirements
 from registry.log import CommitLog
 from registry.registry import utc_now
+from registry.trials import in_words
 from registry.web import comparing, drawing
 from registry.web.rendering import page
 from registry.web.session import ViewerDep
@@ -75,6 +76,7 @@ def show_adapter(viewer: ViewerDep, domain: str, adapter: str) -> Response:
         default=viewer.catalog.domain(domain).default == adapter,
         keys=viewer.catalog.keys,
         may_move=has_role(viewer.key, "publish", domain),
+        in_words=in_words,
     )
 
 

@@ -93,8 +93,18 @@ def test_a_team_publishes_promotes_looks_and_pulls(shell: Shell, tmp_path: Path)
     team.run("alias", "set", "medical/coder@2", "production", "--expected", "1")
     lost = team.run("alias", "set", "medical/coder@1", "production", "--expected", "1", status=1)
     assert "names version 2, not 1" in lost.stderr
-    team.run("alias", "split", "medical/coder@1", "production", "--percent", "5")
-    assert team.json("ls")[0]["splits"] == {"production": {"candidate": 1, "percent": 5}}
+    bounded = ["--percent", "5", "--max-error-rate", "0.02", "--min-requests", "80"]
+    team.run("alias", "split", "medical/coder@1", "production", *bounded)
+    split = team.json("ls")[0]["splits"]["production"]
+    assert (split["candidate"], split["percent"]) == (1, 5)
+    assert split["bounds"] == {
+        "max_error_rate": 0.02,
+        "max_latency_ratio": 2.0,
+        "max_negative_share": 0.5,
+        "min_requests": 80,
+    }
+    too_much = ["--percent", "5", "--max-error-rate", "2"]
+    team.run("alias", "split", "medical/coder@1", "production", *too_much, status=1)
     shell.run("domain", "default", "medical", "coder")
     (listed,) = team.json("ls")
     assert listed["aliases"] == {"production": 2}

@@ -111,12 +111,15 @@ def site(trained: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
             made.lorary("domain", "default", domain, PACKS[domain].adapter)
         made.app = made.lorary("keys", "issue", "app", "--grant", "infer:*")["key"]
         made.doctor = made.lorary("keys", "issue", "dr", "--grant", "infer:medical")["key"]
+        serving = made.lorary("keys", "issue", "replicas", "--grant", "serve:*")["key"]
         with running(
             [str(BIN / "lorary"), "serve", "--port", str(port)],
             folder / "serve.log",
             ready=f"{api}/health",
             environment={
                 "LORARY_STORE": store,
+                "LORARY_REGISTRY_URL": registry,
+                "LORARY_SERVING_KEY": serving,
                 "LORARY_ADAPTER_CACHE": str(folder / "cache"),
                 "LORARY_CACHE_BYTES": str(CACHE_BYTES),
                 "LORARY_MAX_CPU_LORAS": str(ENGINE_NAMES),

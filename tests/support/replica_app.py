@@ -2,18 +2,19 @@
 
     uvicorn tests.support.replica_app:app
 
-For tests of what several replicas do together, where what answers does not matter.
+For tests of what several replicas do together, where what answers does not matter. It names its
+answers as vLLM does, and fails for the version that FAILING_MODEL names.
 """
 
 import asyncio
 import json
+import os
 
 from starlette.types import Receive, Scope, Send
 
 from serving.gate import Gate
 
 ANSWER = {
-    "id": "chatcmpl-1",
     "object": "chat.completion",
     "created": 0,
     "model": "any",
@@ -32,13 +33,17 @@ async def engine(scope: Scope, receive: Receive, send: Send) -> None:
             await send({"type": f"lifespan.{state}.complete"})
         return
     message = await receive()
+    status, answer = 200, dict[str, object](ANSWER)
     if scope["path"] == "/v1/chat/completions":
-        prompt = json.loads(message["body"])["messages"][0]["content"]
+        body = json.loads(message["body"])
+        status = 500 if body["model"] == os.environ.get("FAILING_MODEL") else 200
+        answer["id"] = f"chatcmpl-{dict(scope['headers'])[b'x-request-id'].decode()}"
+        prompt = body["messages"][0]["content"]
         if prompt.isdigit():
             await asyncio.sleep(int(prompt))
     headers = [(b"content-type", b"application/json")]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps(ANSWER).encode()})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
 
 
 app = Gate(engine)

@@ -97,6 +97,8 @@ class Upstream:
     pieces: tuple[bytes, ...] = (b'{"ok": ', b"true}")
     pause: float = 0.0
     kind: bytes = b"application/json"
+    failing: str = ""
+    """The pinned name of a version that answers nothing but errors."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -107,10 +109,11 @@ class Upstream:
             return
         self.scopes.append(scope)
         self.bodies.append(message.get("body", b""))
+        failing = self.failing and json.loads(self.bodies[-1])["model"] == self.failing
         await send(
             {
                 "type": "http.response.start",
-                "status": 200,
+                "status": 500 if failing else 200,
                 "headers": [(b"content-type", self.kind)],
             }
         )

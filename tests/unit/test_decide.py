@@ -17,12 +17,14 @@ from registry.commands import (
     Command,
     CreateDomain,
     CreateRegistry,
+    GiveFeedback,
     IssueKey,
     MoveAlias,
     PublishVersion,
     RegisterBase,
     RevokeKey,
     RevokeVersion,
+    RollBackSplit,
     SetDefaultAdapter,
     SplitAlias,
     TombstoneVersion,
@@ -30,6 +32,8 @@ from registry.commands import (
 from registry.decide import decide
 from registry.events import AliasMoved, Commit, Entry, Grant, Policy
 from registry.fold import fold, fold_commit
+from registry.opinions import CATEGORIES, RATINGS
+from registry.trials import Arm, Bounds, Evidence
 from tests.support.catalogs import FACTS, files
 
 NOW = "2026-11-24T03:00:00Z"
@@ -72,6 +76,28 @@ commands: st.SearchStrategy[Command] = st.one_of(
         st.sampled_from(["production", "beta"]),
         versions,
         st.integers(0, 99),
+        st.none() | st.just(Bounds(min_requests=1, max_negative_share=0.1)),
+    ),
+    st.builds(
+        RollBackSplit,
+        st.just("medical"),
+        adapters,
+        st.sampled_from(["production", "beta"]),
+        versions,
+        st.integers(0, 3),
+        st.just("error_rate"),
+        st.just(Evidence(candidate=Arm(requests=20, errors=20), stable=Arm())),
+    ),
+    st.builds(
+        GiveFeedback,
+        st.just("medical"),
+        adapters,
+        versions,
+        st.sampled_from(["a", "b", "c"]),
+        st.integers(0, 2**32),
+        st.just("app"),
+        st.sampled_from(RATINGS),
+        st.none() | st.sampled_from(CATEGORIES),
     ),
     st.builds(TombstoneVersion, st.just("medical"), adapters, versions, st.just("old")),
     st.builds(ApproveVersion, st.just("medical"), adapters, versions, digests),
@@ -112,8 +138,13 @@ def check(catalog: Catalog) -> None:
     for adapter in catalog.adapters.values():
         assert [v.number for v in adapter.versions] == list(range(1, len(adapter.versions) + 1))
         assert set(adapter.aliases.values()) <= {v.number for v in adapter.versions}
+        assert {s.number for s in adapter.splits.values()}.isdisjoint(
+            r.split for r in adapter.rollbacks
+        )
         for version in adapter.versions:
             assert version.publisher not in version.approvers
+            known = version.feedback.opinions
+            assert version.feedback.tally.negative == sum(o.rating == "negative" for o in known)
             if version.revoked is not None:
                 with pytest.raises(errors.VersionRevoked):
                     catalog.resolve(version.ref)

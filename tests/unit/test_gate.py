@@ -244,11 +244,13 @@ def test_headers_that_could_choose_a_model_or_tell_the_key_stay_outside(
     scope = scope_of(
         "POST", CHAT, site.medical, X_Amzn_SageMaker_Adapter_Identifier="legal/clauses@1",
         X_data_parallel_rank="3", Content_Type="application/json", Cookie="a=b",
+        X_Request_Id="mine",
     )  # fmt: skip
     body = json.dumps({"model": "medical", "messages": []}).encode()
     assert send_to(site, upstream, scope, body)[0] == 200
     passed = dict(upstream.scopes[0]["headers"])
-    assert passed.keys() == {b"content-type", b"content-length"}
+    assert passed.keys() == {b"content-type", b"content-length", b"x-request-id"}
+    assert passed[b"x-request-id"] != b"mine", "the id of an answer is the gate's to choose"
     assert int(passed[b"content-length"]) == len(upstream.bodies[0])
     assert upstream.scopes[0]["query_string"] == b""
 

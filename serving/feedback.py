@@ -1,0 +1,107 @@
+"""`POST /v1/feedback`: what an app's users thought of an answer.
+
+    {"id": "chatcmpl-...", "rating": "negative", "category": "incorrect", "comment": "..."}
+
+The id proves which version answered which key. The opinion is answered once the registry's log
+holds it. Words are passed on only where the operator turned that on.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from adapters.errors import LoraryError
+from registry.catalog import Key
+from registry.client import RegistryClient
+from registry.errors import BadRequest, FeedbackTooLate, Forbidden
+from registry.opinions import CATEGORIES, RATINGS, Category, Rating
+from serving import journal
+from serving.errors import FeedbackUnavailable, LimitReached, ReportsOff
+from serving.metrics import FEEDBACK
+from serving.reporting import Reports
+from serving.response_ids import ResponseIds
+
+MAX_FEEDBACK_BYTES = 16 << 10
+MAX_COMMENT = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A well-formed body."""
+
+    id: str
+    rating: Rating
+    category: Category | None
+    comment: str | None
+
+
+def parse_feedback(data: bytes) -> Given:
+    """The body; raises `BadRequest` that names what is wrong."""
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest("The body is not JSON. Send a JSON object.") from error
+    if not isinstance(body, dict):
+        raise BadRequest("The body is not a JSON object. Send one.")
+    unknown = sorted(body.keys() - {"id", "rating", "category", "comment"})
+    if unknown:
+        raise BadRequest(f"The field {unknown[0][:60]!r} is unknown here. Leave it out.")
+    response, comment = body.get("id"), body.get("comment")
+    if not isinstance(response, str):
+        raise BadRequest("`id` is missing. Send the `id` of the completion.")
+    rating = next((r for r in RATINGS if r == body.get("rating")), None)
+    if rating is None:
+        raise BadRequest(f"`rating` is one of {', '.join(RATINGS)}.")
+    category = next((c for c in CATEGORIES if c == body.get("category")), None)
+    if category is None and body.get("category") is not None:
+        raise BadRequest(f"`category` is one of {', '.join(CATEGORIES)}. Leave it out if none is.")
+    if comment is not None and (not isinstance(comment, str) or len(comment) > MAX_COMMENT):
+        raise BadRequest(f"`comment` is a text of at most {MAX_COMMENT} letters. Send fewer.")
+    return Given(response, rating, category, comment)
+
+
+async def give(
+    reports: Reports, ids: ResponseIds, key: Key, data: bytes, *, keep_comment: bool
+) -> dict[str, Any]:
+    """Have an opinion kept; the answer for the caller, once it is.
+
+    Raises `BadRequest`, `UnknownResponse`, `Forbidden` for another key's answer, `ReportsOff`,
+    `FeedbackTooLate`, and `FeedbackUnavailable` when the registry does not take it now.
+    """
+    given = parse_feedback(data)
+    answered = ids.read(given.id)
+    if answered.key != key.id:
+        raise Forbidden("That answer was given to another key. Send feedback with the key it has.")
+    if answered.ref is None:
+        raise BadRequest("The base model gave that answer. Feedback is about adapters' answers.")
+    comment = given.comment if keep_comment else None
+    try:
+        kept = await reports.send(
+            RegistryClient.give_feedback,
+            str(answered.ref),
+            given.id,
+            given.rating,
+            answered=answered.at,
+            asker=key.id,
+            category=given.category,
+            comment=comment,
+        )
+    except (FeedbackTooLate, LimitReached, ReportsOff):
+        raise
+    except LoraryError as error:
+        # What lies between us and the registry is not the caller's business, and may be secret.
+        journal.write("feedback_failed", code=error.code, reason=error.message[:300])
+        raise FeedbackUnavailable("The opinion could not be stored just now. Send it again.") from (
+            error
+        )
+    if kept["counted"]:
+        FEEDBACK.labels(given.rating).inc()
+    return {
+        "object": "feedback",
+        "id": given.id,
+        "model": str(answered.ref),
+        "rating": given.rating,
+        "category": given.category,
+        "counted": kept["counted"],
+        "comment_kept": comment is not None and kept["counted"],
+    }

@@ -1,0 +1,87 @@
+"""What a replica tells the registry's service: opinions, and candidates that crossed a bound.
+
+A replica reads the bucket by itself, but writes nothing into it: it asks the service, with a key
+that has the role `serve` and no other. Its own few threads wait for the service, so that one that
+hangs holds up nothing else.
+"""
+
+import asyncio
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import httpx
+
+from registry.access import Secret, authenticate
+from registry.catalog import Catalog
+from registry.client import RegistryClient
+from registry.errors import StoreUnavailable, Unauthenticated
+from registry.registry import utc_now
+from serving.errors import CannotServe, LimitReached, ReportsOff
+from serving.settings import ServingSettings
+
+THREADS = 8
+TIMEOUT_SECONDS = 5.0
+MAX_WAITING = 256
+"""Reports under way at once; commits are made in groups, so they do not wait for one another."""
+
+T = TypeVar("T")
+
+
+class Reports:
+    """The way to the registry's service. Use it from one event loop at a time."""
+
+    def __init__(self, settings: ServingSettings) -> None:
+        self._key = settings.serving_key.get_secret_value()
+        self._client = (
+            RegistryClient(settings.registry_url, self._key, timeout=TIMEOUT_SECONDS)
+            if self._key
+            else None
+        )
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="reports")
+        self._waiting = 0
+
+    @property
+    def possible(self) -> bool:
+        """Whether there is a key to report with."""
+        return self._client is not None
+
+    async def send(self, verb: Callable[..., T], *arguments: Any, **named: Any) -> T:
+        """Call a verb of `RegistryClient`, given unbound, and wait for its answer.
+
+        Raises what the verb raises, `StoreUnavailable` where no registry answers, `ReportsOff`
+        without a key, `LimitReached`.
+        """
+        if self._client is None:
+            raise ReportsOff(
+                "This server reports nothing to its registry. Its operator sets LORARY_SERVING_KEY."
+            )
+        if self._waiting >= MAX_WAITING:
+            raise LimitReached(f"{self._waiting} reports wait for the registry already.", 1.0)
+        call = functools.partial(verb, self._client, *arguments, **named)
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        except (ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
+            raise StoreUnavailable(
+                f"What LORARY_REGISTRY_URL names answers as no registry does ({error}). Set it."
+            ) from error
+        finally:
+            self._waiting -= 1
+
+
+def check_serving_key(settings: ServingSettings, catalog: Catalog) -> None:
+    """Raises `CannotServe` for a key that could report nothing; having none is fine."""
+    text = settings.serving_key.get_secret_value()
+    if not text:
+        return
+    try:
+        key = authenticate(catalog, Secret.parse(text), utc_now())
+    except Unauthenticated as error:
+        raise CannotServe(f"LORARY_SERVING_KEY opens nothing: {error.message}") from error
+    if not any(grant.role == "serve" for grant in key.grants):
+        raise CannotServe(
+            f"The key {key.id} of LORARY_SERVING_KEY has no role serve. "
+            "Issue one: lorary keys issue replicas --grant serve:*"
+        )

@@ -1,0 +1,191 @@
+"""Ids that prove themselves, and feedback that is refused before the registry is asked."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.types import Message
+
+from adapters.errors import LoraryError
+from adapters.names import AdapterRef
+from registry.access import Secret
+from registry.catalog import Version
+from registry.errors import BadRequest
+from serving.errors import UnknownResponse
+from serving.feedback import parse_feedback
+from serving.gate import Gate
+from serving.response_ids import ResponseIds
+from tests.support.catalogs import FACTS
+from tests.support.replicas import BASE, Site, Upstream, answered, make_site
+from tests.support.servers import free_port
+from tests.unit.test_gate import CHAT, chat, scope_of, send_to
+
+IDS = ResponseIds("shared by all replicas")
+VERSION = Version(
+    domain="medical", adapter="coder", number=7, digest="0" * 64, base="tiny", files=(),
+    facts=FACTS, publisher="p", published="2026-11-24T03:00:00Z",
+)  # fmt: skip
+
+
+def test_every_replica_of_a_deployment_reads_what_another_issued_and_strangers_do_not() -> None:
+    given_id = "chatcmpl-" + IDS.issue(CHAT, VERSION, "key-1")
+    read = ResponseIds("shared by all replicas").read(given_id)
+    assert (read.ref, read.key) == (AdapterRef("medical", "coder", version=7), "key-1")
+    for others in (ResponseIds("another deployment"), ResponseIds(""), ResponseIds("")):
+        with pytest.raises(UnknownResponse):
+            others.read(given_id)
+    assert IDS.read("chatcmpl-" + IDS.issue(CHAT, None, "key-1")).ref is None
+
+
+@given(st.integers(0, 400), st.characters(codec="ascii"))
+def test_no_letter_of_an_id_can_be_changed(place: int, letter: str) -> None:
+    good = "chatcmpl-" + IDS.issue(CHAT, VERSION, "key-1")
+    at = place % len(good)
+    changed = good[:at] + letter + good[at + 1 :]
+    if changed != good:
+        with pytest.raises(UnknownResponse):
+            IDS.read(changed)
+    for other in (good.replace("chatcmpl-", "cmpl-"), good + "=", good + "A", good[9:]):
+        with pytest.raises(UnknownResponse):
+            IDS.read(other)
+
+
+@given(st.text() | st.binary().map(lambda data: data.decode("latin-1")))
+def test_any_text_is_an_id_of_ours_or_unknown(text: str) -> None:
+    for candidate in (text, f"chatcmpl-{text}"):
+        with pytest.raises(UnknownResponse):
+            IDS.read(candidate)
+
+
+@given(st.binary() | st.recursive(
+    st.none() | st.booleans() | st.text(),
+    lambda inner: st.dictionaries(
+        st.sampled_from(["id", "rating", "category", "comment", "x"]), inner, max_size=5
+    ),
+).map(lambda value: json.dumps(value).encode()))  # fmt: skip
+def test_any_body_is_feedback_or_refused(data: bytes) -> None:
+    try:
+        parse_feedback(data)
+    except LoraryError as error:
+        assert isinstance(error, BadRequest)  # noqa: PT017 - or it is well-formed
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """Its registry's service is down."""
+    url = f"http://127.0.0.1:{free_port()}"
+    key = Secret.generate().text
+    made = make_site(tmp_path, serving_key=key, registry_url=url)
+    yield made
+    made.registry.close()
+
+
+def asked(site: Site, key: Secret, model: str = "medical") -> str:
+    """The id that vLLM would give the answer of a request."""
+    upstream = Upstream()
+    assert chat(site, upstream, model, key)[0] == 200
+    headers: dict[bytes, bytes] = dict(upstream.scopes[0]["headers"])
+    return "chatcmpl-" + headers[b"x-request-id"].decode()
+
+
+def feedback(site: Site, key: Secret | None, **fields: Any) -> tuple[int, dict[str, str], Any]:
+    body = json.dumps({"rating": "negative", **fields}).encode()
+    return send_to(site, Upstream(), scope_of("POST", "/v1/feedback", key), body)
+
+
+def test_feedback_takes_an_answer_of_ones_own(site: Site) -> None:
+    ours, base = asked(site, site.medical), asked(site, site.medical, BASE)
+    for key, response, status, code in (
+        (None, ours, 401, "invalid_api_key"),
+        (site.legal, ours, 403, "forbidden"),
+        (site.medical, "chatcmpl-made-up", 404, "response_not_found"),
+        (site.medical, base, 400, "invalid_request"),
+        (site.medical, 7, 400, "invalid_request"),
+    ):
+        got, _, body = feedback(site, key, id=response)
+        assert (got, body["error"]["code"]) == (status, code)
+        assert set(body["error"]) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"rating": "bad"}, {"rating": None}, {"category": "rude"}, {"comment": 7}, {"more": 1},
+     {"comment": "x" * 2001}],
+)  # fmt: skip
+def test_malformed_feedback_is_refused(site: Site, fields: dict[str, Any]) -> None:
+    got, _, body = feedback(site, site.medical, **{"id": "chatcmpl-x", **fields})
+    assert (got, body["error"]["code"]) == (400, "invalid_request")
+
+
+def test_where_the_registry_is_silent_the_app_is_told_when_to_come_again(site: Site) -> None:
+    response = asked(site, site.medical)
+    status, headers, body = feedback(site, site.medical, id=response)
+    assert (status, body["error"]["code"]) == (503, "feedback_unavailable")
+    assert headers["retry-after"]
+    assert site.replica.settings.registry_url not in body["error"]["message"]
+
+
+def test_a_replica_without_a_key_says_that_it_takes_no_feedback(tmp_path: Path) -> None:
+    site = make_site(tmp_path)
+    status, _, body = feedback(site, site.medical, id=asked(site, site.medical))
+    site.registry.close()
+    assert (status, body["error"]["code"]) == (503, "reports_off")
+
+
+def test_feedback_counts_against_a_keys_limit(tmp_path: Path) -> None:
+    site = make_site(tmp_path, key_requests_per_minute=2)
+    statuses = [feedback(site, site.medical, id="chatcmpl-x")[0] for _ in range(3)]
+    site.registry.close()
+    assert statuses == [404, 404, 429]
+
+
+def test_waiting_for_the_registry_holds_up_nobody_else(site: Site) -> None:
+    """Requests are answered while opinions wait for a service that does not answer."""
+
+    async def work() -> list[int]:
+        hung = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
+        port = hung.sockets[0].getsockname()[1]
+        slow = make_site(
+            site.folder / "slow",
+            serving_key=Secret.generate().text,
+            registry_url=f"http://127.0.0.1:{port}",
+        )
+        gate = Gate(upstream, slow.replica)
+        response = "chatcmpl-" + slow.replica.response_ids.issue(
+            CHAT, slow.registry.catalog.adapters["medical/coder"].versions[0], slow.medical.id
+        )
+        opinion = json.dumps({"id": response, "rating": "negative"}).encode()
+        waiting = [
+            asyncio.create_task(call(gate, slow.medical, "/v1/feedback", opinion))
+            for _ in range(40)
+        ]
+        await asyncio.sleep(0.1)
+        asked = json.dumps({"model": "medical", "messages": []}).encode()
+        statuses = [await call(gate, slow.medical, CHAT, asked) for _ in range(3)]
+        assert not any(task.done() for task in waiting)
+        for task in waiting:
+            task.cancel()
+        hung.close()
+        slow.registry.close()
+        return statuses
+
+    upstream = Upstream()
+    assert asyncio.run(work()) == [200, 200, 200]
+
+
+async def call(gate: Gate, key: Secret, path: str, body: bytes) -> int:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await gate(scope_of("POST", path, key), receive, send)
+    return answered(sent)[0]
