@@ -18,6 +18,7 @@ demo: ## Train, publish, serve and ask three specialists; stays up (ARGS="--port
 
 test: environment-dev check ## Everything CI runs: lint, types, every test
 	@sh scripts/install-browser.sh
+	@sh scripts/install-operations.sh $(BIN)
 	$(BIN)/python -m pytest $(ARGS)
 
 test-fast: environment-dev ## Only the pure tests, in seconds

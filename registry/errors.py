@@ -6,6 +6,7 @@ LoraryError
 │   ├── AlreadyExists        somebody else wrote the key first: do not retry
 │   ├── OutcomeUnknown       no answer came back; it may have landed: read before retrying
 │   ├── StoreUnavailable     the store cannot be reached or refuses us
+│   ├── ReadOnly             the registry takes no changes for now
 │   └── DigestMismatch       what is stored is not what was declared
 ├── BrokenChain              a commit that does not follow the one before it
 ├── RegistryMissing          the store holds no registry yet
@@ -64,6 +65,13 @@ class StoreUnavailable(StoreError):
     """The store cannot be reached, or refuses these credentials."""
 
     code = "store_unavailable"
+
+
+class ReadOnly(StoreError):
+    """The registry takes no changes for now; reading goes on."""
+
+    code = "read_only"
+    retry_after = 60.0
 
 
 class DigestMismatch(StoreError):

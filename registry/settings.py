@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from adapters.admission import DEFAULT_LIMITS, Limits
 from adapters.home import home
 from registry.store import ObjectStore, open_store
+from registry.store.read_only import ReadOnlyStore
 
 
 class StoreSettings(BaseSettings):
@@ -63,6 +64,16 @@ class RegistrySettings(StoreSettings):
         description="Signs browser sessions and upload addresses. Unset: a new one at each start. "
         "Set the same one for several registries behind one address.",
     )
+
+    read_only: bool = Field(
+        default=False,
+        description="Refuse every change with 503: while a bucket is copied, moved or examined.",
+    )
+
+    def open_store(self) -> ObjectStore:
+        """The object store, one that takes nothing new where the settings say so."""
+        store = super().open_store()
+        return ReadOnlyStore(store) if self.read_only else store
 
     @property
     def limits(self) -> Limits:

@@ -51,6 +51,11 @@ def create_app(settings: RegistrySettings) -> FastAPI:
         app.include_router(hub.router, responses=_errors(HubError))
     app.mount("/static", StaticFiles(packages=[("registry.web", "static")]))
 
+    @app.get("/live")
+    def live() -> dict[str, str]:
+        """Whether the process answers, whatever its store does; open to everyone."""
+        return {"status": "ok"}
+
     @app.get("/health", responses=_errors(Envelope))
     def health(response: Response) -> dict[str, Any]:
         """Whether the store answers; open to everyone."""

@@ -1,0 +1,1 @@
+"""The chart, and what is made for it: the table of its values, dashboards, alert rules."""

@@ -1,0 +1,222 @@
+"""The chart through a real Helm: what it renders, what it refuses, and what every pod keeps to."""
+
+import functools
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from helm.values_docs import README, with_table
+from registry.settings import RegistrySettings
+from serving.settings import ServingSettings
+from tests.support import schemas
+from tests.support.helm import CHART, HelmRefused, helm, render
+from tests.support.policies import pods, violations
+from tests.support.servers import BIN
+
+SETS = sorted((CHART / "ci").glob("*-values.yaml"))
+MINIMAL: dict[str, Any] = yaml.safe_load((CHART / "ci" / "minimal-values.yaml").read_text())
+
+
+@functools.cache
+def rendered(values: Path) -> list[dict[str, Any]]:
+    return render(values)
+
+
+def of_kind(manifests: list[dict[str, Any]], kind: str) -> dict[str, dict[str, Any]]:
+    return {m["metadata"]["name"]: m for m in manifests if m["kind"] == kind}
+
+
+def with_values(**changes: Any) -> list[dict[str, Any]]:
+    return render({**MINIMAL, **changes})
+
+
+@pytest.fixture(params=SETS, ids=lambda path: path.name.removesuffix("-values.yaml"))
+def manifests(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+    return rendered(request.param)
+
+
+def test_there_are_five_sets_of_values() -> None:
+    names = {path.name.removesuffix("-values.yaml") for path in SETS}
+    assert names == {"minimal", "s3", "gpu", "gateway", "everything"}
+
+
+@pytest.mark.parametrize("values", SETS, ids=lambda path: path.stem)
+def test_helm_finds_nothing_to_criticise(values: Path) -> None:
+    assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART), "--values", str(values))
+
+
+def test_every_manifest_is_what_kubernetes_and_its_extensions_expect(
+    manifests: list[dict[str, Any]],
+) -> None:
+    wrong = {
+        f"{m['kind']}/{m['metadata']['name']}": found
+        for m in manifests
+        if (found := schemas.problems(m))
+    }
+    assert not wrong
+
+
+def test_a_misspelt_field_of_any_kind_would_be_noticed() -> None:
+    everything = rendered(CHART / "ci" / "everything-values.yaml")
+    everything += rendered(CHART / "ci" / "gateway-values.yaml")
+    kinds = {m["kind"]: m for m in everything if "spec" in m}
+    assert {"Deployment", "ServiceMonitor", "PrometheusRule", "ScaledObject"} <= set(kinds)
+    assert {"InferencePool", "HTTPRoute", "NetworkPolicy", "CronJob", "Job"} <= set(kinds)
+    for kind, manifest in kinds.items():
+        spoilt = {**manifest, "spec": {**manifest["spec"], "sepc": 1}}
+        assert schemas.problems(spoilt), f"nobody would notice a misspelt field in a {kind}"
+
+
+@pytest.mark.skipif(
+    "LORARY_CRDS" not in os.environ, reason="LORARY_CRDS names no folder with whole definitions"
+)
+@pytest.mark.parametrize("kind", sorted(schemas.ours()), ids="/".join)
+def test_the_fields_we_keep_of_an_extension_are_its_own(kind: schemas.Kind) -> None:
+    theirs = dict(schemas.fields(schemas.whole()[kind]))
+    for path, of_type in schemas.fields(schemas.ours()[kind]):
+        assert theirs.get(path) in (of_type, "any"), f"{kind}: {path}"
+
+
+def test_no_pod_breaks_a_policy(manifests: list[dict[str, Any]]) -> None:
+    assert list(pods(manifests))
+    assert not violations(manifests)
+
+
+def test_the_policies_notice_what_they_are_for() -> None:
+    [(_, pod)] = [pair for pair in pods(with_values()) if "registry" in pair[0]]
+    spec = pod["spec"]
+    container = spec["containers"][0]
+    container["securityContext"] = {"privileged": True}
+    container["resources"] = {"requests": {"cpu": 1}}
+    container["image"] = "lorary/registry:latest"
+    container["env"].append({"name": "AWS_SECRET_ACCESS_KEY", "value": "in plain sight"})
+    spec["securityContext"] = {"runAsUser": 0}
+    spec["hostNetwork"] = True
+    spec["volumes"].append({"name": "host", "hostPath": {"path": "/"}})
+    manifest = {"kind": "Deployment", "metadata": {"name": "x"}, "spec": {"template": pod}}
+    found = "\n".join(violations([manifest]))
+    for word in (
+        "root", "seccomp", "hostNetwork", "hostPath", "privileges", "capabilities",
+        "write its root", "requests for memory", "limits for cpu", "not pinned", "plain sight",
+    ):  # fmt: skip
+        assert word in found, word
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"store": {}}, "url"),
+        ({"store": {"url": "/store"}}, "claim"),
+        ({"store": {"url": "ftp://x"}}, "store"),
+        ({"store": {"url": "s3://b", "endpoint": "https://user:secret@host"}}, "endpoint"),
+        ({"registri": {}}, "registri"),
+        ({"registry": {"replicas": 0}}, "replicas"),
+        ({"registry": {"image": {"repository": "x", "tag": "latest"}}}, "tag"),
+        ({"registry": {"resources": {"limits": None}}}, "limits"),
+        ({"registry": {"settings": {"LORARY_SESSION_SECRET": "x"}}}, "SESSION_SECRET"),
+        ({"registry": {"settings": {"AWS_SECRET_ACCESS_KEY": "x"}}}, "AWS_SECRET"),
+        ({"pools": {"small": {"model": "/m"}}}, "base"),
+        ({"pools": {"Small": {"base": "b", "model": "/m"}}}, "Small"),
+        ({"pools": {"small": {"base": "b", "model": "/m", "maxLoraRank": 12}}}, "maxLoraRank"),
+        ({"pools": {"small": {"base": "b", "model": "/m", "vllm": ["model=x"]}}}, "vllm"),
+        ({"front": {"kind": "nginx"}}, "kind"),
+        ({"front": {"spreadAbove": 50}}, "spreadAbove"),
+        ({"jobs": {"nightly": {"schedule": "0 3 * * *"}}}, "args"),
+        ({"jobs": {"nightly": {"args": [], "schedule": "at night"}}}, "schedule"),
+    ],
+)
+def test_values_that_cannot_work_are_refused_by_name(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(HelmRefused, match=said):
+        with_values(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"front": {"kind": "gateway"}}, "inference extension"),
+        ({"monitoring": {"enabled": True}}, "Prometheus Operator"),
+    ],
+)
+def test_what_the_cluster_lacks_is_said_before_anything_is_installed(
+    changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(HelmRefused, match=said):
+        render({**MINIMAL, **changes}, kinds=())
+
+
+def test_servers_are_reached_through_the_front_and_by_nobody_else() -> None:
+    policies = of_kind(rendered(CHART / "ci" / "minimal-values.yaml"), "NetworkPolicy")
+    [rule] = policies["lorary-serving-small"]["spec"]["ingress"]
+    components = [
+        peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for peer in rule["from"]
+    ]
+    assert components == ["front", "job"]
+    for policy in policies.values():
+        assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+
+
+def test_a_serving_pod_may_end_what_runs_before_it_is_killed(
+    manifests: list[dict[str, Any]],
+) -> None:
+    for name, deployment in of_kind(manifests, "Deployment").items():
+        pod = deployment["spec"]["template"]["spec"]
+        wait = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+        assert pod["terminationGracePeriodSeconds"] > wait
+        if "serving" in name:
+            assert pod["terminationGracePeriodSeconds"] >= wait + 300
+        assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+
+
+def test_every_setting_that_the_chart_sets_is_one(manifests: list[dict[str, Any]]) -> None:
+    known = {
+        f"LORARY_{field.upper()}"
+        for settings in (RegistrySettings, ServingSettings)
+        for field in settings.model_fields
+    } | {"LORARY_KEY", "LORARY_REGISTRY_URL"}
+    for name, pod in pods(manifests):
+        for variable in pod["spec"]["containers"][0].get("env", []):
+            if variable["name"].startswith("LORARY_"):
+                assert variable["name"] in known, f"{name}: {variable['name']}"
+
+
+def test_pools_elsewhere_are_sent_to_and_not_deployed() -> None:
+    everything = rendered(CHART / "ci" / "everything-values.yaml")
+    assert "lorary-serving-elsewhere" not in of_kind(everything, "Deployment")
+    config = of_kind(everything, "ConfigMap")["lorary-front"]["data"]["envoy.yaml"]
+    assert "gpu-1.example.internal" in config
+
+
+@pytest.mark.parametrize("values", SETS, ids=lambda path: path.stem)
+def test_envoy_takes_the_configuration(values: Path, tmp_path: Path) -> None:
+    found = of_kind(rendered(values), "ConfigMap").get("lorary-front")
+    if yaml.safe_load(values.read_text()).get("front", {}).get("kind") == "gateway":
+        assert found is None
+        return
+    assert found is not None
+    config = tmp_path / "envoy.yaml"
+    # A certificate is only there in the cluster.
+    text = found["data"]["envoy.yaml"].replace("/etc/envoy", str(tmp_path))
+    (tmp_path / "tls").mkdir()
+    (tmp_path / "certificate.yaml").write_text("resources: []\n")
+    config.write_text(text)
+    command = [str(BIN / "envoy"), "--mode", "validate", "--config-path", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "eprecated" not in done.stderr
+
+
+def test_the_values_table_is_the_one_of_the_values() -> None:
+    made = with_table(README.read_text(), (CHART / "values.yaml").read_text())
+    assert README.read_text() == made, "run: python -m helm.values_docs"
+
+
+def test_what_the_chart_prints_names_every_secret_it_needs() -> None:
+    values = {**MINIMAL, "store": {"url": "s3://bucket", "credentialsSecret": "bucket-key"}}
+    arguments = ["install", "lorary", str(CHART), "--dry-run=client", "--values", "-"]
+    notes = helm(*arguments, stdin=yaml.safe_dump(values))
+    assert "bucket-key" in notes
+    assert "lorary-session" in notes

@@ -1,0 +1,70 @@
+"""The chart's own Envoy configuration, in a real Envoy on this machine."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.support.helm import render
+from tests.support.servers import BIN, free_port, running
+
+PORTS = {"port_value: 8000": "api", "port_value: 9901": "admin", "port_value: 9902": "stats"}
+BASE = "tiny"
+
+
+@dataclass(frozen=True)
+class Front:
+    """Where it listens."""
+
+    url: str
+    stats: str
+
+    def counter(self, name: str, cluster: str) -> float:
+        """One of Envoy's own counters for a pool."""
+        wanted = f'{name}{{envoy_cluster_name="{cluster}"}} '
+        lines = httpx.get(f"{self.stats}/stats/prometheus").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(wanted))
+
+    def healthy(self, cluster: str) -> int:
+        """How many replicas of a pool it sends to."""
+        return int(self.counter("envoy_cluster_membership_healthy", cluster))
+
+
+@contextlib.contextmanager
+def front(
+    pools: Mapping[str, Sequence[int]],
+    folder: Path,
+    *,
+    domains: Mapping[str, Sequence[str]] | None = None,
+    **values: Any,
+) -> Iterator[Front]:
+    """Envoy before replicas on these ports of this machine; `values` are the chart's of `front`."""
+    served = {
+        name: {
+            "base": BASE if not (domains or {}).get(name) else f"{BASE}-{name}",
+            "model": "/models/any",
+            "domains": list((domains or {}).get(name, [])),
+            "endpoints": [{"address": "localhost", "port": port} for port in ports],
+        }
+        for name, ports in pools.items()
+    }
+    chart = {"store": {"url": "s3://bucket/prefix"}, "pools": served, "front": values}
+    [config] = (
+        manifest["data"]["envoy.yaml"]
+        for manifest in render(chart, only="front.yaml")
+        if manifest["kind"] == "ConfigMap"
+    )
+    ports = {name: free_port() for name in PORTS.values()}
+    for text, name in PORTS.items():
+        config = config.replace(text, f"port_value: {ports[name]}")
+    path = folder / "envoy.yaml"
+    path.write_text(config.replace("address: 0.0.0.0", "address: 127.0.0.1"))
+    stats = f"http://127.0.0.1:{ports['stats']}"
+    command = [str(BIN / "envoy"), "-c", str(path), "--concurrency", "1", "--log-level", "warning"]
+    # Several run on one machine at once.
+    command += ["--disable-hot-restart"]
+    with running(command, folder / "envoy.log", ready=f"{stats}/ready"):
+        yield Front(f"http://127.0.0.1:{ports['api']}", stats)
