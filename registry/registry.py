@@ -24,6 +24,7 @@ from registry.errors import AlreadyExists, RegistryMissing
 from registry.events import AnyEvent, Entry
 from registry.fold import fold
 from registry.log import CommitLog, catch_up, follow
+from registry.metrics import COMMIT_SECONDS, COMMITS, CONFLICTS
 from registry.store.base import ObjectStore
 
 MAX_GROUP = 256
@@ -128,7 +129,7 @@ class Registry:
 
     def _commit(self, group: Sequence[_Request]) -> None:
         """Answer every request of the group, with one commit at most."""
-        attempt = 0
+        attempt, began = 0, time.perf_counter()
         while True:
             catalog = self._advance(catch_up(self._log, self._catalog))
             now = max(self._clock(), catalog.time)
@@ -140,9 +141,12 @@ class Registry:
                 stored = self._log.append(catalog, entries, now)
                 break
             except AlreadyExists:
+                CONFLICTS.inc()
                 attempt += 1
                 time.sleep(random.uniform(0, min(0.5, 0.01 * 2**attempt)))  # noqa: S311
         if stored is not None:
+            COMMITS.inc()
+            COMMIT_SECONDS.observe(time.perf_counter() - began)
             catalog = self._advance(follow(catalog, stored))
         for request, outcome in accepted:
             if isinstance(outcome, Exception):

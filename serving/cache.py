@@ -23,9 +23,10 @@ from adapters.admission import CONFIG, WEIGHTS
 from adapters.errors import LoraryError
 from registry.blobs import Blobs
 from registry.catalog import Version
+from registry.errors import DigestMismatch
 from registry.events import File
 from serving.errors import ColdLoadFailed, DiskFull, TooManyColdLoads
-from serving.metrics import COLD_LOAD_PHASES
+from serving.metrics import COLD_LOAD_PHASES, VERIFICATION_FAILURES
 
 NEEDED = (CONFIG, WEIGHTS)
 """What vLLM reads of an adapter; nothing else of it is brought here."""
@@ -135,6 +136,8 @@ class AdapterCache:
                     with COLD_LOAD_PHASES.labels("download").time():
                         await asyncio.to_thread(self._download, version, files)
         except (LoraryError, OSError) as error:
+            if isinstance(error, DigestMismatch):
+                VERIFICATION_FAILURES.inc()
             now = time.monotonic()
             failure = _explained(version, error)
             self._failed = {d: f for d, f in self._failed.items() if now < f[0]}

@@ -53,6 +53,9 @@ COLD_LOADS = Histogram(
     "Seconds to bring a version up, from wherever it was into the engine",
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
+VERIFICATION_FAILURES = Counter(
+    "lorary_verification_failures", "Versions whose bytes in the bucket are not the published ones"
+)
 COLD_LOAD_PHASES = Histogram(
     "lorary_cold_load_phase_seconds",
     "Seconds of a cold load by phase: download (hashed as it comes), verify (what lay on the disk "
@@ -72,6 +75,9 @@ TURN_WAIT = Histogram(
 )
 EVICTIONS = Counter("lorary_evictions", "Versions given back, by tier", ["tier"])
 ENGINE_NAMES = Gauge("lorary_engine_names", "Pinned names that the engine holds")
+SLOTS = Gauge(
+    "lorary_slots", "Adapters there is room for: in one batch, and in host memory", ["where"]
+)
 CACHE_BYTES = Gauge("lorary_cache_bytes", "Bytes of adapters on this replica's disk")
 CACHE_ADAPTERS = Gauge("lorary_cache_adapters", "Adapters on this replica's disk")
 IN_FLIGHT = Gauge("lorary_requests_in_flight", "Requests admitted and not yet answered in full")

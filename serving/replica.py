@@ -25,6 +25,7 @@ from serving.metrics import (
     REGISTRY_SEQUENCE,
     ROLLBACKS_UNTOLD,
     SHARES,
+    SLOTS,
 )
 from serving.reporting import Reports
 from serving.residency import Residency
@@ -116,6 +117,8 @@ class Replica:
         REGISTRY_AGE.set_function(lambda: self.follower.age_seconds)
         CACHE_BYTES.set_function(lambda: self.cache.bytes)
         CACHE_ADAPTERS.set_function(lambda: len(self.cache))
+        SLOTS.labels("batch").set(self.settings.max_loras)
+        SLOTS.labels("memory").set(self.settings.max_cpu_loras)
         ENGINE_NAMES.set_function(lambda: self._residency.names if self._residency else 0)
         ROLLBACKS_UNTOLD.set_function(lambda: len(self.rollouts.held))
         SHARES.source = lambda: shares(self.follower.catalog)

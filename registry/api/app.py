@@ -5,14 +5,19 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Response
+from fastapi.responses import PlainTextResponse
 from fastapi.staticfiles import StaticFiles
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
+from registry import metrics
+from registry.access import ANY_DOMAIN
 from registry.api import errors, evaluations, governing, reading, reporting, reviews, uploads
+from registry.api.access import CallerDep
 from registry.api.schemas import ERRORS, Envelope, HubError
 from registry.hub import reading as hub_reading
 from registry.hub import writing as hub_writing
-from registry.registry import Registry
+from registry.registry import Registry, utc_now
 from registry.settings import RegistrySettings
 from registry.web import acting, browsing, reviewing
 
@@ -42,6 +47,7 @@ def create_app(settings: RegistrySettings) -> FastAPI:
     app = FastAPI(title="Lorary registry", version="1", lifespan=lifespan)
     app.state.registry = registry
     app.state.settings = settings
+    app.add_middleware(metrics.Counting)
     errors.install(app)
     for part in (reading, uploads, governing, evaluations, reviews, reporting):
         app.include_router(part.router, prefix=PREFIX, responses=_errors(Envelope))
@@ -55,6 +61,13 @@ def create_app(settings: RegistrySettings) -> FastAPI:
     def live() -> dict[str, str]:
         """Whether the process answers, whatever its store does; open to everyone."""
         return {"status": "ok"}
+
+    @app.get("/metrics", response_class=PlainTextResponse, responses=_errors(Envelope))
+    def show_metrics(caller: CallerDep) -> PlainTextResponse:
+        """What Prometheus sees. It takes the role operate in all domains."""
+        caller.require("operate", ANY_DOMAIN)
+        page = metrics.page(caller.catalog, utc_now())
+        return PlainTextResponse(page, media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/health", responses=_errors(Envelope))
     def health(response: Response) -> dict[str, Any]:

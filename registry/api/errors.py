@@ -18,6 +18,7 @@ from registry.errors import (
     UnknownFile,
     UnknownVersion,
 )
+from registry.metrics import REFUSALS
 
 Teller = Callable[[Request, LoraryError], Response]
 """How a request's client is told what was refused."""
@@ -104,6 +105,7 @@ def _hub_headers(error: LoraryError) -> dict[str, str]:
 
 def log_refusal(request: Request, status: int, code: str, message: str) -> None:
     """One line of JSON: who wanted what, and why it was refused. Never a secret."""
+    REFUSALS.labels(code).inc()
     record = {
         "event": "refused",
         "actor": getattr(request.state, "actor", None),

@@ -163,12 +163,18 @@ def test_a_serving_pod_may_end_what_runs_before_it_is_killed(
     manifests: list[dict[str, Any]],
 ) -> None:
     for name, deployment in of_kind(manifests, "Deployment").items():
-        pod = deployment["spec"]["template"]["spec"]
-        wait = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-        assert pod["terminationGracePeriodSeconds"] > wait
-        if "serving" in name:
-            assert pod["terminationGracePeriodSeconds"] >= wait + 300
         assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+        pod = deployment["spec"]["template"]["spec"]
+        [container] = pod["containers"]
+        if "serving" in name:
+            set_to = {v["name"]: v.get("value") for v in container["env"]}
+            notice = int(set_to["LORARY_LEAVE_NOTICE_SECONDS"])
+            needed = notice + int(set_to["LORARY_LEAVE_PATIENCE_SECONDS"])
+            # Two failed checks of five seconds, two of Envoy's of two.
+            assert notice >= 10
+        else:
+            needed = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+        assert pod["terminationGracePeriodSeconds"] >= needed + 10
 
 
 def test_every_setting_that_the_chart_sets_is_one(manifests: list[dict[str, Any]]) -> None:

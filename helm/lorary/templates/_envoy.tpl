@@ -192,7 +192,7 @@ virtual_hosts:
       {{- $p := include "lorary.pool" (dict "root" $ "pool" $given) | fromYaml }}
       {{- if $p.domains }}
       - match:
-          safe_regex: {regex: "/v1/(chat/completions|completions|embeddings|adapters/prefetch)"}
+          safe_regex: {regex: "/v1/(chat/completions|completions|responses|embeddings|adapters/prefetch)"}
           headers:
             - name: ":method"
               string_match: {exact: POST}
@@ -206,7 +206,7 @@ virtual_hosts:
       {{- end }}
       {{- $default = $default | default (keys .Values.pools | sortAlpha | first) }}
       - match:
-          safe_regex: {regex: "/v1/(chat/completions|completions|embeddings|adapters/prefetch)"}
+          safe_regex: {regex: "/v1/(chat/completions|completions|responses|embeddings|adapters/prefetch)"}
           headers: [{name: ":method", string_match: {exact: POST}}]
         {{- include "lorary.envoy.route" (dict "root" $ "pool" $default) | nindent 8 }}
       - match:
@@ -217,7 +217,7 @@ virtual_hosts:
         direct_response: {status: 200, body: {inline_string: "{\"status\": \"ok\"}"}}
         response_headers_to_add: [{header: {key: content-type, value: application/json}}]
       - match: {prefix: /}
-        {{- include "lorary.envoy.refusal" (list 404 "not_found_error" "route_not_found" "That is not served here. Use /v1/chat/completions, /v1/completions or /v1/models.") | nindent 8 }}
+        {{- include "lorary.envoy.refusal" (list 404 "not_found_error" "route_not_found" "That is not served here. Use /v1/chat/completions, /v1/completions, /v1/responses or /v1/models.") | nindent 8 }}
 {{- end }}
 
 {{/* An answer of Envoy's own. Call with (list STATUS TYPE CODE MESSAGE). */}}

@@ -1,0 +1,220 @@
+"""What Prometheus sees of a registry: what its process did, and what its catalog says.
+
+The first are counters of this process. The second are read from the catalog at each scrape, so
+that every registry process shows the same: take the maximum over them, not the sum. Series by
+adapter are kept for the `MAX_ADAPTERS` whose aliases moved last. Labels hold only names that the
+registry knows.
+"""
+
+import time
+from collections import Counter as Tallies
+from collections.abc import Iterable, Iterator
+from typing import TypeAlias
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import REGISTRY, Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from adapters.names import DEFAULT_ALIAS
+from registry.catalog import Adapter, Catalog, Key, Version
+from registry.gates import requirements
+
+MAX_ADAPTERS = 500
+"""Adapters with series of their own."""
+_ALIAS = ["domain", "adapter", "alias"]
+_VERSION = ["domain", "adapter", "version"]
+
+REQUESTS = Counter(
+    "lorary_registry_requests",
+    "Requests by route and the answer's status",
+    ["method", "route", "status"],
+)
+SECONDS = Histogram(
+    "lorary_registry_request_seconds",
+    "Seconds until an answer began, by route",
+    ["route"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+REFUSALS = Counter("lorary_registry_refusals", "What was refused, by error code", ["code"])
+COMMITS = Counter("lorary_registry_commits", "Commits that this process wrote")
+CONFLICTS = Counter(
+    "lorary_registry_commit_conflicts", "Commits decided again because another process was first"
+)
+COMMIT_SECONDS = Histogram(
+    "lorary_registry_commit_seconds",
+    "Seconds from taking a group of commands to its answer",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+
+
+class Counting:
+    """ASGI middleware that counts requests by the route that took them."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass everything on, and note the answer's status."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+
+        async def noting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                route = getattr(scope.get("route"), "path", "none")
+                REQUESTS.labels(scope["method"], route, str(message["status"])).inc()
+                SECONDS.labels(route).observe(time.perf_counter() - began)
+            await send(message)
+
+        await self._app(scope, receive, noting)
+
+
+def page(catalog: Catalog, now: str) -> bytes:
+    """Everything, in Prometheus' text format."""
+    read = CollectorRegistry()
+    read.register(Read(catalog, now))
+    return generate_latest(REGISTRY) + generate_latest(read)
+
+
+class Read(Collector):
+    """What a catalog says at a moment."""
+
+    def __init__(self, catalog: Catalog, now: str) -> None:
+        self._catalog = catalog
+        self._now = now
+
+    def collect(self) -> Iterable[Metric]:
+        """Every family, from the whole to its parts."""
+        recent = _recent(self._catalog)
+        yield _gauge("lorary_catalog_sequence", "The last commit", self._catalog.sequence)
+        yield from self._domains()
+        yield from self._keys()
+        yield from _aliases(recent)
+        yield from self._quality(recent)
+
+    def _domains(self) -> Iterator[Metric]:
+        adapters: Tallies[str] = Tallies()
+        states: Tallies[tuple[str, str]] = Tallies()
+        for adapter in self._catalog.adapters.values():
+            adapters[adapter.domain] += 1
+            for version in adapter.versions:
+                states[adapter.domain, _state(version)] += 1
+        counted = GaugeMetricFamily("lorary_catalog_adapters", "Adapters", labels=["domain"])
+        versions = GaugeMetricFamily(
+            "lorary_catalog_versions", "Versions by state", labels=["domain", "state"]
+        )
+        for domain in sorted(self._catalog.domains):
+            counted.add_metric([domain], adapters[domain])
+            for state in ("kept", "revoked", "given up"):
+                versions.add_metric([domain, state], states[domain, state])
+        yield counted
+        yield versions
+
+    def _keys(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily("lorary_keys", "API keys by state", labels=["state"])
+        found = Tallies(_key_state(key, self._now) for key in self._catalog.keys.values())
+        for state in ("active", "expired", "revoked"):
+            family.add_metric([state], found[state])
+        yield family
+
+    def _quality(self, recent: list[Adapter]) -> Iterator[Metric]:
+        """Of what production names, and of the newest version: gates, approvals, evaluations."""
+        unmet = GaugeMetricFamily(
+            "lorary_gate_unmet", "What a version still lacks for production", labels=_VERSION
+        )
+        approvals = GaugeMetricFamily(
+            "lorary_approvals", "Experts who approved a version", labels=_VERSION
+        )
+        evaluations = GaugeMetricFamily(
+            "lorary_evaluations", "Evaluations recorded of a version", labels=_VERSION
+        )
+        shares = GaugeMetricFamily(
+            "lorary_suite_share",
+            "Share of a suite's items with the wanted outcome, by the newest evaluation",
+            labels=[*_VERSION, "suite", "tally"],
+        )
+        threshold = GaugeMetricFamily(
+            "lorary_calibration_threshold",
+            "Confidence below which a version's answers should be withheld",
+            labels=_VERSION,
+        )
+        for adapter in recent:
+            policy = self._catalog.domains[adapter.domain].policy
+            for version in _watched(adapter):
+                labels = [version.domain, version.adapter, str(version.number)]
+                asked = requirements(version, policy, self._catalog, now=self._now)
+                unmet.add_metric(labels, sum(not requirement.met for requirement in asked))
+                approvals.add_metric(labels, len(version.approvers))
+                evaluations.add_metric(labels, len(version.evaluations))
+                if version.calibration is not None:
+                    threshold.add_metric(labels, version.calibration.threshold)
+                for result in version.evaluations[-1].results if version.evaluations else ():
+                    for name, tally in result.tallies.items():
+                        if tally.n:
+                            shares.add_metric([*labels, result.suite, name], tally.hits / tally.n)
+        yield from (unmet, approvals, evaluations, shares, threshold)
+
+
+def _aliases(recent: list[Adapter]) -> Iterator[Metric]:
+    names = GaugeMetricFamily(
+        "lorary_alias_version", "The version that an alias names", labels=_ALIAS
+    )
+    moves = CounterMetricFamily("lorary_alias_moves", "Moves of an alias", labels=_ALIAS)
+    back = CounterMetricFamily(
+        "lorary_alias_rollbacks", "Moves of an alias to an older version", labels=_ALIAS
+    )
+    splits = GaugeMetricFamily(
+        "lorary_alias_split_percent",
+        "Callers of an alias who get its candidate",
+        labels=[*_ALIAS, "candidate"],
+    )
+    for adapter in recent:
+        moved = Tallies(move.alias for move in adapter.moves)
+        rolled = Tallies(
+            move.alias
+            for move in adapter.moves
+            if move.previous is not None and move.version < move.previous
+        )
+        for alias, version in adapter.aliases.items():
+            labels = [adapter.domain, adapter.name, alias]
+            names.add_metric(labels, version)
+            moves.add_metric(labels, moved[alias])
+            back.add_metric(labels, rolled[alias])
+        for alias, split in adapter.splits.items():
+            labels = [adapter.domain, adapter.name, alias, str(split.candidate)]
+            splits.add_metric(labels, split.percent)
+    yield from (names, moves, back, splits)
+
+
+_Number: TypeAlias = int | float
+
+
+def _gauge(name: str, text: str, value: _Number) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _recent(catalog: Catalog) -> list[Adapter]:
+    """The adapters whose aliases moved last."""
+    moved = [adapter for adapter in catalog.adapters.values() if adapter.moves]
+    return sorted(moved, key=lambda adapter: adapter.moves[-1].time, reverse=True)[:MAX_ADAPTERS]
+
+
+def _watched(adapter: Adapter) -> list[Version]:
+    """What production names, and the newest, if that is another."""
+    named = adapter.aliases.get(DEFAULT_ALIAS)
+    numbers = {len(adapter.versions)} | ({named} if named is not None else set())
+    return [adapter.versions[number - 1] for number in sorted(numbers)]
+
+
+def _state(version: Version) -> str:
+    if version.tombstone is not None:
+        return "given up"
+    return "revoked" if version.revoked is not None else "kept"
+
+
+def _key_state(key: Key, now: str) -> str:
+    if key.revoked is not None:
+        return "revoked"
+    return "expired" if key.expires is not None and key.expires <= now else "active"
