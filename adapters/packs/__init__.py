@@ -6,5 +6,9 @@ from adapters.packs.pack import DataSet, DomainPack, Item
 PACKS: dict[str, DomainPack] = {
     pack.domain: pack for pack in (medical.PACK, legal.PACK, financial.PACK)
 }
+"""The demonstration's task of each domain."""
 
-__all__ = ["PACKS", "DataSet", "DomainPack", "Item"]
+TASKS: dict[str, DomainPack] = dict(PACKS)
+"""Every task by the name that recipes call it."""
+
+__all__ = ["PACKS", "TASKS", "DataSet", "DomainPack", "Item"]

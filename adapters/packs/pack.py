@@ -4,12 +4,11 @@ import functools
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
 from adapters.packs.sources import Source
-from adapters.recipe import Recipe
 
 HELD_OUT_SHARE = 0.25
 """Share of the split units whose items are never trained on."""
@@ -59,7 +58,6 @@ class DomainPack:
     """What the adapter must not be used for; goes into its card."""
     per_label: tuple[int, int] = (400, 16)
     """At most so many items of one label in training and in the held-out set."""
-    recipe: Recipe = field(default_factory=Recipe)
 
     def question(self, item: Item) -> str:
         """The user message that the adapter is trained and asked with."""
@@ -100,17 +98,17 @@ def split(items: Iterable[Item], labels: Sequence[str], per_label: tuple[int, in
         known = by_text.setdefault(item.text.casefold(), item)
         if known is not None and known.label != item.label:
             by_text[item.text.casefold()] = None
-    usable = sorted(filter(None, by_text.values()), key=lambda item: _lot(item.text))
+    usable = sorted(filter(None, by_text.values()), key=lambda item: lot(item.text))
     sides: tuple[list[Item], list[Item]] = ([], [])
     counts: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
     for item in usable:
-        side = int(_lot(item.unit) < HELD_OUT_SHARE)
+        side = int(lot(item.unit) < HELD_OUT_SHARE)
         if counts[side][item.label] < per_label[side]:
             counts[side][item.label] += 1
             sides[side].append(item)
     return DataSet(tuple(sides[0]), tuple(sides[1]))
 
 
-def _lot(text: str) -> float:
+def lot(text: str) -> float:
     """A number in 0..1 that looks random and is the same everywhere."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64

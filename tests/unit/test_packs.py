@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from adapters.packs.financial import in_words
 from adapters.packs.pack import DomainPack, Item, split
 from adapters.packs.sources import Source
-from adapters.recipe import Recipe
 
 LABELS = ("red", "blue")
 items = st.lists(
@@ -71,12 +70,3 @@ def test_the_labels_stand_before_the_item_so_that_prompts_share_their_beginning(
 )
 def test_tags_are_read_as_words(tag: str, words: str) -> None:
     assert in_words(tag) == words
-
-
-def test_a_recipe_changes_by_assignment_and_its_digest_with_it() -> None:
-    recipe = Recipe().changed(["steps=5", "learning_rate=2e-4", "target_modules=q_proj,v_proj"])
-    assert (recipe.steps, recipe.learning_rate) == (5, 2e-4)
-    assert recipe.target_modules == ("q_proj", "v_proj")
-    assert recipe.digest != Recipe().digest
-    with pytest.raises(ValueError, match="'stesp=5'"):
-        Recipe().changed(["stesp=5"])
