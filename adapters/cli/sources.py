@@ -1,7 +1,6 @@
 """`lorary small-model`, `lorary data`: the base model and the data sets that recipes start from."""
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -36,42 +35,38 @@ def small_model(as_json: AsJson = False) -> None:
 
 
 def data(
-    domain: Task,
+    task: Task,
     out: Annotated[Path | None, typer.Option(help="Write the items as JSON Lines.")] = None,
+    card: Annotated[Path | None, typer.Option(help="Write the data card as Markdown.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Build a domain's data set from its sources and describe it.
+    """Build a task's data set from its sources and describe it.
 
     Example: lorary data medical --out medical.jsonl
+
+    Example: lorary data financial-sector --card sector.md
     """
-    pack = _pack(domain)
-    built = pack.load()
+    from adapters.packs.datacard import data_card, manifest
+
+    pack = _pack(task)
+    built, described = pack.load(), manifest(pack)
     if out is not None:
         with out.open("wb") as file:
             for side, items in (("train", built.train), ("held_out", built.held_out)):
                 for item in items:
                     row = {"split": side, **msgspec.to_builtins(item)}
+                    row |= {"prompt": pack.question(item), "completion": item.label}
                     file.write(msgspec.json.encode(row) + b"\n")
-    counts = {
-        "train": Counter(item.label for item in built.train),
-        "held_out": Counter(item.label for item in built.held_out),
-    }
-    sources = {
-        source.package: {
-            "version": source.version,
-            "sha256": source.sha256,
-            "licence": source.licence,
-        }
-        for source in pack.sources
-    }
+    if card is not None:
+        card.write_text(data_card(pack))
     if as_json:
-        described = {"domain": domain, "digest": built.digest, **counts, "sources": sources}
         print(json.dumps(described, indent=2))
         return
-    print(f"{domain}: {len(built.train)} to train on, {len(built.held_out)} held out")
+    print(f"{task}: {len(built.train)} to train on, {len(built.held_out)} held out")
     print(f"digest {built.digest}")
     for label in pack.labels:
-        print(f"  {counts['train'][label]:5} {counts['held_out'][label]:4}  {label}")
+        counts = (described[side].get(label, 0) for side in ("train", "held_out"))
+        print("  {:5} {:4}  {}".format(*counts, label))
 
 
 def _pack(domain: str) -> DomainPack:

@@ -1,6 +1,7 @@
 """`lorary train`: from a recipe to a directory that can be published."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +35,9 @@ def train(
     ] = False,
     report_to: Annotated[
         list[str] | None,
-        typer.Option(help="Also log to tensorboard, mlflow, trackio, ... if installed."),
+        typer.Option(
+            help="Also log to tensorboard, mlflow, trackio, ... if installed; may be repeated."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -59,6 +62,7 @@ def train(
         _tell_estimate(run.rehearse(chosen, base_directory), as_json)
         return
     directory = out or home() / "adapters" / chosen.adapter
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(home() / "logs" / chosen.adapter))
     with progress_bar(chosen, quiet=as_json) as advance:
         provenance, reused = run.train(
             chosen,

@@ -87,8 +87,8 @@ def render(corpus: Corpus[Any], provenance: Provenance) -> str:
         domain=plan.domain,
         title=pack.title if pack else recipe.adapter,
         what=_what(recipe, pack.instruction if pack else None),
-        use=f"It answers with one of {len(pack.labels)} labels. It shows how a specialist is "
-        "made, published and served with Lorary."
+        use=f"It answers with one of {len(pack.labels) or 'many'} labels. It shows how a "
+        "specialist is made, published and served with Lorary."
         if pack
         else f"What its training data show: {', '.join(recipe.data)}.",
         limits=pack.limits if pack else "Not for decisions without an expert's check.",

@@ -73,6 +73,8 @@ def _load(
     for source in recipe.data:
         if source in TASKS:
             pack = TASKS[source]
+            if pack.exam:
+                raise BadRecipe(f"{source} is an exam, for judging only. Train on another task.")
             data = pack.load()
             packs.append(pack)
             digests.append(data.digest)
@@ -180,8 +182,9 @@ def _turns_of_pack(pack: DomainPack, items: Sequence[Item]) -> Iterator[Turn]:
 
 
 def _pairs_of_pack(pack: DomainPack, items: Sequence[Item]) -> Iterator[Pair]:
+    labels = pack.labels or tuple(dict.fromkeys(item.label for item in items))
     for item in items:
-        others = [label for label in pack.labels if label != item.label]
+        others = [label for label in labels if label != item.label]
         wrong = others[int(lot(f"rejected {item.text}") * len(others))]
         yield Pair(pack.question(item), item.unit, item.label, wrong)
 
