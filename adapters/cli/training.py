@@ -35,9 +35,7 @@ def train(
     ] = False,
     report_to: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Also log to tensorboard, mlflow, trackio, ... if installed; may be repeated."
-        ),
+        typer.Option(help="Also log to tensorboard, mlflow, trackio, ... if installed."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
