@@ -11,6 +11,7 @@ import typer
 from adapters.cli.sources import AsJson
 from adapters.home import SMALL_MODEL, default_model, home
 from adapters.recipe import BadRecipe
+from adapters.training.processes import is_first
 from adapters.training.serving import not_served
 
 
@@ -61,7 +62,7 @@ def train(
         return
     directory = out or home() / "adapters" / chosen.adapter
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(home() / "logs" / chosen.adapter))
-    with progress_bar(chosen, quiet=as_json) as advance:
+    with progress_bar(chosen, quiet=as_json or not is_first()) as advance:
         provenance, reused = run.train(
             chosen,
             base_directory,
@@ -70,6 +71,8 @@ def train(
             progress=advance,
             report_to=tuple(report_to or ()),
         )
+    if not is_first():
+        return
     why_not = not_served(chosen)
     if as_json:
         told = {"path": str(directory), "reused": reused, "not_served": why_not}

@@ -21,6 +21,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from adapters.recipe import Online
 from adapters.training.job import Job, Outcome, Progress, Record
 from adapters.training.models import REFERENCE
+from adapters.training.processes import share
 
 R = TypeVar("R")
 MARKER = "complete"
@@ -34,8 +35,8 @@ def arguments(job: Job) -> dict[str, Any]:
     chosen: dict[str, Any] = {
         "output_dir": str(job.workspace),
         "max_steps": recipe.steps,
-        "per_device_train_batch_size": recipe.batch // recipe.accumulate,
-        "per_device_eval_batch_size": recipe.batch // recipe.accumulate,
+        "per_device_train_batch_size": share(recipe),
+        "per_device_eval_batch_size": share(recipe),
         "gradient_accumulation_steps": recipe.accumulate,
         "learning_rate": recipe.learning_rate,
         "lr_scheduler_type": recipe.schedule,
@@ -114,7 +115,8 @@ class _Marker(TrainerCallback):  # type: ignore[misc] # transformers ships no ty
 
     def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
         """Called by the trainer when everything else is written."""
-        Path(args.output_dir, f"checkpoint-{state.global_step}", MARKER).touch()
+        if state.is_world_process_zero:
+            Path(args.output_dir, f"checkpoint-{state.global_step}", MARKER).touch()
 
 
 class _Reporter(TrainerCallback):  # type: ignore[misc] # transformers ships no types for it

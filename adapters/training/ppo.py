@@ -26,6 +26,7 @@ from adapters.training.data import Corpus
 from adapters.training.fit import KEPT, MARKER, drawn, finished, newest_checkpoint
 from adapters.training.job import Job, Outcome, Record
 from adapters.training.models import REFERENCE, encode, policy, tokenizer_of
+from adapters.training.processes import share
 from adapters.training.rewards import reward_of
 from adapters.training.rollouts import Rollouts, sample, scored
 from adapters.training.rows import Turn
@@ -65,6 +66,7 @@ def train(job: Job, corpus: Corpus[Turn], out: Path) -> Outcome:
     """Train the policy on the corpus's prompts and save the adapter to `out`."""
     recipe = job.recipe
     assert isinstance(recipe, Ppo)  # noqa: S101 - run.py chose by it
+    part = share(recipe)
     transformers.set_seed(recipe.seed)
     tokenizer = tokenizer_of(job.base)
     model, peft_config = policy(job)
@@ -84,7 +86,7 @@ def train(job: Job, corpus: Corpus[Turn], out: Path) -> Outcome:
         texts = tokenizer.batch_decode(rollouts.answers, skip_special_tokens=True)
         return reward(asked, texts)
 
-    loop = Loop(model, recipe, pad=tokenizer.pad_token_id, end=tokenizer.eos_token_id)
+    loop = Loop(model, recipe, part=part, pad=tokenizer.pad_token_id, end=tokenizer.eos_token_id)
     trackers = Trackers(job, model)
     begin = loop.resume(job.workspace)
     for step in range(begin, recipe.steps):
@@ -101,11 +103,11 @@ def train(job: Job, corpus: Corpus[Turn], out: Path) -> Outcome:
 class Loop:
     """A policy in training: its model, critic and optimisers, and the record of its steps."""
 
-    def __init__(self, model: Any, recipe: Ppo, *, pad: int, end: int) -> None:
+    def __init__(self, model: Any, recipe: Ppo, *, part: int, pad: int, end: int) -> None:
         self.model = model.eval()  # dropout would tell the sampling and the learning policy apart
         self.history: list[Record] = []
         self._recipe = recipe
-        self._pad, self._end = pad, end
+        self._part, self._pad, self._end = part, pad, end
         self._critic = torch.nn.Linear(model.config.hidden_size, 1)
         torch.nn.init.zeros_(self._critic.weight)
         learnt = [p for n, p in model.named_parameters() if p.requires_grad and REFERENCE not in n]
@@ -158,10 +160,9 @@ class Loop:
     ) -> tuple[float, float, float]:
         """One optimiser step on the whole batch: the two losses, and the share that was clipped."""
         recipe, tokens = self._recipe, rollouts.mask.sum()
-        each = len(rollouts.ids) // recipe.accumulate
         sums = torch.zeros(3)
-        for begin in range(0, len(rollouts.ids), each):
-            rows = slice(begin, begin + each)
+        for begin in range(0, len(rollouts.ids), self._part):
+            rows = slice(begin, begin + self._part)
             part = rollouts.part(rows)
             new, hidden = scored(self.model, part.ids, part.seen, part.mask.shape[1])
             policy_loss = clipped_loss(new, part.logprobs, gained[rows], recipe.clip)

@@ -34,6 +34,7 @@ from adapters.recipe import (
 from adapters.training.card import render
 from adapters.training.data import Corpus, corpus_of
 from adapters.training.job import Job, Outcome, Progress
+from adapters.training.processes import is_first
 from adapters.training.provenance import Provenance, lineage_of, make_plan, thinned
 from adapters.training.serving import not_served
 
@@ -75,14 +76,15 @@ def train(
     if reuse and before is not None and before.plan_digest == plan.digest:
         return before, True
     began = time.monotonic()
-    with _workspace(out, plan.digest) as workspace:
+    with contextlib.ExitStack() as stack:
+        workspace = stack.enter_context(_workspace(out, plan.digest))
+        saved, made = workspace / "saved", workspace / "made"
+        if not is_first():
+            saved = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if report_to:
             from adapters.training.trackers import check_installed
 
             check_installed(report_to)
-        saved, made = workspace / "saved", workspace / "made"
-        for left_over in (saved, made):
-            shutil.rmtree(left_over, ignore_errors=True)
         job = Job(
             recipe=recipe,
             base=base_directory,
@@ -93,7 +95,6 @@ def train(
             report_to=report_to,
         )
         outcome = run_stage(job, corpus, saved)
-        _take(saved, made, recipe, base_directory)
         provenance = Provenance(
             lineage=lineage_of(plan),
             plan=plan,
@@ -107,6 +108,9 @@ def train(
             peak_bytes=peak_bytes(),
             history=thinned(outcome.history),
         )
+        if not is_first():
+            return provenance, False
+        _take(saved, made, recipe, base_directory)
         encoded = msgspec.json.format(msgspec.json.encode(provenance), indent=2)
         (made / PROVENANCE).write_bytes(encoded + b"\n")
         (made / CARD).write_text(render(corpus, provenance))
@@ -196,9 +200,13 @@ def peak_bytes() -> int:
 
 @contextlib.contextmanager
 def _workspace(out: Path, plan: str) -> Iterator[Path]:
-    """The plan's folder beside `out`, for one process at a time; other plans' are removed."""
+    """The plan's folder beside `out`, for one training at a time; other plans' are removed."""
     folder = out.absolute().with_name(f".{out.name}.training")
-    folder.mkdir(parents=True, exist_ok=True)
+    ours = folder / plan[:16]
+    ours.mkdir(parents=True, exist_ok=True)
+    if not is_first():
+        yield ours
+        return
     with (folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -206,11 +214,11 @@ def _workspace(out: Path, plan: str) -> Iterator[Path]:
             raise TrainingRuns(
                 f"Another process trains into {out}. Wait for it, or choose another --out."
             ) from error
-        ours = folder / plan[:16]
         for other in folder.iterdir():
             if other.is_dir() and other != ours:
                 shutil.rmtree(other)
-        ours.mkdir(exist_ok=True)
+        for left_over in ("saved", "made"):
+            shutil.rmtree(ours / left_over, ignore_errors=True)
         yield ours
 
 

@@ -15,6 +15,7 @@ from adapters.training.fit import arguments, drawn, fit
 from adapters.training.job import Job, Outcome
 from adapters.training.models import encode, policy, tokenizer_of
 from adapters.training.packing import IGNORED, Example, pack
+from adapters.training.processes import count, share
 from adapters.training.rows import Turn
 
 
@@ -64,7 +65,7 @@ def _batches(
     each = recipe.batch - general
     own = drawn(examples, recipe.steps * each, recipe.seed)
     other = drawn(replayed, recipe.steps * general, recipe.seed)
-    part = recipe.batch // recipe.accumulate
+    part = share(recipe)
     parts = []
     for step in range(recipe.steps):
         batch = own[step * each : (step + 1) * each]
@@ -112,8 +113,11 @@ def _pad(rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
 
 
 def _share_of_batch(loss: torch.Tensor, answered: Any, whole: Any) -> torch.Tensor:
-    """A part's mean loss, weighed by its share of the batch's answer tokens."""
-    return loss if whole is None else loss * (answered / whole)
+    """A part's mean loss, weighed by its share of the batch's answer tokens.
+
+    Gradients of several processes are averaged, so each counts as many times as there are.
+    """
+    return loss if whole is None else loss * (answered / whole * count())
 
 
 class _Packed(SFTTrainer):  # type: ignore[misc] # trl ships no types for it

@@ -66,7 +66,7 @@ def first_token(model: Any) -> torch.Tensor:
 def test_it_learns_the_known_optimum_of_a_kl_regularised_bandit() -> None:
     """One token is one pull of an arm; the optimum is pi_ref exp(r / beta) / Z."""
     model = tiny_policy()
-    loop = Loop(model, recipe(), pad=0, end=1)
+    loop = Loop(model, recipe(), part=256, pad=0, end=1)
     with reference_of(model):
         before = first_token(model)
     optimum = before * (REWARDS / BETA).exp()
@@ -135,13 +135,13 @@ def test_a_checkpoint_brings_back_policy_critic_optimiser_and_chance(tmp_path: P
     def judge(_step: int, rollouts: Rollouts) -> torch.Tensor:
         return REWARDS[rollouts.ids[:, -1]]
 
-    whole = Loop(tiny_policy(), recipe(steps=4, batch=8), pad=0, end=1)
+    whole = Loop(tiny_policy(), recipe(steps=4, batch=8), part=256, pad=0, end=1)
     torch.manual_seed(3)
     for step in range(4):
         if step == 2:
             whole.save(tmp_path, 2)
         whole.step(step, [PROMPT] * 8, judge)
-    resumed = Loop(tiny_policy(), recipe(steps=4, batch=8), pad=0, end=1)
+    resumed = Loop(tiny_policy(), recipe(steps=4, batch=8), part=256, pad=0, end=1)
     assert resumed.resume(tmp_path) == 2
     for step in (2, 3):
         resumed.step(step, [PROMPT] * 8, judge)
