@@ -6,7 +6,7 @@ from helm.dashboards.panels import Dashboard, Panel, Query, Row, panel
 POOL = {"pool": "$pool"}
 FIRST = "lorary_time_to_first_token_seconds"
 ASKED = "lorary_requests_total"
-GATE = f"sum by (pool) (rate(lorary_refusals_total{{pool=~\"$pool\"}}[{WINDOW}]))"
+GATE = f'sum by (pool) (rate(lorary_refusals_total{{pool=~"$pool"}}[{WINDOW}]))'
 
 TRAFFIC = Row(
     "Traffic and errors",

@@ -9,7 +9,7 @@ ASKED = "lorary_requests_total"
 
 def catalog(metric: str, by: str = BY_VERSION) -> str:
     """A gauge that every registry process shows alike."""
-    return f"max by ({by}) ({metric}{{domain=~\"$domain\"}})"
+    return f'max by ({by}) ({metric}{{domain=~"$domain"}})'
 
 
 USE = Row(

@@ -147,9 +147,7 @@ def expected(case: Case) -> Sequence[dict[str, Any]]:
         return []
     rule = ALERTS[case.alert]
     annotations = {**rule["annotations"], "summary": case.says}
-    return [
-        {"exp_labels": {**rule["labels"], **case.labels}, "exp_annotations": annotations}
-    ]
+    return [{"exp_labels": {**rule["labels"], **case.labels}, "exp_annotations": annotations}]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.alert}, {case.what}")
