@@ -163,7 +163,9 @@ def _aliases(recent: list[Adapter]) -> Iterator[Metric]:
     )
     moves = CounterMetricFamily("lorary_alias_moves", "Moves of an alias", labels=_ALIAS)
     back = CounterMetricFamily(
-        "lorary_alias_rollbacks", "Moves of an alias to an older version", labels=_ALIAS
+        "lorary_alias_rollbacks",
+        "Moves of an alias to an older version, and candidates that crossed a bound",
+        labels=_ALIAS,
     )
     splits = GaugeMetricFamily(
         "lorary_alias_split_percent",
@@ -177,6 +179,7 @@ def _aliases(recent: list[Adapter]) -> Iterator[Metric]:
             for move in adapter.moves
             if move.previous is not None and move.version < move.previous
         )
+        rolled.update(ended.alias for ended in adapter.rollbacks)
         for alias, version in adapter.aliases.items():
             labels = [adapter.domain, adapter.name, alias]
             names.add_metric(labels, version)
