@@ -237,7 +237,7 @@ def policy_for(suites: Any) -> dict[str, Any]:
             "digest": suite.digest,
             "held_out": suite.held_out,
         }
-        if suite.labels:
+        if suite.task("calibration"):
             rule |= {
                 "floors": {"accuracy": 0.6, "permitted answer": 0.9},
                 "margin": 0.05,
