@@ -44,8 +44,8 @@ def suites_of(domain: str) -> tuple[Suite, ...]:
     """Every suite of a domain that has a pack. Raises `UnknownSuite` for another domain."""
     if domain not in PACKS:
         raise UnknownSuite(
-            f"There are no suites for domain {domain!r}. Choose {', '.join(PACKS)}, or name tasks "
-            "of lm-evaluation-harness with --task."
+            f"There are no suites for domain {domain!r}. Choose {', '.join(PACKS)}, or ask "
+            "tasks of lm-evaluation-harness by name: lorary harness"
         )
     pack = PACKS[domain]
     counted, fitted = _divided(pack)
