@@ -1,6 +1,6 @@
 """Writes the dashboards that the chart ships.
 
-    python -m helm.dashboards.build
+python -m helm.dashboards.build
 """
 
 from pathlib import Path

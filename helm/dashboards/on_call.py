@@ -12,7 +12,9 @@ RULES = Path(__file__).parents[1] / "lorary" / "files" / "alerts.yaml"
 
 def runbooks() -> str:
     """A link for each alert; the chart puts in where they are."""
-    rules = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+    rules = [
+        rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]
+    ]
     alerts = [rule["alert"].removeprefix("Lorary") for rule in rules if "alert" in rule]
     return "**Runbooks:** " + " · ".join(f"[{name}](RUNBOOKS/Lorary{name}.md)" for name in alerts)
 

@@ -81,8 +81,9 @@ CASES = [
          "Pool p: 4% of answers failed over six hours", POOL),
     Case("LoraryErrorBudgetBurnsSlowly", "two in a hundred fail",
          answered("0+98x480", "0+2x480"), "430m"),
-    Case("LoraryFirstTokenSlow", "half take up to thirty seconds", slow(FIRST, "0+50x60", "0+100x60"),
-         "40m", "Pool p: one stream in twenty begins after 27.1s or later", POOL),
+    Case("LoraryFirstTokenSlow", "half take up to thirty seconds",
+         slow(FIRST, "0+50x60", "0+100x60"), "40m",
+         "Pool p: one stream in twenty begins after 27.1s or later", POOL),
     Case("LoraryFirstTokenSlow", "all begin within a second", slow(FIRST, "0+100x60", "0+100x60"),
          "40m"),
     Case("LoraryFirstTokenSlow", "nobody asks", slow(FIRST, "5x60", "9x60"), "40m"),
@@ -147,9 +148,7 @@ def expected(case: Case) -> Sequence[dict[str, Any]]:
         return []
     rule = ALERTS[case.alert]
     annotations = {**rule["annotations"], "summary": case.says}
-    return [
-        {"exp_labels": {**rule["labels"], **case.labels}, "exp_annotations": annotations}
-    ]
+    return [{"exp_labels": {**rule["labels"], **case.labels}, "exp_annotations": annotations}]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.alert}, {case.what}")
