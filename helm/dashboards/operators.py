@@ -1,6 +1,6 @@
 """For operators: traffic, latency, saturation, residency, rollouts, the registry, cost."""
 
-from helm.dashboards.expressions import BY_VERSION, NAMED, WINDOW, quantile, rate, share, top
+from helm.dashboards.expressions import BY_VERSION, NAMED, quantile, rate, share, top
 from helm.dashboards.panels import Dashboard, Panel, Query, Row, panel
 
 POOL = {"pool": "$pool"}

@@ -68,7 +68,7 @@ def prepare(scene: Scene) -> None:
     registry.execute(GiveFeedback(DOMAIN, ADAPTER, 1, "chatcmpl-1", now, actor, "positive"), actor)
 
 
-def small_adapter(scene: Scene, adapter: str, seed: int) -> Version:
+def small_adapter(scene: Scene, adapter: str, seed: int, domain: str = DOMAIN) -> Version:
     """The next version of an adapter with random weights, published past the service."""
     base = scene.base
     few = {name: shape for name, shape in base.modules.items() if name.endswith(".q_proj")}
@@ -82,7 +82,7 @@ def small_adapter(scene: Scene, adapter: str, seed: int) -> Version:
         ]
     return publish(
         scene.registry,
-        domain=DOMAIN,
+        domain=domain,
         adapter=adapter,
         base=base.name,
         files=files,

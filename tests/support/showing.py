@@ -11,6 +11,14 @@ from helm.dashboards.build import PAGES
 from tests.support.helm import CHART, render
 from tests.support.prometheus import RULES, Prometheus
 
+_WRAPPING = (
+    promql_parser.AggregateExpr,
+    promql_parser.ParenExpr,
+    promql_parser.UnaryExpr,
+    promql_parser.SubqueryExpr,
+)
+"""Expressions around one other."""
+
 
 def concrete(expr: str, *, window: str = "20s") -> str:
     """An expression with the reader's choices made: everything, and a short window."""
@@ -77,7 +85,5 @@ def selectors(node: Any) -> Iterator[Any]:
     elif isinstance(node, promql_parser.BinaryExpr):
         yield from selectors(node.lhs)
         yield from selectors(node.rhs)
-    elif isinstance(
-        node, promql_parser.AggregateExpr | promql_parser.ParenExpr | promql_parser.UnaryExpr
-    ) or isinstance(node, promql_parser.SubqueryExpr):
+    elif isinstance(node, _WRAPPING):
         yield from selectors(node.expr)
