@@ -150,14 +150,16 @@ def best(curve: Curve, first_seconds: float) -> Point:
 
 def zipf(adapters: int, skew: float) -> NDArray[np.float64]:
     """The share of requests for each adapter, the busiest first."""
-    weights = np.power(np.arange(1, adapters + 1, dtype=np.float64), -skew)
-    return np.divide(weights, weights.sum())
+    weights: NDArray[np.float64] = np.arange(1, adapters + 1, dtype=np.float64) ** -skew
+    weights /= weights.sum()
+    return weights
 
 
 def _share(weights: NDArray[np.float64], replicas: int) -> NDArray[np.float64]:
     """What one of `replicas` is asked for: every so-manieth adapter, since hashing mixes them."""
-    mine = weights[::replicas]
-    return np.divide(mine, mine.sum())
+    mine = weights[::replicas].copy()
+    mine /= mine.sum()
+    return mine
 
 
 def hit_share(weights: NDArray[np.float64], places: int) -> float:
