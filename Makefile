@@ -7,7 +7,7 @@ export LORARY_HOME ?= $(CURDIR)/.cache/lorary
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check fmt bench bench-serving bench-registry bench-upload clean environment environment-dev
+.PHONY: help demo test test-fast check fmt bench bench-serving bench-registry bench-upload bench-fleet fleet chart clean environment environment-dev
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -44,6 +44,18 @@ bench-registry: environment-dev ## Measure the registry beside MLflow's server
 
 bench-upload: environment-dev ## Push 2 GB, kill it half-way, push again
 	$(BIN)/python -m benchmarks.upload $(ARGS)
+
+bench-fleet: environment-dev ## Affinity against round robin before two real replicas
+	@sh scripts/install-operations.sh $(BIN)
+	$(BIN)/python -m benchmarks.fleet.affinity $(ARGS)
+
+fleet: environment-dev ## Two replicas, S3, registry, Envoy, Prometheus; stays up
+	@sh scripts/install-operations.sh $(BIN)
+	$(BIN)/python -m benchmarks.fleet.up $(ARGS)
+
+chart: environment-dev ## Make the chart's generated files anew: dashboards, values table
+	$(BIN)/python -m helm.dashboards.build
+	$(BIN)/python -m helm.values_docs
 
 clean: ## Remove the environment and everything cached for this checkout
 	rm -rf $(VENV) .cache build *.egg-info

@@ -180,6 +180,9 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
     swept: int = 0
     """The commit by which the last collection ended."""
 
+    passed_over: int = 0
+    """Events that a newer Lorary wrote and this one does not know."""
+
     def adapter(self, ref: AdapterRef) -> Adapter:
         """The adapter that `ref` means, the domain's default if it names none.
 

@@ -9,6 +9,8 @@ LoraryError
 │   ├── ReadOnly             the registry takes no changes for now
 │   └── DigestMismatch       what is stored is not what was declared
 ├── BrokenChain              a commit that does not follow the one before it
+│   └── NewerLog             a commit that a newer Lorary wrote and this one must not pass over
+├── Outdated                 a newer Lorary wrote what this one passed over: it may read, not write
 ├── RegistryMissing          the store holds no registry yet
 ├── Unauthenticated          no key, or none that opens anything
 ├── Forbidden                a valid key without the role for this domain
@@ -85,6 +87,28 @@ class BrokenChain(LoraryError):
     """A commit that cannot be read, or does not follow the one before it."""
 
     code = "broken_chain"
+
+
+class NewerLog(BrokenChain):
+    """A commit that a newer Lorary wrote, with something that this one must not pass over."""
+
+    status = 503
+    code = "newer_log"
+    retry_after = 60.0
+
+
+class Outdated(LoraryError):
+    """This process passed over events that it does not know; it may read, but not write."""
+
+    status = 503
+    code = "outdated"
+    retry_after = 60.0
+
+    def __init__(self, passed_over: int) -> None:
+        super().__init__(
+            f"A newer Lorary wrote {passed_over} event(s) to this registry's log that this one "
+            "does not know, so it reads on but decides nothing. Update it."
+        )
 
 
 class RegistryMissing(LoraryError):

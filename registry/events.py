@@ -324,11 +324,20 @@ AnyEvent: TypeAlias = (
 )
 
 
-class Entry(msgspec.Struct, frozen=True):
+OPTIONAL: frozenset[type[Event]] = frozenset(
+    (FeedbackGiven, ReviewOpened, ItemJudged, ReviewClosed, ReviewErased)
+)
+"""Events that a reader which does not know them may pass over: what is served, to whom and on what
+terms does not follow from them. See docs/design/009."""
+
+
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     """One event and who caused it. Commits are written for several actors at once."""
 
     actor: str
     event: AnyEvent
+    optional: bool = False
+    """Whether a reader that does not know the event may pass over it."""
 
 
 class Commit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):

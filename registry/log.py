@@ -10,6 +10,7 @@ import secrets
 import time as clock
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import msgspec
 
@@ -17,11 +18,12 @@ from registry.catalog import Catalog
 from registry.errors import (
     AlreadyExists,
     BrokenChain,
+    NewerLog,
     ObjectNotFound,
     OutcomeUnknown,
     StoreError,
 )
-from registry.events import SCHEMA, Commit, Entry
+from registry.events import OPTIONAL, SCHEMA, AnyEvent, Commit, Entry
 from registry.fold import fold_commit
 from registry.store.base import ObjectStore
 
@@ -34,6 +36,8 @@ class Stored:
 
     commit: Commit
     digest: str
+    passed_over: int = 0
+    """Events of it that this Lorary does not know, and need not."""
 
 
 def commit_key(sequence: int) -> str:
@@ -66,7 +70,9 @@ class CommitLog:
             id=secrets.token_hex(16),
             time=time,
             previous=catalog.head,
-            entries=tuple(entries),
+            entries=tuple(
+                Entry(entry.actor, entry.event, type(entry.event) in OPTIONAL) for entry in entries
+            ),
         )
         data = msgspec.json.encode(commit)
         try:
@@ -99,22 +105,83 @@ class CommitLog:
         )
 
 
+class _Tagged(msgspec.Struct):
+    """What any event tells of itself, known or not."""
+
+    type: str
+
+
+class _OpaqueEntry(msgspec.Struct):
+    actor: str
+    event: msgspec.Raw
+    optional: bool = False
+
+
+class _OpaqueCommit(msgspec.Struct):
+    """A commit whose events were not read yet."""
+
+    schema: int
+    sequence: int
+    id: str
+    time: str
+    previous: str | None
+    entries: list[_OpaqueEntry]
+
+
 def decode(data: bytes, sequence: int) -> Stored:
-    """Parse a commit's bytes; raises `BrokenChain` unless they are commit `sequence`."""
+    """Parse a commit's bytes; raises `BrokenChain` unless they are commit `sequence`, and
+    `NewerLog` if a newer Lorary wrote what must not be passed over."""
+    passed_over = 0
     try:
         commit = msgspec.json.decode(data, type=Commit)
+    except msgspec.MsgspecError:
+        commit, passed_over = _decode_newer(data, sequence)
+    if commit.schema > SCHEMA:
+        raise NewerLog(f"Commit {sequence} has schema {commit.schema}. Update Lorary.")
+    if commit.sequence != sequence:
+        raise BrokenChain(
+            f"{commit_key(sequence)} holds commit {commit.sequence}. Restore it from a backup."
+        )
+    return Stored(commit, _digest(data), passed_over)
+
+
+def _decode_newer(data: bytes, sequence: int) -> tuple[Commit, int]:
+    """What can be read of a commit with events that are not known here, and how many those are."""
+    try:
+        opaque = msgspec.json.decode(data, type=_OpaqueCommit)
+        if opaque.schema > SCHEMA:
+            raise NewerLog(f"Commit {sequence} has schema {opaque.schema}. Update Lorary.")
+        entries, unknown = list[Entry](), 0
+        for entry in opaque.entries:
+            tag = msgspec.json.decode(entry.event, type=_Tagged).type
+            if tag in _KNOWN:
+                event: AnyEvent = msgspec.json.decode(entry.event, type=AnyEvent)
+                entries.append(Entry(entry.actor, event, entry.optional))
+            elif entry.optional:
+                unknown += 1
+            else:
+                raise NewerLog(
+                    f"Commit {sequence} holds a {tag[:60]!r} event, which this Lorary does not "
+                    "know and must not pass over. Update Lorary."
+                )
     except msgspec.MsgspecError as error:
         raise BrokenChain(
             f"Commit {sequence} cannot be read: {error}. Restore {commit_key(sequence)} from a "
             "backup, or update Lorary if a newer one wrote it."
         ) from error
-    if commit.schema > SCHEMA:
-        raise BrokenChain(f"Commit {sequence} has schema {commit.schema}. Update Lorary.")
-    if commit.sequence != sequence:
-        raise BrokenChain(
-            f"{commit_key(sequence)} holds commit {commit.sequence}. Restore it from a backup."
-        )
-    return Stored(commit, _digest(data))
+    commit = Commit(
+        schema=opaque.schema,
+        sequence=opaque.sequence,
+        id=opaque.id,
+        time=opaque.time,
+        previous=opaque.previous,
+        entries=tuple(entries),
+    )
+    return commit, unknown
+
+
+_KNOWN = frozenset(str(event.__struct_config__.tag) for event in get_args(AnyEvent))
+"""The tags of the events that this Lorary knows."""
 
 
 def follow(catalog: Catalog, stored: Stored) -> Catalog:
@@ -124,7 +191,11 @@ def follow(catalog: Catalog, stored: Stored) -> Catalog:
             f"Commit {stored.commit.sequence} does not follow the one before it: the log was "
             "tampered with. Compare it with a backup."
         )
-    return fold_commit(catalog, stored.commit, stored.digest)
+    after = fold_commit(catalog, stored.commit, stored.digest)
+    if stored.passed_over:
+        seen = catalog.passed_over + stored.passed_over
+        after = msgspec.structs.replace(after, passed_over=seen)
+    return after
 
 
 def catch_up(log: CommitLog, catalog: Catalog) -> Catalog:

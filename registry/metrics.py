@@ -93,6 +93,8 @@ class Read(Collector):
         yield from self._keys()
         yield from _aliases(recent)
         yield from self._quality(recent)
+        yield _feedback(recent)
+        yield from self._reviews()
 
     def _domains(self) -> Iterator[Metric]:
         adapters: Tallies[str] = Tallies()
@@ -118,6 +120,24 @@ class Read(Collector):
         for state in ("active", "expired", "revoked"):
             family.add_metric([state], found[state])
         yield family
+
+    def _reviews(self) -> Iterator[Metric]:
+        reviews = GaugeMetricFamily(
+            "lorary_reviews", "Expert reviews by state", labels=["domain", "state"]
+        )
+        judged = GaugeMetricFamily(
+            "lorary_review_judgements", "Items that experts judged", labels=["domain"]
+        )
+        states: Tallies[tuple[str, str]] = Tallies()
+        judgements: Tallies[str] = Tallies()
+        for review in self._catalog.reviews.values():
+            states[review.domain, "open" if review.closed is None else "closed"] += 1
+            judgements[review.domain] += len(review.judgements)
+        for domain in sorted(self._catalog.domains):
+            for state in ("open", "closed"):
+                reviews.add_metric([domain, state], states[domain, state])
+            judged.add_metric([domain], judgements[domain])
+        yield from (reviews, judged)
 
     def _quality(self, recent: list[Adapter]) -> Iterator[Metric]:
         """Of what production names, and of the newest version: gates, approvals, evaluations."""
@@ -164,7 +184,7 @@ def _aliases(recent: list[Adapter]) -> Iterator[Metric]:
     moves = CounterMetricFamily("lorary_alias_moves", "Moves of an alias", labels=_ALIAS)
     back = CounterMetricFamily(
         "lorary_alias_rollbacks",
-        "Moves of an alias to an older version, and candidates that crossed a bound",
+        "Times that an alias went back to an older version, or its candidate crossed a bound",
         labels=_ALIAS,
     )
     splits = GaugeMetricFamily(
@@ -179,7 +199,7 @@ def _aliases(recent: list[Adapter]) -> Iterator[Metric]:
             for move in adapter.moves
             if move.previous is not None and move.version < move.previous
         )
-        rolled.update(ended.alias for ended in adapter.rollbacks)
+        rolled.update(rollback.alias for rollback in adapter.rollbacks)
         for alias, version in adapter.aliases.items():
             labels = [adapter.domain, adapter.name, alias]
             names.add_metric(labels, version)
@@ -189,6 +209,20 @@ def _aliases(recent: list[Adapter]) -> Iterator[Metric]:
             labels = [adapter.domain, adapter.name, alias, str(split.candidate)]
             splits.add_metric(labels, split.percent)
     yield from (names, moves, back, splits)
+
+
+def _feedback(recent: list[Adapter]) -> Metric:
+    family = GaugeMetricFamily(
+        "lorary_version_feedback",
+        "Callers' opinions about a version's answers",
+        labels=[*_VERSION, "rating"],
+    )
+    for adapter in recent:
+        for version in _watched(adapter):
+            labels = [version.domain, version.adapter, str(version.number)]
+            family.add_metric([*labels, "positive"], version.feedback.tally.positive)
+            family.add_metric([*labels, "negative"], version.feedback.tally.negative)
+    return family
 
 
 _Number: TypeAlias = int | float

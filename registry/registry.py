@@ -20,7 +20,7 @@ from registry.access import BOOTSTRAP, Secret
 from registry.catalog import Catalog
 from registry.commands import Command, CreateRegistry
 from registry.decide import decide
-from registry.errors import AlreadyExists, RegistryMissing
+from registry.errors import AlreadyExists, Outdated, RegistryMissing
 from registry.events import AnyEvent, Entry
 from registry.fold import fold
 from registry.log import CommitLog, catch_up, follow
@@ -132,6 +132,8 @@ class Registry:
         attempt, began = 0, time.perf_counter()
         while True:
             catalog = self._advance(catch_up(self._log, self._catalog))
+            if catalog.passed_over:
+                raise Outdated(catalog.passed_over)
             now = max(self._clock(), catalog.time)
             accepted, entries = _decide_all(catalog, group, now)
             if not entries:

@@ -1,5 +1,6 @@
-"""`lorary serve`: one replica."""
+"""`lorary serve`: one replica. `lorary plan`: how many of them."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -9,6 +10,7 @@ def register(app: typer.Typer) -> None:
     """Add this package's commands to `lorary`."""
     settings = {"allow_extra_args": True, "ignore_unknown_options": True}
     app.command(context_settings=settings)(serve)
+    app.command()(plan)
 
 
 def serve(
@@ -28,3 +30,70 @@ def serve(
     given: dict[str, Any] = {"host": host, "port": port}
     settings = ServingSettings(**{name: value for name, value in given.items() if value})
     run(settings, [argument for argument in context.args if argument != "--"])
+
+
+def plan(
+    curve: Annotated[
+        Path, typer.Option(exists=True, dir_okay=False, help="What one replica was measured to do.")
+    ],
+    adapters: Annotated[int, typer.Option(min=1, help="How many are to be served.")],
+    per_second: Annotated[float, typer.Option(min=0.001, help="Requests, at the busiest.")],
+    tokens: Annotated[int, typer.Option(min=1, help="Made for each request.")] = 128,
+    rank: Annotated[int, typer.Option(min=1, help="Of the adapters.")] = 16,
+    skew: Annotated[float, typer.Option(min=0, max=3, help="Zipf exponent of who is asked.")] = 1.0,
+    first_seconds: Annotated[
+        float, typer.Option(min=0.001, help="To the first token, 99th percentile.")
+    ] = 2.0,
+    resident: Annotated[
+        float,
+        typer.Option(min=0.01, max=1, help="Share of requests that shall not wait for a load."),
+    ] = 0.99,
+    headroom: Annotated[float, typer.Option(min=0, max=0.9, help="Capacity left unused.")] = 0.3,
+    price: Annotated[float, typer.Option(min=0, help="Of one replica for an hour.")] = 0.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
+) -> None:
+    """How many replicas, slots and bytes a load takes, by what one replica was measured to do.
+
+    Example: lorary plan --curve docs/curves/cpu-2-cores.json --adapters 1000 --per-second 2
+    """
+    import msgspec
+
+    from registry.cli.output import emit, say
+    from serving import planning
+
+    measured = planning.parse(curve.read_bytes())
+    made = planning.plan(
+        measured,
+        planning.Load(
+            adapters=adapters,
+            per_second=per_second,
+            tokens=tokens,
+            rank=rank,
+            skew=skew,
+            first_seconds=first_seconds,
+            resident=resident,
+            headroom=headroom,
+            price=price,
+        ),
+    )
+
+    def show() -> None:
+        say(f"by {measured.model} on {measured.hardware}, {measured.tokens} tokens a request")
+        say(f"  replicas          {made.replicas}, each with up to {made.at_once} requests at once")
+        say(f"  LORARY_MAX_LORAS      {made.slots}")
+        say(
+            f"  LORARY_MAX_CPU_LORAS  {made.memory_adapters}  ({made.memory_gib:.2f} GiB of memory)"
+        )
+        say(f"  LORARY_CACHE_BYTES    {made.disk_gib:.2f} GiB for all that a replica is asked for")
+        say(f"  bucket            {made.bucket_gib:.2f} GiB for one version of each")
+        say(
+            f"  in memory         {made.resident:.1%} of requests; the others wait "
+            f"{made.cold_seconds:.2f} s more"
+        )
+        if price:
+            say(
+                f"  cost              {made.price_per_hour:.2f} an hour, "
+                f"{made.per_million_tokens:.2f} a million tokens"
+            )
+
+    emit(msgspec.to_builtins(made), as_json, show)

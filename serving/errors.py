@@ -13,7 +13,8 @@ LoraryError
 ├── RegistryUnread       no registry was ever read, so nothing can be resolved
 ├── DeadlineExceeded     an answer that took longer than it may
 ├── Leaving              the server was told to end: another one answers
-└── CannotServe          `lorary serve` cannot start
+├── CannotServe          `lorary serve` cannot start
+└── CannotPlan           what was measured does not carry what is wanted
 """
 
 from adapters.errors import LoraryError
@@ -126,3 +127,10 @@ class CannotServe(LoraryError):
     """The replica cannot start."""
 
     code = "cannot_serve"
+
+
+class CannotPlan(LoraryError):
+    """No fleet of what was measured carries what is wanted."""
+
+    status = 422
+    code = "cannot_plan"

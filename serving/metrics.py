@@ -82,6 +82,11 @@ CACHE_BYTES = Gauge("lorary_cache_bytes", "Bytes of adapters on this replica's d
 CACHE_ADAPTERS = Gauge("lorary_cache_adapters", "Adapters on this replica's disk")
 IN_FLIGHT = Gauge("lorary_requests_in_flight", "Requests admitted and not yet answered in full")
 LIMITED = Counter("lorary_limited", "Requests refused because of a limit, by limit", ["limit"])
+for _limit in ("key_requests", "key_tokens", "key_concurrency", "adapter_concurrency",
+               "replica_concurrency"):  # fmt: skip
+    LIMITED.labels(_limit)
+for _tier in ("engine", "disk"):
+    EVICTIONS.labels(_tier)
 REGISTRY_SEQUENCE = Gauge("lorary_registry_sequence", "The last commit this replica has folded")
 REGISTRY_AGE = Gauge(
     "lorary_registry_age_seconds", "Seconds since the registry's log was last read successfully"

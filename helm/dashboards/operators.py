@@ -1,12 +1,11 @@
 """For operators: traffic, latency, saturation, residency, rollouts, the registry, cost."""
 
-from helm.dashboards.expressions import BY_VERSION, NAMED, WINDOW, quantile, rate, share, top
+from helm.dashboards.expressions import BY_VERSION, NAMED, quantile, rate, share, top
 from helm.dashboards.panels import Dashboard, Panel, Query, Row, panel
 
 POOL = {"pool": "$pool"}
 FIRST = "lorary_time_to_first_token_seconds"
 ASKED = "lorary_requests_total"
-GATE = f'sum by (pool) (rate(lorary_refusals_total{{pool=~"$pool"}}[{WINDOW}]))'
 
 TRAFFIC = Row(
     "Traffic and errors",
@@ -78,6 +77,8 @@ RESIDENCY = Row(
         ), "s", alarm=10),
         panel("Phases of a cold load, p95",
               quantile(0.95, "lorary_cold_load_phase_seconds", "phase", **POOL), "{{phase}}", "s"),
+        panel("Waiting for a slot, p95", quantile(0.95, "lorary_turn_wait_seconds", "pool", **POOL),
+              "{{pool}}", "s", why="Adapters take turns when more are asked for than a batch holds."),
         panel("Given back", rate("lorary_evictions_total", "tier", **POOL), "from {{tier}}", "ops"),
         Panel("Held", (
             Query("sum by (instance) (lorary_engine_names{pool=~\"$pool\"})", "{{instance}} in engine"),
@@ -101,6 +102,12 @@ ROLLOUTS = Row(
             Query("sum(max by (domain, adapter, alias) (increase(lorary_alias_rollbacks_total[1h])))",
                   "back to an older version"),
         )),
+        panel("Requests under split aliases",
+              rate("lorary_split_requests_total", "domain, adapter, alias, side, outcome", **POOL),
+              "{{domain}}/{{adapter}}@{{alias}} {{side}} {{outcome}}", "reqps"),
+        panel("Rollbacks that the log does not hold yet",
+              "sum by (instance) (lorary_rollbacks_untold{pool=~\"$pool\"})", "{{instance}}", alarm=1,
+              why="This replica ended a split and could not tell the registry."),
         panel("Callers who get a candidate",
               "max by (domain, adapter, alias, candidate) (lorary_alias_split_percent)",
               "{{domain}}/{{adapter}}@{{candidate}} of {{alias}}", why="Percent of an alias's callers."),

@@ -32,6 +32,12 @@ QUALITY = Row(
               why="Of what production names, and of the newest version. `lorary gate` says what."),
         panel("Experts who approved", catalog("lorary_approvals"), NAMED),
         panel("Evaluations recorded", catalog("lorary_evaluations"), NAMED),
+        panel("Users' opinions", catalog("lorary_version_feedback", f"{BY_VERSION}, rating"),
+              f"{NAMED} {{{{rating}}}}"),
+        Panel("Expert reviews", (
+            Query(catalog("lorary_reviews", "domain, state"), "{{domain}} {{state}}"),
+            Query(catalog("lorary_review_judgements", "domain"), "{{domain}} items judged"),
+        )),
         panel("Suites, by the newest evaluation",
               catalog("lorary_suite_share", f"{BY_VERSION}, suite, tally"),
               f"{NAMED} {{{{suite}}}} {{{{tally}}}}", "percentunit",

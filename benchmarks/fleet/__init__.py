@@ -1,0 +1,1 @@
+"""Several replicas behind the chart's Envoy: started here, measured, and simulated for more."""
