@@ -43,6 +43,9 @@ class Tally:
     broken: list[tuple[str, Asked]] = field(default_factory=list)
     """Examples of verdicts that break a promise."""
     seconds: list[float] = field(default_factory=list)
+    """From sending to the first byte, of right answers."""
+    right_by: Counter[str] = field(default_factory=Counter)
+    """Right answers by replica."""
     timeline: list[tuple[float, str]] = field(default_factory=list)
     left: int = 0
     """Requests that their caller gave up on purpose."""
@@ -57,6 +60,7 @@ class Tally:
         self.timeline.append((asked.answered, verdict))
         if verdict == "right":
             self.seconds.append(asked.answered - asked.sent)
+            self.right_by[asked.replica] += 1
         elif verdict not in GOOD and len(self.broken) < 50:
             self.broken.append((verdict, asked))
 

@@ -112,6 +112,7 @@ class Report:
             "promises": [asdict(promise) for promise in self.promises],
             "verdicts": dict(self.tally.verdicts),
             "wrong": [{"verdict": v, **asdict(asked)} for v, asked in self.tally.broken],
+            "right_by_replica": dict(self.tally.right_by),
             "left_early": self.tally.left,
             "repeats": self.tally.repeats,
             "said_their_word_alone": self.alone,
@@ -128,7 +129,8 @@ class Report:
         h, tally = self.happened, self.tally
         lines = [
             "",
-            f"{self.seconds:.0f} s on {', '.join(r.name for r in self.site.replicas)}: "
+            f"{self.seconds:.0f} s; right answers by replica: "
+            f"{', '.join(f'{name} {n:,}' for name, n in sorted(tally.right_by.items()))}",
             f"{tally.verdicts.total():,} requests judged, {tally.left:,} left early, "
             f"{tally.repeats:,} repeated elsewhere",
             f"{h.moves:,} alias moves, {h.published} versions published, {h.revoked} revoked, "

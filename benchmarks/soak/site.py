@@ -177,10 +177,11 @@ class Site:
     def start_s3(self) -> None:
         """Start the object store over what it held."""
         log = self.folder / "weed.log"
-        self._s3.enter_context(running(self._command, log, ready=self.endpoint))
+        self._store = self._s3.enter_context(running(self._command, log, ready=self.endpoint))
 
     def stop_s3(self) -> None:
-        """End the object store."""
+        """Kill the object store."""
+        self._store.kill()
         self._s3.close()
 
     def close(self) -> None:
