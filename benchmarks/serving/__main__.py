@@ -14,8 +14,8 @@
 
 All but the first use real vLLM with the small model and a real S3 server. On two cores each part in
 full takes two to nine minutes, and --quick is sized for six minutes in all on an idle machine; to
-start both servers takes two of them. Two vLLM servers need 8 GB of memory. LiteLLM and aiperf are installed into environments of their own under the cache
-folder the first time.
+start both servers takes two of them. The two need 8 GB of memory. LiteLLM and aiperf are installed
+into environments of their own under the cache folder the first time.
 """
 
 import argparse
