@@ -187,7 +187,7 @@ def by_plain_peft(base: Path, recipe: Recipe) -> list[float]:
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     return losses
 
 

@@ -149,7 +149,7 @@ def test_killed_and_resumed_it_ends_in_the_weights_of_an_undisturbed_run(
 
 
 def test_two_processes_cannot_train_into_one_directory(tiny: Path, tmp_path: Path) -> None:
-    recipe = recipe_for(tiny, "stage: sft\nsteps: 1")
+    recipe = recipe_for(tiny, "stage: sft\nsteps: 1\nwarmup_steps: 0")
 
     def again(*_: object) -> None:
         with pytest.raises(TrainingRuns, match="Another process"):
