@@ -1,5 +1,6 @@
 """Every stage moves its own measure on a tiny model, and ends in what it says it makes."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,13 @@ from adapters.recipe import BadRecipe, parse_recipe
 from adapters.training.job import Record
 from adapters.training.provenance import Provenance
 from adapters.training.run import train
-from tests.support.tiny_model import write_rows, write_tiny_model
+from tests.support.tiny_model import one_thread, write_rows, write_tiny_model
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 class Bench:

@@ -1,6 +1,8 @@
 """A base model of 100,000 random parameters that trains in seconds, with a tokenizer of bytes."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +11,17 @@ TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Matrices this small are computed faster by one thread than by several that wait."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def write_tiny_model(directory: Path, *, seed: int = 0) -> Path:
