@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from adapters.home import cache
+from eval.errors import UnknownSuite
 from eval.served import Answers, Model, ServedModel
 from eval.suites.suite import Suite, Task
 
@@ -94,13 +95,20 @@ def _written(suite: Suite) -> Path:
 def run(
     served: Any, tasks: Sequence[str], folder: Path | None, *, chat: bool, limit: int | None = None
 ) -> dict[str, Any]:
-    """lm-evaluation-harness's own result for tasks by name: ours in `folder`, or its stock ones."""
+    """lm-evaluation-harness's own result for tasks by name: those in `folder`, or its stock ones.
+
+    Raises `UnknownSuite` for a name that is no task.
+    """
     from lm_eval import evaluator
     from lm_eval.tasks import TaskManager
 
     manager = TaskManager(
         include_path=str(folder) if folder else None, include_defaults=folder is None
     )
+    if unknown := [name for name in tasks if name not in manager.all_tasks]:
+        raise UnknownSuite(
+            f"lm-evaluation-harness has no task {unknown[0]!r} here. List them: lm_eval ls tasks"
+        )
     result: dict[str, Any] = evaluator.evaluate(
         served,
         manager.load(list(tasks)),

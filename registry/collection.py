@@ -8,14 +8,16 @@ told to repeat. A grace period keeps clear of pushes under way; correctness does
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import msgspec
 
 from registry.blobs import PARTS, Blobs
 from registry.catalog import Catalog, Version, blobs_in_use
-from registry.commands import CondemnBlobs, SweepBlobs, TombstoneVersion
+from registry.commands import CondemnBlobs, EraseReview, SweepBlobs, TombstoneVersion
 from registry.errors import BeingCollected
 from registry.registry import Registry
+from registry.reviewing import Review
 from registry.store import ObjectStore
 
 DAY = 86_400.0
@@ -50,6 +52,18 @@ def expired(catalog: Catalog) -> list[Version]:
     return found
 
 
+def outdated(catalog: Catalog, now: float) -> list[Review]:
+    """Reviews whose texts were to be kept only so long after their end. now: seconds since 1970."""
+    found = []
+    for review in catalog.reviews.values():
+        if review.content is None or review.closed is None or review.keep_days is None:
+            continue
+        ended = datetime.strptime(review.closed, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        if now - ended.timestamp() >= review.keep_days * DAY:
+            found.append(review)
+    return found
+
+
 def collect(
     registry: Registry,
     actor: str,
@@ -78,6 +92,8 @@ def collect(
             reason = "retention: older than what the domain's policy keeps"
             command = TombstoneVersion(version.domain, version.adapter, version.number, reason)
             registry.execute(command, actor)
+        for review in outdated(catalog, clock()):
+            registry.execute(EraseReview(review.id), actor)
         catalog = registry.refresh()
     oldest = clock() - grace_seconds
     blobs = _unused(registry.store, "blobs/", blobs_in_use(catalog), oldest)

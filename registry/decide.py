@@ -138,8 +138,10 @@ def _needs(catalog: Catalog, command: Command) -> tuple[Role, str]:
             return "evaluate", command.domain
         case JudgeItem():
             return "review", reviews.find(catalog, command.review).domain
-        case CloseReview() | EraseReview():
+        case CloseReview():
             return "evaluate", reviews.find(catalog, command.review).domain
+        case EraseReview():
+            return "operate", reviews.find(catalog, command.review).domain
         case SetDefaultAdapter() | ChangePolicy() | RevokeVersion() | TombstoneVersion():
             return "operate", command.domain
         case _:

@@ -56,7 +56,8 @@ def preferences(review: Review, items: Sequence[Item], noted: Noted) -> Iterator
     """Pairs of a better and a worse answer to one prompt.
 
     A correction beats every answer that is not correct; a correct answer beats one that is not; of
-    two equally judged ones the preferred beats the other. Equal texts make no pair.
+    two equally judged ones the preferred beats the other. Equal texts make no pair, and
+    an empty one is no answer.
     """
     for item, outcome, correction in _settled(review, items, noted):
         judged = list(zip(item.answers, outcome.verdicts, strict=True))
@@ -70,7 +71,7 @@ def preferences(review: Review, items: Sequence[Item], noted: Noted) -> Iterator
             elif one == two and outcome.preferred != "neither":
                 pairs.append((first, second) if outcome.preferred == "first" else (second, first))
         for chosen, rejected in pairs:
-            if chosen.strip() != rejected.strip():
+            if rejected.strip() and chosen.strip() != rejected.strip():
                 yield {
                     "prompt": _user(item.prompt),
                     "chosen": _assistant(chosen),

@@ -11,6 +11,7 @@ ends the whole engine. So it reads a file only when it is told to, right after i
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,6 +26,9 @@ from serving.engine import Engine
 from serving.errors import DiskFull
 from serving.metrics import COLD_LOAD_PHASES, COLD_LOADS, EVICTIONS, TIER_REQUESTS
 from serving.turns import Turns
+
+JUST_NOW_SECONDS = 1.0
+"""Files that were verified so little ago are not read again before the engine reads them."""
 
 Tier = Literal["engine", "disk", "bucket"]
 
@@ -92,11 +96,13 @@ class Residency:
         tier = self.tier(version)
         TIER_REQUESTS.labels(tier).inc()
         self._cache.touch(version)
+        fetched = -math.inf
         if tier == "bucket":
             async with self._kept(version):
                 await self._fetch(version)
+                fetched = time.monotonic()
         async with self._turns.take(str(version.ref)), self._kept(version) as entry:
-            await self._bring(version, entry)
+            await self._bring(version, entry, fetched)
             yield tier
 
     async def warm(self, version: Version) -> None:
@@ -138,12 +144,12 @@ class Residency:
                 del self._entries[digest]
         self._trim_soon()
 
-    async def _bring(self, version: Version, entry: Entry) -> None:
+    async def _bring(self, version: Version, entry: Entry, fetched: float = -math.inf) -> None:
         """A caller who leaves must not leave the engine with a name that we do not know of."""
         if self.tier(version) == "engine":
             return
         self._take(version.digest)
-        bringing = asyncio.ensure_future(self._load(version, entry))
+        bringing = asyncio.ensure_future(self._load(version, entry, fetched))
 
         def done(task: "asyncio.Future[None]") -> None:
             self._let_go(version.digest, entry)
@@ -153,13 +159,16 @@ class Residency:
         bringing.add_done_callback(done)
         await asyncio.shield(bringing)
 
-    async def _load(self, version: Version, entry: Entry) -> None:
+    async def _load(self, version: Version, entry: Entry, fetched: float) -> None:
         name = str(version.ref)
         async with entry.moving:
             if name in entry.names:
                 return
             with COLD_LOADS.time():
-                path = await self._fetch(version)
+                path = self._cache.path(version)
+                just_now = time.monotonic() - fetched < JUST_NOW_SECONDS
+                if not (just_now and self._cache.holds(version)):
+                    await self._fetch(version)
                 async with self._place():
                     with COLD_LOAD_PHASES.labels("engine").time():
                         await self._engine.load(name, path)

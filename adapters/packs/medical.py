@@ -1,8 +1,10 @@
 """Medical: a diagnosis in words, and the ICD-10-CM chapter that codes it."""
 
 import xml.etree.ElementTree as ET
+from collections import defaultdict
 from collections.abc import Iterator
 
+from adapters.packs.abstaining import vague_words, with_unanswerable
 from adapters.packs.pack import DomainPack, Item
 from adapters.packs.sources import Source
 
@@ -43,6 +45,11 @@ CHAPTERS = {
 MAX_CHARACTERS = 120
 """Longer entries are combinations of qualifiers that no clinician would type."""
 
+MIN_CODES = 10
+"""A category with fewer codes has too few to be split."""
+UNANSWERABLE = 0.03
+"""Share of questions without an answer, at most."""
+
 
 def read() -> Iterator[Item]:
     """Descriptions and inclusion terms; the split unit is the three-character category."""
@@ -71,4 +78,53 @@ PACK = DomainPack(
     demo_text="Ectopic pregnancy",
     limits="Not for patient care or billing without a certified coder's check.",
     per_label=(150, 12),
+)
+
+
+def read_categories() -> Iterator[Item]:
+    """Terms with their three-character category; the split unit is the full code they name.
+
+    So the synonyms of one code are on one side, and every category can be learnt. The category's
+    own title says why: it is part of the answer.
+    """
+    root = ET.fromstring(SOURCE.read(TABULAR))  # noqa: S314 - a pinned, digest-checked file
+    for category in root.iter("diag"):
+        code = category.findtext("name", "")
+        if len(code) != 3:
+            continue
+        label = f"{code}: {category.findtext('desc', '')}"
+        for entry in category.iter("diag"):
+            unit = entry.findtext("name", "")[:5]
+            notes = entry.findall("inclusionTerm/note")
+            for text in (entry.findtext("desc", ""), *(note.text or "" for note in notes)):
+                if 5 <= len(text) <= MAX_CHARACTERS:
+                    yield Item(text, label, unit)
+
+
+def read_common() -> Iterator[Item]:
+    """Terms of the categories that can be split, and texts that name none."""
+    units: dict[str, set[str]] = defaultdict(set)
+    for item in read_categories():
+        units[item.label].add(item.unit)
+    items = [item for item in read_categories() if len(units[item.label]) >= MIN_CODES]
+    yield from with_unanswerable(items, vague_words(read(), spread=0.5), share=UNANSWERABLE)
+
+
+CATEGORY = DomainPack(
+    domain="medical",
+    adapter="icd10-category",
+    title="ICD-10-CM category coder",
+    instruction="Which three-character ICD-10-CM category codes this diagnosis, and what is its "
+    "title?",
+    phrasings=(
+        "Give the ICD-10-CM category (three characters and title) of this diagnosis.",
+        "Code this diagnosis to its ICD-10-CM category.",
+    ),
+    noun="Diagnosis",
+    labels=(),
+    sources=(SOURCE,),
+    read=read_common,
+    demo_text="",
+    limits="Not for patient care or billing without a certified coder's check.",
+    per_label=(20, 2),
 )

@@ -4,12 +4,11 @@ import functools
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
 from adapters.packs.sources import Source
-from adapters.recipe import Recipe
 
 HELD_OUT_SHARE = 0.25
 """Share of the split units whose items are never trained on."""
@@ -50,6 +49,7 @@ class DomainPack:
     noun: str
     """What an item is called in the prompt, such as `Diagnosis`."""
     labels: tuple[str, ...]
+    """What may be answered; empty where there are too many to list."""
     sources: tuple[Source, ...]
     read: Callable[[], Iterable[Item]]
     """Every usable item of the sources, duplicates included, in a fixed order."""
@@ -59,17 +59,25 @@ class DomainPack:
     """What the adapter must not be used for; goes into its card."""
     per_label: tuple[int, int] = (400, 16)
     """At most so many items of one label in training and in the held-out set."""
-    recipe: Recipe = field(default_factory=Recipe)
+    phrasings: tuple[str, ...] = ()
+    """Other ways to put the instruction; each item is asked in one of them, always the same."""
+    exam: bool = False
+    """Whether every item is held out: for judging only."""
 
     def question(self, item: Item) -> str:
         """The user message that the adapter is trained and asked with."""
-        return f"{self.instruction}\n\n{self.noun}: {item.text}"
+        return f"{self.asked(item)}\n\n{self.noun}: {item.text}"
+
+    def asked(self, item: Item) -> str:
+        """The phrasing that the item is asked in."""
+        ways = (self.instruction, *self.phrasings)
+        return ways[int(lot(f"phrasing {item.text}") * len(ways))]
 
     def question_with_labels(self, item: Item) -> str:
         """The same with the permitted answers listed, for a model that was not trained on them."""
         listed = "\n".join(f"- {label}" for label in self.labels)
         return (
-            f"{self.instruction} Answer with exactly one of:\n{listed}\n\n{self.noun}: {item.text}"
+            f"{self.asked(item)} Answer with exactly one of:\n{listed}\n\n{self.noun}: {item.text}"
         )
 
     def load(self) -> DataSet:
@@ -84,6 +92,9 @@ class DomainPack:
 
 @functools.cache
 def _load(pack: DomainPack) -> DataSet:
+    if pack.exam:
+        items = {item.text: item for item in pack.read()}
+        return DataSet((), tuple(sorted(items.values(), key=lambda item: lot(item.text))))
     return split(pack.read(), pack.labels, pack.per_label)
 
 
@@ -91,11 +102,11 @@ def split(items: Iterable[Item], labels: Sequence[str], per_label: tuple[int, in
     """Items split by unit, deduplicated by text, balanced by label, in a fixed random order.
 
     A text with two different labels is dropped: nobody could answer it. Raises `ValueError` for
-    a label that is not among `labels`.
+    a label that is not among `labels`, if there are any.
     """
     by_text: dict[str, Item | None] = {}
     for item in items:
-        if item.label not in labels:
+        if labels and item.label not in labels:
             raise ValueError(f"{item.label!r} is not a label of this task")
         known = by_text.setdefault(item.text.casefold(), item)
         if known is not None and known.label != item.label:

@@ -1,79 +1,146 @@
 """The model card that goes with a trained adapter."""
 
-from adapters.packs import DomainPack
+from typing import Any
+
+from adapters.recipe import Dpo, Kto, Online, Recipe, Reward
+from adapters.training.data import Corpus
 from adapters.training.provenance import Provenance
+from adapters.training.serving import not_served
 
 _CARD = """\
 ---
 base_model: {base}
 library_name: peft
-pipeline_tag: text-generation
+pipeline_tag: {pipeline}
 license: apache-2.0
 tags:
-  - lora
+  - {method}
   - {domain}
 ---
 
 # {title}
 
-A LoRA adapter of `{base}` for one task of the {domain} domain: "{instruction}"
+{what}
 
 ## Intended use
 
-It answers the task's question with one of {labels} labels. It shows how a specialist is made,
-published and served with Lorary.
+{use}
 
 ## Out of scope
 
-{limits} It knows nothing beyond its one task.
+{limits} It knows nothing beyond its task.
 
 ## Training data
 
-{train} items, balanced by label and split by unit; {held_out} items are held out. Data set digest
-`{data_digest}`. Sources: {sources}.
+{train} items, split by unit; {held_out} more items of the same tasks are held out. Data digest
+`{data_digest}`.{preferences} Sources:
+
+{sources}
 
 ## Training
 
-{method}, rank {rank}, alpha {alpha}, {steps} steps of {batch}, learning rate {rate}, seed {seed}.
-Final loss {loss:.3f}, {seconds:.0f} s. `provenance.json` holds every digest and version.
+{stage}, {how}, {steps} steps of {batch}, learning rate {rate}, seed {seed}. {trainable:,} of
+{parameters:,} parameters trained. Final loss {loss:.3f}, {seconds:.0f} s, at most
+{gigabytes:.1f} GB of memory. `provenance.json` holds every digest and version.
+
+![Learning curve](training.png)
+
+## Serving
+
+{serving}
 
 ## Evaluation
 
-`lorary matrix` measures it through a running server, beside the base model and a plain text
-classifier. No expert has reviewed its answers.
+{evaluation}
 
 ## Limitations
 
-The base model has 135 million parameters and was quantised to 4 bits. Confident errors occur.
+{base_limits} Confident errors occur.
 
 ## Licence
 
-Apache-2.0 for the weights; the sources keep their own: {licences}.
+Apache-2.0 for the weights; the sources keep their own{licences}.
 """
 
+_STAGES = {
+    "sft": "Supervised fine-tuning",
+    "reward": "Reward model on preference pairs",
+    "dpo": "Direct preference optimisation",
+    "kto": "Kahneman-Tversky optimisation",
+    "ppo": "PPO-clip against a reward, with a KL leash",
+    "rloo": "REINFORCE leave-one-out against a reward",
+    "grpo": "Group-relative policy optimisation against a reward",
+}
+_SMALL = "The base model has 135 million parameters and was quantised to 4 bits."
 
-def render(pack: DomainPack, provenance: Provenance) -> str:
+
+def render(corpus: Corpus[Any], provenance: Provenance) -> str:
     """The card's Markdown."""
-    plan = provenance.plan
+    plan, recipe = provenance.plan, provenance.plan.recipe
+    pack = corpus.packs[0] if corpus.packs else None
+    scores = isinstance(recipe, Reward)
+    licences = {f"{s.package}: {s.licence}" for p in corpus.packs for s in p.sources}
     return _CARD.format(
         base=plan.base,
-        domain=pack.domain,
-        title=pack.title,
-        instruction=pack.instruction,
-        labels=len(pack.labels),
-        limits=pack.limits,
+        pipeline="text-classification" if scores else "text-generation",
+        method=recipe.method,
+        domain=plan.domain,
+        title=pack.title if pack else recipe.adapter,
+        what=_what(recipe, pack.instruction if pack else None),
+        use=f"It answers with one of {len(pack.labels) or 'many'} labels. It shows how a "
+        "specialist is made, published and served with Lorary."
+        if pack
+        else f"What its training data show: {', '.join(recipe.data)}.",
+        limits=pack.limits if pack else "Not for decisions without an expert's check.",
         train=provenance.train_items,
         held_out=provenance.held_out_items,
         data_digest=plan.data_digest,
-        sources=", ".join(plan.sources),
-        method=plan.recipe.method.upper(),
-        rank=plan.recipe.rank,
-        alpha=plan.recipe.alpha,
-        steps=plan.recipe.steps,
-        batch=plan.recipe.batch,
-        rate=plan.recipe.learning_rate,
-        seed=plan.recipe.seed,
+        preferences=_preferences(recipe, bool(corpus.packs)),
+        sources="\n".join(f"- `{name}`: {whence}" for name, whence in corpus.origin.items()),
+        stage=_STAGES[recipe.stage],
+        how=_how(recipe),
+        steps=recipe.steps,
+        batch=recipe.batch,
+        rate=recipe.learning_rate,
+        seed=recipe.seed,
+        trainable=provenance.trainable,
+        parameters=provenance.parameters,
         loss=provenance.final_loss,
         seconds=provenance.seconds,
-        licences="; ".join(f"{s.package}: {s.licence}" for s in pack.sources),
+        gigabytes=provenance.peak_bytes / 1e9,
+        serving=not_served(recipe) or "vLLM serves it per request, beside other adapters.",
+        evaluation="Its training record has the share of pairs told right."
+        if scores
+        else "`lorary matrix` measures the demonstration's adapters through a running server, "
+        "beside the base model and a plain text classifier. No expert has reviewed its answers.",
+        base_limits=_SMALL if "135m" in plan.base else f"Those of `{plan.base}`.",
+        licences="".join(f"; {licence}" for licence in sorted(licences)),
     )
+
+
+def _what(recipe: Recipe, instruction: str | None) -> str:
+    kind = "A reward model on" if isinstance(recipe, Reward) else "An adapter of"
+    task = f' for one task of the {recipe.domain} domain: "{instruction}"' if instruction else "."
+    return f"{kind} `{recipe.base}`{task}"
+
+
+def _preferences(recipe: Recipe, from_packs: bool) -> str:
+    """What must be said of preferences that no person stated."""
+    if from_packs and isinstance(recipe, Reward | Dpo | Kto):
+        return " Preferences were made from verifiable answers (right before wrong), not by people."
+    if isinstance(recipe, Online) and recipe.reward == "verifiable":
+        return " The reward is 1 for exactly the reference answer: no person and no model judged."
+    return ""
+
+
+def _how(recipe: Recipe) -> str:
+    """The method with the numbers that belong to it."""
+    if recipe.start:
+        return f"continuing the LoRA `{recipe.start}`"
+    match recipe.method:
+        case "full" | "ia3":
+            return recipe.method
+        case "prefix" | "prompt":
+            return f"{recipe.method} tuning with {recipe.virtual_tokens} virtual tokens"
+        case _:
+            return f"{recipe.method} of rank {recipe.rank}, alpha {recipe.alpha}"

@@ -6,12 +6,16 @@ from pathlib import Path
 
 import msgspec
 
+from adapters.admission import WEIGHTS
 from adapters.base_model import BaseModel
 from adapters.lineage import Lineage
-from adapters.packs import DataSet, DomainPack
-from adapters.recipe import Recipe
+from adapters.packs import DomainPack
+from adapters.recipe import AnyRecipe
+from adapters.training.job import Record
 
 PACKAGES = ("torch", "transformers", "peft", "trl")
+MAX_RECORDS = 500
+"""Of the history that is kept; a longer one is thinned."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +28,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     data_digest: str
     sources: dict[str, str]
     """Package and version to SHA-256 of its archive."""
-    recipe: Recipe
+    recipe: AnyRecipe
+    start_digest: str | None = None
+    """SHA-256 of the weights of the adapter that was continued."""
+    reward_digest: str | None = None
+    """SHA-256 of the weights of the reward model."""
     code: str
     """Digest of the source files that make an adapter of data and recipe."""
     versions: dict[str, str]
@@ -43,20 +51,38 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     plan_digest: str
     train_items: int
     held_out_items: int
+    """Of the domain packs: never trained on."""
     final_loss: float
     seconds: float
+    """Of the run that ended it; a run that was killed before is not counted."""
+    trainable: int
+    parameters: int
+    peak_bytes: int
+    """Most memory the process held, or on a GPU the most allocated there."""
+    history: list[Record]
 
 
-def make_plan(pack: DomainPack, data: DataSet, base: BaseModel, recipe: Recipe) -> Plan:
-    """The plan of training `pack` on `base`."""
+def make_plan(
+    recipe: AnyRecipe,
+    base: BaseModel,
+    data_digest: str,
+    packs: tuple[DomainPack, ...],
+    start: Path | None,
+    reward: Path | None,
+) -> Plan:
+    """The plan of training `recipe` on `base`."""
+    sources = {f"{s.package}=={s.version}": s.sha256 for pack in packs for s in pack.sources}
+    domain, _, adapter = recipe.adapter.partition("/")
     return Plan(
-        domain=pack.domain,
-        adapter=pack.adapter,
+        domain=domain,
+        adapter=adapter,
         base=base.name,
         base_digest=base.digest,
-        data_digest=data.digest,
-        sources={f"{s.package}=={s.version}": s.sha256 for s in pack.sources},
+        data_digest=data_digest,
+        sources=sources,
         recipe=recipe,
+        start_digest=None if start is None else _digest(start / WEIGHTS),
+        reward_digest=None if reward is None else _digest(reward / WEIGHTS),
         code=code_digest(),
         versions={name: version(name) for name in PACKAGES},
     )
@@ -73,5 +99,15 @@ def code_digest() -> str:
 
 def lineage_of(plan: Plan) -> Lineage:
     """What the registry reads of a plan."""
-    recipe = hashlib.sha256(msgspec.json.encode(plan.recipe, order="sorted")).hexdigest()
-    return Lineage(data=plan.data_digest, recipe=recipe, code=plan.code)
+    return Lineage(data=plan.data_digest, recipe=plan.recipe.digest, code=plan.code)
+
+
+def thinned(history: list[Record]) -> list[Record]:
+    """At most `MAX_RECORDS` of the steps, evenly spread, and every evaluation."""
+    stride = -(-len(history) // MAX_RECORDS)
+    return [r for i, r in enumerate(history) if i % stride == 0 or "eval_loss" in r]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,22 +1,49 @@
-"""One training from a domain pack to a publishable directory."""
+"""One training from a recipe to a directory that can be published, or is said not to be.
 
+The directory appears whole or stays as it was. Until then everything lies beside it, in a folder
+named after the plan: the same command goes on there after a kill, and any other plan begins anew.
+"""
+
+import contextlib
+import fcntl
+import resource
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from adapters.admission import CARD, CONFIG, PROVENANCE, WEIGHTS, admit, files_in
+from adapters.admission import CARD, CONFIG, CURVE, PROVENANCE, WEIGHTS, admit, files_in
 from adapters.base_model import BaseModel
 from adapters.errors import InvalidAdapter
-from adapters.packs import DomainPack
-from adapters.recipe import Recipe
+from adapters.home import home
+from adapters.recipe import (
+    AnyRecipe,
+    BadRecipe,
+    Dpo,
+    Kto,
+    Online,
+    Ppo,
+    Recipe,
+    Reward,
+    Sft,
+)
 from adapters.training.card import render
-from adapters.training.provenance import Provenance, lineage_of, make_plan
+from adapters.training.data import Corpus, corpus_of
+from adapters.training.job import Job, Outcome, Progress
+from adapters.training.processes import is_first
+from adapters.training.provenance import Provenance, lineage_of, make_plan, thinned
+from adapters.training.serving import not_served
 
-Progress = Callable[[int, int, float], None]
+
+class TrainingRuns(BadRecipe):
+    """Another process trains into the same directory."""
+
+    status = 409
+    code = "training_runs"
 
 
 def existing(out: Path) -> Provenance | None:
@@ -28,60 +55,214 @@ def existing(out: Path) -> Provenance | None:
 
 
 def train(
-    pack: DomainPack,
-    recipe: Recipe,
+    recipe: AnyRecipe,
     base_directory: Path,
-    base_name: str,
     out: Path,
     *,
-    reuse: bool,
+    reuse: bool = False,
     progress: Progress,
+    report_to: tuple[str, ...] = (),
 ) -> tuple[Provenance, bool]:
-    """Train into `out`, which appears whole or stays as it was.
+    """Train into `out`, going on where a killed training of the same plan left off.
 
     With `reuse`, an adapter that the same plan made before is kept; the second value says whether
-    it was. Raises `InvalidAdapter` if the result would not be admitted.
+    it was. Raises `InvalidAdapter` if the result should be servable and would not be admitted.
     """
-    base = BaseModel.from_directory(base_directory, base_name)
-    data = pack.load()
-    plan = make_plan(pack, data, base, recipe)
+    base = BaseModel.from_directory(base_directory, recipe.base)
+    start, reward = _trained_before(recipe.start), _reward(recipe)
+    corpus = corpus_of(recipe)
+    plan = make_plan(recipe, base, corpus.digest, corpus.packs, start, reward)
     before = existing(out)
     if reuse and before is not None and before.plan_digest == plan.digest:
         return before, True
-    from adapters.training.sft import fine_tune  # torch and its kin take seconds to import
-
     began = time.monotonic()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        saved, made = Path(folder, "saved"), Path(folder, "made")
-        loss = fine_tune(pack, data.train, recipe, base_directory, saved, progress)
-        made.mkdir()
-        shutil.copy(saved / WEIGHTS, made / WEIGHTS)
-        _write_config(saved / CONFIG, made / CONFIG, base_name)
+    with contextlib.ExitStack() as stack:
+        workspace = stack.enter_context(_workspace(out, plan.digest))
+        saved, made = workspace / "saved", workspace / "made"
+        if not is_first():
+            saved = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        if report_to:
+            from adapters.training.trackers import check_installed
+
+            check_installed(report_to)
+        job = Job(
+            recipe=recipe,
+            base=base_directory,
+            start=start,
+            reward=reward,
+            workspace=workspace,
+            progress=progress,
+            report_to=report_to,
+        )
+        outcome = run_stage(job, corpus, saved)
         provenance = Provenance(
             lineage=lineage_of(plan),
             plan=plan,
             plan_digest=plan.digest,
-            train_items=len(data.train),
-            held_out_items=len(data.held_out),
-            final_loss=loss,
+            train_items=len(corpus.train),
+            held_out_items=sum(len(pack.load().held_out) for pack in corpus.packs),
+            final_loss=outcome.final_loss,
             seconds=round(time.monotonic() - began, 1),
+            trainable=outcome.trainable,
+            parameters=outcome.parameters,
+            peak_bytes=peak_bytes(),
+            history=thinned(outcome.history),
         )
+        if not is_first():
+            return provenance, False
+        _take(saved, made, recipe, base_directory)
         encoded = msgspec.json.format(msgspec.json.encode(provenance), indent=2)
         (made / PROVENANCE).write_bytes(encoded + b"\n")
-        (made / CARD).write_text(render(pack, provenance))
-        problems = admit(files_in(made), base).problems
-        if problems:
-            raise InvalidAdapter(f"The result would be refused: {problems[0]} Change the recipe.")
+        (made / CARD).write_text(render(corpus, provenance))
+        _draw(outcome, recipe, made / CURVE)
+        if not_served(recipe) is None:
+            problems = admit(files_in(made), base).problems
+            if problems:
+                raise InvalidAdapter(
+                    f"The result would be refused: {problems[0]} Change the recipe."
+                )
         if out.exists():
             shutil.rmtree(out)
         made.rename(out)
+    shutil.rmtree(workspace.parent, ignore_errors=True)
     return provenance, False
 
 
-def _write_config(saved: Path, out: Path, base_name: str) -> None:
-    """The saved configuration with the base's name in place of this machine's path."""
-    config = msgspec.json.decode(saved.read_bytes())
-    config["base_model_name_or_path"] = base_name
-    config["target_modules"] = sorted(config["target_modules"])
-    out.write_bytes(msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n")
+def run_stage(job: Job, corpus: Corpus[Any], out: Path) -> Outcome:
+    """Run the recipe's stage; its files are in `out`."""
+    stage = _stage(job.recipe)
+    from adapters.training.fit import be_quiet
+
+    be_quiet()
+    return stage(job, corpus, out)
+
+
+def _stage(recipe: Recipe) -> Callable[[Job, Corpus[Any], Path], Outcome]:
+    """The stage's function; torch and its kin, which it brings in, take seconds to import."""
+    from adapters.training import online, ppo, preferences, sft
+
+    match recipe:
+        case Sft():
+            return sft.fine_tune
+        case Reward():
+            return preferences.reward
+        case Dpo():
+            return preferences.dpo
+        case Kto():
+            return preferences.kto
+        case Ppo():
+            return ppo.train
+        case _:
+            return online.group_relative
+
+
+def rehearse(recipe: AnyRecipe, base_directory: Path, *, steps: int = 3) -> dict[str, float]:
+    """Run a few real steps and say what the whole would need; nothing is kept.
+
+    `seconds` of the whole, of which `setup_seconds` before the first step; `step_seconds`;
+    `peak_bytes`; `trainable` and all `parameters`. Evaluations are not counted.
+    """
+    short = recipe.changed([f"steps={steps}", "evaluate_every=0", "patience=0", "validation=0"])
+    began = time.monotonic()
+    ends: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job(
+            recipe=short,
+            base=base_directory,
+            start=_trained_before(recipe.start),
+            reward=_reward(recipe),
+            workspace=Path(folder, "work"),
+            progress=lambda *_: ends.append(time.monotonic()),
+        )
+        outcome = run_stage(job, corpus_of(short), Path(folder, "saved"))
+    # The first step allocates and compiles; the others tell what a step takes.
+    each = (ends[-1] - ends[0]) / (len(ends) - 1)
+    setup = ends[0] - began - each
+    return {
+        "steps": recipe.steps,
+        "step_seconds": each,
+        "setup_seconds": setup,
+        "seconds": setup + each * recipe.steps,
+        "peak_bytes": peak_bytes(),
+        "trainable": outcome.trainable,
+        "parameters": outcome.parameters,
+    }
+
+
+def peak_bytes() -> int:
+    """The most memory this process has held, on its GPU if it has one."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@contextlib.contextmanager
+def _workspace(out: Path, plan: str) -> Iterator[Path]:
+    """The plan's folder beside `out`, for one training at a time; other plans' are removed."""
+    folder = out.absolute().with_name(f".{out.name}.training")
+    ours = folder / plan[:16]
+    ours.mkdir(parents=True, exist_ok=True)
+    if not is_first():
+        yield ours
+        return
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise TrainingRuns(
+                f"Another process trains into {out}. Wait for it, or choose another --out."
+            ) from error
+        for other in folder.iterdir():
+            if other.is_dir() and other != ours:
+                shutil.rmtree(other)
+        for left_over in ("saved", "made"):
+            shutil.rmtree(ours / left_over, ignore_errors=True)
+        yield ours
+
+
+def _trained_before(named: str) -> Path | None:
+    """The directory that `start` or `reward` names."""
+    if not named:
+        return None
+    places = (Path(named), home() / "adapters" / named)
+    for place in places:
+        if (place / WEIGHTS).is_file():
+            return place
+    raise BadRecipe(
+        f"There is no trained adapter {named!r}, neither at that path nor at {places[1]}. "
+        "Train it first, or name its directory."
+    )
+
+
+def _reward(recipe: Recipe) -> Path | None:
+    if not isinstance(recipe, Online) or recipe.reward == "verifiable":
+        return None
+    return _trained_before(recipe.reward)
+
+
+def _take(saved: Path, made: Path, recipe: Recipe, base_directory: Path) -> None:
+    """What belongs to the result: of an adapter two files, of a full fine-tuning the model."""
+    if recipe.method == "full":
+        saved.rename(made)
+        for file in base_directory.glob("*token*"):
+            shutil.copy(file, made)
+        for file in base_directory.glob("chat_template*"):
+            shutil.copy(file, made)
+        return
+    made.mkdir()
+    shutil.copy(saved / WEIGHTS, made / WEIGHTS)
+    config = msgspec.json.decode((saved / CONFIG).read_bytes())
+    config["base_model_name_or_path"] = recipe.base  # in place of this machine's path
+    for key in ("target_modules", "feedforward_modules"):
+        if isinstance(config.get(key), list):
+            config[key].sort()
+    encoded = msgspec.json.format(msgspec.json.encode(config), indent=2)
+    (made / CONFIG).write_bytes(encoded + b"\n")
+
+
+def _draw(outcome: Outcome, recipe: Recipe, path: Path) -> None:
+    from adapters.training.curve import draw
+
+    draw(outcome.history, f"{recipe.adapter}: {recipe.stage}, {recipe.method}", path)

@@ -72,7 +72,6 @@ class Fleet:
             "LORARY_ADAPTER_CACHE": str(self.folder / f"cache-{replica.number}"),
             "LORARY_MAX_LORAS": str(SLOTS),
             "LORARY_MAX_CPU_LORAS": str(MEMORY),
-            "LORARY_ENGINE_NAMES": str(MEMORY),
             "LORARY_LEAVE_NOTICE_SECONDS": str(LEAVE_NOTICE),
             "VLLM_CPU_OMP_THREADS_BIND": str(replica.number % (os.cpu_count() or 1)),
         }

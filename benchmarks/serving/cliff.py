@@ -138,16 +138,16 @@ def draw(figures: dict[str, Any], path: Path) -> None:
             middles = [median(row[key]) for row in rows]
             low = [m - min(row[key]) for m, row in zip(middles, rows, strict=True)]
             high = [max(row[key]) - m for m, row in zip(middles, rows, strict=True)]
+            label = f"{server}, p50" if axes is first else server
             axes.errorbar(
-                counts, middles, yerr=[low, high], marker="o", label=f"{server}", color=colour,
-                capsize=3,
-            )  # fmt: skip
+                counts, middles, yerr=[low, high], marker="o", label=label, color=colour, capsize=3
+            )
         first.plot(
             counts, [row["p99"] for row in rows], marker=".", linestyle=":", color=colour,
             label=f"{server}, p99",
         )  # fmt: skip
     speed.set_ylabel("tokens per second")
-    first.set_ylabel("seconds to the first token, p50")
+    first.set_ylabel("seconds to the first token")
     for axes in (speed, first):
         for place, label in ((figures["slots"], "slots"), (figures["host"], "host memory")):
             axes.axvline(place, color="#999999", linewidth=0.8, linestyle=":")

@@ -27,11 +27,9 @@ from tests.support.servers import BIN, free_port, running
 SLOTS = 4
 """--max-loras"""
 HOST = 8
-"""--max-cpu-loras"""
+"""--max-cpu-loras: no more names are known to the engine."""
 DISK_BYTES = 800_000_000
 """Room for forty adapters on the replica's disk."""
-NAMES = 32
-"""Names the engine may know."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,6 @@ def _gated(stack: contextlib.ExitStack, folder: Path, library: Library) -> Serve
         "LORARY_STORE": library.url,
         "LORARY_ADAPTER_CACHE": str(folder / "cache"),
         "LORARY_CACHE_BYTES": str(DISK_BYTES),
-        "LORARY_ENGINE_NAMES": str(NAMES),
         "LORARY_MAX_LORAS": str(SLOTS),
         "LORARY_MAX_CPU_LORAS": str(HOST),
     }

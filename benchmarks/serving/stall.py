@@ -24,6 +24,8 @@ PHASES = {"quiet": 0, "one a second": 1, "four every 4 s": 4}
 """How many adapters are loaded at one moment; as many seconds pass until the next."""
 FRESH = range(100, 500)
 """Adapters that nobody else asks for."""
+SHOWN_FROM_MS = 30
+"""Tokens that were ready together come in one piece; such gaps are not shown."""
 
 Loader = Callable[[Sequence[int]], Awaitable[None]]
 
@@ -114,6 +116,7 @@ def draw(figures: dict[str, Any], path: Path) -> None:
         axes.axhline(0.01, color="#999999", linewidth=0.8, linestyle=":")
         axes.set_title(f"{server} (median {1000 * median(gaps):.0f} ms)", fontsize=10)
         axes.set_xscale("log")
+        axes.set_xlim(left=SHOWN_FROM_MS)
         axes.set_yscale("log")
         axes.set_xlabel("milliseconds between two tokens")
         axes.legend(loc="lower left", fontsize=8)

@@ -7,7 +7,7 @@ there are slots (the n-th one stands for every adapter whose number is n modulo 
 them resident: the same batches, and no adapter is ever looked up, fetched, loaded or evicted.
 Rounds alternate between the two.
 
-Then sixty more adapters, each a different one, are asked for one token. The memory is that of the
+Then forty more adapters, each a different one, are asked for one token. The memory is that of the
 replica after that: its API process, its engine's processes, the series on its metrics page, and
 the names in its engine.
 """
@@ -29,8 +29,8 @@ GOAL = 0.9
 def measure(pair: Pair, *, quick: bool) -> dict[str, Any]:
     """Tokens per second on both sides and the replica's memory, by size."""
     sizes = (1, 100, 10_000) if quick else (1, 10, 100, 1000, 10_000)
-    rounds, requests, tokens = (2, 4, 24) if quick else (3, 8, 32)
-    touched = 20 if quick else 60
+    rounds, requests, tokens = (2, 4, 24) if quick else (2, 8, 64)
+    touched = 20 if quick else 40
     rows = []
     print(
         f"\nZipf traffic over a growing library: {SLOTS} callers, {rounds} paired rounds of "

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from adapters.packs import PACKS, DomainPack, Item
+from adapters.packs import PACKS, TASKS, DomainPack, Item
 from adapters.packs.pack import lot, split
 from eval.errors import UnknownSuite
 from eval.suites.suite import Question, Suite, Task
@@ -21,6 +21,9 @@ CALIBRATION_SHARE = 1 / 3
 """Share of the held-out units that fit the calibration and count nowhere else."""
 SMALL = 60
 """Items of the tasks that ask the same again, or something beside the point."""
+
+EXAM = 120
+"""Exam questions of a domain."""
 
 REPHRASED = {
     "medical": "Name the chapter of ICD-10-CM under which the following diagnosis is coded.",
@@ -41,8 +44,8 @@ def suites_of(domain: str) -> tuple[Suite, ...]:
     """Every suite of a domain that has a pack. Raises `UnknownSuite` for another domain."""
     if domain not in PACKS:
         raise UnknownSuite(
-            f"There are no suites for domain {domain!r}. Choose {', '.join(PACKS)}, or name tasks "
-            "of lm-evaluation-harness with --task."
+            f"There are no suites for domain {domain!r}. Choose {', '.join(PACKS)}, or ask "
+            "tasks of lm-evaluation-harness by name: lorary harness"
         )
     pack = PACKS[domain]
     counted, fitted = _divided(pack)
@@ -51,6 +54,7 @@ def suites_of(domain: str) -> tuple[Suite, ...]:
         _codes(pack, counted),
         _safety(domain),
         _general(domain),
+        _exam(domain),
     )
 
 
@@ -169,6 +173,19 @@ def _general(domain: str) -> Suite:
     task = Task(name=name, role="accuracy", questions=questions)
     about = "general knowledge that training must not cost"
     return Suite(name=name, domain=domain, tasks=(task,), about=about)
+
+
+def _exam(domain: str) -> Suite:
+    exam = TASKS[f"{domain}-exam"]
+    questions = tuple(
+        Question(id=item.text, unit=item.text, prompt=exam.question(item), target=item.label)
+        for item in exam.load().held_out[:EXAM]
+    )
+    name = f"{domain}-exam"
+    task = Task(name=name, role="accuracy", questions=questions, max_tokens=4)
+    return Suite(
+        name=name, domain=domain, tasks=(task,), labels=exam.labels, about=exam.title.lower()
+    )
 
 
 def _data(name: str) -> Any:

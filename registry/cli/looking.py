@@ -76,6 +76,10 @@ def _show_version(version: dict[str, Any]) -> None:
         f"{facts['parameters']:,} parameters in {', '.join(facts['target_modules'])}")  # fmt: skip
     if version["approvers"]:
         say(f"  approved   by {', '.join(version['approvers'])}")
+    if version["evaluations"]:
+        last = version["evaluations"][-1]
+        times = len(version["evaluations"])
+        say(f"  evaluated  {times} time(s), last {last['time']} by {last['evaluator']}")
     if version["revoked"]:
         say(f"  REVOKED    {version['revoked']}")
     feedback = version["feedback"]

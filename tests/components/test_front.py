@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from serving.gate import GENERATION
 from tests.support.front import BASE, Front, front
 from tests.support.servers import free_port, running
 
@@ -181,6 +182,14 @@ def test_routes_that_are_not_for_callers_do_not_exist(fleet: Fleet, method: str,
     reply = fleet.client.send(request)
     assert reply.status_code == 404
     assert reply.json()["error"]["code"] == "route_not_found"
+
+
+def test_every_route_of_the_models_api_passes(fleet: Fleet) -> None:
+    for path in GENERATION:
+        reply = fleet.client.post(f"{fleet.front.url}{path}", json={"model": "medical/a1"})
+        assert reply.json()["path"] == path
+    for path in ("/v1/models", "/v1/models/medical/a1"):
+        assert fleet.client.get(f"{fleet.front.url}{path}").json()["path"] == path
 
 
 def test_escaped_slashes_are_refused(fleet: Fleet) -> None:

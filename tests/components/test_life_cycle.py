@@ -16,14 +16,18 @@ from registry.blobs import Blobs, blob_key, content_digest
 from registry.catalog import blobs_in_use
 from registry.collection import collect
 from registry.commands import (
+    CloseReview,
     CondemnBlobs,
     CreateDomain,
+    IssueKey,
+    JudgeItem,
     MoveAlias,
+    OpenReview,
     PublishVersion,
     RegisterBase,
     TombstoneVersion,
 )
-from registry.events import Policy
+from registry.events import Grant, Policy
 from registry.registry import Registry
 from registry.store import LocalStore, ObjectStore
 from registry.verify import verify
@@ -287,3 +291,28 @@ def _copy_spoilt(good: Path, bad: Path, spoil: str) -> None:
             info = tarfile.TarInfo("log/00000000000000000009.json")
             info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
             target.addfile(info)
+
+
+@pytest.mark.parametrize(("days", "kept"), [(0, False), (30, True), (None, True)])
+def test_a_collection_gives_up_the_texts_of_reviews_that_ended_long_enough_ago(
+    tmp_path: Path, days: int | None, kept: bool
+) -> None:
+    store = LocalStore(tmp_path)
+    registry, operator = begin(store)
+    publish_bytes(registry, operator, "medical", "coder", 0)
+    expert = IssueKey("expert", "expert", "0" * 64, (Grant("review", "medical"),))
+    registry.execute(expert, operator)
+    before = registry.refresh().sequence
+    content, notes = (Blobs(store).put_bytes(text) for text in (b"[]", b'{"rationale": "why"}'))
+    opened = OpenReview("r", "medical", "coder", (1,), "t", ("i",), content, days, before)
+    registry.execute(opened, operator)
+    said = JudgeItem("r", "i", ("correct",), notes=notes, read_at=before)
+    registry.execute(said, "expert")
+    collect(registry, operator, apply=True, grace_seconds=0, clock=later)
+    assert not Blobs(store).missing({content, notes})
+    registry.execute(CloseReview("r"), operator)
+    collect(registry, operator, apply=True, grace_seconds=0, clock=later)
+    missing = Blobs(store).missing({content, notes})
+    assert missing == (set() if kept else {content, notes})
+    assert registry.catalog.reviews["r"].judgements[0].verdicts == ("correct",)
+    registry.close()

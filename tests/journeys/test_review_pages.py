@@ -35,6 +35,7 @@ BETTER = {right for item in ITEMS for right in [item["answers"][0]]}
 @dataclass
 class Clinic:
     url: str
+    operator: RegistryClient
     meter: RegistryClient
     keys: dict[str, str]
     review: str
@@ -63,7 +64,7 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
                 {"domain": "medical", "adapter": "icd10-coder", "versions": [2, 1],
                  "title": "Chapters, week 48", "items": ITEMS}
             )  # fmt: skip
-            yield Clinic(url, meter, keys, opened["id"])
+            yield Clinic(url, client, meter, keys, opened["id"])
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +169,7 @@ def test_what_was_settled_trains_the_next_version_and_texts_can_be_given_up(
     chosen = {row["chosen"][0]["content"] for row in pairs}
     assert chosen == BETTER | {"As in the tabular list"}
     assert len(clinic.meter.export_review(clinic.review, "label-studio")) == 3
-    clinic.meter.erase_review(clinic.review)
+    clinic.operator.erase_review(clinic.review)
     with pytest.raises(VersionGone, match="given up"):
         clinic.meter.export_review(clinic.review, "sft")
     assert len(clinic.meter.export_review(clinic.review, "judgements")) == 6

@@ -53,7 +53,7 @@ def prepare(scene: Scene) -> None:
     policy = Policy(guarded=("stable",), abstain=True, target_risk=0.05)
     registry.execute(CreateDomain(DOMAIN, policy), actor)
     evaluator = Secret.generate()
-    command = IssueKey(evaluator.id, "evaluator", evaluator.digest, (Grant("review", DOMAIN),))
+    command = IssueKey(evaluator.id, "evaluator", evaluator.digest, (Grant("evaluate", DOMAIN),))
     registry.execute(command, actor)
     for number in range(1, 3):
         version = small_adapter(scene, ADAPTER, number)

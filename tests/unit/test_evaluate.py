@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from adapters.confidence import Calibration
+from adapters.home import cache
 from eval import scoring
 from eval.errors import EvaluationFailed, UnknownSuite, WrongBytes
 from eval.evaluate import Subject, evaluate, work
@@ -31,7 +32,11 @@ LABELS = ("Eye", "Ear", "Skin")
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Answers are kept in a folder of the test's own."""
+    """Answers are kept in a folder of the test's own; sources where they are anyway."""
+    sources = cache("sources")
+    sources.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "sources").symlink_to(sources)
     monkeypatch.setenv("LORARY_HOME", str(tmp_path))
 
 
@@ -212,7 +217,7 @@ def test_a_suite_is_written_in_the_harness_own_format(tmp_path: Path) -> None:
 def test_a_domains_items_are_held_out_and_calibration_shares_no_unit(domain: str) -> None:
     from adapters.packs import PACKS
 
-    task, codes, safety, general = suites_of(domain)
+    task, *others = suites_of(domain)
     train = {item.unit for item in PACKS[domain].load().train}
     units = {
         role: {question.unit for question in found.questions}
@@ -223,7 +228,10 @@ def test_a_domains_items_are_held_out_and_calibration_shares_no_unit(domain: str
     assert not units["calibration"] & train
     assert not units["accuracy"] & units["calibration"]
     assert len(task.tasks[0].questions) >= 200
-    for suite in (codes, safety, general):
+    assert [suite.name for suite in others] == [
+        f"{domain}-{name}" for name in ("codes", "safety", "general", "exam")
+    ]
+    for suite in others:
         assert suite.tasks[0].questions
 
 

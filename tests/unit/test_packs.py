@@ -4,10 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapters.packs.abstaining import UNKNOWN, untold, vague_words, with_unanswerable
+from adapters.packs.contamination import contamination
+from adapters.packs.exams import sound
 from adapters.packs.financial import in_words
-from adapters.packs.pack import DomainPack, Item, split
+from adapters.packs.pack import DataSet, DomainPack, Item, split
 from adapters.packs.sources import Source
-from adapters.recipe import Recipe
 
 LABELS = ("red", "blue")
 items = st.lists(
@@ -73,10 +75,62 @@ def test_tags_are_read_as_words(tag: str, words: str) -> None:
     assert in_words(tag) == words
 
 
-def test_a_recipe_changes_by_assignment_and_its_digest_with_it() -> None:
-    recipe = Recipe().changed(["steps=5", "learning_rate=2e-4", "target_modules=q_proj,v_proj"])
-    assert (recipe.steps, recipe.learning_rate) == (5, 2e-4)
-    assert recipe.target_modules == ("q_proj", "v_proj")
-    assert recipe.digest != Recipe().digest
-    with pytest.raises(ValueError, match="'stesp=5'"):
-        Recipe().changed(["stesp=5"])
+def test_what_tells_nothing_of_a_text_is_its_longest_run_of_common_words() -> None:
+    vague = frozenset({"disorders", "chronic", "site"})
+    assert untold("Chronic disorders of the unspecified knee", vague) == (
+        "Chronic disorders of the unspecified"
+    )
+    assert untold("Migraine of other site", vague) == "Other site"
+    assert untold("Other and unspecified migraine", vague) == "", "joining words are no phrase"
+    assert untold("Migraine", vague) == ""
+
+
+def test_unanswerable_questions_stay_in_their_unit_and_repeat_no_text() -> None:
+    known = [Item(f"Chronic site {n} thing", "ab"[n % 2], f"unit {n}") for n in range(10)]
+    made = list(with_unanswerable(known, frozenset({"chronic", "site"}), share=0.5))[10:]
+    assert [item.text for item in made] == ["Chronic site"], "one text, once"
+    assert made[0].unit in {item.unit for item in known}
+    assert made[0].label == UNKNOWN
+
+
+def test_words_under_many_labels_are_vague() -> None:
+    known = [Item("left eye", "a", "1"), Item("left ear", "b", "2"), Item("nose", "c", "3")]
+    assert vague_words(known, spread=0.6) == {"left"}
+
+
+LONG = " ".join(f"word{n}" for n in range(20))
+
+
+@pytest.mark.parametrize(
+    ("trained", "held_out", "exact", "passages"),
+    [
+        ("The left EYE, acute", "the left eye acute", 1, 0),
+        (LONG, "before " + " ".join(LONG.split()[3:16]) + " after", 0, 1),
+        (LONG, " ".join(LONG.split()[:12]) + " other words follow here", 0, 0),
+        (LONG, " ".join(LONG.split()[2:11]), 0, 1),
+        (LONG, "word1 word2", 0, 0),
+    ],
+)
+def test_contamination_is_the_same_text_or_a_passage_of_thirteen_words(
+    trained: str, held_out: str, exact: int, passages: int
+) -> None:
+    data = DataSet((Item(trained, "x", "u1"),), (Item(held_out, "x", "u2"),))
+    found = contamination(data)
+    assert (len(found.exact), len(found.passages)) == (exact, passages)
+    assert found.units == ({"u2"} if exact or passages else set())
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "is_sound"),
+    [
+        ("Q? A. one B. two C. three D. four", "B", True),
+        ("Q?\n\na) one\nb) two\nc) three\nd) four", "D", True),
+        ("Q? D. one C. two B. three A. four", "B", False),
+        ("Q? A. one B. one C. three D. four", "B", False),
+        ("Q? A. one B. two C. three D. four", "E", False),
+    ],
+)
+def test_exam_rows_with_disordered_repeated_or_missing_options_are_left_out(
+    text: str, label: str, is_sound: bool
+) -> None:
+    assert sound(text, label) == is_sound

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from adapters.names import AdapterRef
 from registry.blobs import Blobs
@@ -151,6 +152,23 @@ def test_files_come_while_their_adapter_waits_for_its_turn(site: Site) -> None:
             assert upstream.loads == [str(first.ref)], "its slot is not free yet"
         assert await asking == "bucket"
         assert upstream.loads == [str(first.ref), str(second.ref)]
+
+    run(work)
+
+
+def test_what_has_just_come_is_not_read_a_second_time(site: Site) -> None:
+    upstream = Upstream()
+    (version,) = versions(site, 1)
+
+    def looks() -> float:
+        name, labels = "lorary_cold_load_phase_seconds_count", {"phase": "verify"}
+        return REGISTRY.get_sample_value(name, labels) or 0.0
+
+    async def work() -> None:
+        residency, _ = made(site, upstream)
+        before = looks()
+        assert await use(residency, version) == "bucket"
+        assert looks() - before == 1, "once, to see that it was not there"
 
     run(work)
 

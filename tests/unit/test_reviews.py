@@ -142,8 +142,8 @@ def test_texts_can_be_given_up_once_it_is_closed_and_verdicts_stay() -> None:
     catalog = do(start(), said(notes="e" * 64), DORA)
     assert {CONTENT, "e" * 64} <= blobs_in_use(catalog)
     with pytest.raises(errors.Conflict, match="Close the review first"):
-        decide(catalog, EraseReview("r1"), METER, NOW)
-    catalog = do(do(catalog, CloseReview("r1"), METER), EraseReview("r1"), METER)
+        decide(catalog, EraseReview("r1"), OPERATOR, NOW)
+    catalog = do(do(catalog, CloseReview("r1"), METER), EraseReview("r1"), OPERATOR)
     assert not {CONTENT, "e" * 64} & blobs_in_use(catalog)
     assert len(review(catalog).judgements) == 1
 

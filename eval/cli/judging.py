@@ -1,4 +1,4 @@
-"""`lorary eval` and `lorary suites`: judge a version, and see what it is asked."""
+"""Commands that judge a version: eval, report, harness, review open."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,11 +21,7 @@ def register(app: typer.Typer) -> None:
     """Add these commands to `lorary`."""
     app.command("eval")(evaluate)
     app.command()(report)
-    suites = typer.Typer(no_args_is_help=True, help="What versions are asked.")
-    suites.command("ls")(list_suites)
-    suites.command("write")(write_suites)
-    suites.command("policy")(begin_policy)
-    app.add_typer(suites, name="suites")
+    app.command()(harness)
     for group in app.registered_groups:
         if group.name == GROUP and group.typer_instance is not None:
             group.typer_instance.command("open")(open_for_experts)
@@ -130,6 +126,48 @@ def report(
     emit({"report": newest, "file": str(out)}, as_json, lambda: say(f"{out}: report {newest[:12]}"))
 
 
+def harness(
+    ref: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION")],
+    task: Annotated[list[str], typer.Option(help="A task of lm-evaluation-harness, by name.")],
+    include: Annotated[
+        Path | None, typer.Option(exists=True, help="A folder with task files of your own.")
+    ] = None,
+    chat: Annotated[
+        bool, typer.Option(help="Ask as chat: for tasks whose answer is generated.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Items of each task.")] = None,
+    url: Url = API,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a version any tasks of lm-evaluation-harness through the served API; nothing is recorded.
+
+    Its stock tasks load their data from the Hugging Face Hub.
+
+    Example: lorary harness medical/icd10-coder@7 --task mmlu_professional_medicine --limit 50
+    """
+    from eval.quiet import quiet_libraries
+
+    quiet_libraries()
+    from adapters.home import cache
+    from eval.harness import run
+    from eval.served import Answers, Model, ServedModel
+    from registry.settings import ClientSettings
+
+    with client() as registry:
+        version = registry.resolve(ref)
+    answers = Answers(cache("evaluations", version["digest"], "harness.jsonl"))
+    model = Model(version["ref"], version["digest"])
+    served = ServedModel(url, ClientSettings().key.get_secret_value(), model, answers)
+    found = run(served, task, include, chat=chat, limit=limit)["results"]
+    rows = [
+        [name, measure.partition(",")[0], value]
+        for name, measures in found.items()
+        for measure, value in measures.items()
+        if isinstance(value, float) and "stderr" not in measure
+    ]
+    emit(found, as_json, lambda: table(["task", "measure", "value"], rows))
+
+
 def open_for_experts(
     ref: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION")],
     against: Annotated[
@@ -165,100 +203,6 @@ def open_for_experts(
     opened = open_review(version["ref"], against, items, title, keep_days)
     told = f"Review {opened['id']}: {opened['items']} items. Experts judge under /reviews."
     emit(opened, as_json, lambda: say(told))
-
-
-def list_suites(
-    domain: Annotated[str, typer.Argument(help="A domain that has a pack.")],
-    as_json: AsJson = False,
-) -> None:
-    """List a domain's suites with the digests that a policy names.
-
-    Example: lorary suites ls medical
-    """
-    from eval.suites import suites_of
-
-    rows: list[dict[str, Any]] = [
-        {
-            "suite": suite.name,
-            "digest": suite.digest,
-            "held_out": suite.held_out,
-            "items": sum(len(task.questions) for task in suite.tasks),
-            "about": suite.about,
-        }
-        for suite in suites_of(domain)
-    ]
-    columns = ["suite", "digest", "held_out", "items", "about"]
-    shown = [
-        [row["suite"], row["digest"][:12], row["held_out"][:12], row["items"], row["about"]]
-        for row in rows
-    ]
-    emit(rows, as_json, lambda: table(columns, shown))
-
-
-def write_suites(
-    domain: Annotated[str, typer.Argument(help="A domain that has a pack.")],
-    out: Annotated[Path, typer.Argument(help="A folder, made if it is missing.")],
-    as_json: AsJson = False,
-) -> None:
-    """Write a domain's suites as tasks of lm-evaluation-harness: YAML and JSON lines.
-
-    Example: lorary suites write medical tasks && lm_eval --include_path tasks --tasks ...
-    """
-    from eval.suites import suites_of
-
-    for suite in suites_of(domain):
-        suite.write(out)
-    names = sorted(path.stem for path in out.glob("*.yaml"))
-    emit({"folder": str(out), "tasks": names}, as_json, lambda: say("\n".join(names)))
-
-
-def begin_policy(
-    domain: Annotated[str, typer.Argument(help="A domain that has a pack.")],
-    n: Annotated[int | None, typer.Option(min=2, help="As for `lorary eval --n`.")] = None,
-) -> None:
-    """Print a policy that requires the domain's suites, to adapt and to set.
-
-    Example: lorary suites policy medical > policy.yaml && lorary domain policy medical policy.yaml
-    """
-    import yaml
-
-    from eval.suites import suites_of
-
-    suites = [suite.limited(n) if n else suite for suite in suites_of(domain)]
-    print(yaml.safe_dump(policy_for(suites), sort_keys=False), end="")
-
-
-def policy_for(suites: Any) -> dict[str, Any]:
-    """A policy that requires `suites`, with rules to begin from."""
-    rules: list[dict[str, Any]] = []
-    for suite in suites:
-        rule: dict[str, Any] = {
-            "suite": suite.name,
-            "digest": suite.digest,
-            "held_out": suite.held_out,
-        }
-        if suite.labels:
-            rule |= {
-                "floors": {"accuracy": 0.6, "permitted answer": 0.9},
-                "margin": 0.05,
-                "better_than_base": True,
-                "confident_at": 0.9,
-                "confident_errors": 0.2,
-            }
-        elif suite.task("validity"):
-            rule |= {"floors": {"no invented code": 0.8}}
-        elif suite.task("accuracy"):
-            rule |= {"margin": 0.2}
-        rules.append(rule)
-    return {
-        "guarded": [DEFAULT_ALIAS],
-        "approvals": 2,
-        "alpha": 0.05,
-        "looks": 10,
-        "max_report_days": 90,
-        "target_risk": 0.1,
-        "suites": rules,
-    }
 
 
 def _chosen(domain: str, names: list[str]) -> list[Any]:

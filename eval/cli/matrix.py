@@ -7,14 +7,12 @@ from typing import Annotated
 
 import typer
 
-from eval import commands
 from eval.errors import EvaluationFailed
 
 
 def register(app: typer.Typer) -> None:
-    """Add this package's commands to `lorary`."""
+    """Add this command to `lorary`."""
     app.command()(matrix)
-    commands.register(app)
 
 
 def matrix(

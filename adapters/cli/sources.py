@@ -1,0 +1,75 @@
+"""`lorary small-model`, `lorary data`: the base model and the data sets that recipes start from."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from adapters.home import default_model
+from adapters.packs import TASKS, DomainPack
+from adapters.recipe import BadRecipe
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Task = Annotated[str, typer.Argument(help="medical, legal, financial, ...")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to `lorary`."""
+    app.command("small-model")(small_model)
+    app.command()(data)
+
+
+def small_model(as_json: AsJson = False) -> None:
+    """Build the small base model unless it is there, and print where it lies.
+
+    Example: lorary small-model --json
+    """
+    from adapters import small_model
+
+    directory = default_model()
+    built = small_model.build(directory)
+    said = json.dumps({"path": str(directory), "built": built})
+    print(said if as_json else f"{'Built' if built else 'Found'} {directory}")
+
+
+def data(
+    task: Task,
+    out: Annotated[Path | None, typer.Option(help="Write the items as JSON Lines.")] = None,
+    card: Annotated[Path | None, typer.Option(help="Write the data card as Markdown.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Build a task's data set from its sources and describe it.
+
+    Example: lorary data medical --out medical.jsonl
+
+    Example: lorary data financial-sector --card sector.md
+    """
+    from adapters.packs.datacard import data_card, manifest
+
+    pack = _pack(task)
+    built, described = pack.load(), manifest(pack)
+    if out is not None:
+        with out.open("wb") as file:
+            for side, items in (("train", built.train), ("held_out", built.held_out)):
+                for item in items:
+                    row = {"split": side, **msgspec.to_builtins(item)}
+                    row |= {"prompt": pack.question(item), "completion": item.label}
+                    file.write(msgspec.json.encode(row) + b"\n")
+    if card is not None:
+        card.write_text(data_card(pack))
+    if as_json:
+        print(json.dumps(described, indent=2))
+        return
+    print(f"{task}: {len(built.train)} to train on, {len(built.held_out)} held out")
+    print(f"digest {built.digest}")
+    for label in pack.labels:
+        counts = (described[side].get(label, 0) for side in ("train", "held_out"))
+        print("  {:5} {:4}  {}".format(*counts, label))
+
+
+def _pack(domain: str) -> DomainPack:
+    if domain not in TASKS:
+        raise BadRecipe(f"There is no task {domain!r}. Choose {', '.join(TASKS)}.")
+    return TASKS[domain]

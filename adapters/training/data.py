@@ -1,0 +1,195 @@
+"""What a recipe trains on: rows from domain packs, JSON Lines files and the hub, with their digest.
+
+Rows of a JSON Lines file or a hub data set, by stage:
+
+    sft                {"prompt": ..., "completion": ...} or {"messages": [..., the answer last]}
+    reward, dpo, kto   {"prompt": ..., "chosen": ..., "rejected": ...}
+    kto                {"prompt": ..., "completion": ..., "label": true or false}
+    ppo, rloo, grpo    {"prompt": ...}, and "completion" where the reward is `verifiable`
+
+A prompt or an answer is text, or a list of messages as chat APIs have them, of which the last
+counts. An optional "unit" names what must stay on one side of a split.
+
+A domain pack has no judgements by people. Its preference pairs are made from its verifiable
+answers: the right label is preferred to another label drawn at random. They show the machinery at
+work, not what experts prefer.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from adapters.packs import TASKS, DomainPack, Item
+from adapters.packs.pack import lot
+from adapters.recipe import BadRecipe, Kto, Online, Recipe, Sft
+from adapters.training.rows import Judged, Pair, Row, Turn
+
+HUB = "hub:"
+
+R = TypeVar("R", bound=Row)
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus(Generic[R]):
+    """The rows of one training."""
+
+    train: tuple[R, ...]
+    validation: tuple[R, ...]
+    replay: tuple[Turn, ...]
+    digest: str
+    """SHA-256 that stands for every source's content."""
+    packs: tuple[DomainPack, ...]
+    """The packs among the sources."""
+    origin: dict[str, str]
+    """Each source and where its rows come from, for the card."""
+
+
+def corpus_of(recipe: Recipe) -> Corpus[Any]:
+    """The rows for the recipe's stage, in a fixed order.
+
+    Raises `BadRecipe` for a source that is not there, or a row that does not suit the stage.
+    """
+    match recipe:
+        case Sft() | Online():
+            return _load(recipe, _turns_of_pack, _turns)
+        case Kto():
+            return _load(recipe, _judged_of_pack, _judged)
+        case _:
+            return _load(recipe, _pairs_of_pack, _pairs)
+
+
+def _load(
+    recipe: Recipe,
+    from_pack: Callable[[DomainPack, Sequence[Item]], Iterable[R]],
+    from_row: Callable[[dict[str, Any]], Iterable[R]],
+) -> Corpus[R]:
+    rows: list[R] = []
+    digests, packs, origin = [], [], {}
+    for source in recipe.data:
+        if source in TASKS:
+            pack = TASKS[source]
+            if pack.exam:
+                raise BadRecipe(f"{source} is an exam, for judging only. Train on another task.")
+            data = pack.load()
+            packs.append(pack)
+            digests.append(data.digest)
+            rows += from_pack(pack, data.train)
+            origin[source] = ", ".join(f"{s.package} {s.version}" for s in pack.sources)
+        else:
+            raw, digest = _read(source)
+            digests.append(digest)
+            rows += _converted(source, raw, from_row)
+            origin[source] = f"{len(raw)} rows, SHA-256 {digest[:12]}"
+    replay: tuple[Turn, ...] = ()
+    if isinstance(recipe, Sft) and recipe.replay:
+        raw, digest = _read(recipe.replay_data)
+        digests.append(digest)
+        replay = tuple(_converted(recipe.replay_data, raw, _turns))
+        origin[recipe.replay_data] = f"{len(raw)} rows for replay, SHA-256 {digest[:12]}"
+    kept_out = [row for row in rows if lot(f"validation {row.unit}") < recipe.validation]
+    train = [row for row in rows if lot(f"validation {row.unit}") >= recipe.validation]
+    if not train or (recipe.validation and not kept_out):
+        raise BadRecipe(f"{', '.join(recipe.data)} holds too few rows. Name more data.")
+    joined = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    digest = digests[0] if len(digests) == 1 else joined
+    return Corpus(tuple(train), tuple(kept_out), replay, digest, tuple(packs), origin)
+
+
+def _read(source: str) -> tuple[list[dict[str, Any]], str]:
+    """The rows of a file or of a hub data set, and the SHA-256 of their content."""
+    if source.startswith(HUB):
+        from datasets import load_dataset
+
+        name = source.removeprefix(HUB)
+        try:
+            rows = [dict(row) for row in load_dataset(name, split="train")]
+        except Exception as error:  # whatever the hub's client raises, it has no rows for us
+            raise BadRecipe(f"{source}: {error}. Check the id and the network.") from error
+        return rows, hashlib.sha256(msgspec.json.encode(rows, order="sorted")).hexdigest()
+    path = Path(source)
+    if path.suffix != ".jsonl" or not path.is_file():
+        raise BadRecipe(
+            f"data names {source!r}, which is no .jsonl file here and no task "
+            f"({', '.join(TASKS)}). Correct the name, or write hub:ID for a hub data set."
+        )
+    content = path.read_bytes()
+    try:
+        rows = [json.loads(line) for line in content.splitlines() if line.strip()]
+    except ValueError as error:
+        raise BadRecipe(f"{source} is not JSON Lines: {error}. Mend the line.") from error
+    return rows, hashlib.sha256(content).hexdigest()
+
+
+def _converted(
+    source: str, raw: Sequence[Any], from_row: Callable[[dict[str, Any]], Iterable[R]]
+) -> Iterator[R]:
+    for number, row in enumerate(raw, 1):
+        try:
+            yield from from_row(row)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            lacking = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise BadRecipe(
+                f"{source}, row {number} does not suit this stage: {lacking}. "
+                "See `lorary train --help` for the rows of each stage."
+            ) from error
+
+
+def _text(value: Any) -> str:
+    """Text, or the last of a list of messages."""
+    if isinstance(value, list):
+        value = value[-1]["content"]
+    if not isinstance(value, str) or not value:
+        raise ValueError("a prompt or an answer is neither text nor messages")
+    return value
+
+
+def _turns(row: dict[str, Any]) -> Iterator[Turn]:
+    if "messages" in row:
+        *asked, answer = row["messages"]
+        yield Turn(_text(asked), row.get("unit") or _text(asked), _text([answer]))
+        return
+    prompt = _text(row["prompt"])
+    answer = row.get("completion", row.get("chosen"))
+    yield Turn(prompt, row.get("unit") or prompt, "" if answer is None else _text(answer))
+
+
+def _pairs(row: dict[str, Any]) -> Iterator[Pair]:
+    prompt = _text(row["prompt"])
+    unit = row.get("unit") or prompt
+    yield Pair(prompt, unit, _text(row["chosen"]), _text(row["rejected"]))
+
+
+def _judged(row: dict[str, Any]) -> Iterator[Judged]:
+    if "label" not in row:
+        for pair in _pairs(row):
+            yield Judged(pair.prompt, pair.unit, pair.chosen, True)
+            yield Judged(pair.prompt, pair.unit, pair.rejected, False)
+        return
+    if not isinstance(row["label"], bool):
+        raise TypeError("label is neither true nor false")
+    prompt = _text(row["prompt"])
+    yield Judged(prompt, row.get("unit") or prompt, _text(row["completion"]), row["label"])
+
+
+def _turns_of_pack(pack: DomainPack, items: Sequence[Item]) -> Iterator[Turn]:
+    for item in items:
+        yield Turn(pack.question(item), item.unit, item.label)
+
+
+def _pairs_of_pack(pack: DomainPack, items: Sequence[Item]) -> Iterator[Pair]:
+    labels = pack.labels or tuple(dict.fromkeys(item.label for item in items))
+    for item in items:
+        others = [label for label in labels if label != item.label]
+        wrong = others[int(lot(f"rejected {item.text}") * len(others))]
+        yield Pair(pack.question(item), item.unit, item.label, wrong)
+
+
+def _judged_of_pack(pack: DomainPack, items: Sequence[Item]) -> Iterator[Judged]:
+    for pair in _pairs_of_pack(pack, items):
+        good = lot(f"thumb {pair.prompt}") < 0.5
+        yield Judged(pair.prompt, pair.unit, pair.chosen if good else pair.rejected, good)

@@ -1,0 +1,122 @@
+"""Models and tokenizers as each method trains them.
+
+    lora, rslora, dora, qlora   low-rank updates of linear layers; qlora on a base held in NF4
+    ia3                         learnt scales of keys, values and the feed-forward's inner state
+    prefix, prompt              learnt virtual tokens, in every layer or before the first
+    full                        every parameter
+
+Bottleneck adapters (Houlsby et al.) are not here: PEFT has none, and the library that has, the
+distribution `adapters`, takes the import name of this package.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import IA3Config, LoraConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+)
+
+from adapters.recipe import Recipe
+from adapters.training.job import Job
+from adapters.training.packing import Example
+
+REFERENCE = "ref"
+"""The name, within a PEFT model, of the frozen copy of the adapter that is continued. TRL's."""
+
+
+def tokenizer_of(base: Path) -> Any:
+    """The base model's tokenizer; what it lacks for padding is its end token."""
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def prompt_text(tokenizer: Any, prompt: str) -> str:
+    """The prompt as the server's chat template makes it, ready for the answer."""
+    messages = [{"role": "user", "content": prompt}]
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+
+def plain_prompt(tokenizer: Any, prompt: str) -> str:
+    """The same for a trainer whose tokenizer puts the beginning-of-text token itself."""
+    text = prompt_text(tokenizer, prompt)
+    begins = tokenizer("")["input_ids"]
+    return text.removeprefix(tokenizer.bos_token) if begins else text
+
+
+def encode(tokenizer: Any, prompt: str, answer: str, max_tokens: int) -> Example:
+    """Tokens of a prompt and an answer that ends; a prompt that is too long is cut."""
+    asked = tokenizer(prompt_text(tokenizer, prompt), add_special_tokens=False)["input_ids"]
+    answered = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    answered.append(tokenizer.eos_token_id)
+    return Example(tuple(asked[: max_tokens - len(answered)]), tuple(answered))
+
+
+def base_model(recipe: Recipe, base: Path) -> Any:
+    """The base model in float32; for qlora in NF4 with double quantisation (arXiv 2305.14314)."""
+    options: dict[str, Any] = {"dtype": torch.float32}
+    if recipe.method == "qlora":
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.float32,
+        )
+    return AutoModelForCausalLM.from_pretrained(base, **options)
+
+
+def policy(job: Job) -> tuple[Any, Any]:
+    """The model to train, and PEFT's configuration of what a trainer must still add to it."""
+    model = base_model(job.recipe, job.base)
+    if job.start is not None:
+        return PeftModel.from_pretrained(model, job.start, is_trainable=True), None
+    return model, peft_config(job.recipe)
+
+
+def scorer(job: Job) -> tuple[Any, Any]:
+    """The base model with a head that scores a text by its last token, and its PEFT method."""
+    options: dict[str, Any] = {"dtype": torch.float32, "num_labels": 1}
+    model = AutoModelForSequenceClassification.from_pretrained(job.base, **options)
+    return model, peft_config(job.recipe, "SEQ_CLS")
+
+
+def reward_model(base: Path, directory: Path, tokenizer: Any) -> Any:
+    """A trained reward model, frozen."""
+    scored = AutoModelForSequenceClassification.from_pretrained(
+        base, dtype=torch.float32, num_labels=1
+    )
+    scored.config.pad_token_id = tokenizer.pad_token_id
+    return PeftModel.from_pretrained(scored, directory).eval()
+
+
+def peft_config(recipe: Recipe, task: str = "CAUSAL_LM") -> Any:
+    """PEFT's configuration of the recipe's method; None for full fine-tuning."""
+    match recipe.method:
+        case "full":
+            return None
+        case "ia3":
+            return IA3Config(
+                task_type=task,
+                target_modules=["k_proj", "v_proj", "down_proj"],
+                feedforward_modules=["down_proj"],
+            )
+        case "prefix":
+            return PrefixTuningConfig(task_type=task, num_virtual_tokens=recipe.virtual_tokens)
+        case "prompt":
+            return PromptTuningConfig(task_type=task, num_virtual_tokens=recipe.virtual_tokens)
+        case _:
+            return LoraConfig(
+                task_type=task,
+                r=recipe.rank,
+                lora_alpha=recipe.alpha,
+                lora_dropout=recipe.dropout,
+                target_modules=list(recipe.target_modules),
+                use_rslora=recipe.method == "rslora",
+                use_dora=recipe.method == "dora",
+            )

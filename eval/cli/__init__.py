@@ -1,0 +1,11 @@
+"""What evaluation adds to the `lorary` command."""
+
+import typer
+
+from eval.cli import judging, matrix, suites
+
+
+def register(app: typer.Typer) -> None:
+    """Add this package's commands to `lorary`."""
+    for part in (matrix, judging, suites):
+        part.register(app)

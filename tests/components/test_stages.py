@@ -1,0 +1,139 @@
+"""Every stage moves its own measure on a tiny model, and ends in what it says it makes."""
+
+from pathlib import Path
+
+import pytest
+
+from adapters.admission import admit, files_in
+from adapters.base_model import BaseModel
+from adapters.recipe import BadRecipe, parse_recipe
+from adapters.training.job import Record
+from adapters.training.provenance import Provenance
+from adapters.training.run import train
+from tests.support.tiny_model import write_rows, write_tiny_model
+
+
+class Bench:
+    """A tiny base, and what was trained on it so far."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.base = write_tiny_model(folder / "base")
+        self.rows = write_rows(folder / "rows.jsonl")
+
+    def run(self, name: str, text: str) -> Provenance:
+        recipe = parse_recipe(
+            f"adapter: demo/{name}\nbase: tiny\ndata: {self.rows}\nbatch: 8\nwarmup_steps: 0\n"
+            + text
+        )
+        out = self.folder / name
+        return train(recipe, self.base, out, reuse=True, progress=lambda *_: None)[0]
+
+    def admitted(self, name: str) -> bool:
+        base = BaseModel.from_directory(self.base, "tiny")
+        return admit(files_in(self.folder / name), base).problems == ()
+
+    def card(self, name: str) -> str:
+        return (self.folder / name / "README.md").read_text()
+
+    @property
+    def continued(self) -> str:
+        """Continue the fine-tuned adapter."""
+        self.sft()
+        return f"start: {self.folder / 'sft'}\n"
+
+    @property
+    def judged(self) -> str:
+        """Reward by the reward model."""
+        self.reward()
+        return f"reward: {self.folder / 'reward'}\nmax_new_tokens: 6\nbatch: 16\n"
+
+    def sft(self) -> Provenance:
+        return self.run("sft", "stage: sft\nsteps: 40\nlearning_rate: 0.02\n")
+
+    def reward(self) -> Provenance:
+        text = "stage: reward\nsteps: 30\nlearning_rate: 0.01\nvalidation: 0.3\nevaluate_every: 30"
+        return self.run("reward", text)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("stages"))
+
+
+def column(history: list[Record], key: str) -> list[float]:
+    return [record[key] for record in history if key in record]
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def test_fine_tuning_learns_the_answers(bench: Bench) -> None:
+    losses = column(bench.sft().history, "loss")
+    assert losses[0] > 2
+    assert mean(losses[-5:]) < 0.3
+    assert bench.admitted("sft")
+    assert "vLLM serves it per request" in bench.card("sft")
+
+
+def test_a_reward_model_tells_right_from_wrong_on_pairs_it_never_saw(bench: Bench) -> None:
+    (accuracy,) = column(bench.reward().history, "eval_accuracy")
+    assert accuracy > 0.9
+    assert not bench.admitted("reward"), "it scores; it cannot be served"
+    assert "it cannot be served" in bench.card("reward")
+
+
+@pytest.mark.parametrize("stage", ["dpo", "kto"])
+def test_preferences_are_learnt_relative_to_where_training_started(
+    stage: str, bench: Bench
+) -> None:
+    text = f"stage: {stage}\nsteps: 12\nlearning_rate: 0.003\n"
+    history = bench.run(stage, text + bench.continued).history
+    key = "rewards/margins" if stage == "dpo" else "rewards/chosen"
+    gained = column(history, key)
+    assert abs(gained[0]) < 1e-3, "at first it is the model it is compared with"
+    assert mean(gained[-3:]) > 0.05
+    assert bench.admitted(stage)
+
+
+@pytest.mark.parametrize("stage", ["ppo", "rloo", "grpo"])
+def test_reinforcement_raises_the_learnt_reward_within_its_leash(stage: str, bench: Bench) -> None:
+    text = f"stage: {stage}\nsteps: 10\nlearning_rate: 0.003\nbeta: 0.02\n"
+    history = bench.run(stage, text + bench.continued + bench.judged).history
+    rewards, divergence = column(history, "reward"), column(history, "kl")
+    assert len(rewards) == 10
+    assert mean(rewards[-3:]) > mean(rewards[:3])
+    assert abs(divergence[0]) < 1e-3, "at first it is the model it is leashed to"
+    assert all(d < 5 for d in divergence)
+    assert bench.admitted(stage)
+
+
+def test_replayed_rows_are_a_share_of_every_batch(bench: Bench) -> None:
+    general = write_rows(bench.folder / "general.jsonl", count=5)
+    text = f"stage: sft\nsteps: 2\nreplay: 0.25\nreplay_data: {general}\n"
+    provenance = bench.run("replayed", text)
+    assert provenance.plan.data_digest != bench.sft().plan.data_digest
+    assert "general.jsonl`: 5 rows for replay" in bench.card("replayed")
+
+
+def test_a_start_that_was_never_trained_is_told_where_it_was_looked_for(bench: Bench) -> None:
+    with pytest.raises(BadRecipe, match=r"no trained adapter 'demo/nowhere'.*Train it first"):
+        bench.run("x", "stage: dpo\nstart: demo/nowhere\n")
+
+
+def test_tensorboard_is_written_if_it_is_asked_for_and_others_if_installed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stage in ("sft", "ppo\nreward: verifiable\nmax_new_tokens: 2"):
+        recipe = parse_recipe(
+            f"adapter: demo/logged\nbase: tiny\ndata: {bench.rows}\nbatch: 4\nsteps: 1\n"
+            f"{'start: ' + str(bench.folder / 'sft') if stage != 'sft' else ''}\nstage: {stage}"
+        )
+        logs = bench.folder / f"logs-{recipe.stage}"
+        out = bench.folder / "logged"
+        monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(logs))
+        train(recipe, bench.base, out, progress=lambda *_: None, report_to=("tensorboard",))
+        assert list(logs.rglob("events.out.tfevents.*"))
+    with pytest.raises(BadRecipe, match="'comet' is not installed here"):
+        train(recipe, bench.base, out, progress=lambda *_: None, report_to=("comet",))
