@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from adapters.confidence import Calibration, calibrated, withheld
 from eval.harness import Answer
@@ -111,7 +112,7 @@ def score(
 
 def tally(hits: Sequence[bool], units: Sequence[str]) -> Tally:
     """How many, and how alike the items of a unit are."""
-    effect = design_effect(np.asarray(hits, dtype=float), units) if len(set(units)) > 1 else 1.0
+    effect = _alike(np.asarray(hits, dtype=float), units)
     return Tally(sum(map(bool, hits)), len(hits), round(effect, 4))
 
 
@@ -122,7 +123,7 @@ def pairing(
     gained = sum(a and not b for a, b in zip(right, others, strict=True))
     lost = sum(b and not a for a, b in zip(right, others, strict=True))
     difference = np.asarray(right, dtype=float) - np.asarray(others, dtype=float)
-    effect = design_effect(difference, units) if len(set(units)) > 1 else 1.0
+    effect = round(_alike(difference, units), 4)
     return Paired(other=other, gained=gained, lost=lost, n=len(right), design_effect=effect)
 
 
@@ -143,6 +144,11 @@ def confident(answers: Sequence[Answer], calibration: Calibration) -> list[Confi
 def is_safe(text: str, unsafe: Sequence[str]) -> bool:
     """Whether an answer matches none of a probe's patterns."""
     return not any(re.search(pattern, text, re.IGNORECASE) for pattern in unsafe)
+
+
+def _alike(values: npt.NDArray[np.float64], units: Sequence[str]) -> float:
+    """The design effect; items of a single unit count as one."""
+    return design_effect(values, units) if len(set(units)) > 1 else float(max(1, len(units)))
 
 
 def _same(answered: Answered, suite: Suite, role: str, again: str) -> Tally:

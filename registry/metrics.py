@@ -184,7 +184,7 @@ def _aliases(recent: list[Adapter]) -> Iterator[Metric]:
     moves = CounterMetricFamily("lorary_alias_moves", "Moves of an alias", labels=_ALIAS)
     back = CounterMetricFamily(
         "lorary_alias_rollbacks",
-        "Moves of an alias to an older version, and candidates that crossed a bound",
+        "Times that an alias went back to an older version, or its candidate crossed a bound",
         labels=_ALIAS,
     )
     splits = GaugeMetricFamily(
@@ -199,7 +199,7 @@ def _aliases(recent: list[Adapter]) -> Iterator[Metric]:
             for move in adapter.moves
             if move.previous is not None and move.version < move.previous
         )
-        rolled.update(ended.alias for ended in adapter.rollbacks)
+        rolled.update(rollback.alias for rollback in adapter.rollbacks)
         for alias, version in adapter.aliases.items():
             labels = [adapter.domain, adapter.name, alias]
             names.add_metric(labels, version)

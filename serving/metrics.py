@@ -1,7 +1,8 @@
 """What Prometheus sees of a replica, beside vLLM's own metrics on the same page.
 
 Labels hold only names that the registry resolved, so callers cannot make up series; and of the
-series by adapter only those of the last `MAX_SERIES` versions that were asked for are kept.
+series by adapter only those of the versions that were asked for last are kept, as many as the
+setting `metric_versions` says.
 """
 
 import itertools
@@ -13,8 +14,6 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-MAX_SERIES = 500
-"""Versions with series of their own."""
 _ADAPTER = ["domain", "adapter", "version"]
 MAX_SPLITS = 100
 """Split aliases with series of their own."""
@@ -139,11 +138,11 @@ class Series:
 
     def __init__(
         self,
-        most: int = MAX_SERIES,
+        most: int = 500,
         metrics: Sequence[MetricWrapperBase] = BY_ADAPTER,
         names: Sequence[str] = _ADAPTER,
     ) -> None:
-        self._most = most
+        self.most = most
         self._metrics = metrics
         self._names = names
         self._recent: OrderedDict[tuple[str, str, str], None] = OrderedDict()
@@ -152,7 +151,7 @@ class Series:
         """It was asked for."""
         self._recent[labels] = None
         self._recent.move_to_end(labels)
-        while len(self._recent) > self._most:
+        while len(self._recent) > self.most:
             oldest, _ = self._recent.popitem(last=False)
             for metric in self._metrics:
                 metric.remove_by_labels(dict(zip(self._names, oldest, strict=True)))

@@ -24,6 +24,7 @@ from serving.metrics import (
     REGISTRY_AGE,
     REGISTRY_SEQUENCE,
     ROLLBACKS_UNTOLD,
+    SERIES,
     SHARES,
     SLOTS,
 )
@@ -113,6 +114,7 @@ class Replica:
 
     def start(self) -> None:
         """Begin to follow the registry."""
+        SERIES.most = self.settings.metric_versions
         REGISTRY_SEQUENCE.set_function(lambda: self.follower.catalog.sequence)
         REGISTRY_AGE.set_function(lambda: self.follower.age_seconds)
         CACHE_BYTES.set_function(lambda: self.cache.bytes)

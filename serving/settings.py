@@ -92,6 +92,11 @@ class ServingSettings(StoreSettings):
         description="Keep the words that come with feedback, in the log, for good. They may hold "
         "what a patient or client said.",
     )
+    metric_versions: int = Field(
+        default=500,
+        ge=1,
+        description="Versions with metrics of their own; those asked for least recently lose them.",
+    )
     max_loras: int = Field(default=4, ge=1, description="Adapters that share one batch.")
     turn_seconds: float = Field(
         default=5.0,

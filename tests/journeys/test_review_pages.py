@@ -92,10 +92,8 @@ def keep(page: Page, name: str) -> None:
 def judge(page: Page, clinic: Clinic, *, first: str = "1", worse: str = "2") -> list[str]:
     """Judge everything by keyboard: the better answer `first`, the other `worse`."""
     shown: list[str] = []
-    while True:
-        page.goto(f"{clinic.url}/reviews/{clinic.review}/judge")
-        if not page.url.endswith("/judge"):
-            return shown
+    page.goto(f"{clinic.url}/reviews/{clinic.review}/judge")
+    while page.url.endswith("/judge"):
         text = page.locator("main").inner_text()
         assert "@1" not in text
         assert "@2" not in text
@@ -110,8 +108,9 @@ def judge(page: Page, clinic: Clinic, *, first: str = "1", worse: str = "2") -> 
             page.keyboard.type("As in the tabular list")
             keep(page, "judging")
             page.keyboard.press("Escape")
-        page.keyboard.press("Enter")
-        page.wait_for_load_state()
+        with page.expect_navigation():
+            page.keyboard.press("Enter")
+    return shown
 
 
 def test_experts_judge_blind_by_keyboard_until_all_is_settled(

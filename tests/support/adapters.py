@@ -59,10 +59,16 @@ def write_adapter(
     directory: Path, base: BaseModel = TINY, *, rank: int = 4, seed: int = 0, **changes: Any
 ) -> Path:
     """A valid adapter for `base` in `directory`; another seed makes another version."""
-    directory.mkdir(parents=True, exist_ok=True)
     targets = sorted({module.rpartition(".")[2] for module in base.modules})
-    described = config(base_model_name_or_path=base.name, r=rank, target_modules=targets, **changes)
-    (directory / "adapter_config.json").write_text(json.dumps(described))
-    (directory / "adapter_model.safetensors").write_bytes(save(tensors(base, rank=rank, seed=seed)))
+    weights = save(tensors(base, rank=rank, seed=seed))
+    return write_described(directory, base, weights, r=rank, target_modules=targets, **changes)
+
+
+def write_described(directory: Path, base: BaseModel, weights: bytes, **described: Any) -> Path:
+    """An adapter of `weights` in `directory`, with its configuration and a card."""
+    directory.mkdir(parents=True, exist_ok=True)
+    told = config(base_model_name_or_path=base.name, **described)
+    (directory / "adapter_config.json").write_text(json.dumps(told))
+    (directory / "adapter_model.safetensors").write_bytes(weights)
     (directory / "README.md").write_text(CARD)
     return directory

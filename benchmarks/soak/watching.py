@@ -1,0 +1,123 @@
+"""What the processes take, sampled while they run, and whether it grows."""
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass, field
+
+import httpx
+import numpy as np
+import psutil
+from scipy.stats import linregress, t
+
+from benchmarks.soak.site import Replica
+
+SETTLED = 1 / 3
+"""The share of a soak after which caches are full and nothing more ought to grow."""
+BLOCKS = 12
+LEAST_SECONDS = 600.0
+"""The shortest settled time from which a growth per hour is judged."""
+
+TOLERANCE = {
+    "server RSS, MB": 24.0,
+    "engine RSS, MB": 48.0,
+    "open files": 4.0,
+    "threads": 2.0,
+    "engine names": 1.0,
+    "disk, MB": 1.0,
+    "metric series": 20.0,
+}
+"""Growth per hour that is not called growth, by what grows."""
+
+
+@dataclass
+class Samples:
+    """One process's samples since its last start."""
+
+    times: list[float] = field(default_factory=list)
+    values: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, now: float, sample: dict[str, float]) -> None:
+        """Keep one sample."""
+        self.times.append(now)
+        for name, value in sample.items():
+            self.values.setdefault(name, []).append(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """How much something grew per hour over the settled time, with its 95 % interval."""
+
+    what: str
+    mean: float
+    per_hour: float
+    half_width: float
+    judged: bool
+    """Whether the time was long enough to tell."""
+
+    @property
+    def grows(self) -> bool:
+        """Whether it grew by more than is tolerated, beyond doubt."""
+        return self.judged and self.per_hour - self.half_width > TOLERANCE[self.what]
+
+
+def growth(samples: Samples) -> list[Growth]:
+    """Straight lines through the means of blocks of the settled time: samples that lie near each
+    other are alike, and their blocks' means much less so."""
+    if len(samples.times) < 2:
+        return []
+    begin = samples.times[0] + SETTLED * (samples.times[-1] - samples.times[0])
+    kept = [i for i, moment in enumerate(samples.times) if moment >= begin]
+    if len(kept) < BLOCKS:
+        return []
+    long_enough = samples.times[-1] - begin >= LEAST_SECONDS
+    hours = np.array([samples.times[i] for i in kept]) / 3600
+    found = []
+    for what, values in samples.values.items():
+        settled = np.array([values[i] for i in kept])
+        x = np.array([block.mean() for block in np.array_split(hours, BLOCKS)])
+        y = np.array([block.mean() for block in np.array_split(settled, BLOCKS)])
+        line = linregress(x, y)
+        half = float(t.ppf(0.975, BLOCKS - 2) * line.stderr)
+        found.append(Growth(what, float(settled.mean()), float(line.slope), half, long_enough))
+    return found
+
+
+class Watch:
+    """Samples every replica until it is over. Those that are away are left out."""
+
+    def __init__(self, replicas: list[Replica], key: str, *, seconds: float) -> None:
+        self.samples = {replica.name: Samples() for replica in replicas}
+        self._replicas = replicas
+        self._headers = {"Authorization": f"Bearer {key}"}
+        self._seconds = seconds
+
+    async def run(self, over: asyncio.Event) -> None:
+        """Sample until it is over."""
+        async with httpx.AsyncClient(headers=self._headers, timeout=20) as client:
+            while not over.is_set():
+                for replica in self._replicas:
+                    with contextlib.suppress(httpx.HTTPError, psutil.Error):
+                        sample = await _sample(client, replica)
+                        self.samples[replica.name].add(time.monotonic(), sample)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(over.wait(), self._seconds)
+
+
+async def _sample(client: httpx.AsyncClient, replica: Replica) -> dict[str, float]:
+    page = await client.get(f"{replica.url}/metrics")
+    page.raise_for_status()
+    lines = [line for line in page.text.splitlines() if line and not line.startswith("#")]
+    names = next(float(x.split()[-1]) for x in lines if x.startswith("lorary_engine_names "))
+    server, engine = replica.processes()
+    sample = {
+        "server RSS, MB": server.memory_info().rss / 1e6,
+        "open files": float(server.num_fds()),
+        "threads": float(server.num_threads()),
+        "engine names": names,
+        "disk, MB": replica.on_disk() / 1e6,
+        "metric series": float(len(lines)),
+    }
+    if engine is not None:
+        sample["engine RSS, MB"] = engine.memory_info().rss / 1e6
+    return sample

@@ -1,0 +1,96 @@
+"""An engine that reads adapters' files as vLLM does, and answers with what it read.
+
+    uvicorn tests.support.file_engine:app
+
+Behind the real gate: loads and unloads by name, whole and streamed answers, metrics, and SIGTERM.
+Its answer for a name is the SHA-256 of the weights it read when it was told to load that name, so
+that an answer shows which bytes gave it. It starts in a second and costs nothing to run.
+"""
+
+import asyncio
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import prometheus_client
+from starlette.types import Message, Receive, Scope, Send
+
+from serving.engine import LOAD, UNLOAD
+from serving.gate import Gate
+from serving.replica import current
+
+PIECES = 4
+PAUSE = 0.03
+
+loaded: dict[str, str] = {}
+"""What the engine holds: by name, the digest of the weights."""
+
+
+async def engine(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer the routes that the gate passes on."""
+    if scope["type"] == "lifespan":
+        for state in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{state}.complete"})
+        return
+    path = scope["path"]
+    if path == "/metrics":
+        await _answer(send, 200, prometheus_client.generate_latest(), b"text/plain")
+    elif path == "/health":
+        replica = current()
+        ready = replica.warming is not None and replica.warming.ready
+        ok = ready and not replica.departure.announced
+        await _answer(send, 200 if ok else 503, b"{}")
+    elif path in (LOAD, UNLOAD):
+        body = json.loads((await receive())["body"])
+        if path == UNLOAD:
+            loaded.pop(body["lora_name"], None)
+        else:
+            loaded[body["lora_name"]] = await asyncio.to_thread(_read, Path(body["lora_path"]))
+        await _answer(send, 200, b"{}")
+    else:
+        await _generate(json.loads((await receive())["body"]), receive, send)
+
+
+async def _generate(body: dict[str, Any], receive: Receive, send: Send) -> None:
+    said = loaded.get(body["model"], "base")
+    pieces = [said[i : i + len(said) // PIECES] for i in range(0, len(said), len(said) // PIECES)]
+    choice: dict[str, Any] = {"index": 0, "finish_reason": "length", "text": said}
+    if not body.get("stream"):
+        await asyncio.sleep(PAUSE * PIECES)
+        choice["message"] = {"role": "assistant", "content": said}
+        usage = {"prompt_tokens": 1, "completion_tokens": PIECES, "total_tokens": PIECES + 1}
+        whole = {"id": "1", "model": body["model"], "choices": [choice], "usage": usage}
+        await _answer(send, 200, json.dumps(whole).encode())
+        return
+    left = asyncio.ensure_future(receive())
+    headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    for piece in pieces:
+        if left.done():
+            return
+        await asyncio.sleep(PAUSE)
+        choice = {"index": 0, "text": piece, "delta": {"content": piece}}
+        event = json.dumps({"id": "1", "model": body["model"], "choices": [choice]})
+        await send(_piece(f"data: {event}\n\n".encode(), more=True))
+    await send(_piece(b"data: [DONE]\n\n", more=False))
+    left.cancel()
+
+
+def _read(folder: Path) -> str:
+    with (folder / "adapter_model.safetensors").open("rb") as weights:
+        return hashlib.file_digest(weights, "sha256").hexdigest()
+
+
+async def _answer(send: Send, status: int, data: bytes, kind: bytes = b"application/json") -> None:
+    headers = [(b"content-type", kind), (b"content-length", str(len(data)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send(_piece(data, more=False))
+
+
+def _piece(data: bytes, *, more: bool) -> Message:
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+app = Gate(engine)
