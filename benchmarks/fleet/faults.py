@@ -25,7 +25,7 @@ from benchmarks.fleet import pictures
 from benchmarks.fleet.site import Fleet, fleet, kill, names, open_front, watch
 from benchmarks.fleet.traffic import Answer, stream, zipf
 from tests.support.scenario import Scene, play, prepare
-from tests.support.showing import empty
+from tests.support.showing import empty, unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def main() -> None:
         finally:
             callers.end()
         time.sleep(2)
-        without = empty(watching)
+        without = [*empty(watching), *unknown(watching)]
         print(f"\n{options.replicas} replicas, {options.callers} callers; Envoy asked again "
               f"{retries:.0f} times; panels without data: {without or 'none'}")  # fmt: skip
         for phase in phases:

@@ -22,12 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+import msgspec
 from matplotlib.figure import Figure
 
 from benchmarks.load import percentile
 from serving.planning import Curve, at, parse, zipf
 
-SPREAD = 2.0
+SPREAD = 1.5
 """The chart's `front.spreadAbove`, as a factor."""
 SIZES = ((2, 1_000), (10, 1_000), (10, 10_000), (100, 10_000), (100, 100_000))
 """Replicas and adapters that are simulated."""
@@ -186,23 +187,26 @@ def main() -> None:
     parser.add_argument("--curve", type=Path, required=True)
     parser.add_argument("--check", type=Path, help="figures of benchmarks.fleet.affinity")
     parser.add_argument("--requests", type=int, default=40_000)
+    parser.add_argument(
+        "--cold", type=float, default=1.0, help="cold loads so many times as long: what if"
+    )
     parser.add_argument("--plot", type=Path, help="write a picture")
     options = parser.parse_args()
     curve = parse(options.curve.read_bytes())
     if options.check:
         check(curve, json.loads(options.check.read_text()))
+    curve = msgspec.structs.replace(
+        curve,
+        cold_disk=options.cold * curve.cold_disk,
+        cold_bucket=options.cold * curve.cold_bucket,
+    )
     grown = {}
-    print("\nsimulated, one replica's memory 64 adapters, 4 callers for each replica, Zipf 1.0")
+    print("\nsimulated, one replica's memory 64 adapters, 4 callers for each replica, Zipf 1.0, ")
+    print(f"cold loads of {curve.cold_bucket:.2f} s (bucket), {curve.cold_disk:.2f} s (disk)")
     print(
         f"{'replicas':>9} {'adapters':>9}  side         in memory  first p50  first p99  answers/s"
     )
-    for replicas, adapters in (
-        (2, 1_000),
-        (10, 1_000),
-        (10, 10_000),
-        (100, 10_000),
-        (100, 100_000),
-    ):
+    for replicas, adapters in SIZES:
         shape = Shape(replicas, adapters, memory=64, callers=4 * replicas)
         for side, affinity in SIDES.items():
             found = Simulation(curve, shape, affinity=affinity).run(

@@ -72,7 +72,6 @@ class Fleet:
             "LORARY_ADAPTER_CACHE": str(self.folder / f"cache-{replica.number}"),
             "LORARY_MAX_LORAS": str(SLOTS),
             "LORARY_MAX_CPU_LORAS": str(MEMORY),
-            "LORARY_ENGINE_NAMES": str(MEMORY),
             "LORARY_LEAVE_NOTICE_SECONDS": str(LEAVE_NOTICE),
             "VLLM_CPU_OMP_THREADS_BIND": str(replica.number % (os.cpu_count() or 1)),
         }
@@ -94,8 +93,9 @@ class Fleet:
         while not healthy(replica.url):
             ended = replica.process is None or replica.process.poll() is not None
             if ended or time.monotonic() > deadline:
-                log = (self.folder / f"replica-{replica.number}.log").read_text()[-3000:]
-                raise RuntimeError(f"replica {replica.number} did not start:\n{log}")
+                lines = (self.folder / f"replica-{replica.number}.log").read_text().splitlines()
+                told = [line for line in lines if "rror" in line][:20] or lines[-20:]
+                raise RuntimeError(f"replica {replica.number} did not start:\n" + "\n".join(told))
             time.sleep(0.5)
 
     def settle(self, count: int, name: str = "affinity") -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from serving.gate import GENERATION
 from tests.support.front import BASE, Front, front
 from tests.support.servers import free_port, running
 
@@ -183,6 +184,14 @@ def test_routes_that_are_not_for_callers_do_not_exist(fleet: Fleet, method: str,
     assert reply.json()["error"]["code"] == "route_not_found"
 
 
+def test_every_route_of_the_models_api_passes(fleet: Fleet) -> None:
+    for path in GENERATION:
+        reply = fleet.client.post(f"{fleet.front.url}{path}", json={"model": "medical/a1"})
+        assert reply.json()["path"] == path
+    for path in ("/v1/models", "/v1/models/medical/a1"):
+        assert fleet.client.get(f"{fleet.front.url}{path}").json()["path"] == path
+
+
 def test_escaped_slashes_are_refused(fleet: Fleet) -> None:
     assert httpx.get(f"{fleet.front.url}/v1%2Fmodels").status_code == 400
 
@@ -199,10 +208,10 @@ def test_a_hot_adapter_spreads_and_no_replica_takes_much_more_than_its_share(
 ) -> None:
     with ThreadPoolExecutor(24) as pool:
         asked = list(pool.map(lambda _: fleet.ask("medical/hot", "wait=0.15"), range(240)))
-    # The first ones come before any connection is there to count; then 200 % of an even share.
+    # The first ones come before any connection is there to count; then 150 % of an even share.
     counts = Counter(asked[120:])
     assert len(counts) >= 2
-    assert max(counts.values()) <= 120 * (2 / 3 + 0.1), counts
+    assert max(counts.values()) <= 120 * (1.5 / 3 + 0.1), counts
 
 
 def test_a_503_is_tried_elsewhere_and_a_429_is_not(fleet: Fleet) -> None:

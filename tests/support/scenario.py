@@ -30,7 +30,9 @@ from registry.publishing import publish
 from registry.registry import Registry
 from tests.support.adapters import write_adapter
 
-DOMAIN, ADAPTER, BATCH = "probe", "coder", 8
+DOMAIN, ADAPTER = "probe", "coder"
+SHELF, BATCH = "shelf", 8
+"""A domain that gives every answer as it comes, and how many adapters it has."""
 PATH = f"{DOMAIN}/{ADAPTER}"
 CHAT = "/v1/chat/completions"
 
@@ -53,7 +55,7 @@ def prepare(scene: Scene) -> None:
     policy = Policy(guarded=("stable",), abstain=True, target_risk=0.05)
     registry.execute(CreateDomain(DOMAIN, policy), actor)
     evaluator = Secret.generate()
-    command = IssueKey(evaluator.id, "evaluator", evaluator.digest, (Grant("review", DOMAIN),))
+    command = IssueKey(evaluator.id, "evaluator", evaluator.digest, (Grant("evaluate", DOMAIN),))
     registry.execute(command, actor)
     for number in range(1, 3):
         version = small_adapter(scene, ADAPTER, number)
@@ -61,9 +63,10 @@ def prepare(scene: Scene) -> None:
         registry.execute(MoveAlias(DOMAIN, ADAPTER, "production", number), actor)
     registry.execute(MoveAlias(DOMAIN, ADAPTER, "production", 1), actor)
     registry.execute(SplitAlias(DOMAIN, ADAPTER, "production", 2, 50), actor)
+    registry.execute(CreateDomain(SHELF, Policy(guarded=())), actor)
     for number in range(BATCH):
-        small_adapter(scene, f"a{number}", 100 + number)
-        registry.execute(MoveAlias(DOMAIN, f"a{number}", "production", 1), actor)
+        small_adapter(scene, f"a{number}", 100 + number, domain=SHELF)
+        registry.execute(MoveAlias(SHELF, f"a{number}", "production", 1), actor)
     now = int(time.time())
     registry.execute(GiveFeedback(DOMAIN, ADAPTER, 1, "chatcmpl-1", now, actor, "positive"), actor)
 
@@ -114,7 +117,7 @@ def play(scene: Scene, client: httpx.Client) -> None:
     """One round of what apps, people and strangers do."""
     headers = {"Authorization": f"Bearer {scene.operator.text}"}
     for number in range(BATCH):
-        _ask(client, scene, f"{DOMAIN}/a{number}", headers, stream=True)
+        _ask(client, scene, f"{SHELF}/a{number}", headers, stream=True)
     for caller in range(6):
         _ask(client, scene, PATH, headers, user=f"caller {caller}")
         _ask(client, scene, f"{PATH}@2", {**headers, "X-Lorary-Confidence": "1"})
