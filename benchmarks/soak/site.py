@@ -22,7 +22,7 @@ from registry.store import open_store
 from tests.support.s3 import BUCKET, S3Server, create_bucket, s3_command
 from tests.support.servers import BIN, free_port, registry_server, running
 
-START_SECONDS = 400.0
+START_SECONDS = 600.0
 SLOTS, MEMORY = 3, 5
 """Adapters in one batch and in the engine's memory: fewer than are asked for."""
 SERIES = 24
