@@ -23,6 +23,7 @@ from adapters import recipes
 from adapters.home import default_model, home
 from adapters.packs import TASKS
 from adapters.recipe import Method
+from adapters.training.quiet import be_quiet
 from eval.statistics import Proportion, wilson
 
 RATES = {
@@ -101,6 +102,7 @@ def place(options: argparse.Namespace, method: str, seed: int) -> Path:
 
 def run_cell(options: argparse.Namespace, method: str, seed: int) -> None:
     """Train and judge one cell, and write its file."""
+    be_quiet()
     from adapters.training.answering import answers, load, right
     from adapters.training.run import train
 

@@ -21,6 +21,7 @@ from adapters import recipes
 from adapters.home import default_model, home
 from adapters.packs import PACKS, DomainPack, Item
 from adapters.training.job import Record
+from adapters.training.quiet import be_quiet
 from adapters.training.run import existing, train
 from eval.statistics import Proportion, confident_errors, discordance, mcnemar, wilson
 
@@ -63,6 +64,7 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=Path("panels.html"))
     parser.add_argument("--plot", type=Path, help="write the picture to this file")
     options = parser.parse_args()
+    be_quiet()
     until = time.monotonic() + 60 * options.minutes
     shown: dict[str, list[Panel]] = {}
     for domain in options.domains:

@@ -7,6 +7,7 @@ from adapters.training.job import Record
 
 SMOOTH = 0.15
 """Share of the newest value in the moving average that is drawn through noisy steps."""
+REWARD, LEASH = "#188038", "#e8710a"
 _SECOND = (
     ("reward", "reward"),
     ("rewards/accuracies", "pairs told right"),
@@ -33,14 +34,15 @@ def draw(history: Sequence[Record], title: str, path: Path) -> None:
     panels[0][0].set(ylabel="loss", title=title)
     panels[0][0].legend(frameon=False)
     if second:
-        _line(panels[1][0], history, second[0], second[1], "#188038")
-        panels[1][0].set(ylabel=second[1])
+        _line(panels[1][0], history, second[0], second[1], REWARD)
+        panels[1][0].set_ylabel(second[1], color=REWARD)
         if any("kl" in r for r in history):
             beside = panels[1][0].twinx()
-            _line(beside, history, "kl", "KL", "#e8710a")
-            beside.set(ylabel="KL to the start, nats an answer")
+            _line(beside, history, "kl", "KL", LEASH)
+            beside.set_ylabel("KL to the start, nats", color=LEASH)
             beside.spines["top"].set_visible(False)
     panels[-1][0].set(xlabel="step")
+    panels[-1][0].xaxis.get_major_locator().set_params(integer=True)
     for (panel,) in panels:
         panel.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
