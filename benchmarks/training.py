@@ -116,8 +116,9 @@ def plain_trl(recipe: AnyRecipe, folder: Path, progress: Any) -> None:
     from trl import SFTConfig, SFTTrainer
 
     from adapters.training.data import corpus_of
-    from adapters.training.fit import be_quiet, drawn
+    from adapters.training.fit import drawn
     from adapters.training.models import peft_config, plain_prompt, tokenizer_of
+    from adapters.training.quiet import be_quiet
 
     class Watch(TrainerCallback):  # type: ignore[misc] # transformers ships no types for it
         def on_log(self, *arguments: Any, **event: Any) -> None:

@@ -11,8 +11,8 @@ from serving.errors import Leaving
 
 
 async def answer(send: Send, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
-    """Send `body` as JSON."""
-    data = json.dumps(body).encode()
+    """Send `body` as JSON; bytes are JSON already."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
     sent = {"content-type": "application/json", "content-length": str(len(data)), **(headers or {})}
     await send(
         {

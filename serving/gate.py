@@ -33,7 +33,7 @@ from serving.body import (
 from serving.errors import RouteNotFound
 from serving.feedback import MAX_FEEDBACK_BYTES, give
 from serving.flights import watch
-from serving.listing import models
+from serving.listing import encoded, named
 from serving.metering import Meter
 from serving.metrics import REFUSALS
 from serving.replica import Replica, current
@@ -260,9 +260,7 @@ class Gate:
         base = self.replica.settings.base_name
         name = scope["path"][len(MODELS) + 1 :]
         if not name:
-            await answer(send, 200, {"object": "list", "data": models(catalog, key, base)})
-            return
-        version = self._resolve(scope, catalog, key, name)
-        root = base if version is None else str(version.ref)
-        found = next(m for m in models(catalog, key, base) if m["id"] == root)
-        await answer(send, 200, {**found, "id": name})
+            await answer(send, 200, await asyncio.to_thread(encoded, catalog, key, base))
+        else:
+            version = self._resolve(scope, catalog, key, name)
+            await answer(send, 200, named(name, version, base))

@@ -1,5 +1,6 @@
 """`/v1/models`: what a caller may ask for, in OpenAI's schema. Pure."""
 
+import json
 from datetime import datetime
 from typing import Any
 
@@ -11,15 +12,29 @@ from registry.catalog import Adapter, Catalog, Key, Version
 def models(catalog: Catalog, key: Key, base: str) -> list[dict[str, Any]]:
     """The base model, then each adapter that `key` may infer with: its domain's name where it is
     the default, its own name, its aliases and its versions. Revoked versions are left out."""
-    listed = [_model(base, created=0, root=base, parent=None)]
+    listed = [named(base, None, base)]
     for _, adapter in sorted(catalog.adapters.items()):
         if has_role(key, "infer", adapter.domain):
             listed += _names(catalog, adapter, base)
     return listed
 
 
+def encoded(catalog: Catalog, key: Key, base: str) -> bytes:
+    """The whole answer. Of thousands of adapters it takes a while: call it in a thread, where it is
+    encoded one by one, so that streams go on meanwhile."""
+    pieces = ",".join(json.dumps(model) for model in models(catalog, key, base))
+    return f'{{"object": "list", "data": [{pieces}]}}'.encode()
+
+
+def named(name: str, version: Version | None, base: str) -> dict[str, Any]:
+    """The one model that `name` means now; None for the base model."""
+    if version is None:
+        return _model(name, created=0, root=base, parent=None)
+    return _model(name, created=_unix(version.published), root=str(version.ref), parent=base)
+
+
 def _names(catalog: Catalog, adapter: Adapter, base: str) -> list[dict[str, Any]]:
-    named: dict[str, Version] = {}
+    found: dict[str, Version] = {}
     path = AdapterRef(adapter.domain, adapter.name)
     servable = {
         v.number: v
@@ -29,17 +44,14 @@ def _names(catalog: Catalog, adapter: Adapter, base: str) -> list[dict[str, Any]
     production = servable.get(adapter.aliases.get(DEFAULT_ALIAS, 0))
     if production is not None:
         if catalog.domain(adapter.domain).default == adapter.name:
-            named[adapter.domain] = production
-        named[str(path)] = production
+            found[adapter.domain] = production
+        found[str(path)] = production
     for alias, number in sorted(adapter.aliases.items()):
         if number in servable:
-            named[f"{path}@{alias}"] = servable[number]
+            found[f"{path}@{alias}"] = servable[number]
     for version in servable.values():
-        named[str(version.ref)] = version
-    return [
-        _model(name, created=_unix(version.published), root=str(version.ref), parent=base)
-        for name, version in named.items()
-    ]
+        found[str(version.ref)] = version
+    return [named(name, version, base) for name, version in found.items()]
 
 
 def _model(name: str, *, created: int, root: str, parent: str | None) -> dict[str, Any]:

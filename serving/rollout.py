@@ -24,7 +24,7 @@ from registry.catalog import Catalog, Split, Version
 from registry.client import RegistryClient
 from registry.trials import PEERS, Arm, BoundName, Evidence, crosses, in_words
 from serving import journal
-from serving.errors import ColdLoadFailed, EngineRefused
+from serving.errors import ColdLoadFailed, DiskFull, EngineRefused
 from serving.metrics import ROLLBACKS, SPLIT_REQUESTS, SPLIT_SERIES
 from serving.reporting import Reports
 from serving.timing import Pace, Stopwatch
@@ -271,7 +271,10 @@ class Watch(AbstractContextManager["Watch"]):
         timed = self._timed
         timed.end(self.tokens)
         broken = isinstance(error, Exception) and not isinstance(error, LoraryError)
-        unloadable = isinstance(error, ColdLoadFailed | EngineRefused)
+        unloadable = isinstance(error, ColdLoadFailed | EngineRefused) and not isinstance(
+            error,
+            DiskFull,  # this replica's fault, not the version's
+        )
         failed = broken or unloadable or timed.failed
         if failed or (error is None and timed.succeeded):
             self._rollouts.note(self._name, self._split, self._side, failed=failed, timed=timed)

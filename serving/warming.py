@@ -6,6 +6,7 @@ time: then the new one answers, warm or not, so that a promotion cannot hang on 
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,11 +29,23 @@ AliasName = tuple[str, str]
 
 @dataclass
 class Turn:
-    """A guarded alias's target that answers, and the one that waits to, since when."""
+    """A guarded alias's version that answers, and since when the alias names another, if it does:
+    however often it moves meanwhile, what it named before has no more than its time."""
 
     serving: Version
-    waiting: Version | None = None
-    since: float = 0.0
+    left: float | None = None
+
+    def notice(self, target: Version) -> None:
+        """The alias names `target` now."""
+        if target.ref == self.serving.ref:
+            self.left = None
+        elif self.left is None:
+            self.left = time.monotonic()
+
+    @property
+    def late(self) -> bool:
+        """Whether its time is over."""
+        return self.left is not None and time.monotonic() - self.left > PATIENCE_SECONDS
 
 
 class Warming:
@@ -60,46 +73,57 @@ class Warming:
             return target
         alias = (f"{target.domain}/{target.adapter}", ref.alias or DEFAULT_ALIAS)
         turn = self._turns.get(alias)
-        if turn is None or turn.serving.ref == target.ref:
+        if turn is None:
             return target
-        if turn.waiting is None or turn.waiting.ref != target.ref:
-            turn.waiting, turn.since = target, time.monotonic()
+        turn.notice(target)
         warm = self._residency.tier(target) == "engine"
-        late = time.monotonic() - turn.since > PATIENCE_SECONDS
         before = catalog.find(turn.serving.ref)
-        if warm or late or before.revoked is not None or before.tombstone is not None:
+        if warm or turn.late or before.revoked is not None or before.tombstone is not None:
             self._turns[alias] = Turn(target)
             return target
         return turn.serving
 
-    async def bring_up(self, catalog: Catalog) -> None:
-        """Bring every guarded target up; one that fails is noted, and tried again next time."""
-        failures = {}
+    def notice(self, catalog: Catalog) -> None:
+        """Let the time of what guarded aliases named before begin, though nobody asks for them."""
         for alias, target in guarded_targets(catalog, self._base, self._most).items():
+            self._turns.setdefault(alias, Turn(target)).notice(target)
+
+    async def bring_up(self, catalog: Catalog) -> None:
+        """Bring every guarded target up; one that fails is noted, and tried again next time.
+
+        It answers from the next request on: by then the alias may have moved again.
+        """
+        self.notice(catalog)
+        failures = {}
+        for target in guarded_targets(catalog, self._base, self._most).values():
             try:
                 await self._residency.warm(target)
             except LoraryError as error:
                 failures[str(target.ref)] = error.message
-            turn = self._turns.get(alias)
-            if turn is None or str(target.ref) not in failures:
-                self._turns[alias] = Turn(target)
         self.failures = failures
         self.ready = True
 
 
 async def follow(warming: Warming, catalog_of: CatalogSource, poll_seconds: float) -> None:
-    """Bring targets up at the start and whenever the catalog changes, until cancelled."""
-    seen, tried = -1, 0.0
-    while True:
-        try:
-            catalog = catalog_of()
-            again = warming.failures and time.monotonic() > tried + RETRY_SECONDS
-            if catalog.sequence != seen or again:
-                await warming.bring_up(catalog)
-                seen, tried = catalog.sequence, time.monotonic()
-        except LoraryError:
-            seen = -1  # the registry was not read yet
-        await asyncio.sleep(poll_seconds / 4)
+    """Bring targets up at the start and whenever the catalog changes, until cancelled. Changes are
+    noticed while targets are still brought up for the one before."""
+    seen, began = -1, 0.0
+    bringing: asyncio.Task[None] | None = None
+    try:
+        while True:
+            with contextlib.suppress(LoraryError):  # the registry was not read yet
+                catalog = catalog_of()
+                changed = catalog.sequence != seen
+                if changed:
+                    warming.notice(catalog)
+                again = warming.failures and time.monotonic() > began + RETRY_SECONDS
+                if (changed or again) and (bringing is None or bringing.done()):
+                    bringing = asyncio.create_task(warming.bring_up(catalog))
+                    seen, began = catalog.sequence, time.monotonic()
+            await asyncio.sleep(poll_seconds / 4)
+    finally:
+        if bringing is not None:
+            bringing.cancel()
 
 
 def guarded_targets(catalog: Catalog, base: str, most: int) -> dict[AliasName, Version]:

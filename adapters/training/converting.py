@@ -91,7 +91,9 @@ def factors(update: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor
     """A (r, in) and B (out, r) whose product is the closest of that rank to `update` (out, in)."""
     u, s, v = torch.linalg.svd(update, full_matrices=False)
     root = s[:rank].sqrt()
-    return root[:, None] * v[:rank], u[:, :rank] * root
+    idle = rank - len(root)  # of a weight that has no such rank
+    a = torch.nn.functional.pad(root[:, None] * v[:rank], (0, 0, 0, idle))
+    return a, torch.nn.functional.pad(u[:, :rank] * root, (0, idle))
 
 
 def merge(directory: Path, base: Path, out: Path) -> None:

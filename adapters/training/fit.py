@@ -6,16 +6,11 @@ it (weights, optimiser, schedule, random state, position in the data), so a resu
 in the same weights as one that was not disturbed.
 """
 
-import logging
-import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import datasets
 import torch
-import transformers
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
 from adapters.recipe import Online
@@ -131,13 +126,3 @@ class _Reporter(TrainerCallback):  # type: ignore[misc] # transformers ships no 
         state, logs = arguments[1], event.get("logs")
         if logs and "loss" in logs:
             self._progress(state.global_step, self._steps, float(logs["loss"]))
-
-
-def be_quiet() -> None:
-    """Only our own progress is shown; the libraries' chatter is not for the person training."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    logging.getLogger("trl").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"(trl|peft|transformers|torch)\b.*")

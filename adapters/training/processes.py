@@ -20,7 +20,7 @@ def is_first() -> bool:
 
 
 def share(recipe: Recipe) -> int:
-    """Examples that one process computes at once; raises `BadRecipe` if a batch has none for it."""
+    """Examples that a process computes at once; raises `BadRecipe` if a batch has no such share."""
     if isinstance(recipe, Ppo) and count() > 1:
         raise BadRecipe("Stage ppo trains in one process. Use rloo or grpo on several.")
     parts = recipe.accumulate * count()

@@ -24,7 +24,6 @@ from adapters.recipe import (
     AnyRecipe,
     BadRecipe,
     Dpo,
-    Kto,
     Online,
     Ppo,
     Recipe,
@@ -36,6 +35,7 @@ from adapters.training.data import Corpus, corpus_of
 from adapters.training.job import Job, Outcome, Progress
 from adapters.training.processes import is_first
 from adapters.training.provenance import Provenance, lineage_of, make_plan, thinned
+from adapters.training.quiet import be_quiet
 from adapters.training.serving import not_served
 
 
@@ -130,30 +130,34 @@ def train(
 
 def run_stage(job: Job, corpus: Corpus[Any], out: Path) -> Outcome:
     """Run the recipe's stage; its files are in `out`."""
-    stage = _stage(job.recipe)
-    from adapters.training.fit import be_quiet
-
     be_quiet()
-    return stage(job, corpus, out)
+    return _stage(job.recipe)(job, corpus, out)
 
 
 def _stage(recipe: Recipe) -> Callable[[Job, Corpus[Any], Path], Outcome]:
     """The stage's function; torch and its kin, which it brings in, take seconds to import."""
-    from adapters.training import online, ppo, preferences, sft
-
     match recipe:
         case Sft():
+            from adapters.training import sft
+
             return sft.fine_tune
+        case Ppo():
+            from adapters.training import ppo
+
+            return ppo.train
+        case Online():
+            from adapters.training import online
+
+            return online.group_relative
+    from adapters.training import preferences
+
+    match recipe:
         case Reward():
             return preferences.reward
         case Dpo():
             return preferences.dpo
-        case Kto():
-            return preferences.kto
-        case Ppo():
-            return ppo.train
         case _:
-            return online.group_relative
+            return preferences.kto
 
 
 def rehearse(recipe: AnyRecipe, base_directory: Path, *, steps: int = 3) -> dict[str, float]:

@@ -12,10 +12,10 @@
   cliff        throughput and time to the first token as the adapters pass the engine's slots
   tool         a third party's load generator (aiperf), unmodified, against several adapters
 
-All but the first use real vLLM with the small model and a real S3 server. On two cores, everything
-with --quick takes under six minutes, and each part in full under fifteen; two vLLM servers need
-8 GB of memory. LiteLLM and aiperf are installed into environments of their own under the cache
-folder the first time.
+All but the first use real vLLM with the small model and a real S3 server. On two cores each part in
+full takes two to nine minutes, and --quick is sized for six minutes in all on an idle machine; to
+start both servers takes two of them. The two need 8 GB of memory. LiteLLM and aiperf are installed
+into environments of their own under the cache folder the first time.
 """
 
 import argparse

@@ -139,9 +139,12 @@ class Replica:
 class Site:
     """All of it. Close it when done."""
 
-    def __init__(self, folder: Path, *, vllm: int, light: int, cache_bytes: int) -> None:
+    def __init__(
+        self, folder: Path, *, vllm: int, light: int, cache_bytes: int, base: str = SMALL_MODEL
+    ) -> None:
         self.folder = folder
         self.cache_bytes = cache_bytes
+        self.base = base
         self._command, self.endpoint = s3_command(folder)
         self._s3 = contextlib.ExitStack()
         self._rest = contextlib.ExitStack()
@@ -164,7 +167,7 @@ class Site:
         environment = {
             "LORARY_STORE": self.store_url,
             "LORARY_MODEL": str(default_model()),
-            "LORARY_BASE_NAME": SMALL_MODEL,
+            "LORARY_BASE_NAME": self.base,
             "LORARY_ADAPTER_CACHE": str(self.folder / f"cache-{name}"),
             "LORARY_CACHE_BYTES": str(self.cache_bytes),
             "LORARY_MAX_LORAS": str(SLOTS),

@@ -152,8 +152,9 @@ async def _alone(site: Site, troubles: Troubles, say: Say) -> int:
 
 def _progress(now: float, of: float, callers: Callers, troubles: Troubles) -> str:
     tally, happened = callers.tally, troubles.happened
+    latest = f" (the last: {tally.broken[-1][0]})" if tally.broken else ""
     return (
         f"{now:5.0f} of {of:.0f} s: {tally.verdicts.total():,} answers judged, "
-        f"{len(tally.broken)} wrong; {happened.moves} moves, {happened.revoked} revoked, "
+        f"{len(tally.broken)} wrong{latest}; {happened.moves} moves, {happened.revoked} revoked, "
         f"{happened.outages} outages, {happened.terminated}+{happened.killed} restarts"
     )

@@ -208,25 +208,30 @@ class Troubles:
         await asyncio.gather(*(self._refused(r, ref, told) for r in self._site.replicas))
 
     async def _refused(self, replica: Replica, ref: str, told: Told) -> None:
-        """Measure until the replica refuses a version; one that is or goes away is left out."""
-        headers = {"Authorization": f"Bearer {self._site.app}"}
-        async with httpx.AsyncClient(headers=headers, timeout=30) as client:
-            while time.monotonic() < told.acknowledged + 30:
-                if replica.life.away(told.acknowledged, time.monotonic()):
-                    return
-                with contextlib.suppress(httpx.HTTPError):
-                    reply = await client.get(f"{replica.url}/v1/models/{ref}")
-                    if reply.status_code == 410:
-                        break
-                await asyncio.sleep(PROBE_SECONDS)
-        took = time.monotonic() - told.acknowledged
-        self.happened.revocation_seconds.setdefault(replica.name, []).append(took)
+        took = await until_refused(replica, ref, self._site.app, told)
+        if took is not None:
+            self.happened.revocation_seconds.setdefault(replica.name, []).append(took)
 
     def _offer(self) -> None:
         """Let callers ask for what there is: pinned names as often as aliases, revoked ones too."""
         pinned = [f"{path}@{n}" for path in self._paths for n in self._live[path]]
         aliases = [name for name in self._truth.moves for _ in range(2)]
         self.population.names[:] = pinned + aliases + list(self._truth.revoked)[-3:]
+
+
+async def until_refused(replica: Replica, ref: str, key: str, told: Told) -> float | None:
+    """Seconds from a revocation's acknowledgement until the replica refuses the version; infinite
+    if it does not within 30, None if it went away or was away."""
+    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
+        while time.monotonic() < told.acknowledged + 30:
+            if replica.life.away(told.acknowledged, time.monotonic()):
+                return None
+            with contextlib.suppress(httpx.HTTPError):
+                reply = await client.get(f"{replica.url}/v1/models/{ref}")
+                if reply.status_code == 410:
+                    return time.monotonic() - told.acknowledged
+            await asyncio.sleep(PROBE_SECONDS)
+    return math.inf
 
 
 async def _over(over: asyncio.Event, seconds: float) -> bool:

@@ -7,7 +7,7 @@ import typer
 import yaml
 
 from adapters.names import DEFAULT_ALIAS
-from registry.cli.output import AsJson, client, emit, say, table
+from registry.cli.output import AsJson, client, emit, say
 from registry.errors import BadRequest
 
 
@@ -36,12 +36,10 @@ def gate(
 
 def _show(answer: dict[str, Any]) -> None:
     asked = answer["requirements"]
-    rows = [
-        ["met" if item["met"] else "NOT MET", item["name"], item["evidence"], item["remedy"]]
-        for item in asked
-    ]
-    if rows:
-        table(["state", "requirement", "evidence", "what to do"], rows)
+    for item in asked:
+        say(f"{'met    ' if item['met'] else 'NOT MET'}  {item['name']}: {item['evidence']}")
+        if item["remedy"]:
+            say(f"         what to do: {item['remedy']}")
     lacking = sum(not item["met"] for item in asked)
     if not answer["guarded"]:
         say(f"{answer['alias']} is not guarded: any version of the adapter may become it.")

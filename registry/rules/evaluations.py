@@ -29,8 +29,6 @@ def record(catalog: Catalog, command: RecordEvaluation) -> tuple[AnyEvent, ...]:
             f"{ref} has digest {version.digest[:12]}, and the report is about "
             f"{command.digest[:12]}. Evaluate the bytes that are published."
         )
-    if any(evaluation.report == command.report for evaluation in version.evaluations):
-        return ()
     if not 1 <= len(command.results) <= MAX_RESULTS:
         raise errors.BadRequest(f"An evaluation has 1 to {MAX_RESULTS} suites. Split the report.")
     if len({result.suite for result in command.results}) < len(command.results):
@@ -40,6 +38,13 @@ def record(catalog: Catalog, command: RecordEvaluation) -> tuple[AnyEvent, ...]:
             raise errors.BadRequest(f"Suite {result.suite[:MAX_NAME]!r}: {problem}. Count again.")
     if command.calibration is not None and (wrong := confidence.fault(command.calibration)):
         raise errors.BadRequest(f"The calibration is unusable: {wrong}. Fit it again.")
+    known = next((e for e in version.evaluations if e.report == command.report), None)
+    if known is not None:
+        if known.results == command.results:
+            return ()
+        raise errors.Conflict(
+            f"Report {command.report[:12]} is recorded with other counts. Evaluate again."
+        )
     spare(catalog, {command.report}, command.read_at)
     return (
         EvaluationRecorded(

@@ -1,5 +1,6 @@
 """Every method trains, loads in unmodified PEFT, and says whether vLLM can serve it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,17 @@ from adapters.training.fit import drawn
 from adapters.training.models import encode, tokenizer_of
 from adapters.training.run import rehearse, train
 from adapters.training.serving import not_served
-from tests.support.tiny_model import write_rows, write_tiny_model
+from tests.support.tiny_model import one_thread, write_rows, write_tiny_model
 
 SERVED = ("lora", "rslora", "qlora")
 CONVERTED = ("dora", "ia3")
 VIRTUAL = ("prefix", "prompt")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 class Trained:
@@ -187,7 +194,7 @@ def by_plain_peft(base: Path, recipe: Recipe) -> list[float]:
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     return losses
 
 

@@ -12,19 +12,17 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from adapters.recipe import Ppo
 from adapters.training.ppo import Loop, advantages, clipped_loss
 from adapters.training.rollouts import Rollouts, reference_of, sample, scored
+from tests.support.tiny_model import one_thread
 
 PROMPT = [2, 3, 4]
 REWARDS = torch.tensor([0.0, 1.0, 0.5, 0.0, 2.0, 0.2, 0.0, 1.0])
 BETA = 0.7
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Matrices this small are computed faster by one thread than by several that wait."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+@pytest.fixture(autouse=True, scope="module")
+def quick() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 def tiny_policy() -> Any:

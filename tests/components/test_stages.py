@@ -1,5 +1,6 @@
 """Every stage moves its own measure on a tiny model, and ends in what it says it makes."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,13 @@ from adapters.recipe import BadRecipe, parse_recipe
 from adapters.training.job import Record
 from adapters.training.provenance import Provenance
 from adapters.training.run import train
-from tests.support.tiny_model import write_rows, write_tiny_model
+from tests.support.tiny_model import one_thread, write_rows, write_tiny_model
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 class Bench:
@@ -20,10 +27,11 @@ class Bench:
         self.folder = folder
         self.base = write_tiny_model(folder / "base")
         self.rows = write_rows(folder / "rows.jsonl")
+        self.liked = write_rows(folder / "liked.jsonl", always="alpha")
 
     def run(self, name: str, text: str) -> Provenance:
         recipe = parse_recipe(
-            f"adapter: demo/{name}\nbase: tiny\ndata: {self.rows}\nbatch: 8\nwarmup_steps: 0\n"
+            f"adapter: demo/{name}\nbase: tiny\ndata: {self.rows}\nbatch: 16\nwarmup_steps: 0\n"
             + text
         )
         out = self.folder / name
@@ -38,22 +46,24 @@ class Bench:
 
     @property
     def continued(self) -> str:
-        """Continue the fine-tuned adapter."""
+        """Continue the fine-tuned adapter, towards the one of its two answers that is liked."""
         self.sft()
-        return f"start: {self.folder / 'sft'}\n"
+        return f"start: {self.folder / 'sft'}\ndata: {self.liked}\n"
 
     @property
     def judged(self) -> str:
         """Reward by the reward model."""
         self.reward()
-        return f"reward: {self.folder / 'reward'}\nmax_new_tokens: 6\nbatch: 16\n"
+        return f"reward: {self.folder / 'reward'}\nmax_new_tokens: 6\n"
 
     def sft(self) -> Provenance:
-        return self.run("sft", "stage: sft\nsteps: 40\nlearning_rate: 0.02\n")
+        return self.run("sft", "stage: sft\nsteps: 60\nlearning_rate: 0.005\n")
 
     def reward(self) -> Provenance:
-        text = "stage: reward\nsteps: 30\nlearning_rate: 0.01\nvalidation: 0.3\nevaluate_every: 30"
-        return self.run("reward", text)
+        text = (
+            "stage: reward\nsteps: 20\nlearning_rate: 0.01\nvalidation: 0.3\nevaluate_every: 20\n"
+        )
+        return self.run("reward", f"{text}data: {self.liked}")
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +79,10 @@ def mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-def test_fine_tuning_learns_the_answers(bench: Bench) -> None:
+def test_fine_tuning_learns_the_two_answers(bench: Bench) -> None:
     losses = column(bench.sft().history, "loss")
     assert losses[0] > 2
-    assert mean(losses[-5:]) < 0.3
+    assert mean(losses[-5:]) < 0.1
     assert bench.admitted("sft")
     assert "vLLM serves it per request" in bench.card("sft")
 
@@ -88,24 +98,22 @@ def test_a_reward_model_tells_right_from_wrong_on_pairs_it_never_saw(bench: Benc
 def test_preferences_are_learnt_relative_to_where_training_started(
     stage: str, bench: Bench
 ) -> None:
-    text = f"stage: {stage}\nsteps: 12\nlearning_rate: 0.003\n"
-    history = bench.run(stage, text + bench.continued).history
-    key = "rewards/margins" if stage == "dpo" else "rewards/chosen"
-    gained = column(history, key)
+    text = f"stage: {stage}\nsteps: 10\nlearning_rate: 0.003\n"
+    gained = column(bench.run(stage, text + bench.continued).history, "rewards/margins")
     assert abs(gained[0]) < 1e-3, "at first it is the model it is compared with"
-    assert mean(gained[-3:]) > 0.05
+    assert mean(gained[-3:]) > 0.1
     assert bench.admitted(stage)
 
 
 @pytest.mark.parametrize("stage", ["ppo", "rloo", "grpo"])
 def test_reinforcement_raises_the_learnt_reward_within_its_leash(stage: str, bench: Bench) -> None:
-    text = f"stage: {stage}\nsteps: 10\nlearning_rate: 0.003\nbeta: 0.02\n"
+    text = f"stage: {stage}\nsteps: 12\nlearning_rate: 0.003\nbeta: 0.02\n"
     history = bench.run(stage, text + bench.continued + bench.judged).history
     rewards, divergence = column(history, "reward"), column(history, "kl")
-    assert len(rewards) == 10
+    assert len(rewards) == 12
     assert mean(rewards[-3:]) > mean(rewards[:3])
     assert abs(divergence[0]) < 1e-3, "at first it is the model it is leashed to"
-    assert all(d < 5 for d in divergence)
+    assert max(divergence) < 10
     assert bench.admitted(stage)
 
 
@@ -128,6 +136,7 @@ def test_tensorboard_is_written_if_it_is_asked_for_and_others_if_installed(
     for stage in ("sft", "ppo\nreward: verifiable\nmax_new_tokens: 2"):
         recipe = parse_recipe(
             f"adapter: demo/logged\nbase: tiny\ndata: {bench.rows}\nbatch: 4\nsteps: 1\n"
+            "warmup_steps: 0\n"
             f"{'start: ' + str(bench.folder / 'sft') if stage != 'sft' else ''}\nstage: {stage}"
         )
         logs = bench.folder / f"logs-{recipe.stage}"

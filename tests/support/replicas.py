@@ -93,6 +93,8 @@ class Upstream:
     """Names that were loaded, or unloaded (with a minus before them)."""
     refusal: str = ""
     """Why loading fails, if it shall."""
+    stuck: asyncio.Event | None = None
+    """What loading waits for, if it shall."""
     bodies: list[bytes] = field(default_factory=list)
     pieces: tuple[bytes, ...] = (b'{"ok": ', b"true}")
     pause: float = 0.0
@@ -123,6 +125,8 @@ class Upstream:
         await send({"type": "http.response.body", "body": b""})
 
     async def _move(self, path: str, name: str, send: Send) -> None:
+        if self.stuck is not None:
+            await self.stuck.wait()
         self.loads.append(name if path == LOAD else f"-{name}")
         status = 500 if self.refusal else 200
         body = json.dumps({"error": {"message": self.refusal}}).encode()

@@ -1,6 +1,8 @@
 """A base model of 100,000 random parameters that trains in seconds, with a tokenizer of bytes."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +11,17 @@ TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Matrices this small are computed faster by one thread than by several that wait."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def write_tiny_model(directory: Path, *, seed: int = 0) -> Path:
@@ -31,7 +44,7 @@ def write_tiny_model(directory: Path, *, seed: int = 0) -> Path:
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
             bos_token_id=None,
-            initializer_range=0.1,
+            initializer_range=0.2,
         )
     )
     model.save_pretrained(directory)
@@ -55,12 +68,14 @@ def _tokenizer():  # type: ignore[no-untyped-def] # transformers ships no types
     )
 
 
-def write_rows(path: Path, count: int = 60) -> Path:
-    """Prompts whose last letter tells the answer, fit for every stage."""
+def write_rows(path: Path, count: int = 60, *, always: str = "") -> Path:
+    """Rows fit for every stage. The right answer is `always` that, else one of two in turn."""
     rows = []
     for number in range(count):
         right, wrong = ("alpha", "beta") if number % 2 else ("beta", "alpha")
-        prompt = f"Item {number}: is it {'x' if number % 2 else 'y'}?"
+        if always and right != always:
+            right, wrong = wrong, right
+        prompt = f"Item {number}: which is it?"
         row = {"prompt": prompt, "completion": right, "chosen": right, "rejected": wrong}
         rows.append(json.dumps({**row, "unit": str(number)}))
     path.write_text("\n".join(rows) + "\n")

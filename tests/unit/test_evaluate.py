@@ -15,8 +15,8 @@ from adapters.home import cache
 from eval import scoring
 from eval.errors import EvaluationFailed, UnknownSuite, WrongBytes
 from eval.evaluate import Subject, evaluate, work
-from eval.harness import Answer, Server, ask
-from eval.served import Answers, Model
+from eval.harness import Answer, Server, ask, run
+from eval.served import Answers, Model, ServedModel
 from eval.suites.domains import suites_of
 from eval.suites.suite import Question, Suite, Task
 from eval.suites.validity import invented
@@ -162,6 +162,12 @@ def test_answers_by_other_bytes_are_refused(oracle: Oracle) -> None:
     impostor = Model(VERSION.name, "f" * 64)
     with pytest.raises(WrongBytes, match="not ffffffffffff"):
         ask(Server(oracle.url, ""), impostor, SUITE)
+
+
+def test_a_task_that_the_harness_does_not_know_is_named(oracle: Oracle, tmp_path: Path) -> None:
+    served = ServedModel(oracle.url, "", VERSION, Answers(tmp_path / "answers.jsonl"))
+    with pytest.raises(UnknownSuite, match="no task 'nothing_like_it'"):
+        run(served, ["nothing_like_it"], SUITE.write(tmp_path / "tasks"), chat=True)
 
 
 def test_an_answer_that_was_torn_by_a_crash_is_asked_again(tmp_path: Path) -> None:

@@ -232,6 +232,8 @@ def test_more_looks_make_each_one_stricter() -> None:
 def test_the_same_report_twice_is_one_look() -> None:
     catalog = do(start(), report(result()), METER)
     assert decide(catalog, report(result()), METER, NOW) == ()
+    with pytest.raises(errors.Conflict, match="other counts"):
+        decide(catalog, report(result(hits=999)), METER, NOW)
 
 
 def test_the_publisher_cannot_approve_with_a_second_key() -> None:

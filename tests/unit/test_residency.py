@@ -20,7 +20,7 @@ from serving.engine import Engine
 from serving.errors import EngineRefused
 from serving.residency import Residency
 from serving.turns import Turns
-from serving.warming import PATIENCE_SECONDS, Warming
+from serving.warming import PATIENCE_SECONDS, Warming, follow
 from tests.support.replicas import BASE, Site, Upstream, make_site
 
 SIZE = len(b"{}") + len(b"weights 0")
@@ -315,6 +315,68 @@ def test_a_moved_alias_does_not_wait_for_ever_nor_for_a_revoked_version(site: Si
         site.registry.execute(MoveAlias("medical", "coder", "production", 2), site.operator.id)
         site.registry.execute(RevokeVersion("medical", "coder", 1, "wrong"), site.operator.id)
         assert warming.resolve(catalog(site), ref).number == 2
+
+    run(work)
+
+
+def test_the_time_of_the_version_before_runs_though_nobody_asks(site: Site) -> None:
+    upstream = Upstream()
+    guard(site)
+    ref = AdapterRef("medical", "coder")
+
+    async def work() -> None:
+        residency, _ = made(site, upstream)
+        warming = Warming(residency, BASE)
+        await warming.bring_up(catalog(site))
+        site.publish("medical", "coder", b"medical two")
+        warming.notice(catalog(site))
+        await asyncio.sleep(PATIENCE_SECONDS / 2)
+        site.publish("medical", "coder", b"medical three")
+        warming.notice(catalog(site))
+        await asyncio.sleep(PATIENCE_SECONDS / 2 + 0.1)
+        assert warming.resolve(catalog(site), ref).number == 3, "cold, but its time has come"
+
+    run(work)
+
+
+def test_bringing_up_what_an_alias_named_does_not_bring_it_back(site: Site) -> None:
+    upstream = Upstream()
+    guard(site)
+    ref = AdapterRef("medical", "coder")
+
+    async def work() -> None:
+        residency, _ = made(site, upstream)
+        warming = Warming(residency, BASE)
+        await warming.bring_up(catalog(site))
+        site.publish("medical", "coder", b"medical two")
+        older = catalog(site)
+        site.publish("medical", "coder", b"medical three")
+        await warming.bring_up(catalog(site))
+        assert warming.resolve(catalog(site), ref).number == 3
+        await warming.bring_up(older)
+        assert warming.resolve(catalog(site), ref).number == 3
+
+    run(work)
+
+
+def test_moves_are_noticed_while_targets_are_still_brought_up(site: Site) -> None:
+    upstream = Upstream()
+    guard(site)
+    ref = AdapterRef("medical", "coder")
+
+    async def work() -> None:
+        residency, _ = made(site, upstream)
+        warming = Warming(residency, BASE)
+        following = asyncio.create_task(follow(warming, lambda: catalog(site), 0.05))
+        await settled(lambda: warming.ready)
+        upstream.stuck = asyncio.Event()
+        site.publish("medical", "coder", b"medical two")
+        await asyncio.sleep(0.2)
+        site.publish("medical", "coder", b"medical three")
+        await asyncio.sleep(PATIENCE_SECONDS + 0.1)
+        assert warming.resolve(catalog(site), ref).number == 3
+        upstream.stuck.set()
+        following.cancel()
 
     run(work)
 

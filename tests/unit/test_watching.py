@@ -1,6 +1,7 @@
 """What one replica sees of a candidate, and how it then keeps everybody away from it."""
 
 import asyncio
+import contextlib
 import json
 import random
 from collections import Counter
@@ -15,6 +16,7 @@ from registry.access import Secret
 from registry.catalog import Split
 from registry.commands import MoveAlias, SplitAlias
 from registry.trials import PEERS, Bounds, crosses
+from serving.errors import DiskFull
 from serving.gate import Gate
 from serving.rollout import Trial
 from serving.timing import Stopwatch
@@ -115,6 +117,19 @@ def test_what_fails_for_everybody_is_not_the_candidates_fault(site: Site) -> Non
     many(site, Upstream(), range(200))
     asyncio.run(work())
     assert site.replica.rollouts.held == {}
+
+
+def test_a_full_disk_here_is_not_the_candidates_fault(site: Site) -> None:
+    catalog = site.replica.catalog
+    candidate = catalog.adapters["medical/coder"].versions[1]
+    rollouts = site.replica.rollouts
+    for _ in range(60):
+        with (
+            contextlib.suppress(DiskFull),
+            rollouts.watch(catalog, "medical/coder@production", candidate),
+        ):
+            raise DiskFull(str(candidate.ref), 1)
+    assert rollouts.held == {}
 
 
 def test_a_candidate_that_cannot_be_loaded_has_failed(site: Site) -> None:

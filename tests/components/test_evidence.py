@@ -1,0 +1,177 @@
+"""Evidence and policies over HTTP and by the command line, against a real registry."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from eval.evaluate import Subject, evaluate
+from eval.harness import Server
+from eval.served import Model
+from registry.client import RegistryClient
+from registry.errors import BadRequest, Conflict, Forbidden, PromotionNotEarned, UnknownFile
+from registry.registry import Registry
+from registry.store import LocalStore
+from tests.support.adapters import TINY, write_adapter
+from tests.support.oracle import Oracle, serving
+from tests.support.servers import BIN, registry_server
+from tests.unit.test_evaluate import SUITE, lot, truth
+
+PATH = "medical/coder"
+RULE = {
+    "suite": "chapters", "digest": "a" * 64, "held_out": "b" * 64,
+    "floors": {"accuracy": 0.6}, "margin": 0.05, "confident_errors": 0.1,
+}  # fmt: skip
+POLICY = {"approvals": 0, "looks": 3, "max_report_days": 30, "suites": [RULE]}
+
+
+@dataclass
+class Desk:
+    url: str
+    operator: RegistryClient
+    team: RegistryClient
+    meter: RegistryClient
+    keys: dict[str, str]
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        variables = {"LORARY_REGISTRY_URL": self.url, "LORARY_KEY": self.keys["operator"]}
+        return subprocess.run(
+            [str(BIN / "lorary"), *arguments],
+            env={**os.environ, **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    folder = tmp_path_factory.mktemp("evidence")
+    store = LocalStore(folder / "store")
+    operator = Registry.create(store, name="desk", key_name="operator").text
+    with registry_server(store.url, folder) as url, RegistryClient(url, operator) as client:
+        client.create_domain("medical", {})
+        client.add_base(TINY)
+        team = client.issue_key("team", ["publish:medical", "evaluate:medical"])["key"]
+        meter = client.issue_key("meter", ["evaluate:medical"])["key"]
+        with RegistryClient(url, team) as t, RegistryClient(url, meter) as m:
+            t.push(write_adapter(folder / "a", seed=1), PATH)
+            keys = {"operator": operator, "team": team, "meter": meter}
+            yield Desk(url, client, t, m, keys)
+
+
+def evaluation(digest: str, hits: int = 900, note: str = "") -> dict[str, Any]:
+    result = {
+        "suite": "chapters", "digest": "a" * 64, "held_out": "b" * 64,
+        "tallies": {"accuracy": {"hits": hits, "n": 1000}},
+        "confident": [{"at": 0.9, "wrong": 3, "n": 400}],
+    }  # fmt: skip
+    calibration = {"method": "temperature", "temperature": 1.5, "threshold": 0.7, "n": 200}
+    return {"digest": digest, "results": [result], "calibration": calibration,
+            "report": {"layout": 1, "note": note}}  # fmt: skip
+
+
+def test_a_policy_is_written_as_yaml_and_read_back(desk: Desk, tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(yaml.safe_dump(POLICY))
+    done = desk.run("domain", "policy", "medical", str(file), "--json")
+    assert done.returncode == 0, done.stderr
+    policy = json.loads(done.stdout)["policy"]
+    assert policy["suites"][0]["floors"] == {"accuracy": 0.6}
+    assert (policy["looks"], policy["max_report_days"]) == (3, 30)
+    both = desk.run("domain", "policy", "medical", str(file), "--approvals", "2")
+    assert both.returncode == 1
+    assert "--approvals cannot stand beside a file" in both.stderr
+    file.write_text("suites: [")
+    assert "is no YAML" in desk.run("domain", "policy", "medical", str(file)).stderr
+    file.write_text(yaml.safe_dump({"aproovals": 1}))
+    assert "aproovals" in desk.run("domain", "policy", "medical", str(file)).stderr
+
+
+def test_the_gate_answers_item_by_item_and_by_its_exit_code(desk: Desk) -> None:
+    desk.operator.change_policy("medical", POLICY)
+    before = desk.run("gate", f"{PATH}@1")
+    assert before.returncode == 1
+    assert "no evaluation of these bytes is recorded" in before.stdout
+    with pytest.raises(PromotionNotEarned, match="no evaluation"):
+        desk.team.move_alias(PATH, "production", 1)
+    digest = desk.meter.resolve(f"{PATH}@1")["digest"]
+    desk.team.record_evaluation(f"{PATH}@1", evaluation(digest, note="by the publisher"))
+    assert "only its publisher evaluated it" in desk.run("gate", f"{PATH}@1").stdout
+    assert desk.meter.resolve(f"{PATH}@1")["calibration"] is None
+    recorded = desk.meter.record_evaluation(f"{PATH}@1", evaluation(digest))
+    assert recorded["calibration"]["temperature"] == 1.5
+    after = desk.run("gate", f"{PATH}@1", "--json")
+    assert after.returncode == 0
+    answer = json.loads(after.stdout)
+    assert answer["met"]
+    names = [requirement["name"] for requirement in answer["requirements"]]
+    assert names == [
+        "chapters: report", "chapters: accuracy at least 60 %",
+        "chapters: at most 10 % wrong when 90 % sure",
+    ]  # fmt: skip
+    assert "look 2 of 3" in answer["requirements"][0]["evidence"]
+    desk.team.move_alias(PATH, "production", 1)
+    assert "evaluated  2 time(s)" in desk.run("show", f"{PATH}@1").stdout
+
+
+def test_a_report_is_kept_as_it_came(desk: Desk) -> None:
+    newest = desk.meter.resolve(f"{PATH}@1")["evaluations"][-1]["report"]
+    assert desk.meter.report(f"{PATH}@1", newest) == {"layout": 1, "note": ""}
+    with pytest.raises(UnknownFile):
+        desk.meter.report(f"{PATH}@1", "0" * 64)
+
+
+def test_what_cannot_be_evidence_is_refused(desk: Desk) -> None:
+    digest = desk.meter.resolve(f"{PATH}@1")["digest"]
+    with pytest.raises(Conflict, match="Evaluate the bytes that are published"):
+        desk.meter.record_evaluation(f"{PATH}@1", evaluation("f" * 64))
+    broken = evaluation(digest)
+    broken["results"][0]["tallies"]["accuracy"]["hits"] = "many"
+    with pytest.raises(BadRequest, match="cannot be read"):
+        desk.meter.record_evaluation(f"{PATH}@1", broken)
+    with pytest.raises(BadRequest, match="cannot be"):
+        desk.meter.record_evaluation(f"{PATH}@1", evaluation(digest, hits=1001))
+    with pytest.raises(Forbidden):
+        desk.meter.move_alias(PATH, "production", 1)
+
+
+def test_what_was_recorded_becomes_a_page_a_cards_index_and_a_review(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORARY_HOME", str(tmp_path))
+    ref, digest = f"{PATH}@1", desk.meter.resolve(f"{PATH}@1")["digest"]
+
+    def answer(model: str, question: str) -> tuple[str, float]:
+        right = lot(model, question) < (0.8 if model == ref else 0.3)
+        return (truth(question) if right else "Nose"), 0.95 if right else 0.6
+
+    version, base = Model(ref, digest), Model("tiny", TINY.digest, is_base=True)
+    with serving(Oracle(answer, {ref: digest})) as oracle:
+        found = evaluate(Server(oracle.url, ""), Subject(version=version, base=base), [SUITE])
+    desk.meter.record_evaluation(ref, found.body(digest))
+    page, index = tmp_path / "report.html", tmp_path / "card.yaml"
+    assert desk.run("report", ref, str(page)).returncode == 0
+    assert f"Evaluation of {ref}" in page.read_text()
+    assert "<svg" in page.read_text()
+    assert desk.run("report", ref, str(index)).returncode == 0
+    metrics = yaml.safe_load(index.read_text())["model-index"][0]["results"][0]["metrics"]
+    accuracy = found.results[0].tallies["accuracy"]
+    assert metrics[0]["value"] == pytest.approx(accuracy.hits / accuracy.n, abs=1e-4)
+    opened = json.loads(desk.run("review", "open", ref, "--n", "6", "--json").stdout)
+    assert opened["items"] == 6
+    assert opened["title"] in desk.run("review", "ls").stdout.replace("\n", " ")
+    tasks = tmp_path / "tasks.json"
+    exported = desk.run("review", "export", opened["id"], str(tasks), "--what", "label-studio")
+    assert exported.returncode == 0
+    again = desk.run("review", "import", ref, str(tasks), "--json")
+    assert json.loads(again.stdout)["items"] == 6
+    missing = desk.run("review", "open", ref, "--against", "1")
+    assert missing.returncode == 1
+    assert "did not ask @1" in missing.stderr
