@@ -36,7 +36,7 @@ fmt: environment-dev ## Format and sort imports
 bench: environment-dev ## Measure the gate against bare vLLM (ARGS="--rounds 5")
 	$(BIN)/python -m benchmarks.gate $(ARGS)
 
-bench-serving: environment-dev ## Measure the gate beside LiteLLM's proxy
+bench-serving: environment-dev ## Measure serving: cold starts, 10,000 adapters, stalls (ARGS="cold --quick")
 	$(BIN)/python -m benchmarks.serving $(ARGS)
 
 bench-registry: environment-dev ## Measure the registry beside MLflow's server

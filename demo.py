@@ -219,8 +219,8 @@ def show_how_to_call(api_url: str, registry_url: str, key: str) -> None:
         console.rule(title, align="left")
         console.print(text, soft_wrap=True, highlight=False, markup=False)
     console.print(
-        "\nThe demo's policy guards no alias: evaluation and expert review are not part of it "
-        "yet, so `production` names whatever was trained last. Do not rely on these answers.",
+        "\nThe demo's policy guards no alias: nobody has evaluated or reviewed these specialists, so "
+        "`production` names whatever was trained last. Do not rely on these answers.",
         style="yellow",
     )
 
