@@ -7,7 +7,7 @@ export LORARY_HOME ?= $(CURDIR)/.cache/lorary
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check fmt bench bench-serving bench-registry bench-upload bench-fleet fleet chart clean environment environment-dev
+.PHONY: help demo test test-fast check fmt soak bench bench-serving bench-registry bench-upload bench-fleet fleet chart clean environment environment-dev
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ bench-registry: environment-dev ## Measure the registry beside MLflow's server
 
 bench-upload: environment-dev ## Push 2 GB, kill it half-way, push again
 	$(BIN)/python -m benchmarks.upload $(ARGS)
+
+soak: environment-dev ## Everything that can happen to serving, for 30 minutes (ARGS="--minutes 5")
+	$(BIN)/python -m benchmarks.soak $(or $(ARGS),--minutes 30)
 
 bench-fleet: environment-dev ## Affinity against round robin before two real replicas
 	@sh scripts/install-operations.sh $(BIN)

@@ -219,7 +219,7 @@ def show_how_to_call(api_url: str, registry_url: str, key: str) -> None:
         console.rule(title, align="left")
         console.print(text, soft_wrap=True, highlight=False, markup=False)
     console.print(
-        "\nThe demo's policy guards no alias: nobody has evaluated or reviewed these specialists, so "
+        "\nThe demo's policy guards no alias: nobody has evaluated or reviewed these specialists. "
         "`production` names whatever was trained last. Do not rely on these answers.",
         style="yellow",
     )
