@@ -1,5 +1,5 @@
-"""Dashboards as code: what the chart ships is what the code makes, every expression is PromQL, and
-no expression reads a metric that nothing has. That each has an answer: tests/journeys."""
+"""Dashboards as code: what the chart ships is what the code makes, and every expression is PromQL.
+Whether each has an answer over real processes is told by `python -m benchmarks.fleet.faults`."""
 
 import json
 import os

@@ -208,10 +208,11 @@ def test_a_hot_adapter_spreads_and_no_replica_takes_much_more_than_its_share(
 ) -> None:
     with ThreadPoolExecutor(24) as pool:
         asked = list(pool.map(lambda _: fleet.ask("medical/hot", "wait=0.15"), range(240)))
-    # The first ones come before any connection is there to count; then 150 % of an even share.
+    # The first ones come before any connection is there to count; then 150 % of an even share,
+    # and one of 24 more than that, as Envoy counts.
     counts = Counter(asked[120:])
     assert len(counts) >= 2
-    assert max(counts.values()) <= 120 * (1.5 / 3 + 0.1), counts
+    assert max(counts.values()) <= 120 * (1.5 / 3 + 1 / 24 + 0.1), counts
 
 
 def test_a_503_is_tried_elsewhere_and_a_429_is_not(fleet: Fleet) -> None:
