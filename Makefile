@@ -52,6 +52,10 @@ bench-fleet: environment-dev ## Affinity against round robin before two real rep
 	@sh scripts/install-operations.sh $(BIN)
 	$(BIN)/python -m benchmarks.fleet.affinity $(ARGS)
 
+.PHONY: soak
+soak: environment-dev ## Half an hour of everything at once, every answer judged
+	$(BIN)/python -m benchmarks.soak --minutes 30 --plot docs/figures/soak.png $(ARGS)
+
 fleet: environment-dev ## Two replicas, S3, registry, Envoy, Prometheus; stays up
 	@sh scripts/install-operations.sh $(BIN)
 	$(BIN)/python -m benchmarks.fleet.up $(ARGS)

@@ -41,8 +41,8 @@ class Plan:
     bound: float = 2.0
     """Within which a replica must know what was committed."""
     move_every: float = 1.0
-    revise_every: float = 8.0
-    outage_every: float = 22.0
+    revise_every: float = 6.0
+    outage_every: float = 34.0
     outage_lasts: float = 6.0
     restart_every: float = 12.0
     restart_vllm: bool = False
@@ -51,7 +51,7 @@ class Plan:
     """Of each vLLM; a light replica has two."""
 
 
-SHORT = Plan(seconds=75)
+SHORT = Plan(seconds=80)
 
 
 def long(minutes: float, vllm: int) -> Plan:

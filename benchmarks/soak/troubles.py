@@ -105,7 +105,7 @@ class Troubles:
                         await self._move(path, alias, number)
                     named = []
                 await self._revoke(path, old)
-            if not await _over(over, 2 * self._truth.bound):
+            if named and not await _over(over, 2 * self._truth.bound):
                 async with self._commanding:
                     for alias in named:
                         await self._move(path, alias, number)
@@ -124,13 +124,13 @@ class Troubles:
                 self.happened.outages += 1
 
     async def restarts(self, over: asyncio.Event, replicas: list[Replica], every: float) -> None:
-        """Restart one replica after the other, and kill it the next time."""
+        """End one replica after the other, each by SIGTERM and by SIGKILL in turn."""
         for turn in count():
             if await _over(over, every) or not replicas:
                 return
             replica = replicas[turn % len(replicas)]
             hows: tuple[Literal["SIGTERM", "SIGKILL"], ...] = ("SIGTERM", "SIGKILL")
-            how = hows[turn // len(replicas) % 2]
+            how = hows[(turn + turn // len(replicas)) % 2]
             async with self._calm:
                 took = await replica.restart(how)
             if how == "SIGTERM":

@@ -178,10 +178,9 @@ def test_a_full_disk_gives_back_what_is_idle_though_its_bound_is_far(small: Site
 def test_it_loads_as_soon_as_somebody_made_room(small: Site) -> None:
     name = small.publish("late", MB)
     ballast = small.cache.parent / "ballast"
-    with ballast.open("wb") as file, contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
         while True:
-            file.write(bytes(MB // 4))
-            file.flush()
+            file.write(bytes(4096))
     with small.replica() as replica:
         assert replica.ask(name).json()["error"]["code"] == "disk_full"
         ballast.unlink()
