@@ -47,8 +47,8 @@ def evaluate(
 ) -> None:
     """Judge a version through the served API, beside the base model and production; record it.
 
-    The key (LORARY_KEY) needs the roles infer and, to record, evaluate in the domain, and be
-    somebody else's than the publisher's. A run that was cut short goes on where it stopped.
+    The key (LORARY_KEY) needs the roles infer and evaluate in the domain, and must be somebody
+    else's than the publisher's. A run that was cut short goes on where it stopped.
 
     Example: lorary eval medical/icd10-coder@7 --url http://127.0.0.1:8000/v1
 
