@@ -62,6 +62,7 @@ def long(minutes: float, vllm: int) -> Plan:
         light=max(1, 3 - vllm),
         adapters=3,
         versions=4,
+        callers=2,
         on_disk=14,
         words=400,
         revise_every=12,
