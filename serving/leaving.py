@@ -16,6 +16,9 @@ import signal
 from serving.errors import Leaving
 from serving.flights import Flights
 
+LINGER_SECONDS = 1.0
+"""How long, at least, callers on open connections are told to go elsewhere before those are closed:
+a request that meets the closing of its connection gets no answer at all (RFC 9112, section 9.6)."""
 LAST_SECONDS = 2.0
 """How long requests that were ended have to tell their callers so."""
 
@@ -57,6 +60,7 @@ class Departure:
             Leaving("This server had to go before the answer was complete. Repeat the request.")
         )
         await self._flights.landed(LAST_SECONDS)
+        await asyncio.sleep(max(0.0, LINGER_SECONDS - self._notice))
         _stop()
 
 

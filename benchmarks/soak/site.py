@@ -122,9 +122,9 @@ class Replica:
     def on_disk(self) -> int:
         """Bytes of whole adapters in its cache, read from the disk itself."""
         total = 0
-        for path in self.cache.glob("[0-9a-f]*/*"):
-            with contextlib.suppress(FileNotFoundError):
-                total += path.stat().st_size
+        for adapter in self.cache.glob("[0-9a-f]*"):
+            with contextlib.suppress(FileNotFoundError):  # evicted while we look
+                total += sum(path.stat().st_size for path in adapter.iterdir())
         return total
 
     def processes(self) -> "tuple[psutil.Process, psutil.Process | None]":

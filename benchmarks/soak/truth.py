@@ -9,6 +9,11 @@ gives it. Times are of one monotonic clock, in seconds.
 import math
 from dataclasses import dataclass, field
 
+CLOSED = ("ReadError", "RemoteProtocolError", "WriteError")
+"""What a client calls the closing of a connection on which it had just sent a request."""
+AT_ONCE = 0.25
+"""Seconds within which that shows; a request that was being answered is lost later than that."""
+
 
 @dataclass(frozen=True, slots=True)
 class Told:
@@ -161,11 +166,15 @@ def _judge_answer(truth: Truth, life: Life, asked: Asked, allowed: set[str]) -> 
 
 
 def _judge_silence(life: Life, asked: Asked) -> str:
-    """Nothing came back: right only from a process that was not there."""
+    """Nothing came back: right only from a process that was not there, or on an idle connection
+    that it closed at that very moment, as every client must expect (RFC 9112, section 9.3.1)."""
     if any(span.meets(asked.sent, asked.answered) for span in life.killed):
         return "no answer"
-    refused = asked.code == "ConnectError" and life.away(asked.sent, asked.answered)
-    return "no answer" if refused else f"lost: {asked.code}"
+    away = life.away(asked.sent, asked.answered)
+    closed = asked.code in CLOSED and asked.answered - asked.sent < AT_ONCE
+    return (
+        "no answer" if away and (asked.code == "ConnectError" or closed) else f"lost: {asked.code}"
+    )
 
 
 def _judge_unavailable(truth: Truth, life: Life, asked: Asked) -> str:

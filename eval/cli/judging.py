@@ -38,7 +38,7 @@ def evaluate(
         typer.Option(min=2, help="At most n items a task: another held-out set."),
     ] = None,
     alias: Annotated[str, typer.Option(help="Compare with what this alias names.")] = DEFAULT_ALIAS,
-    concurrency: Annotated[int, typer.Option(min=1, max=256)] = 16,
+    concurrency: Annotated[int, typer.Option(min=1, max=256, help="Requests at once.")] = 16,
     record: Annotated[bool, typer.Option(help="Record the evaluation in the registry.")] = True,
     out: Annotated[
         Path | None, typer.Option(help="Also write the report: .html to read, .yaml, .json.")

@@ -100,6 +100,9 @@ def test_silence_is_excused_by_a_kill_and_a_refused_connection_by_an_absence(tru
     assert verdict(truth, cut, Life(killed=[Span(50.5, 60)])) == "no answer"
     ended = Life(told_to_end=[Span(40, 60)])
     assert verdict(truth, cut, ended) == "lost: ReadError", "who leaves loses nothing"
+    at_once = Asked(replica="r", name="medical", sent=50, answered=50.1, code="ReadError")
+    assert verdict(truth, at_once, ended) == "no answer", "an idle connection was closed"
+    assert verdict(truth, at_once) == "lost: ReadError"
     assert verdict(truth, refused, ended) == "no answer"
     assert verdict(truth, failure(503, "leaving"), ended) == "leaving"
     assert verdict(truth, answer(A, 50, broke_off=True), ended) == "answer broke off"
