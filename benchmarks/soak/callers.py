@@ -128,6 +128,7 @@ class Callers:
         except httpx.HTTPError as error:
             if "status" not in seen:
                 seen = {"answered": time.monotonic(), "code": type(error).__name__}
+        seen["ended"] = time.monotonic()
         asked = Asked(replica=replica.name, name=body["model"], sent=sent, **seen)
         if asked.status == 200:
             whole = not asked.broke_off

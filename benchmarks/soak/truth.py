@@ -98,6 +98,8 @@ class Asked:
     sent: float
     answered: float
     """When its first byte came, or it failed."""
+    ended: float = 0.0
+    """When its last byte came, or the answer broke off; 0 if it never began."""
     status: int = 0
     """0 if there was no answer."""
     code: str = ""
@@ -160,7 +162,7 @@ def _judge_answer(truth: Truth, life: Life, asked: Asked, allowed: set[str]) -> 
     if not truth.may_serve(asked.version, asked.sent):
         return "revoked version served"
     if asked.broke_off:
-        killed = any(s.meets(asked.sent, asked.answered) for s in life.killed)
+        killed = any(s.meets(asked.sent, max(asked.answered, asked.ended)) for s in life.killed)
         return "no answer" if killed else "answer broke off"
     return "right"
 

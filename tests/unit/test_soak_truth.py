@@ -103,6 +103,9 @@ def test_silence_is_excused_by_a_kill_and_a_refused_connection_by_an_absence(tru
     at_once = Asked(replica="r", name="medical", sent=50, answered=50.1, code="ReadError")
     assert verdict(truth, at_once, ended) == "no answer", "an idle connection was closed"
     assert verdict(truth, at_once) == "lost: ReadError"
+    broken = answer(A, 50, broke_off=True, ended=58)
+    assert verdict(truth, broken, Life(killed=[Span(57, 70)])) == "no answer", "killed in the midst"
+    assert verdict(truth, broken, Life(killed=[Span(60, 70)])) == "answer broke off"
     assert verdict(truth, refused, ended) == "no answer"
     assert verdict(truth, failure(503, "leaving"), ended) == "leaving"
     assert verdict(truth, answer(A, 50, broke_off=True), ended) == "answer broke off"
