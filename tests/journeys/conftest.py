@@ -22,6 +22,8 @@ from tests.support.servers import BIN, free_port, registry_server, running
 CACHE_BYTES = 110_000_000
 """The disk's bound in these journeys: five adapters of the small model's rank 16."""
 ENGINE_NAMES = 6
+TOOLS = ("--enable-auto-tool-choice", "--tool-call-parser=hermes")
+"""What vLLM needs before it takes tools."""
 """Adapters that the engine's memory holds, and so the names it knows."""
 
 
@@ -113,7 +115,7 @@ def site(trained: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
         made.doctor = made.lorary("keys", "issue", "dr", "--grant", "infer:medical")["key"]
         serving = made.lorary("keys", "issue", "replicas", "--grant", "serve:*")["key"]
         with running(
-            [str(BIN / "lorary"), "serve", "--port", str(port)],
+            [str(BIN / "lorary"), "serve", "--port", str(port), "--", *TOOLS],
             folder / "serve.log",
             ready=f"{api}/health",
             environment={

@@ -82,7 +82,7 @@ def test_refusals_arrive_as_the_clients_own_errors(site: Site) -> None:
     [("POST", "/v1/load_lora_adapter"), ("POST", "/v1/unload_lora_adapter"),
      ("POST", "/invocations"), ("GET", "/ping"), ("POST", "/ping"), ("POST", "/tokenize"),
      ("POST", "/detokenize"), ("GET", "/docs"), ("GET", "/openapi.json"), ("GET", "/version"),
-     ("GET", "/load"), ("POST", "/adapters"), ("POST", "/v1/responses"),
+     ("GET", "/load"), ("POST", "/adapters"), ("POST", "/v1/conversations"),
      ("POST", "/scale_elastic_ep"),
      ("POST", "/v1//load_lora_adapter"), ("OPTIONS", "/v1/chat/completions")],
 )  # fmt: skip

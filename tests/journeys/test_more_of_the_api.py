@@ -46,15 +46,10 @@ def test_what_would_need_memory_or_run_something_is_refused(
 
 def test_an_answer_keeps_to_a_schema(site: Site) -> None:
     labels = list(PACKS["medical"].labels)
-    schema = {
-        "type": "object",
-        "properties": {"chapter": {"type": "string", "enum": labels}},
-        "required": ["chapter"],
-        "additionalProperties": False,
-    }
+    schema = {"type": "string", "enum": labels}  # an object would leave room for endless blanks
     wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
     reply = chat(site, "medical", question("medical"), max_tokens=60, response_format=wanted)
-    assert json.loads(reply.parse().choices[0].message.content)["chapter"] in labels
+    assert json.loads(reply.parse().choices[0].message.content) in labels
 
 
 def test_a_tool_that_is_named_is_called(site: Site) -> None:
