@@ -45,15 +45,11 @@ bench-registry: environment-dev ## Measure the registry beside MLflow's server
 bench-upload: environment-dev ## Push 2 GB, kill it half-way, push again
 	$(BIN)/python -m benchmarks.upload $(ARGS)
 
-soak: environment-dev ## Everything that can happen to serving, for 30 minutes (ARGS="--minutes 5")
-	$(BIN)/python -m benchmarks.soak $(or $(ARGS),--minutes 30)
-
 bench-fleet: environment-dev ## Affinity against round robin before two real replicas
 	@sh scripts/install-operations.sh $(BIN)
 	$(BIN)/python -m benchmarks.fleet.affinity $(ARGS)
 
-.PHONY: soak
-soak: environment-dev ## Half an hour of everything at once, every answer judged
+soak: environment-dev ## Half an hour of everything at once, every answer judged (ARGS="--minutes 5")
 	$(BIN)/python -m benchmarks.soak --minutes 30 --plot docs/figures/soak.png $(ARGS)
 
 fleet: environment-dev ## Two replicas, S3, registry, Envoy, Prometheus; stays up
