@@ -28,6 +28,7 @@ class Follower:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._looking = threading.Lock()
+        self._looked_once = threading.Event()
 
     @property
     def age_seconds(self) -> float:
@@ -56,6 +57,11 @@ class Follower:
             self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
             self._thread.start()
 
+    def wait_for_first_look(self, seconds: float) -> None:
+        """Wait until the first look ended, well or not; at once where nothing follows."""
+        if self._thread is not None:
+            self._looked_once.wait(seconds)
+
     def stop(self) -> None:
         """End the thread and wait for it."""
         self._stop.set()
@@ -70,4 +76,5 @@ class Follower:
                 self.error = None
             except LoraryError as error:
                 self.error = error
+            self._looked_once.set()
             self._stop.wait(max(0.0, self._poll_seconds - (time.monotonic() - began)))

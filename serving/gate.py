@@ -63,6 +63,8 @@ NOT_OFFERED = {
 MODELS = "/v1/models"
 PREFETCH = "/v1/adapters/prefetch"
 FEEDBACK = "/v1/feedback"
+FIRST_LOOK_SECONDS = 10.0
+"""How long a server that starts waits for its registry before it takes requests all the same."""
 
 
 class Gate:
@@ -105,6 +107,9 @@ class Gate:
         async def send_watching(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
                 replica = self.replica
+                # Whoever is answered finds a registry that was read, unless it cannot be reached.
+                first_look = replica.follower.wait_for_first_look
+                await asyncio.to_thread(first_look, FIRST_LOOK_SECONDS)
                 warming = replica.attach(self.app, scope)
                 seconds = replica.settings.poll_seconds
                 self._background = [

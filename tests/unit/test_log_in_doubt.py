@@ -107,6 +107,20 @@ def test_a_follower_keeps_what_it_read_while_the_store_is_away(
     assert operator in follower.catalog.keys
 
 
+@pytest.mark.parametrize("away", [False, True])
+def test_a_followers_first_look_is_waited_for_whether_or_not_it_finds_anything(
+    tmp_path: Path, operator: str, away: bool
+) -> None:
+    store = DoubtfulStore(tmp_path)
+    store.away = away
+    follower = Follower(store, poll_seconds=60)
+    follower.start()
+    follower.wait_for_first_look(20)
+    follower.stop()
+    assert follower.has_read is not away
+    assert (follower.error is not None) is away
+
+
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"sequence": 1}', b"\xff"])
 def test_what_is_no_commit_breaks_the_chain(data: bytes) -> None:
     with pytest.raises(BrokenChain, match="Commit 1"):
