@@ -11,12 +11,17 @@ from typing import Any
 import pytest
 import yaml
 
+from eval.evaluate import Subject, evaluate
+from eval.harness import Server
+from eval.served import Model
 from registry.client import RegistryClient
 from registry.errors import BadRequest, Conflict, Forbidden, PromotionNotEarned, UnknownFile
 from registry.registry import Registry
 from registry.store import LocalStore
 from tests.support.adapters import TINY, write_adapter
+from tests.support.oracle import Oracle, serving
 from tests.support.servers import BIN, registry_server
+from tests.unit.test_evaluate import SUITE, lot, truth
 
 PATH = "medical/coder"
 RULE = {
@@ -135,3 +140,38 @@ def test_what_cannot_be_evidence_is_refused(desk: Desk) -> None:
         desk.meter.record_evaluation(f"{PATH}@1", evaluation(digest, hits=1001))
     with pytest.raises(Forbidden):
         desk.meter.move_alias(PATH, "production", 1)
+
+
+def test_what_was_recorded_becomes_a_page_a_cards_index_and_a_review(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORARY_HOME", str(tmp_path))
+    ref, digest = f"{PATH}@1", desk.meter.resolve(f"{PATH}@1")["digest"]
+
+    def answer(model: str, question: str) -> tuple[str, float]:
+        right = lot(model, question) < (0.8 if model == ref else 0.3)
+        return (truth(question) if right else "Nose"), 0.95 if right else 0.6
+
+    version, base = Model(ref, digest), Model("tiny", TINY.digest, is_base=True)
+    with serving(Oracle(answer, {ref: digest})) as oracle:
+        found = evaluate(Server(oracle.url, ""), Subject(version=version, base=base), [SUITE])
+    desk.meter.record_evaluation(ref, found.body(digest))
+    page, index = tmp_path / "report.html", tmp_path / "card.yaml"
+    assert desk.run("report", ref, str(page)).returncode == 0
+    assert f"Evaluation of {ref}" in page.read_text()
+    assert "<svg" in page.read_text()
+    assert desk.run("report", ref, str(index)).returncode == 0
+    metrics = yaml.safe_load(index.read_text())["model-index"][0]["results"][0]["metrics"]
+    accuracy = found.results[0].tallies["accuracy"]
+    assert metrics[0]["value"] == pytest.approx(accuracy.hits / accuracy.n, abs=1e-4)
+    opened = json.loads(desk.run("review", "open", ref, "--n", "6", "--json").stdout)
+    assert opened["items"] == 6
+    assert opened["title"] in desk.run("review", "ls", "--json").stdout
+    tasks = tmp_path / "tasks.json"
+    exported = desk.run("review", "export", opened["id"], str(tasks), "--what", "label-studio")
+    assert exported.returncode == 0
+    again = desk.run("review", "import", ref, str(tasks), "--json")
+    assert json.loads(again.stdout)["items"] == 6
+    missing = desk.run("review", "open", ref, "--against", "1")
+    assert missing.returncode == 1
+    assert "did not ask @1" in missing.stderr

@@ -1,6 +1,6 @@
 """An OpenAI API whose answers the test decides: for what stands above the API.
 
-It stands in for vLLM behind the gate.
+The real one answers in tests/journeys/test_evaluation.py.
 """
 
 import json
