@@ -25,7 +25,6 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from typing import IO, Any
 
 from eval.quiet import quiet_libraries
@@ -162,8 +161,8 @@ def backend_process(folder: Path, adapter: Path, tasks: Path) -> Iterator[Callab
         ) as process,
     ):
         asked, told = process.stdin, process.stdout
-        assert asked is not None
-        assert told is not None
+        if asked is None or told is None:
+            raise SystemExit("The vLLM backend has no pipes.")
         _next(told, folder)
 
         def evaluate() -> float:
