@@ -7,6 +7,7 @@ from adapters.names import AdapterRef
 
 MAX_BYTES = 1 << 20
 _MAX_TEXT = 200
+_MAX_REVIEWS = 100
 
 
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,6 +21,8 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     """Digest or name of the recipe."""
     code: str | None = None
     """Revision of the training code."""
+    reviews: tuple[str, ...] = ()
+    """Expert reviews whose judgements are in the training data, by their ids."""
 
 
 class _Document(msgspec.Struct):
@@ -37,7 +40,10 @@ def parse_lineage(data: bytes) -> Lineage:
         lineage = msgspec.json.decode(data, type=_Document).lineage
     except (msgspec.MsgspecError, RecursionError) as error:
         raise InvalidAdapter(f"It cannot be read: {error}.") from error
-    for text in msgspec.structs.astuple(lineage):
+    if len(lineage.reviews) > _MAX_REVIEWS:
+        raise InvalidAdapter(f"It names more than {_MAX_REVIEWS} reviews.")
+    named = (lineage.parent, lineage.data, lineage.recipe, lineage.code, *lineage.reviews)
+    for text in named:
         if text is not None and (len(text) > _MAX_TEXT or not text.isprintable() or not text):
             raise InvalidAdapter(f"{text[:40]!r} is no digest, name or revision.")
     if lineage.parent is not None and AdapterRef.parse(lineage.parent).version is None:

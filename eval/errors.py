@@ -3,6 +3,7 @@
 LoraryError
 ├── EvaluationFailed     the server that was asked refused or did not answer
 ├── UnknownSuite         no suite or task has that name
+├── NoBrowser            no browser is there to print a PDF
 ├── NotEvaluated         no evaluation of that version is recorded
 └── WrongBytes           the server answered with another version than the one to be judged
 """
@@ -36,3 +37,10 @@ class NotEvaluated(LoraryError):
 
     status = 404
     code = "not_evaluated"
+
+
+class NoBrowser(LoraryError):
+    """No browser is there to print a PDF, or it does not."""
+
+    status = 501
+    code = "no_browser"

@@ -37,6 +37,8 @@ def examine(catalog: Catalog, policy: Policy, files: Mapping[str, Path]) -> Clai
                 lineage = parse_lineage(file.read(MAX_BYTES + 1))
             if lineage.parent is not None:
                 catalog.find(AdapterRef.parse(lineage.parent))
+            if unknown := set(lineage.reviews) - catalog.reviews.keys():
+                raise InvalidAdapter(f"There is no review {min(unknown)!r} in this registry.")
         except LoraryError as error:
             remedy = "Correct its lineage, or leave it out."
             problems.append(Problem(PROVENANCE, error.message, remedy))

@@ -2,7 +2,8 @@
 
 Rows are JSON objects in TRL's conversational formats: prompt and completion for supervised
 fine-tuning, prompt, chosen and rejected for preference training. Only settled items are exported,
-so nothing is taught that experts do not agree on.
+so nothing is taught that experts do not agree on; each row names its review, and so the lineage of
+what is trained on it does.
 """
 
 import hashlib
@@ -49,7 +50,11 @@ def sft(review: Review, items: Sequence[Item], noted: Noted) -> Iterator[Row]:
         ]
         if correction or right:
             answer = correction or right[0]
-            yield {"prompt": _user(item.prompt), "completion": _assistant(answer)}
+            yield {
+                "prompt": _user(item.prompt),
+                "completion": _assistant(answer),
+                "review": review.id,
+            }
 
 
 def preferences(review: Review, items: Sequence[Item], noted: Noted) -> Iterator[Row]:
@@ -76,6 +81,7 @@ def preferences(review: Review, items: Sequence[Item], noted: Noted) -> Iterator
                     "prompt": _user(item.prompt),
                     "chosen": _assistant(chosen),
                     "rejected": _assistant(rejected),
+                    "review": review.id,
                 }
 
 

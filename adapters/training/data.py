@@ -8,7 +8,8 @@ Rows of a JSON Lines file or a hub data set, by stage:
     ppo, rloo, grpo    {"prompt": ...}, and "completion" where the reward is `verifiable`
 
 A prompt or an answer is text, or a list of messages as chat APIs have them, of which the last
-counts. An optional "unit" names what must stay on one side of a split.
+counts. An optional "unit" names what must stay on one side of a split; an optional "review" the
+expert review that a row comes from, as `lorary review export` writes it.
 
 A domain pack has no judgements by people. Its preference pairs are made from its verifiable
 answers: the right label is preferred to another label drawn at random. They show the machinery at
@@ -47,6 +48,8 @@ class Corpus(Generic[R]):
     """The packs among the sources."""
     origin: dict[str, str]
     """Each source and where its rows come from, for the card."""
+    reviews: tuple[str, ...]
+    """The expert reviews that rows say they come from."""
 
 
 def corpus_of(recipe: Recipe) -> Corpus[Any]:
@@ -70,6 +73,7 @@ def _load(
 ) -> Corpus[R]:
     rows: list[R] = []
     digests, packs, origin = [], [], {}
+    reviews = set[str]()
     for source in recipe.data:
         if source in TASKS:
             pack = TASKS[source]
@@ -84,6 +88,7 @@ def _load(
             raw, digest = _read(source)
             digests.append(digest)
             rows += _converted(source, raw, from_row)
+            reviews |= {row["review"] for row in raw if isinstance(row.get("review"), str)}
             origin[source] = f"{len(raw)} rows, SHA-256 {digest[:12]}"
     replay: tuple[Turn, ...] = ()
     if isinstance(recipe, Sft) and recipe.replay:
@@ -97,7 +102,9 @@ def _load(
         raise BadRecipe(f"{', '.join(recipe.data)} holds too few rows. Name more data.")
     joined = hashlib.sha256("\n".join(digests).encode()).hexdigest()
     digest = digests[0] if len(digests) == 1 else joined
-    return Corpus(tuple(train), tuple(kept_out), replay, digest, tuple(packs), origin)
+    return Corpus(
+        tuple(train), tuple(kept_out), replay, digest, tuple(packs), origin, tuple(sorted(reviews))
+    )
 
 
 def _read(source: str) -> tuple[list[dict[str, Any]], str]:

@@ -97,9 +97,11 @@ def code_digest() -> str:
     return hashing.hexdigest()
 
 
-def lineage_of(plan: Plan) -> Lineage:
-    """What the registry reads of a plan."""
-    return Lineage(data=plan.data_digest, recipe=plan.recipe.digest, code=plan.code)
+def lineage_of(plan: Plan, reviews: tuple[str, ...]) -> Lineage:
+    """What the registry reads: the plan, and the expert reviews among its data."""
+    return Lineage(
+        data=plan.data_digest, recipe=plan.recipe.digest, code=plan.code, reviews=reviews
+    )
 
 
 def thinned(history: list[Record]) -> list[Record]:

@@ -96,7 +96,7 @@ def train(
         )
         outcome = run_stage(job, corpus, saved)
         provenance = Provenance(
-            lineage=lineage_of(plan),
+            lineage=lineage_of(plan, corpus.reviews),
             plan=plan,
             plan_digest=plan.digest,
             train_items=len(corpus.train),

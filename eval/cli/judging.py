@@ -41,7 +41,7 @@ def evaluate(
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Requests at once.")] = 16,
     record: Annotated[bool, typer.Option(help="Record the evaluation in the registry.")] = True,
     out: Annotated[
-        Path | None, typer.Option(help="Also write the report: .html to read, .yaml, .json.")
+        Path | None, typer.Option(help="Also write the report: .html, .pdf, .yaml or .json.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -104,12 +104,12 @@ def evaluate(
 def report(
     ref: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION")],
     out: Annotated[
-        Path, typer.Argument(help="A file: .html to read, .yaml for the card, .json for programs.")
+        Path, typer.Argument(help="A file: .html or .pdf to read, .yaml for the card, .json.")
     ],
     alias: Annotated[str, typer.Option(help="The alias that it shall become.")] = DEFAULT_ALIAS,
     as_json: AsJson = False,
 ) -> None:
-    """Write a version's newest recorded evaluation as a page, a card's index or JSON.
+    """Write a version's newest recorded evaluation as a page, a PDF, a card's index or JSON.
 
     Example: lorary report medical/icd10-coder@7 icd10-coder-7.html
     """
@@ -222,10 +222,13 @@ def _target_risk(domains: list[dict[str, Any]], domain: str) -> float | None:
 
 
 def write_report(out: Path, report: dict[str, Any], asked: dict[str, Any] | None) -> None:
-    """Write a report as its file's name says: .html to read, .yaml for a card, else JSON."""
+    """Write a report as its file's name says: .html or .pdf, .yaml for a card, else JSON."""
     from eval.evaluate import to_json
-    from eval.reports import model_index, page
+    from eval.reports import model_index, page, to_pdf
 
+    if out.suffix == ".pdf":
+        to_pdf(page(report, asked), out)
+        return
     if out.suffix == ".html":
         text = page(report, asked)
     elif out.suffix in (".yaml", ".yml"):

@@ -2,5 +2,6 @@
 
 from eval.reports.index import model_index
 from eval.reports.page import page
+from eval.reports.pdf import to_pdf
 
-__all__ = ["model_index", "page"]
+__all__ = ["model_index", "page", "to_pdf"]

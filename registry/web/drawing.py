@@ -70,6 +70,7 @@ def sources(version: Version) -> list[tuple[str, str]]:
         ("data", lineage.data),
         ("recipe", lineage.recipe),
         ("code", lineage.code),
+        *(("expert review", review) for review in lineage.reviews),
     )
     return [(kind, text) for kind, text in named if text is not None]
 

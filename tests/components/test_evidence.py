@@ -156,10 +156,12 @@ def test_what_was_recorded_becomes_a_page_a_cards_index_and_a_review(
     with serving(Oracle(answer, {ref: digest})) as oracle:
         found = evaluate(Server(oracle.url, ""), Subject(version=version, base=base), [SUITE])
     desk.meter.record_evaluation(ref, found.body(digest))
-    page, index = tmp_path / "report.html", tmp_path / "card.yaml"
+    page, index, printed = (tmp_path / name for name in ("report.html", "card.yaml", "report.pdf"))
     assert desk.run("report", ref, str(page)).returncode == 0
     assert f"Evaluation of {ref}" in page.read_text()
     assert "<svg" in page.read_text()
+    assert desk.run("report", ref, str(printed)).returncode == 0
+    assert printed.read_bytes().startswith(b"%PDF-")
     assert desk.run("report", ref, str(index)).returncode == 0
     metrics = yaml.safe_load(index.read_text())["model-index"][0]["results"][0]["metrics"]
     accuracy = found.results[0].tallies["accuracy"]

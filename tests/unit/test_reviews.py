@@ -223,12 +223,18 @@ def test_settled_judgements_become_examples_and_preference_pairs() -> None:
     )
     user = [{"role": "user", "content": "Which chapter?"}]
     assert list(sft(made, [ONE, TWO], NOTED)) == [
-        {"prompt": user, "completion": [{"role": "assistant", "content": "Eye"}]},
+        {
+            "prompt": user,
+            "completion": [{"role": "assistant", "content": "Eye"}],
+            "review": made.id,
+        },
         {
             "prompt": [{"role": "user", "content": "And this?"}],
             "completion": [{"role": "assistant", "content": "Skin and subcutaneous tissue"}],
+            "review": made.id,
         },
     ]
+    assert {row["review"] for row in preferences(made, [ONE, TWO], NOTED)} == {made.id}
     pairs = [
         (row["chosen"][0]["content"], row["rejected"][0]["content"])
         for row in preferences(made, [ONE, TWO], NOTED)

@@ -72,9 +72,10 @@ def test_what_is_no_key_is_refused_with_the_way_to_make_one(tmp_path: Path) -> N
 
 
 def test_lineage_is_read_from_provenance_and_nothing_else_is() -> None:
-    document = {"lineage": {"parent": "medical/coder@3", "data": "abc"}, "other": [1, 2]}
+    said = {"parent": "medical/coder@3", "data": "abc", "reviews": ["1f2e3d4c5b6a"]}
+    document = {"lineage": said, "other": [1, 2]}
     assert parse_lineage(json.dumps(document).encode()) == Lineage(
-        parent="medical/coder@3", data="abc"
+        parent="medical/coder@3", data="abc", reviews=("1f2e3d4c5b6a",)
     )
     assert parse_lineage(b"{}") == Lineage()
 
@@ -89,6 +90,9 @@ def test_lineage_is_read_from_provenance_and_nothing_else_is() -> None:
         b'{"lineage": {"data": "' + b"x" * 300 + b'"}}',
         b'{"lineage": {"code": "\\u0000"}}',
         b'{"lineage": {"parent": "medical/coder"}}',
+        b'{"lineage": {"reviews": "1f2e3d4c5b6a"}}',
+        b'{"lineage": {"reviews": [""]}}',
+        b'{"lineage": {"reviews": [' + b",".join([b'"a"'] * 101) + b"]}}",
         b'{"lineage": {"parent": "../../etc"}}',
     ],
 )
