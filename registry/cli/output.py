@@ -52,6 +52,11 @@ def say(text: str) -> None:
     Console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+def warn(text: str) -> None:
+    """One line on standard error, so that what a script reads stays as it is."""
+    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def progress_bar(
     *, quiet: bool, transfer: bool = False

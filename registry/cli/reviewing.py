@@ -8,7 +8,8 @@ import msgspec
 import typer
 
 from adapters.names import AdapterRef
-from registry.cli.output import AsJson, client, emit, say, table
+from registry import review_intake
+from registry.cli.output import AsJson, client, emit, say, table, warn
 from registry.errors import BadRequest
 from registry.review_export import from_label_studio
 
@@ -25,6 +26,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="Let experts judge answers, blind.")
     group.command("ls")(list_reviews)
     group.command("import")(import_tasks)
+    group.command("complaints")(from_complaints)
     group.command("export")(export)
     group.command("close")(close)
     group.command("erase")(erase)
@@ -51,6 +53,9 @@ def import_tasks(
     ref: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION that gave answer_1.")],
     file: Annotated[Path, typer.Argument(exists=True, help="Tasks in Label Studio's JSON.")],
     against: Annotated[int | None, typer.Option(help="The version that gave answer_2.")] = None,
+    redact: Annotated[
+        bool, typer.Option("--redact", help="Take out what may tell who somebody is.")
+    ] = False,
     title: Title = None,
     keep_days: KeepDays = None,
     as_json: AsJson = False,
@@ -63,9 +68,67 @@ def import_tasks(
         items = from_label_studio(json.loads(file.read_bytes()))
     except ValueError as error:
         raise BadRequest(f"{file} is no JSON: {error}. Export the project as JSON.") from error
+    if redact:
+        items, removed = review_intake.redacted(items)
+        _show_removed(removed)
     opened = open_review(ref, against, [msgspec.to_builtins(item) for item in items], title,
                          keep_days)  # fmt: skip
     emit(opened, as_json, lambda: say(f"Review {opened['id']}: {opened['items']} items"))
+
+
+def from_complaints(
+    ref: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION that users complained of.")],
+    file: Annotated[
+        Path, typer.Argument(exists=True, help='Your log: JSON lines {"id", "prompt", "answer"}.')
+    ],
+    redact: Annotated[bool, typer.Option(help="Take out what may tell who somebody is.")] = True,
+    dry_run: Annotated[
+        bool, typer.Option(help="Show what experts would see, and send nothing.")
+    ] = False,
+    title: Title = None,
+    keep_days: KeepDays = None,
+    as_json: AsJson = False,
+) -> None:
+    """Open a review of the answers that users complained of, with the texts from your own log.
+
+    Lorary keeps no texts of production: of a complaint it knows the answer's id alone. Patterns
+    take out e-mail and web addresses, long numbers, dates and names after titles; other names
+    they miss, so look with --dry-run first.
+
+    Example: lorary review complaints medical/icd10-coder@8 answers.jsonl --dry-run
+    """
+    with client() as registry:
+        version = registry.resolve(ref)
+    complaints = version["feedback"]["complaints"]
+    try:
+        rows = [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
+    except ValueError as error:
+        raise BadRequest(f"{file} is no JSON lines: {error}. Write one object a line.") from error
+    items, missing = review_intake.from_complaints(complaints, rows)
+    if missing:
+        warn(f"{missing} of {len(complaints)} complaints are about answers not in {file}.")
+    if redact:
+        items, removed = review_intake.redacted(items)
+        _show_removed(removed)
+    if not items:
+        raise BadRequest(
+            f"{file} holds no answer of {version['ref']} that a user complained of. Complaints "
+            "are told by POST /v1/feedback."
+        )
+    if dry_run:
+        shown: list[list[object]] = [[i.reason, i.prompt, i.answers[0]] for i in items]
+        columns = ["reason", "prompt", "answer"]
+        emit(msgspec.to_builtins(items), as_json, lambda: table(columns, shown))
+        return
+    told = [msgspec.to_builtins(item) for item in items]
+    opened = open_review(version["ref"], None, told, title, keep_days)
+    emit(opened, as_json, lambda: say(f"Review {opened['id']}: {opened['items']} items"))
+
+
+def _show_removed(removed: list[tuple[str, str]]) -> None:
+    """Tell on standard error what was taken out, so that somebody can see what was not."""
+    for kind, words in removed:
+        warn(f"taken out, {kind}: {words}")
 
 
 def open_review(

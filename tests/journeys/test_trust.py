@@ -208,9 +208,9 @@ def test_a_harmful_finding_in_production_ends_it_everywhere(story: Story, browse
     headers = {"Authorization": f"Bearer {site.app}"}
     reply = httpx.post(f"{site.api}/v1/feedback", json=complaint, headers=headers, timeout=30)
     assert reply.json()["model"] == BETTER
-    tasks = story.folder / "complaints.json"
-    tasks.write_text(json.dumps([{"data": {"prompt": asked[0]["content"], "answer_1": said}}]))
-    review = story.act("meter", "review", "import", BETTER, str(tasks))
+    kept = story.folder / "answers.jsonl"
+    kept.write_text(json.dumps({"id": answer.id, "prompt": asked, "answer": said}) + "\n")
+    review = story.act("meter", "review", "complaints", BETTER, str(kept))
     for doctor in ("Dr Adams", "Dr Brown"):
         page = sign_in(browser, site.registry, story.keys[doctor])
         judge(page, f"{site.registry}/reviews/{review['id']}", Opinions(lambda *_: "harmful"))

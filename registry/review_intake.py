@@ -1,0 +1,62 @@
+"""Answers from production as items for experts: what users complained of, by the app's own log.
+
+Lorary keeps of a complaint only the answer's id. The texts are the app's, and come from it when
+somebody decides that experts shall see them. Pure.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from registry.errors import BadRequest
+from registry.redaction import redact
+from registry.review_export import make_item
+from registry.reviewing import Item
+
+
+def from_complaints(
+    complaints: Sequence[Mapping[str, Any]], rows: Iterable[Any]
+) -> tuple[list[Item], int]:
+    """An item for each complaint whose texts are among `rows`, and for how many they are not.
+
+    complaints: `response`, `category` as the registry tells them. rows: `id`, `prompt` (text, or
+    messages of which the last counts), `answer`. Rows nobody complained of are passed over. Raises
+    `BadRequest` for a row of another shape.
+    """
+    logged: dict[str, tuple[str, str]] = {}
+    for number, row in enumerate(rows, start=1):
+        try:
+            asked = row["prompt"]
+            prompt = asked[-1]["content"] if isinstance(asked, list) else asked
+            response, answer = row["id"], row["answer"]
+        except (KeyError, TypeError, IndexError) as error:
+            raise BadRequest(f"Row {number} lacks id, prompt or answer. Add them.") from error
+        if not all(isinstance(text, str) for text in (response, prompt, answer)):
+            raise BadRequest(f"Row {number}: id, prompt and answer are texts. Correct it.")
+        logged[response] = (prompt, answer)
+    items: dict[str, Item] = {}
+    missing = 0
+    for complaint in complaints:
+        texts = logged.get(complaint["response"])
+        if texts is None:
+            missing += 1
+            continue
+        reason = f"users complained: {complaint['category'] or 'negative'}"
+        item = make_item(texts[0], [texts[1]], reason=reason)
+        items.setdefault(item.id, item)
+    return list(items.values()), missing
+
+
+def redacted(items: Iterable[Item]) -> tuple[list[Item], list[tuple[str, str]]]:
+    """The items without what may tell who somebody is, and what was taken out: kind and words.
+
+    Items that differed in nothing else become one.
+    """
+    kept: dict[str, Item] = {}
+    removed: list[tuple[str, str]] = []
+    for item in items:
+        texts = [redact(text) for text in (item.prompt, item.reference, *item.answers)]
+        removed += [found for text in texts for found in text.removed]
+        prompt, reference, *answers = (text.text for text in texts)
+        made = make_item(prompt, answers, reference, item.reason)
+        kept.setdefault(made.id, made)
+    return list(kept.values()), removed

@@ -1,0 +1,53 @@
+"""Complaints become review items by texts that an app hands in, and by nothing else."""
+
+from typing import Any
+
+import pytest
+
+from registry.errors import BadRequest
+from registry.review_intake import from_complaints, redacted
+
+COMPLAINTS: list[dict[str, Any]] = [
+    {"response": "chatcmpl-1", "category": "harmful", "time": "2026-11-25T08:00:00Z"},
+    {"response": "chatcmpl-2", "category": None, "time": "2026-11-25T08:00:01Z"},
+    {"response": "chatcmpl-9", "category": "incorrect", "time": "2026-11-25T08:00:02Z"},
+]
+ROWS: list[dict[str, Any]] = [
+    {"id": "chatcmpl-1", "prompt": "How much digoxin?", "answer": "5 mg"},
+    {"id": "chatcmpl-2", "prompt": [{"role": "user", "content": "And this?"}], "answer": "Skin"},
+    {"id": "chatcmpl-3", "prompt": "Nobody complained", "answer": "Fine"},
+]
+
+
+def test_each_complaint_with_texts_is_an_item_and_the_others_are_counted() -> None:
+    items, missing = from_complaints(COMPLAINTS, ROWS)
+    assert [(i.prompt, i.answers, i.reason) for i in items] == [
+        ("How much digoxin?", ("5 mg",), "users complained: harmful"),
+        ("And this?", ("Skin",), "users complained: negative"),
+    ]
+    assert missing == 1
+
+
+def test_the_same_question_and_answer_complained_of_twice_is_one_item() -> None:
+    rows = [{**ROWS[0], "id": name} for name in ("chatcmpl-1", "chatcmpl-2")]
+    items, _ = from_complaints(COMPLAINTS, rows)
+    assert len(items) == 1
+
+
+@pytest.mark.parametrize(
+    "row", [7, {}, {"id": "a", "prompt": "b"}, {"id": "a", "prompt": [], "answer": "c"},
+            {"id": 1, "prompt": "b", "answer": "c"}],
+)  # fmt: skip
+def test_a_row_of_another_shape_is_named(row: object) -> None:
+    with pytest.raises(BadRequest, match="Row 1"):
+        from_complaints(COMPLAINTS, [row])
+
+
+def test_redacted_items_tell_what_was_taken_out_and_equal_ones_become_one() -> None:
+    rows = [
+        {"id": "chatcmpl-1", "prompt": "Mrs Jones, digoxin?", "answer": "5 mg"},
+        {"id": "chatcmpl-2", "prompt": "Mrs Smith, digoxin?", "answer": "5 mg"},
+    ]
+    items, removed = redacted(from_complaints(COMPLAINTS, rows)[0])
+    assert [item.prompt for item in items] == ["[name], digoxin?"]
+    assert removed == [("name", "Mrs Jones"), ("name", "Mrs Smith")]
