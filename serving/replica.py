@@ -11,13 +11,15 @@ from registry.blobs import Blobs
 from registry.catalog import Catalog, Version
 from registry.errors import BaseMismatch
 from registry.follower import Follower
-from serving.cache import AdapterCache
-from serving.engine import Engine
 from serving.errors import RegistryUnread
-from serving.flights import Flights
 from serving.leaving import Departure
-from serving.limits import Limits
-from serving.metrics import (
+from serving.outcomes.reporting import Reports
+from serving.outcomes.response_ids import ResponseIds
+from serving.outcomes.rollout import Rollouts, shares
+from serving.request.flights import Flights
+from serving.request.limits import Limits
+from serving.settings import ServingSettings
+from serving.telemetry.metrics import (
     CACHE_ADAPTERS,
     CACHE_BYTES,
     ENGINE_NAMES,
@@ -28,13 +30,11 @@ from serving.metrics import (
     SHARES,
     SLOTS,
 )
-from serving.reporting import Reports
-from serving.residency import Residency
-from serving.response_ids import ResponseIds
-from serving.rollout import Rollouts, shares
-from serving.settings import ServingSettings
-from serving.turns import Turns
-from serving.warming import Warming
+from serving.tiers.cache import AdapterCache
+from serving.tiers.engine import Engine
+from serving.tiers.residency import Residency
+from serving.tiers.turns import Turns
+from serving.tiers.warming import Warming
 
 
 class Replica:
@@ -57,8 +57,9 @@ class Replica:
             notice=settings.leave_notice_seconds,
             patience=settings.leave_patience_seconds,
         )
-        self.response_ids = ResponseIds(settings.serving_key.get_secret_value())
-        self.reports = Reports(settings)
+        serving_key = settings.serving_key.get_secret_value()
+        self.response_ids = ResponseIds(serving_key)
+        self.reports = Reports(settings.registry_url, serving_key)
         self.rollouts = Rollouts(lambda: self.catalog, self.reports, replicas=settings.replicas)
         self._residency: Residency | None = None
         self._warming: Warming | None = None

@@ -13,8 +13,8 @@ from registry.blobs import Blobs
 from registry.catalog import Version
 from registry.errors import StoreUnavailable
 from registry.store import LocalStore
-from serving.cache import AdapterCache
 from serving.errors import ColdLoadFailed, TooManyColdLoads
+from serving.tiers.cache import AdapterCache
 from tests.support.replicas import Site, make_site
 
 WEIGHTS = "adapter_model.safetensors"

@@ -17,9 +17,9 @@ from registry.access import Secret
 from registry.catalog import Version
 from registry.errors import BadRequest
 from serving.errors import UnknownResponse
-from serving.feedback import parse_feedback
 from serving.gate import Gate
-from serving.response_ids import ResponseIds
+from serving.outcomes.feedback import parse_feedback
+from serving.outcomes.response_ids import ResponseIds
 from tests.support.catalogs import FACTS
 from tests.support.replicas import BASE, Site, Upstream, answered, make_site
 from tests.support.servers import free_port

@@ -12,9 +12,9 @@ from starlette.types import Message, Receive, Scope, Send
 from registry.commands import ChangePolicy, RevokeVersion
 from registry.events import Policy
 from serving.errors import DeadlineExceeded, Leaving
-from serving.flights import Flights
 from serving.gate import Gate
 from serving.leaving import Departure
+from serving.request.flights import Flights
 from tests.support.replicas import Site, Upstream, answered, make_site
 
 CHAT = "/v1/chat/completions"

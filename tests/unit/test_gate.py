@@ -26,9 +26,9 @@ from registry.commands import (
 )
 from registry.events import Grant, Policy
 from registry.evidence import SuiteResult
-from serving.body import FIELDS, parse_body
 from serving.gate import GENERATION, Gate
-from serving.metrics import TOKENS, Series
+from serving.request.body import FIELDS, parse_body
+from serving.telemetry.metrics import TOKENS, Series
 from tests.support.replicas import BASE, Site, Upstream, answered, make_site
 
 CHAT = "/v1/chat/completions"

@@ -15,12 +15,12 @@ from registry.blobs import Blobs
 from registry.catalog import Catalog, Version
 from registry.commands import ChangePolicy, MoveAlias, RevokeVersion
 from registry.events import Policy
-from serving.cache import AdapterCache
-from serving.engine import Engine
 from serving.errors import EngineRefused
-from serving.residency import Residency
-from serving.turns import Turns
-from serving.warming import PATIENCE_SECONDS, Warming, follow
+from serving.tiers.cache import AdapterCache
+from serving.tiers.engine import Engine
+from serving.tiers.residency import Residency
+from serving.tiers.turns import Turns
+from serving.tiers.warming import PATIENCE_SECONDS, Warming, follow
 from tests.support.replicas import BASE, Site, Upstream, make_site
 
 SIZE = len(b"{}") + len(b"weights 0")

@@ -13,7 +13,7 @@ from starlette.types import Message
 
 from adapters.confidence import Calibration
 from registry.errors import BadRequest
-from serving.sureness import CHAT, COMPLETIONS, REFUSAL, Judge, Terms, terms
+from serving.request.sureness import CHAT, COMPLETIONS, REFUSAL, Judge, Terms, terms
 from tests.support.catalogs import VERSION
 
 SURE = Calibration(method="temperature", temperature=2.0, threshold=0.8, n=100)

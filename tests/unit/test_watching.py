@@ -18,8 +18,8 @@ from registry.commands import MoveAlias, SplitAlias
 from registry.trials import PEERS, Bounds, crosses
 from serving.errors import DiskFull
 from serving.gate import Gate
-from serving.rollout import Trial
-from serving.timing import Stopwatch
+from serving.outcomes.rollout import Trial
+from serving.outcomes.timing import Stopwatch
 from tests.support.replicas import Site, Upstream, answered, make_site
 from tests.support.servers import free_port
 from tests.unit.test_gate import CHAT, scope_of
