@@ -20,10 +20,10 @@ from serving.errors import UnknownResponse
 from serving.gate import Gate
 from serving.outcomes.feedback import parse_feedback
 from serving.outcomes.response_ids import ResponseIds
+from tests.support.asking import CHAT, chat, scope_of, send_to
 from tests.support.catalogs import FACTS
 from tests.support.replicas import BASE, Site, Upstream, answered, make_site
 from tests.support.servers import free_port
-from tests.unit.test_gate import CHAT, chat, scope_of, send_to
 
 IDS = ResponseIds("shared by all replicas")
 VERSION = Version(

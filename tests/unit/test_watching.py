@@ -20,9 +20,9 @@ from serving.errors import DiskFull
 from serving.gate import Gate
 from serving.outcomes.rollout import Trial
 from serving.outcomes.timing import Stopwatch
+from tests.support.asking import CHAT, into, scope_of, whole
 from tests.support.replicas import Site, Upstream, answered, make_site
 from tests.support.servers import free_port
-from tests.unit.test_gate import CHAT, scope_of
 
 CANDIDATE = "medical/coder@2"
 
@@ -50,13 +50,8 @@ async def ask(gate: Gate, site: Site, user: int, **fields: object) -> tuple[int,
     sent: list[Message] = []
     body = {"model": "medical", "messages": [], "user": str(user), **fields}
 
-    async def receive() -> Message:
-        return {"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    await gate(scope_of("POST", CHAT, site.medical), receive, send)
+    scope = scope_of("POST", CHAT, site.medical)
+    await gate(scope, whole(json.dumps(body).encode()), into(sent))
     status, headers, _ = answered(sent)
     return status, headers.get("x-lorary-adapter", "")
 
