@@ -20,7 +20,7 @@ from tests.support.replicas import Site, Upstream, answered, make_site
 
 
 class Slow(Upstream):
-    """An engine that answers `before` at once and goes on only when its caller has left.
+    """An engine that answers when its caller has left; a stream's first piece it gives at once.
 
     It listens as vLLM does: the request runs beside a task that waits for the disconnect.
     """
