@@ -15,7 +15,7 @@ from serving.errors import RegistryUnread
 from serving.leaving import Departure
 from serving.outcomes.reporting import Reports
 from serving.outcomes.response_ids import ResponseIds
-from serving.outcomes.rollout import Rollouts, shares
+from serving.outcomes.rollout import Rollouts
 from serving.request.flights import Flights
 from serving.request.limits import Limits
 from serving.settings import ServingSettings
@@ -27,7 +27,6 @@ from serving.telemetry.metrics import (
     REGISTRY_SEQUENCE,
     ROLLBACKS_UNTOLD,
     SERIES,
-    SHARES,
     SLOTS,
 )
 from serving.tiers.cache import AdapterCache
@@ -124,7 +123,6 @@ class Replica:
         SLOTS.labels("memory").set(self.settings.max_cpu_loras)
         ENGINE_NAMES.set_function(lambda: self._residency.names if self._residency else 0)
         ROLLBACKS_UNTOLD.set_function(lambda: len(self.rollouts.held))
-        SHARES.source = lambda: shares(self.follower.catalog)
         self.follower.start()
 
 

@@ -280,13 +280,6 @@ class Watch(AbstractContextManager["Watch"]):
             self._rollouts.note(self._name, self._split, self._side, failed=failed, timed=timed)
 
 
-def shares(catalog: Catalog) -> Iterable[tuple[tuple[str, str, str], int]]:
-    """Every split alias and the percentage that its candidate gets."""
-    for adapter in catalog.adapters.values():
-        for alias, split in adapter.splits.items():
-            yield (adapter.domain, adapter.name, alias), split.percent
-
-
 def _running(catalog: Catalog) -> Iterable[SplitName]:
     """The names of all splits that run."""
     return itertools.chain.from_iterable(
