@@ -33,6 +33,7 @@ from serving.request.body import (
     read_body,
     replay,
 )
+from serving.request.confidence import Judge, terms
 from serving.request.flights import watch
 from serving.request.listing import encoded, named
 from serving.request.scopes import (
@@ -44,7 +45,6 @@ from serving.request.scopes import (
     routed,
     sticky,
 )
-from serving.request.sureness import Judge, terms
 from serving.telemetry import journal
 from serving.telemetry.metering import Meter
 from serving.telemetry.metrics import REFUSALS
