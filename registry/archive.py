@@ -4,11 +4,9 @@ An import writes the first commit last: until then the store holds no registry, 
 broke off can be repeated.
 """
 
-import hashlib
 import io
 import re
 import tarfile
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import IO
 from registry.blobs import Blobs, blob_key
 from registry.catalog import Catalog, blobs_in_use
 from registry.errors import BadRequest, Conflict, DigestMismatch, RegistryMissing
+from registry.incoming import incoming
 from registry.log import CommitLog, catch_up, commit_key, decode, follow
 from registry.store import ObjectStore
 
@@ -97,15 +96,12 @@ def import_(store: ObjectStore, path: Path, progress: Progress = no_progress) ->
 
 
 def _take_blob(store: ObjectStore, content: IO[bytes], digest: str) -> None:
-    hashing = hashlib.sha256()
-    with tempfile.NamedTemporaryFile(prefix="lorary-import-") as file:
+    with incoming() as taken:
         while piece := content.read(1 << 20):
-            hashing.update(piece)
-            file.write(piece)
-        if hashing.hexdigest() != digest:
+            taken.add(piece)
+        if taken.sha256 != digest:
             raise DigestMismatch(f"Blob {digest[:12]} of the export is damaged. Export again.")
-        file.flush()
-        Blobs(store).put_file(Path(file.name), digest)
+        Blobs(store).put_file(taken.path, digest)
 
 
 class _Reader(io.RawIOBase):

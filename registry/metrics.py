@@ -73,12 +73,12 @@ class Counting:
 
 def page(catalog: Catalog, now: str) -> bytes:
     """Everything, in Prometheus' text format."""
-    read = CollectorRegistry()
-    read.register(Read(catalog, now))
-    return generate_latest(REGISTRY) + generate_latest(read)
+    told = CollectorRegistry()
+    told.register(CatalogCollector(catalog, now))
+    return generate_latest(REGISTRY) + generate_latest(told)
 
 
-class Read(Collector):
+class CatalogCollector(Collector):
     """What a catalog says at a moment."""
 
     def __init__(self, catalog: Catalog, now: str) -> None:

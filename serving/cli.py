@@ -54,7 +54,7 @@ def plan(
 ) -> None:
     """How many replicas, slots and bytes a load takes, by what one replica was measured to do.
 
-    Example: lorary plan --curve docs/curves/cpu-2-cores.json --adapters 1000 --per-second 2
+    Example: lorary plan --curve docs/curves/cpu-one-core.json --adapters 1000 --per-second 2
     """
     import msgspec
 

@@ -19,9 +19,12 @@ from registry.access import ANY_DOMAIN, authenticate, bearer, may_see, require
 from registry.catalog import Catalog, Key, Version
 from registry.errors import Forbidden, NotFound, UnknownAdapter
 from registry.registry import utc_now
-from serving import journal
-from serving.answers import answer, refuse
-from serving.body import (
+from serving.errors import RouteNotFound
+from serving.outcomes.feedback import MAX_FEEDBACK_BYTES, give
+from serving.outcomes.response_ids import PREFIXES
+from serving.replica import Replica, current
+from serving.request.answers import answer, refuse
+from serving.request.body import (
     FIELDS,
     MAX_HINT_BYTES,
     RESPONSES_FIELDS,
@@ -30,17 +33,22 @@ from serving.body import (
     read_body,
     replay,
 )
-from serving.errors import RouteNotFound
-from serving.feedback import MAX_FEEDBACK_BYTES, give
-from serving.flights import watch
-from serving.listing import encoded, named
-from serving.metering import Meter
-from serving.metrics import REFUSALS
-from serving.replica import Replica, current
-from serving.response_ids import PREFIXES
-from serving.scopes import allowed_seconds, declared_length, flag, header, inner, routed, sticky
-from serving.sureness import Judge, terms
-from serving.warming import follow
+from serving.request.confidence import Judge, terms
+from serving.request.flights import watch
+from serving.request.listing import encoded, named
+from serving.request.scopes import (
+    allowed_seconds,
+    declared_length,
+    flag,
+    header,
+    inner,
+    routed,
+    sticky,
+)
+from serving.telemetry import journal
+from serving.telemetry.metering import Meter
+from serving.telemetry.metrics import REFUSALS
+from serving.tiers.warming import follow
 
 RESPONSES = "/v1/responses"
 GENERATION = {

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from adapters.errors import LoraryError
 from registry.follower import Follower
-from serving import journal
 from serving.errors import CannotServe
-from serving.reporting import check_serving_key
+from serving.outcomes.reporting import check_serving_key
 from serving.settings import ServingSettings
+from serving.telemetry import journal
 
 FIXED = (
     "--middleware",
@@ -50,7 +50,7 @@ def preflight(settings: ServingSettings) -> None:
             f"Base model {settings.base_name!r} is not registered. "
             f"Register it: lorary base add {settings.model} --name {settings.base_name}"
         )
-    check_serving_key(settings, catalog)
+    check_serving_key(settings.serving_key.get_secret_value(), catalog)
     if settings.max_cpu_loras < settings.max_loras:
         raise CannotServe("LORARY_MAX_CPU_LORAS is below LORARY_MAX_LORAS. Raise it.")
     _refuse_taken(settings.host, settings.port)

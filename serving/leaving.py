@@ -14,7 +14,7 @@ import os
 import signal
 
 from serving.errors import Leaving
-from serving.flights import Flights
+from serving.request.flights import Flights
 
 LINGER_SECONDS = 1.0
 """How long, at least, callers on open connections are told to go elsewhere before those are closed:

@@ -11,13 +11,15 @@ from registry.blobs import Blobs
 from registry.catalog import Catalog, Version
 from registry.errors import BaseMismatch
 from registry.follower import Follower
-from serving.cache import AdapterCache
-from serving.engine import Engine
 from serving.errors import RegistryUnread
-from serving.flights import Flights
 from serving.leaving import Departure
-from serving.limits import Limits
-from serving.metrics import (
+from serving.outcomes.reporting import Reports
+from serving.outcomes.response_ids import ResponseIds
+from serving.outcomes.rollout import Rollouts
+from serving.request.flights import Flights
+from serving.request.limits import Limits
+from serving.settings import ServingSettings
+from serving.telemetry.metrics import (
     CACHE_ADAPTERS,
     CACHE_BYTES,
     ENGINE_NAMES,
@@ -25,16 +27,13 @@ from serving.metrics import (
     REGISTRY_SEQUENCE,
     ROLLBACKS_UNTOLD,
     SERIES,
-    SHARES,
     SLOTS,
 )
-from serving.reporting import Reports
-from serving.residency import Residency
-from serving.response_ids import ResponseIds
-from serving.rollout import Rollouts, shares
-from serving.settings import ServingSettings
-from serving.turns import Turns
-from serving.warming import Warming
+from serving.tiers.cache import AdapterCache
+from serving.tiers.engine import Engine
+from serving.tiers.residency import Residency
+from serving.tiers.turns import Turns
+from serving.tiers.warming import Warming
 
 
 class Replica:
@@ -57,8 +56,9 @@ class Replica:
             notice=settings.leave_notice_seconds,
             patience=settings.leave_patience_seconds,
         )
-        self.response_ids = ResponseIds(settings.serving_key.get_secret_value())
-        self.reports = Reports(settings)
+        serving_key = settings.serving_key.get_secret_value()
+        self.response_ids = ResponseIds(serving_key)
+        self.reports = Reports(settings.registry_url, serving_key)
         self.rollouts = Rollouts(lambda: self.catalog, self.reports, replicas=settings.replicas)
         self._residency: Residency | None = None
         self._warming: Warming | None = None
@@ -123,7 +123,6 @@ class Replica:
         SLOTS.labels("memory").set(self.settings.max_cpu_loras)
         ENGINE_NAMES.set_function(lambda: self._residency.names if self._residency else 0)
         ROLLBACKS_UNTOLD.set_function(lambda: len(self.rollouts.held))
-        SHARES.source = lambda: shares(self.follower.catalog)
         self.follower.start()
 
 

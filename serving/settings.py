@@ -6,7 +6,7 @@ from pydantic import Field, SecretStr
 
 from adapters.home import SMALL_MODEL, default_model
 from registry.settings import StoreSettings
-from serving.limits import Bounds
+from serving.request.limits import Bounds
 
 
 class ServingSettings(StoreSettings):

@@ -18,7 +18,7 @@ from benchmarks.soak.site import Replica, Site
 from benchmarks.soak.troubles import Troubles, adapter_size
 from benchmarks.soak.truth import Span, Truth
 from benchmarks.soak.watching import Watch
-from serving.warming import PATIENCE_SECONDS
+from serving.tiers.warming import PATIENCE_SECONDS
 from tests.support.words import Lexicon, lexicon
 
 Say = Callable[[str], None]

@@ -1,8 +1,5 @@
 """Routes that take bytes: what must be sent, a blob or its parts, and a version made of blobs."""
 
-import hashlib
-import tempfile
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
@@ -25,6 +22,7 @@ from registry.errors import (
     TooLarge,
 )
 from registry.events import File
+from registry.incoming import incoming
 from registry.publishing import publish
 
 router = APIRouter(tags=["publishing"])
@@ -97,21 +95,18 @@ async def _receive(caller: Caller, request: Request, sha256: str, key: str) -> N
         raise BadRequest("Content-Length is missing. Say how many bytes will come.")
     if declared > limit:
         raise TooLarge(f"{declared} bytes are above the limit of {limit}. Upload less.")
-    hashing, received = hashlib.sha256(), 0
-    with tempfile.NamedTemporaryFile(prefix="lorary-upload-") as file:
+    with incoming() as content:
         async for piece in request.stream():
-            received += len(piece)
-            if received > limit:
+            if content.size + len(piece) > limit:
                 raise TooLarge(f"More than {limit} bytes came. Upload less.")
-            hashing.update(piece)
-            file.write(piece)
-        if hashing.hexdigest() != sha256:
+            content.add(piece)
+        if content.sha256 != sha256:
             raise DigestMismatch(
-                f"The {received} bytes that came are not those of {sha256[:12]}. Send them again."
+                f"The {content.size} bytes that came are not those of {sha256[:12]}. "
+                "Send them again."
             )
-        file.flush()
         store = caller.registry.store
-        await run_in_threadpool(store.put_file, key, Path(file.name), sha256=sha256)
+        await run_in_threadpool(store.put_file, key, content.path, sha256=sha256)
 
 
 @router.post("/adapters/{domain}/{adapter}/versions", status_code=201)

@@ -1,6 +1,5 @@
 """What the Hub's clients ask in order to publish: a commit becomes the adapter's next version."""
 
-import hashlib
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ from registry.catalog import Version
 from registry.events import File
 from registry.hub import commit_body, tickets
 from registry.hub.revisions import MAIN, commit_id, newest
+from registry.incoming import incoming
 from registry.publishing import publish
 
 router = APIRouter(tags=["hub"])
@@ -161,18 +161,14 @@ async def lfs_upload(request: Request, ticket: str) -> JSONResponse:
     service_secret = request.app.state.settings.session_secret.get_secret_value()
     key, oid, size = tickets.redeem(catalog, ticket, service_secret)
     request.state.actor = key
-    with tempfile.NamedTemporaryFile(prefix="lorary-lfs-") as file:
-        hashing, received = hashlib.sha256(), 0
+    with incoming() as content:
         async for piece in request.stream():
-            received += len(piece)
-            if received > size:
+            content.add(piece)
+            if content.size > size:
                 break
-            hashing.update(piece)
-            file.write(piece)
-        if hashing.hexdigest() != oid or received != size:
+        if content.sha256 != oid or content.size != size:
             raise errors.DigestMismatch("What came is not what was announced. Send it again.")
-        file.flush()
-        await run_in_threadpool(Blobs(registry.store).put_file, Path(file.name), oid)
+        await run_in_threadpool(Blobs(registry.store).put_file, content.path, oid)
     return JSONResponse({})
 
 

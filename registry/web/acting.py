@@ -1,8 +1,5 @@
 """Pages that change something: sign in, upload, move an alias, approve."""
 
-import hashlib
-import tempfile
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response, UploadFile
@@ -21,6 +18,7 @@ from registry.catalog import Version
 from registry.commands import ApproveVersion, MoveAlias
 from registry.errors import AdmissionRefused, BadRequest, Unauthenticated
 from registry.events import File
+from registry.incoming import incoming
 from registry.publishing import publish
 from registry.registry import utc_now
 from registry.web.rendering import page
@@ -143,20 +141,15 @@ def _publish(viewer: Caller, domain: str, adapter: str, files: list[UploadFile])
     for file in files:
         # A dropped folder gives its files as folder/name.
         name = (file.filename or "").rpartition("/")[2]
-        with tempfile.NamedTemporaryFile(prefix="lorary-form-") as local:
-            hashing, size = hashlib.sha256(), 0
+        with incoming() as content:
             while piece := file.file.read(1 << 20):
-                hashing.update(piece)
-                local.write(piece)
-                size += len(piece)
-            local.flush()
-            sha256 = hashing.hexdigest()
-            if name == CONFIG and size <= MAX_CONFIG_BYTES:
-                config, _ = parse_config(Path(local.name).read_bytes())
+                content.add(piece)
+            if name == CONFIG and content.size <= MAX_CONFIG_BYTES:
+                config, _ = parse_config(content.path.read_bytes())
                 base = config.base if config else ""
-            if blobs.missing([sha256]):
-                blobs.put_file(Path(local.name), sha256)
-        listed.append(File(name, size, sha256))
+            if blobs.missing([content.sha256]):
+                blobs.put_file(content.path, content.sha256)
+        listed.append(File(name, content.size, content.sha256))
     if not base:
         raise BadRequest(f"Choose {CONFIG}, too: it names the base model. PEFT saved it.")
     return publish(

@@ -22,9 +22,9 @@ from tests.support.servers import BIN, free_port, registry_server, running
 CACHE_BYTES = 110_000_000
 """The disk's bound in these journeys: five adapters of the small model's rank 16."""
 ENGINE_NAMES = 6
+"""Adapters that the engine's memory holds, and so the names it knows."""
 TOOLS = ("--enable-auto-tool-choice", "--tool-call-parser=hermes")
 """What vLLM needs before it takes tools."""
-"""Adapters that the engine's memory holds, and so the names it knows."""
 
 
 @dataclass

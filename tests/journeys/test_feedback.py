@@ -46,4 +46,3 @@ def test_the_id_of_a_real_answer_is_all_that_feedback_needs(site: Site) -> None:
     headers = {"Authorization": f"Bearer {site.operator}"}
     page = httpx.get(f"{site.api}/metrics", headers=headers).text
     assert 'lorary_feedback_total{rating="negative"} 4.0' in page
-    assert "lorary_split_percent" in page

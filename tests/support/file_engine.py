@@ -16,9 +16,9 @@ from typing import Any
 import prometheus_client
 from starlette.types import Message, Receive, Scope, Send
 
-from serving.engine import LOAD, UNLOAD
 from serving.gate import Gate
 from serving.replica import current
+from serving.tiers.engine import LOAD, UNLOAD
 
 PIECES = 4
 PAUSE = 0.03

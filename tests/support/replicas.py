@@ -21,9 +21,9 @@ from registry.commands import (
 from registry.events import File, Grant, Policy
 from registry.registry import Registry
 from registry.store import LocalStore
-from serving.engine import LOAD, UNLOAD
 from serving.replica import Replica
 from serving.settings import ServingSettings
+from serving.tiers.engine import LOAD, UNLOAD
 from tests.support.catalogs import FACTS
 
 BASE = "tiny"

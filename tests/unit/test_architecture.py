@@ -15,17 +15,30 @@ MAY_IMPORT = {
     "serving": {"registry", "adapters"},
     "eval": {"registry", "adapters"},
 }
+SERVING_PARTS = {
+    "telemetry": set[str](),
+    "tiers": {"errors", "telemetry"},
+    "request": {"errors", "telemetry"},
+    "outcomes": {"errors", "telemetry"},
+}
+"""Folders of serving/, and what else of serving/ each may import. The modules beside them put the
+parts together, and may import all."""
 HEAVY = {"torch", "transformers", "peft", "trl", "datasets", "vllm", "sklearn", "scipy"}
 
 
-def imported(source: str) -> Iterator[str]:
-    """Top-level packages that a module imports, wherever in it the import stands."""
+def paths(source: str) -> Iterator[str]:
+    """Full paths of what a module imports, wherever in it the import stands."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative imports hide which way a module looks"
-            yield (node.module or "").partition(".")[0]
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imported(source: str) -> Iterator[str]:
+    """Top-level packages that a module imports."""
+    return (path.partition(".")[0] for path in paths(source))
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
@@ -36,6 +49,17 @@ def test_imports_go_one_way(package: str) -> None:
         ours = set(imported(module.read_text())) & MAY_IMPORT.keys() - {package}
         wrong = ours - MAY_IMPORT[package]
         assert not wrong, f"{module.relative_to(ROOT)} may not import {', '.join(sorted(wrong))}"
+
+
+def test_parts_of_a_replica_are_put_together_from_outside() -> None:
+    folders = {path.parent.name for path in (ROOT / "serving").glob("*/__init__.py")}
+    assert folders == SERVING_PARTS.keys()
+    for part, others in SERVING_PARTS.items():
+        for module in (ROOT / "serving" / part).rglob("*.py"):
+            ours = [path.split(".") for path in paths(module.read_text())]
+            seen = {path[1] for path in ours if path[0] == "serving"} - {part}
+            wrong = seen - others
+            assert not wrong, f"{module.relative_to(ROOT)} may not import {', '.join(wrong)}"
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)

@@ -13,9 +13,9 @@ from registry.blobs import Blobs
 from registry.catalog import Version
 from registry.errors import StoreUnavailable
 from registry.store import LocalStore
-from serving.cache import AdapterCache
 from serving.errors import ColdLoadFailed, TooManyColdLoads
-from tests.support.replicas import Site, make_site
+from serving.tiers.cache import AdapterCache
+from tests.support.replicas import Site
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -43,13 +43,6 @@ class WatchedStore(LocalStore):
         finally:
             with self._lock:
                 self.now -= 1
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    made = make_site(tmp_path)
-    yield made
-    made.registry.close()
 
 
 @pytest.fixture

@@ -17,13 +17,13 @@ from registry.access import Secret
 from registry.catalog import Version
 from registry.errors import BadRequest
 from serving.errors import UnknownResponse
-from serving.feedback import parse_feedback
 from serving.gate import Gate
-from serving.response_ids import ResponseIds
+from serving.outcomes.feedback import parse_feedback
+from serving.outcomes.response_ids import ResponseIds
+from tests.support.asking import CHAT, chat, into, scope_of, send_to, whole
 from tests.support.catalogs import FACTS
 from tests.support.replicas import BASE, Site, Upstream, answered, make_site
 from tests.support.servers import free_port
-from tests.unit.test_gate import CHAT, chat, scope_of, send_to
 
 IDS = ResponseIds("shared by all replicas")
 VERSION = Version(
@@ -180,12 +180,5 @@ def test_waiting_for_the_registry_holds_up_nobody_else(site: Site) -> None:
 
 async def call(gate: Gate, key: Secret, path: str, body: bytes) -> int:
     sent: list[Message] = []
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    await gate(scope_of("POST", path, key), receive, send)
+    await gate(scope_of("POST", path, key), whole(body), into(sent))
     return answered(sent)[0]

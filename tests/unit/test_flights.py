@@ -12,16 +12,15 @@ from starlette.types import Message, Receive, Scope, Send
 from registry.commands import ChangePolicy, RevokeVersion
 from registry.events import Policy
 from serving.errors import DeadlineExceeded, Leaving
-from serving.flights import Flights
 from serving.gate import Gate
 from serving.leaving import Departure
+from serving.request.flights import Flights
+from tests.support.asking import CHAT, into, scope_of
 from tests.support.replicas import Site, Upstream, answered, make_site
-
-CHAT = "/v1/chat/completions"
 
 
 class Slow(Upstream):
-    """An engine that answers `before` at once and goes on only when its caller has left.
+    """An engine that answers when its caller has left; a stream's first piece it gives at once.
 
     It listens as vLLM does: the request runs beside a task that waits for the disconnect.
     """
@@ -60,12 +59,7 @@ def ask(
 ) -> tuple[int, dict[str, str], bytes]:
     """One request for medical/coder; `meanwhile` is called while it is under way."""
     body = json.dumps({"model": "medical/coder", "messages": []}).encode()
-    named = [(name.replace("_", "-").lower().encode(), v.encode()) for name, v in headers.items()]
-    scope = {
-        "type": "http", "method": "POST", "path": CHAT, "raw_path": CHAT.encode(),
-        "root_path": "", "query_string": b"",
-        "headers": [(b"authorization", f"Bearer {site.medical.text}".encode()), *named],
-    }  # fmt: skip
+    scope = scope_of("POST", CHAT, site.medical, **headers)
     sent: list[Message] = []
 
     async def run() -> None:
@@ -78,9 +72,6 @@ def ask(
             handed_out = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        async def send(message: Message) -> None:
-            sent.append(message)
-
         async def act() -> None:
             for _ in range(3000):
                 if engine.scopes or sent:
@@ -88,7 +79,7 @@ def ask(
                 await asyncio.sleep(0.01)
             meanwhile()
 
-        await asyncio.gather(Gate(engine, site.replica)(scope, receive, send), act())
+        await asyncio.gather(Gate(engine, site.replica)(scope, receive, into(sent)), act())
 
     asyncio.run(run())
     return answered(sent)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.errors import LimitReached
-from serving.limits import Bounds, Limits
+from serving.request.limits import Bounds, Limits
 from serving.settings import ServingSettings
 
 

@@ -2,76 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
-from adapters.names import AdapterRef
-from registry.blobs import Blobs
-from registry.catalog import Catalog, Version
-from registry.commands import ChangePolicy, MoveAlias, RevokeVersion
-from registry.events import Policy
-from serving.cache import AdapterCache
-from serving.engine import Engine
 from serving.errors import EngineRefused
-from serving.residency import Residency
-from serving.turns import Turns
-from serving.warming import PATIENCE_SECONDS, Warming, follow
-from tests.support.replicas import BASE, Site, Upstream, make_site
-
-SIZE = len(b"{}") + len(b"weights 0")
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    made = make_site(tmp_path)
-    yield made
-    made.registry.close()
-
-
-def versions(site: Site, count: int) -> list[Version]:
-    for number in range(count):
-        site.publish("medical", f"many-{number}", f"weights {number}".encode())
-    adapters = site.registry.catalog.adapters
-    return [adapters[f"medical/many-{number}"].versions[0] for number in range(count)]
-
-
-def made(
-    site: Site,
-    upstream: Upstream,
-    *,
-    max_bytes: int = 1 << 30,
-    max_names: int = 100,
-    slots: int = 8,
-) -> tuple[Residency, AdapterCache]:
-    cache = AdapterCache(site.folder / "cache", Blobs(site.registry.store))
-    turns = Turns(slots, 0.01)
-    residency = Residency(cache, Engine(upstream), turns, max_bytes=max_bytes, max_names=max_names)
-    return residency, cache
-
-
-async def use(residency: Residency, version: Version) -> str:
-    async with residency.hold(version) as tier:
-        return tier
-
-
-async def settled(condition: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it never settled")
-
-
-def run(work: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        await asyncio.wait_for(work(), 30)
-
-    asyncio.run(bounded())
+from tests.support.replicas import Site, Upstream
+from tests.support.tiers import SIZE, made, run, settled, use, versions
 
 
 def test_a_version_comes_up_tier_by_tier_and_is_loaded_once(site: Site) -> None:
@@ -252,135 +191,6 @@ def test_whatever_is_asked_for_is_there_while_it_is_held(
     run(work)
 
 
-def guard(site: Site) -> None:
-    policy = Policy(guarded=("production",), approvals=0)
-    site.registry.execute(ChangePolicy("medical", policy), site.operator.id)
-
-
-def catalog(site: Site) -> Catalog:
-    return site.registry.refresh()
-
-
-def test_guarded_targets_are_up_before_anybody_asks(site: Site) -> None:
-    upstream = Upstream()
-    guard(site)
-
-    async def work() -> None:
-        residency, _ = made(site, upstream)
-        warming = Warming(residency, BASE)
-        assert not warming.ready
-        await warming.bring_up(catalog(site))
-        assert warming.ready
-        assert upstream.loads == ["medical/coder@1"]
-
-    run(work)
-
-
-def test_a_moved_alias_answers_with_the_old_version_until_the_new_one_is_warm(site: Site) -> None:
-    upstream = Upstream()
-    guard(site)
-    ref = AdapterRef("medical", "coder")
-
-    async def work() -> None:
-        residency, _ = made(site, upstream)
-        warming = Warming(residency, BASE)
-        await warming.bring_up(catalog(site))
-        site.publish("medical", "coder", b"medical two")
-        assert warming.resolve(catalog(site), ref).number == 1
-        assert warming.resolve(catalog(site), AdapterRef("medical", "coder", 2)).number == 2
-        await warming.bring_up(catalog(site))
-        assert warming.resolve(catalog(site), ref).number == 2
-
-    run(work)
-
-
-def test_a_moved_alias_does_not_wait_for_ever_nor_for_a_revoked_version(site: Site) -> None:
-    upstream = Upstream()
-    guard(site)
-    ref = AdapterRef("medical", "coder")
-
-    async def work() -> None:
-        residency, _ = made(site, upstream)
-        warming = Warming(residency, BASE)
-        await warming.bring_up(catalog(site))
-        site.publish("medical", "coder", b"medical two")
-        upstream.refusal = "it is broken"
-        await warming.bring_up(catalog(site))
-        assert "it is broken" in warming.failures["medical/coder@2"]
-        assert warming.resolve(catalog(site), ref).number == 1
-        await asyncio.sleep(PATIENCE_SECONDS + 0.1)
-        assert warming.resolve(catalog(site), ref).number == 2
-        site.registry.execute(MoveAlias("medical", "coder", "production", 1), site.operator.id)
-        assert warming.resolve(catalog(site), ref).number == 1
-        site.registry.execute(MoveAlias("medical", "coder", "production", 2), site.operator.id)
-        site.registry.execute(RevokeVersion("medical", "coder", 1, "wrong"), site.operator.id)
-        assert warming.resolve(catalog(site), ref).number == 2
-
-    run(work)
-
-
-def test_the_time_of_the_version_before_runs_though_nobody_asks(site: Site) -> None:
-    upstream = Upstream()
-    guard(site)
-    ref = AdapterRef("medical", "coder")
-
-    async def work() -> None:
-        residency, _ = made(site, upstream)
-        warming = Warming(residency, BASE)
-        await warming.bring_up(catalog(site))
-        site.publish("medical", "coder", b"medical two")
-        warming.notice(catalog(site))
-        await asyncio.sleep(PATIENCE_SECONDS / 2)
-        site.publish("medical", "coder", b"medical three")
-        warming.notice(catalog(site))
-        await asyncio.sleep(PATIENCE_SECONDS / 2 + 0.1)
-        assert warming.resolve(catalog(site), ref).number == 3, "cold, but its time has come"
-
-    run(work)
-
-
-def test_bringing_up_what_an_alias_named_does_not_bring_it_back(site: Site) -> None:
-    upstream = Upstream()
-    guard(site)
-    ref = AdapterRef("medical", "coder")
-
-    async def work() -> None:
-        residency, _ = made(site, upstream)
-        warming = Warming(residency, BASE)
-        await warming.bring_up(catalog(site))
-        site.publish("medical", "coder", b"medical two")
-        older = catalog(site)
-        site.publish("medical", "coder", b"medical three")
-        await warming.bring_up(catalog(site))
-        assert warming.resolve(catalog(site), ref).number == 3
-        await warming.bring_up(older)
-        assert warming.resolve(catalog(site), ref).number == 3
-
-    run(work)
-
-
-def test_moves_are_noticed_while_targets_are_still_brought_up(site: Site) -> None:
-    upstream = Upstream()
-    guard(site)
-    ref = AdapterRef("medical", "coder")
-
-    async def work() -> None:
-        residency, _ = made(site, upstream)
-        warming = Warming(residency, BASE)
-        following = asyncio.create_task(follow(warming, lambda: catalog(site), 0.05))
-        await settled(lambda: warming.ready)
-        upstream.stuck = asyncio.Event()
-        site.publish("medical", "coder", b"medical two")
-        await asyncio.sleep(0.2)
-        site.publish("medical", "coder", b"medical three")
-        await asyncio.sleep(PATIENCE_SECONDS + 0.1)
-        assert warming.resolve(catalog(site), ref).number == 3
-        upstream.stuck.set()
-        following.cancel()
-
-    run(work)
-
-
 def test_nothing_is_left_behind_by_a_caller_who_leaves(site: Site) -> None:
     upstream = Upstream()
     (version,) = versions(site, 1)
@@ -394,20 +204,5 @@ def test_nothing_is_left_behind_by_a_caller_who_leaves(site: Site) -> None:
             await asking
         assert await use(residency, version) in ("bucket", "disk", "engine")
         await settled(lambda: cache.bytes == 0)
-
-    run(work)
-
-
-def test_no_more_is_warmed_than_the_engine_can_hold(site: Site) -> None:
-    upstream = Upstream()
-    guard(site)
-    versions(site, 6)
-
-    async def work() -> None:
-        residency, _ = made(site, upstream)
-        warming = Warming(residency, BASE, most=3)
-        await warming.bring_up(catalog(site))
-        assert warming.ready
-        assert len(upstream.loads) == 3
 
     run(work)

@@ -17,6 +17,8 @@ from registry.commands import (
     TombstoneVersion,
 )
 from registry.events import Policy
+from registry.metrics import page
+from registry.registry import utc_now
 from tests.support.replicas import Site, make_site
 
 REF = AdapterRef("medical", "coder")
@@ -112,3 +114,9 @@ def test_a_candidate_for_another_base_is_refused(site: Site) -> None:
     run(site, MoveAlias("medical", "coder", "production", 1))
     with pytest.raises(errors.BaseMismatch):
         run(site, split(5, candidate=3))
+
+
+def test_a_split_shows_in_the_registrys_metrics_while_it_lasts(site: Site) -> None:
+    shown = b'lorary_alias_split_percent{adapter="coder",alias="production",candidate="2"'
+    assert shown in page(run(site, split(5)), utc_now())
+    assert shown not in page(run(site, split(0)), utc_now())

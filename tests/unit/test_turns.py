@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.turns import Turns
+from serving.tiers.turns import Turns
 from tests.support.instants import Instants
 
 TURN, LONGEST = 3, 2

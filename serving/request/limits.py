@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from serving.errors import LimitReached
-from serving.metrics import LIMITED
+from serving.telemetry.metrics import LIMITED
 
 
 class Bucket:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from adapters.errors import LoraryError
 from adapters.names import DEFAULT_ALIAS, AdapterRef
 from registry.catalog import Catalog, Version
-from serving.residency import Residency
+from serving.tiers.residency import Residency
 
 RETRY_SECONDS = 5.0
 """Between two tries to bring up a target that failed."""

@@ -18,7 +18,7 @@ from starlette.types import Message, Send
 from adapters import confidence
 from registry.catalog import Version
 from registry.errors import BadRequest
-from serving.metrics import CONFIDENCE, WITHHELD
+from serving.telemetry.metrics import CONFIDENCE, WITHHELD
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"

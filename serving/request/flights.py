@@ -18,7 +18,7 @@ from registry.catalog import Catalog, Version
 from registry.envelope import body_of
 from registry.errors import VersionRevoked
 from serving.errors import DeadlineExceeded
-from serving.metrics import IN_FLIGHT, REFUSALS
+from serving.telemetry.metrics import IN_FLIGHT, REFUSALS
 
 CLOSE = (b"connection", b"close")
 LEAVE_SECONDS = 1.0

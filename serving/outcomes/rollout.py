@@ -23,11 +23,11 @@ from adapters.names import DEFAULT_ALIAS, AdapterRef
 from registry.catalog import Catalog, Split, Version
 from registry.client import RegistryClient
 from registry.trials import PEERS, Arm, BoundName, Evidence, crosses, in_words
-from serving import journal
 from serving.errors import ColdLoadFailed, DiskFull, EngineRefused
-from serving.metrics import ROLLBACKS, SPLIT_REQUESTS, SPLIT_SERIES
-from serving.reporting import Reports
-from serving.timing import Pace, Stopwatch
+from serving.outcomes.reporting import Reports
+from serving.outcomes.timing import Pace, Stopwatch
+from serving.telemetry import journal
+from serving.telemetry.metrics import ROLLBACKS, SPLIT_REQUESTS, SPLIT_SERIES
 
 FIRST_RETRY, LAST_RETRY = 0.5, 30.0
 """Seconds between two tries to tell the registry: they double from the one to the other."""
@@ -278,13 +278,6 @@ class Watch(AbstractContextManager["Watch"]):
         failed = broken or unloadable or timed.failed
         if failed or (error is None and timed.succeeded):
             self._rollouts.note(self._name, self._split, self._side, failed=failed, timed=timed)
-
-
-def shares(catalog: Catalog) -> Iterable[tuple[tuple[str, str, str], int]]:
-    """Every split alias and the percentage that its candidate gets."""
-    for adapter in catalog.adapters.values():
-        for alias, split in adapter.splits.items():
-            yield (adapter.domain, adapter.name, alias), split.percent
 
 
 def _running(catalog: Catalog) -> Iterable[SplitName]:

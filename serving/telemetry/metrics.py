@@ -5,14 +5,11 @@ series by adapter only those of the versions that were asked for last are kept, 
 setting `metric_versions` says.
 """
 
-import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 _ADAPTER = ["domain", "adapter", "version"]
 MAX_SPLITS = 100
@@ -105,32 +102,6 @@ ROLLBACKS_UNTOLD = Gauge(
     "Candidates no longer served here whose rollback the registry's log does not hold yet",
 )
 FEEDBACK = Counter("lorary_feedback", "Opinions kept, by rating", ["rating"])
-
-
-class Shares(Collector):
-    """`lorary_split_percent`, read from the catalog when it is asked for: what has ended is gone.
-
-    At most `MAX_SPLITS` are shown.
-    """
-
-    def __init__(self) -> None:
-        self.source: Callable[[], Iterable[tuple[tuple[str, str, str], int]]] = tuple
-        """Domain, adapter and alias of every split, and its percentage."""
-
-    def collect(self) -> Iterator[Metric]:
-        """The gauge as it is now."""
-        gauge = GaugeMetricFamily(
-            "lorary_split_percent",
-            "Share of an alias's callers that get a candidate",
-            labels=_SPLIT,
-        )
-        for labels, percent in itertools.islice(self.source(), MAX_SPLITS):
-            gauge.add_metric(labels, percent)
-        yield gauge
-
-
-SHARES = Shares()
-REGISTRY.register(SHARES)
 
 
 class Series:

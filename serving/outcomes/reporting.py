@@ -19,7 +19,6 @@ from registry.client import RegistryClient
 from registry.errors import StoreUnavailable, Unauthenticated
 from registry.registry import utc_now
 from serving.errors import CannotServe, LimitReached, ReportsOff
-from serving.settings import ServingSettings
 
 THREADS = 8
 TIMEOUT_SECONDS = 5.0
@@ -32,13 +31,8 @@ T = TypeVar("T")
 class Reports:
     """The way to the registry's service. Use it from one event loop at a time."""
 
-    def __init__(self, settings: ServingSettings) -> None:
-        self._key = settings.serving_key.get_secret_value()
-        self._client = (
-            RegistryClient(settings.registry_url, self._key, timeout=TIMEOUT_SECONDS)
-            if self._key
-            else None
-        )
+    def __init__(self, registry_url: str, key: str) -> None:
+        self._client = RegistryClient(registry_url, key, timeout=TIMEOUT_SECONDS) if key else None
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="reports")
         self._waiting = 0
 
@@ -71,9 +65,8 @@ class Reports:
             self._waiting -= 1
 
 
-def check_serving_key(settings: ServingSettings, catalog: Catalog) -> None:
+def check_serving_key(text: str, catalog: Catalog) -> None:
     """Raises `CannotServe` for a key that could report nothing; having none is fine."""
-    text = settings.serving_key.get_secret_value()
     if not text:
         return
     try:

@@ -10,7 +10,7 @@ import time
 from starlette.types import Message, Send
 
 from registry.catalog import Version
-from serving.metrics import (
+from serving.telemetry.metrics import (
     FIRST_TOKEN,
     INTER_TOKEN,
     PROMPT_TOKENS,

@@ -13,7 +13,8 @@ from starlette.types import Message
 
 from adapters.confidence import Calibration
 from registry.errors import BadRequest
-from serving.sureness import CHAT, COMPLETIONS, REFUSAL, Judge, Terms, terms
+from serving.request.confidence import CHAT, COMPLETIONS, REFUSAL, Judge, Terms, terms
+from tests.support.asking import into
 from tests.support.catalogs import VERSION
 
 SURE = Calibration(method="temperature", temperature=2.0, threshold=0.8, n=100)
@@ -23,11 +24,8 @@ CALIBRATED = replace(VERSION, calibration=SURE)
 def judge(messages: list[Message], wanted: Terms) -> list[Message]:
     sent: list[Message] = []
 
-    async def send(message: Message) -> None:
-        sent.append(message)
-
     async def run() -> None:
-        judge = Judge(send, wanted)
+        judge = Judge(into(sent), wanted)
         for message in messages:
             await judge.send(message)
 

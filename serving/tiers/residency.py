@@ -21,11 +21,11 @@ from typing import Literal
 
 from adapters.errors import LoraryError
 from registry.catalog import Version
-from serving.cache import AdapterCache
-from serving.engine import Engine
 from serving.errors import DiskFull
-from serving.metrics import COLD_LOAD_PHASES, COLD_LOADS, EVICTIONS, TIER_REQUESTS
-from serving.turns import Turns
+from serving.telemetry.metrics import COLD_LOAD_PHASES, COLD_LOADS, EVICTIONS, TIER_REQUESTS
+from serving.tiers.cache import AdapterCache
+from serving.tiers.engine import Engine
+from serving.tiers.turns import Turns
 
 JUST_NOW_SECONDS = 1.0
 """Files that were verified so little ago are not read again before the engine reads them."""

@@ -3,7 +3,7 @@
 A version is downloaded once, however many requests ask for it together; a few versions at a time;
 and one that just failed is not tried again for a moment. What lies here already is hashed again
 each time that the engine is about to read it, without waiting for anybody's download: disks rot.
-When something is deleted is decided in `serving.residency`.
+When something is deleted is decided in `serving.tiers.residency`.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from registry.catalog import Version
 from registry.errors import DigestMismatch
 from registry.events import File
 from serving.errors import ColdLoadFailed, DiskFull, TooManyColdLoads
-from serving.metrics import COLD_LOAD_PHASES, VERIFICATION_FAILURES
+from serving.telemetry.metrics import COLD_LOAD_PHASES, VERIFICATION_FAILURES
 
 NEEDED = (CONFIG, WEIGHTS)
 """What vLLM reads of an adapter; nothing else of it is brought here."""

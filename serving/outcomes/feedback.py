@@ -15,11 +15,11 @@ from registry.catalog import Key
 from registry.client import RegistryClient
 from registry.errors import BadRequest, FeedbackTooLate, Forbidden
 from registry.opinions import CATEGORIES, RATINGS, Category, Rating
-from serving import journal
 from serving.errors import FeedbackUnavailable, LimitReached, ReportsOff
-from serving.metrics import FEEDBACK
-from serving.reporting import Reports
-from serving.response_ids import ResponseIds
+from serving.outcomes.reporting import Reports
+from serving.outcomes.response_ids import ResponseIds
+from serving.telemetry import journal
+from serving.telemetry.metrics import FEEDBACK
 
 MAX_FEEDBACK_BYTES = 16 << 10
 MAX_COMMENT = 2000

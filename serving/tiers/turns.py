@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from serving.metrics import TURN_WAIT
+from serving.telemetry.metrics import TURN_WAIT
 
 PATIENCE_SECONDS = 60.0
 

@@ -1,0 +1,1 @@
+"""How answers turned out, and what follows: opinions taken, candidates watched."""

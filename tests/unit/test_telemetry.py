@@ -1,0 +1,68 @@
+"""What operators see of answers: counted as they pass, bounded, and never what was said."""
+
+import asyncio
+import json
+
+import pytest
+from prometheus_client import REGISTRY
+
+from serving.gate import Gate
+from serving.telemetry.metrics import TOKENS, Series
+from tests.support.asking import CHAT, chat, into, scope_of, send_to, whole
+from tests.support.replicas import Site, Upstream
+
+
+def sample(name: str) -> float:
+    labels = {"domain": "medical", "adapter": "coder", "version": "1"}
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def chat_stream(site: Site, upstream: Upstream) -> None:
+    body = json.dumps({"model": "medical", "messages": [], "stream": True}).encode()
+    scope = scope_of("POST", CHAT, site.medical)
+    asyncio.run(Gate(upstream, site.replica)(scope, whole(body), into([])))
+
+
+def test_an_answer_is_counted_as_it_passes(site: Site) -> None:
+    before = sample("lorary_tokens_total")
+    firsts = sample("lorary_time_to_first_token_seconds_count")
+    others = sample("lorary_inter_token_seconds_count")
+    plain = Upstream(pieces=(b'{"usage": {"prompt_tokens": 7, ', b'"completion_tokens": 5}}'))
+    chat(site, plain, "medical", site.medical)
+    assert sample("lorary_tokens_total") == before + 5
+    events = (*[b"data: {}\n\n"] * 3, b"data: [DONE]\n\n")
+    chat_stream(site, Upstream(pieces=events, kind=b"text/event-stream"))
+    assert sample("lorary_tokens_total") == before + 8
+    assert sample("lorary_time_to_first_token_seconds_count") == firsts + 1
+    assert sample("lorary_inter_token_seconds_count") == others + 3
+
+
+def test_series_of_versions_are_bounded() -> None:
+    series = Series(most=3)
+    for number in range(10):
+        labels = ("bounded", "a", str(number))
+        series.touch(labels)
+        TOKENS.labels(*labels).inc()
+    kept = [
+        sample.labels["version"]
+        for sample in next(iter(TOKENS.collect())).samples
+        if sample.labels["domain"] == "bounded" and sample.name.endswith("_total")
+    ]
+    assert kept == ["7", "8", "9"]
+
+
+def test_the_journal_says_who_asked_what_and_never_what_was_said(
+    site: Site, upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "lorary.serving")
+    secret = [{"role": "user", "content": "my secret illness"}]
+    body = json.dumps({"model": "medical", "messages": secret}).encode()
+    send_to(site, upstream, scope_of("POST", CHAT, site.medical), body)
+    chat(site, upstream, "legal", site.medical)
+    records = [json.loads(record.message) for record in caplog.records]
+    assert [record["event"] for record in records] == ["request", "refused"]
+    assert records[0]["key"] == records[1]["key"] == site.medical.id
+    assert (records[0]["model"], records[0]["status"]) == ("medical/coder@1", 200)
+    assert (records[1]["status"], records[1]["code"]) == (403, "forbidden")
+    assert "illness" not in caplog.text
+    assert site.medical.secret not in caplog.text
