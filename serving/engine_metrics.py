@@ -1,7 +1,7 @@
 """vLLM's own metrics, with one series where there would be more for ever.
 
-Extension point: the entry-point group `vllm.stat_logger_plugins`, a class in which takes the place of
-vLLM's logger that it extends.
+Extension point: the entry-point group `vllm.stat_logger_plugins`. A class there that extends vLLM's
+Prometheus logger takes its place.
 """
 
 from typing import Any

@@ -61,7 +61,7 @@ def environment(settings: ServingSettings) -> dict[str, str]:
     load and unload routes; the gate keeps those unreachable."""
     variables = {
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
-        "VLLM_PLUGINS": "lorary,lorary-endpoints",
+        "VLLM_PLUGINS": "lorary,lorary-endpoints,lorary-metrics",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib),

@@ -138,6 +138,8 @@ def test_health_and_metrics_tell_of_registry_and_adapters(site: Site) -> None:
     page = httpx.get(f"{site.api}/metrics", headers=headers).text
     assert 'lorary_requests_total{adapter="icd10-coder",domain="medical"' in page
     assert 'lorary_tier_requests_total{tier="' in page
+    # Of vLLM's own series by adapters' names there is only ever the latest.
+    assert page.count("vllm:lora_requests_info{") == 1
     assert 'lorary_cold_load_phase_seconds_bucket{le="0.1",phase="engine"}' in page
     assert "vllm:" in page
 
