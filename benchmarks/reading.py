@@ -1,4 +1,4 @@
-"""What a process keeps of adapters that it read and gave back: safetensors, by PyTorch and by numpy.
+"""What stays of adapters that a process read and gave back: safetensors, by PyTorch and numpy.
 
     python -m benchmarks.reading
 
@@ -58,7 +58,8 @@ def kept(framework: str, file: Path, times: int) -> float:
                 opened.get_tensor(name)
         if number == SETTLED:
             before = psutil.Process().memory_info().rss
-    return (psutil.Process().memory_info().rss - before) / (times - 1 - SETTLED)
+    now = int(psutil.Process().memory_info().rss)
+    return (now - before) / (times - 1 - SETTLED)
 
 
 if __name__ == "__main__":
