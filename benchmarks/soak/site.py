@@ -25,6 +25,9 @@ from tests.support.servers import BIN, free_port, registry_server, running
 START_SECONDS = 600.0
 SLOTS, MEMORY = 3, 5
 """Adapters in one batch and in the engine's memory: fewer than are asked for."""
+BLOCKS = 64
+"""Of the engine's cache of keys and values: few, so that it has touched all of its memory soon and
+what grows later is something else."""
 SERIES = 24
 """Versions with metrics of their own: fewer than are asked for."""
 
@@ -50,6 +53,7 @@ class Replica:
     def start(self) -> None:
         """Begin to start it; see `ready`."""
         command = [str(BIN / "lorary"), "serve", "--port", str(self.port)]
+        command += ["--", f"--num-gpu-blocks-override={BLOCKS}"]
         if self.kind == "light":
             command = [sys.executable, "-m", "uvicorn", "tests.support.file_engine:app"]
             command += ["--port", str(self.port), "--log-level", "warning"]

@@ -92,6 +92,7 @@ def parse_body(data: bytes, fields: frozenset[str] = FIELDS) -> dict[str, Any]:
         if count is not None and (type(count) is not int or not 1 <= count <= MAX_CHOICES):
             raise BadRequest(f"`{field}` must be 1 to {MAX_CHOICES}. Ask for fewer answers.")
     _check_tools(body.get("tools"))
+    _check_logprobs(body)
     if fields is RESPONSES_FIELDS:
         _check_items(body.get("input"))
         body["store"] = False
@@ -136,6 +137,22 @@ def _check_content(message: Any) -> None:
     for part in content if isinstance(content, list) else ():
         if not isinstance(part, dict) or part.get("type") not in PARTS:
             raise BadRequest("Only text is served here. Send content parts of type text.")
+
+
+def _check_logprobs(body: dict[str, Any]) -> None:
+    """No log-probabilities of a prompt.
+
+    vLLM 0.32 computes them for a prompt's tokens by the adapters of the requests in the batch:
+    where the two differ in number its engine dies, and where not, adapters may be mixed up.
+    """
+    sought = [body.get("logprobs"), body.get("top_logprobs")]
+    if body.get("prompt_logprobs") is not None or (
+        body.get("echo") and any(value not in (None, False) for value in sought)
+    ):
+        raise BadRequest(
+            "Log-probabilities of a prompt are not served here: with adapters, vLLM cannot compute "
+            "them safely. Leave out `prompt_logprobs`, or one of `echo` and `logprobs`."
+        )
 
 
 def _check_tools(tools: Any) -> None:

@@ -75,6 +75,8 @@ def test_refusals_arrive_as_the_clients_own_errors(site: Site) -> None:
         site.client().embeddings.create(model="medical", input="x")
     with pytest.raises(openai.BadRequestError):
         site.client().chat.completions.create(model="medical", messages=messages, max_tokens=10**6)
+    with pytest.raises(openai.BadRequestError, match="Log-probabilities of a prompt"):
+        site.client().completions.create(model="medical", prompt="A", echo=True, logprobs=1)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,7 @@ def test_headers_that_could_choose_a_model_or_tell_the_key_stay_outside(
     [{"chat_template": "{{ 1 }}"}, {"prompt_embeds": "AA=="}, {"kv_transfer_params": {}},
      {"vllm_xargs": {}}, {"mm_processor_kwargs": {}}, {"request_id": "x"}, {"priority": -1},
      {"lora_request": {}}, {"cache_salt": "x"}, {"documents": []}, {"n": 1000}, {"n": True},
+     {"prompt_logprobs": 0}, {"echo": True, "top_logprobs": 0}, {"echo": True, "logprobs": True},
      {"messages": [{"role": "user", "content": [{"type": "image_url",
                     "image_url": {"url": "http://127.0.0.1/"}}]}]}],
 )  # fmt: skip
@@ -138,7 +139,7 @@ def test_an_evaluator_is_told_what_others_would_not_be(site: Site, upstream: Ups
     grants = (Grant("infer", "medical"), Grant("evaluate", "medical"))
     execute(IssueKey(meter.id, "meter", meter.digest, grants), operator)
     site.replica.follower.refresh()
-    body = json.dumps({"model": "medical", "prompt": "x", "echo": True, "logprobs": 1}).encode()
+    body = json.dumps({"model": "medical", "prompt": "x", "echo": True}).encode()
 
     def ask(key: Secret, **headers: str) -> int:
         scope = scope_of("POST", "/v1/completions", key, **headers)
