@@ -147,7 +147,7 @@ def _check_logprobs(body: dict[str, Any]) -> None:
     """
     sought = [body.get("logprobs"), body.get("top_logprobs")]
     if body.get("prompt_logprobs") is not None or (
-        body.get("echo") and any(value not in (None, False) for value in sought)
+        body.get("echo") and any(not (value is None or value is False) for value in sought)
     ):
         raise BadRequest(
             "Log-probabilities of a prompt are not served here: with adapters, vLLM cannot compute "
