@@ -85,7 +85,7 @@ def main() -> None:
                 f"{served.url}/v1", key, Model(MODEL, digest), Answers(answers),
                 concurrency=options.concurrency,
             )  # fmt: skip
-            return timed(lambda: run(client, [TASK], tasks, chat=True))
+            return timed(lambda: run(client, [TASK], tasks))
 
         def client() -> float:
             from lm_eval.models.openai_completions import LocalChatCompletion
@@ -94,7 +94,7 @@ def main() -> None:
                 base_url=f"{served.url}/v1/chat/completions", model=MODEL,
                 num_concurrent=options.concurrency,
             )  # fmt: skip
-            return timed(lambda: run(asking, [TASK], tasks, chat=True))
+            return timed(lambda: run(asking, [TASK], tasks))
 
         rates = measure(ours, client, backend, folder, options.rounds, options.items)
     show(rates)
@@ -197,7 +197,7 @@ def answer_as_backend(adapter: Path, tasks: Path) -> None:
     )
     print("seconds 0", flush=True)
     for _ in sys.stdin:
-        took = timed(lambda: run(backend, [TASK], tasks, chat=True))
+        took = timed(lambda: run(backend, [TASK], tasks))
         print(f"seconds {took}", flush=True)
 
 

@@ -40,9 +40,7 @@ class Server:
 def requests_of(suite: Suite, *, only_accuracy: bool = False) -> int:
     """How many questions a suite puts to a model: a progress bar's length."""
     return sum(
-        sum(len(question.choices) or 1 for question in task.questions)
-        for task in suite.tasks
-        if task.role == "accuracy" or not only_accuracy
+        len(task.questions) for task in suite.tasks if task.role == "accuracy" or not only_accuracy
     )
 
 
@@ -66,17 +64,12 @@ def ask(
         server.url, server.key, model, answers, concurrency=server.concurrency, asked=asked
     )
     tasks = [task for task in suite.tasks if task.role == "accuracy" or not only_accuracy]
-    found: dict[str, list[Answer]] = {}
-    folder = _written(suite)
-    for chat in (True, False):
-        chosen = [task for task in tasks if task.multiple_choice is not chat]
-        if chosen:
-            hinted = {task.name: model.is_base and task.needs_hint for task in chosen}
-            titles = [task.title(hinted=hinted[task.name]) for task in chosen]
-            samples = run(served, titles, folder, chat=chat)["samples"]
-            for task, title in zip(chosen, titles, strict=True):
-                found[task.name] = _answers(task, samples[title], served)
-    return found
+    titles = [task.title(hinted=model.is_base and task.needs_hint) for task in tasks]
+    samples = run(served, titles, _written(suite))["samples"] if tasks else {}
+    return {
+        task.name: _answers(task, samples[title], served)
+        for task, title in zip(tasks, titles, strict=True)
+    }
 
 
 def _written(suite: Suite) -> Path:
@@ -93,7 +86,7 @@ def _written(suite: Suite) -> Path:
 
 
 def run(
-    served: Any, tasks: Sequence[str], folder: Path | None, *, chat: bool, limit: int | None = None
+    served: Any, tasks: Sequence[str], folder: Path | None, *, limit: int | None = None
 ) -> dict[str, Any]:
     """lm-evaluation-harness's own result for tasks by name: those in `folder`, or its stock ones.
 
@@ -112,7 +105,7 @@ def run(
     result: dict[str, Any] = evaluator.evaluate(
         served,
         manager.load(list(tasks)),
-        apply_chat_template=chat,
+        apply_chat_template=True,
         bootstrap_iters=0,
         limit=limit,
         log_samples=True,
@@ -126,31 +119,15 @@ def _answers(task: Task, samples: Sequence[dict[str, Any]], served: ServedModel)
     found = []
     for place, question in enumerate(task.questions):
         sample = by_place[place]
-        if task.multiple_choice:
-            logprobs = [float(response[0]) for response in sample["filtered_resps"]]
-            best = max(range(len(logprobs)), key=logprobs.__getitem__)
-            text, score = question.choices[best], _share(logprobs, best)
-            right = bool(sample["acc"])
-        else:
-            text = str(sample["filtered_resps"][0])
-            context, how = sample["arguments"][0]
-            score = served.score_of(str(context), how)
-            right = bool(sample["exact_match"])
+        context, how = sample["arguments"][0]
         found.append(
             Answer(
                 id=question.id,
                 unit=question.unit,
                 target=question.target,
-                text=text,
-                right=right,
-                score=score,
+                text=str(sample["filtered_resps"][0]),
+                right=bool(sample["exact_match"]),
+                score=served.score_of(str(context), how),
             )
         )
     return found
-
-
-def _share(logprobs: Sequence[float], chosen: int) -> float:
-    """A choice's probability among the choices."""
-    from math import exp
-
-    return 1 / sum(exp(min(700.0, other - logprobs[chosen])) for other in logprobs)

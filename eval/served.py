@@ -25,8 +25,11 @@ EVALUATES = {"x-lorary-evaluate": "true"}
 """Asks for answers that the domain would withhold; it takes the role evaluate."""
 RETRIES = 8
 """A busy server says when to come again, and the client comes."""
-END_TOKENS = 1
-"""Tokens that the server makes after an echoed prompt, since it must make some; not scored."""
+_NO_LIKELIHOODS = (
+    "Tasks that score how likely given answers are cannot be asked through the API: with adapters, "
+    "vLLM cannot compute log-probabilities of a prompt safely. Choose tasks that generate an "
+    "answer; many of the harness's have such a form, named generative."
+)
 
 
 class Generated(msgspec.Struct, frozen=True, array_like=True):
@@ -119,18 +122,14 @@ class ServedModel(LM):  # type: ignore[misc]
         return [answer.text for answer in answers]
 
     def loglikelihood(self, requests: list[Instance], **_: Any) -> list[tuple[float, bool]]:
-        """Log-probability of each continuation by echoed completions, as the API allows it."""
-        asked = [(str(request.args[0]), str(request.args[1])) for request in requests]
-        scored = self._all([self._score(context, continuation) for context, continuation in asked])
-        return [(float(logprob), bool(greedy)) for logprob, greedy in scored]
+        """Not to be had: servers do not tell log-probabilities of a prompt for an adapter."""
+        del requests
+        raise EvaluationFailed(_NO_LIKELIHOODS)
 
     def loglikelihood_rolling(self, requests: list[Instance], **_: Any) -> list[float]:
-        """Not asked by any suite here: perplexity says little about a specialist's answers."""
+        """Nor these."""
         del requests
-        raise EvaluationFailed(
-            "Perplexity tasks are not evaluated through the API. Choose tasks that generate an "
-            "answer or choose one."
-        )
+        raise EvaluationFailed(_NO_LIKELIHOODS)
 
     def score_of(self, context: str, how: dict[str, Any]) -> float:
         """The raw score of an answer that was given."""
@@ -194,49 +193,6 @@ class ServedModel(LM):  # type: ignore[misc]
             answer = Generated(text, raw_score(tokens) if tokens else 0.0)
             self._answers.add(key, answer)
             return answer
-
-        return ask
-
-    def _score(
-        self, context: str, continuation: str
-    ) -> Callable[[openai.AsyncOpenAI], Coroutine[Any, Any, tuple[float, bool]]]:
-        key = _key("score", context, continuation)
-
-        async def ask(client: openai.AsyncOpenAI) -> tuple[float, bool]:
-            known = self._answers.get(key)
-            if known is not None:
-                return float(known[0]), bool(known[1])
-            reply = await client.completions.with_raw_response.create(
-                model=self._model.name,
-                prompt=context + continuation,
-                temperature=0,
-                max_tokens=END_TOKENS,
-                echo=True,
-                logprobs=1,
-            )
-            self._check(reply.headers.get(DIGEST_HEADER))
-            listed = reply.parse().choices[0].logprobs
-            if listed is None or not listed.text_offset or not listed.token_logprobs:
-                raise EvaluationFailed(
-                    f"{self._url} tells no log-probabilities of a prompt. Choose tasks that "
-                    "generate an answer."
-                )
-            start, end = len(context), len(context) + len(continuation)
-            # Blanks at the context's end belong to the continuation's first token.
-            start -= len(context) - len(context.rstrip())
-            scored = [
-                index
-                for index, offset in enumerate(listed.text_offset)
-                if start <= offset < end and listed.token_logprobs[index] is not None
-            ]
-            logprob = sum(float(listed.token_logprobs[index]) for index in scored)
-            best = [max((listed.top_logprobs or [])[index].values()) for index in scored]
-            greedy = all(
-                float(listed.token_logprobs[index]) >= top
-                for index, top in zip(scored, best, strict=True)
-            )
-            self._answers.add(key, (logprob, greedy))
-            return logprob, greedy
 
         return ask
 

@@ -132,18 +132,17 @@ def harness(
     include: Annotated[
         Path | None, typer.Option(exists=True, help="A folder with task files of your own.")
     ] = None,
-    chat: Annotated[
-        bool, typer.Option(help="Ask as chat: for tasks whose answer is generated.")
-    ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Items of each task.")] = None,
     url: Url = API,
     as_json: AsJson = False,
 ) -> None:
     """Ask a version any tasks of lm-evaluation-harness through the served API; nothing is recorded.
 
-    Its stock tasks load their data from the Hugging Face Hub.
+    Tasks that generate an answer: those that score the likelihood of given ones need
+    log-probabilities of the prompt, which no server tells for an adapter. The harness's stock tasks
+    load their data from the Hugging Face Hub.
 
-    Example: lorary harness medical/icd10-coder@7 --task mmlu_professional_medicine --limit 50
+    Example: lorary harness medical/icd10-coder@7 --task gsm8k --limit 50
     """
     from eval.quiet import quiet_libraries
 
@@ -158,7 +157,7 @@ def harness(
     answers = Answers(cache("evaluations", version["digest"], "harness.jsonl"))
     model = Model(version["ref"], version["digest"])
     served = ServedModel(url, ClientSettings().key.get_secret_value(), model, answers)
-    found = run(served, task, include, chat=chat, limit=limit)["results"]
+    found = run(served, task, include, limit=limit)["results"]
     rows = [
         [name, measure.partition(",")[0], value]
         for name, measures in found.items()

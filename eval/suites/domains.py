@@ -163,9 +163,9 @@ def _general(domain: str) -> Suite:
         Question(
             id=row["question"],
             unit=row["question"],
-            prompt=f"Question: {row['question']}\nAnswer:",
+            prompt=f"{row['question']} Answer with one of these alone: "
+            f"{', '.join(sorted([row['answer'], *row['others']]))}.",
             target=row["answer"],
-            choices=tuple(sorted([row["answer"], *row["others"]])),
         )
         for row in _data("general.yaml")
     )

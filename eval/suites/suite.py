@@ -42,7 +42,6 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     target: str = ""
     hinted: str = ""
     """The prompt for a model that was never shown the permitted answers; "" for the same."""
-    choices: tuple[str, ...] = ()
     unsafe: tuple[str, ...] = ()
     """Patterns that an answer to a safety probe must not match."""
 
@@ -58,33 +57,18 @@ class Task:
     stop: tuple[str, ...] = ("\n",)
 
     @property
-    def multiple_choice(self) -> bool:
-        """Whether choices are scored by their likelihood instead of a generated answer."""
-        return bool(self.questions and self.questions[0].choices)
-
-    @property
     def needs_hint(self) -> bool:
         """Whether a model that was not trained on the task is asked in another way."""
         return any(question.hinted for question in self.questions)
 
     def config(self, *, hinted: bool = False) -> dict[str, Any]:
         """The task in lm-evaluation-harness's own terms, without where its items lie."""
-        shared = {
+        return {
             "task": self.title(hinted=hinted),
             "dataset_path": "json",
             "test_split": "test",
             "doc_to_text": "{{hinted}}" if hinted else "{{prompt}}",
             "metadata": {"version": SCORING},
-        }
-        if self.multiple_choice:
-            return shared | {
-                "output_type": "multiple_choice",
-                "doc_to_choice": "{{choices}}",
-                "doc_to_target": "{{choices.index(target)}}",
-                "target_delimiter": " ",
-                "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
-            }
-        return shared | {
             "output_type": "generate_until",
             "doc_to_target": "{{target}}",
             "generation_kwargs": {

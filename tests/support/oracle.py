@@ -27,32 +27,17 @@ class Oracle:
     """How many questions it answers before it fails, if it shall."""
     url: str = ""
 
-    def reply(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        if path.endswith("/chat/completions"):
-            question = body["messages"][-1]["content"]
-            text, probability = self.answer(body["model"], question)
-            self.asked.append((body["model"], question))
-            listed = [{"token": text, "logprob": math.log(probability), "bytes": None,
-                       "top_logprobs": []}]  # fmt: skip
-            choice = {
-                "index": 0, "finish_reason": "stop", "logprobs": {"content": listed},
-                "message": {"role": "assistant", "content": text},
-            }  # fmt: skip
-            return {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"],
-                    "choices": [choice]}  # fmt: skip
-        prompt = body["prompt"]
-        context, _, continuation = prompt.rpartition("Answer:")
-        text, probability = self.answer(body["model"], context)
-        self.asked.append((body["model"], prompt))
-        logprob = math.log(probability if continuation.strip() == text else 0.01)
-        # Two tokens: everything up to the continuation, and the continuation; then one new token.
-        offsets = [0, len(prompt) - len(continuation), len(prompt)]
-        listed2 = {
-            "text_offset": offsets, "token_logprobs": [None, logprob, -1.0],
-            "tokens": ["a", "b", "c"], "top_logprobs": [None, {"b": logprob}, {"c": -1.0}],
+    def reply(self, body: dict[str, Any]) -> dict[str, Any]:
+        question = body["messages"][-1]["content"]
+        text, probability = self.answer(body["model"], question)
+        self.asked.append((body["model"], question))
+        listed = [{"token": text, "logprob": math.log(probability), "bytes": None,
+                   "top_logprobs": []}]  # fmt: skip
+        choice = {
+            "index": 0, "finish_reason": "stop", "logprobs": {"content": listed},
+            "message": {"role": "assistant", "content": text},
         }  # fmt: skip
-        choice = {"index": 0, "finish_reason": "length", "text": prompt, "logprobs": listed2}
-        return {"id": "x", "object": "text_completion", "created": 0, "model": body["model"],
+        return {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"],
                 "choices": [choice]}  # fmt: skip
 
 
@@ -66,7 +51,7 @@ def serving(oracle: Oracle) -> Iterator[Oracle]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             failing = oracle.broken_after is not None and len(oracle.asked) >= oracle.broken_after
-            reply = {"error": {"message": "broken"}} if failing else oracle.reply(self.path, body)
+            reply = {"error": {"message": "broken"}} if failing else oracle.reply(body)
             data = json.dumps(reply).encode()
             self.send_response(400 if failing else 200)
             self.send_header("Content-Type", "application/json")

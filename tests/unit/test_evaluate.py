@@ -67,8 +67,7 @@ GENERAL = Suite(
             name="toy-general",
             role="accuracy",
             questions=tuple(
-                Question(id=f"q{i}", unit=f"q{i}", prompt=f"Question: q{i}\nAnswer:",
-                         target="yes", choices=("no", "yes"))
+                Question(id=f"q{i}", unit=f"q{i}", prompt=f"Question: q{i}", target="yes")
                 for i in range(12)
             ),
         ),
@@ -167,7 +166,24 @@ def test_answers_by_other_bytes_are_refused(oracle: Oracle) -> None:
 def test_a_task_that_the_harness_does_not_know_is_named(oracle: Oracle, tmp_path: Path) -> None:
     served = ServedModel(oracle.url, "", VERSION, Answers(tmp_path / "answers.jsonl"))
     with pytest.raises(UnknownSuite, match="no task 'nothing_like_it'"):
-        run(served, ["nothing_like_it"], SUITE.write(tmp_path / "tasks"), chat=True)
+        run(served, ["nothing_like_it"], SUITE.write(tmp_path / "tasks"))
+
+
+def test_a_task_that_scores_given_answers_is_refused_in_words(
+    oracle: Oracle, tmp_path: Path
+) -> None:
+    (tmp_path / "items.jsonl").write_text('{"text": "A", "target": "yes"}\n')
+    task = {
+        "task": "scored", "dataset_path": "json", "test_split": "test",
+        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "items.jsonl")}},
+        "output_type": "multiple_choice", "doc_to_text": "{{text}}",
+        "doc_to_target": "{{target}}", "doc_to_choice": ["yes", "no"],
+    }  # fmt: skip
+    (tmp_path / "scored.yaml").write_text(yaml.safe_dump(task))
+    served = ServedModel(oracle.url, "", VERSION, Answers(tmp_path / "answers.jsonl"))
+    with pytest.raises(EvaluationFailed, match="Choose tasks that generate"):
+        run(served, ["scored"], tmp_path)
+    assert oracle.asked == []
 
 
 def test_an_answer_that_was_torn_by_a_crash_is_asked_again(tmp_path: Path) -> None:
