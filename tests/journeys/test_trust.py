@@ -47,6 +47,8 @@ class Story:
     truth: dict[str, str] = field(default_factory=dict)
     """By question, in one line: its right answer."""
     reports: dict[str, Any] = field(default_factory=dict)
+    review: str = ""
+    """The review whose judgements are trained on."""
 
     def act(self, who: str, *arguments: str) -> Any:
         """A `lorary` command by somebody; its JSON answer."""
@@ -147,11 +149,10 @@ def test_the_gate_refuses_the_worse_version_with_its_reasons(story: Story) -> No
     assert story.lacking(WORSE) == ["approvals", "expert review", f"{SUITE}: report"]
     story.evaluate(WORSE)
     story.approve(WORSE)
-    with story.client("owner") as owner:
-        with pytest.raises(PromotionNotEarned, match="accuracy at least 25 %"):
-            owner.move_alias(PATH, "production", 1)
-        with pytest.raises(PromotionNotEarned, match="better than smollm2"):
-            owner.split_alias(PATH, "production", 1, 5)
+    with story.client("owner") as owner, pytest.raises(PromotionNotEarned) as why:
+        owner.move_alias(PATH, "production", 1)
+    assert "accuracy at least 25 %" in why.value.message
+    assert "better than smollm2" in why.value.message
     refused = subprocess.run(
         [str(BIN / "lorary"), "gate", WORSE],
         env={"LORARY_REGISTRY_URL": story.site.registry, "LORARY_KEY": story.keys["owner"]},
@@ -181,7 +182,8 @@ def test_two_experts_review_the_better_one_blind_beside_the_other(
     correct = {row["version"]: row["correct"] for row in closed["found"]}
     assert correct[2] > correct[1]
     exported = story.folder / "pairs.jsonl"
-    assert story.act("meter", "review", "export", review["id"], str(exported))["rows"] >= REVIEWED
+    assert story.act("meter", "review", "export", review["id"], str(exported))["rows"] > 0
+    story.review = review["id"]
 
 
 def test_approved_and_promoted_it_answers_the_apps(story: Story, browser: Browser) -> None:
@@ -229,11 +231,13 @@ def test_what_the_experts_judged_trains_a_successor_that_passes(
 ) -> None:
     out = story.folder / "dpo"
     run_lorary(
-        "train", "medical-dpo", f"data={story.folder / 'pairs.jsonl'}", "validation=0",
+        "train", "medical-dpo", f"data={story.folder / 'pairs.jsonl'}",
         f"start={trained['medical']}", "steps=4", "batch=4", "--out", str(out),
     )  # fmt: skip
     pushed = story.act("team", "push", str(out), PATH)
     assert pushed["ref"] == NEXT
+    with story.client("owner") as owner:
+        assert owner.resolve(NEXT)["lineage"]["reviews"] == [story.review]
     story.evaluate(NEXT)
     assert story.lacking(NEXT) == ["approvals", "expert review"]
     review = story.act("meter", "review", "open", NEXT, "--n", str(REVIEWED))["id"]
