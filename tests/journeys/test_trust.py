@@ -99,7 +99,7 @@ class Story:
 
 def keep(page: Page, name: str) -> None:
     if folder := os.environ.get("LORARY_SCREENSHOTS"):
-        page.screenshot(path=Path(folder, f"{name}.png"), full_page=True)
+        page.screenshot(path=Path(folder, f"{name}.png"))
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def story(
     folder = tmp_path_factory.mktemp("trust")
     roles = {
         "team": ["publish"], "meter": ["infer", "evaluate"], "Dr Adams": ["review", "approve"],
-        "Dr Brown": ["review", "approve"], "owner": ["operate", "evaluate"],
+        "Dr Brown": ["review", "approve"], "owner": ["publish", "evaluate"],
     }  # fmt: skip
     with RegistryClient(site.registry, site.operator) as operator:
         keys = {
@@ -127,7 +127,7 @@ def story(
         policy = yaml.safe_load(begun.stdout)
         rule = next(rule for rule in policy["suites"] if rule["suite"] == SUITE)
         # As much as so few items can show.
-        rule |= {"floors": {"accuracy": 0.25}, "margin": 0.3, "confident_errors": None}
+        rule |= {"floors": {"accuracy": 0.1}, "margin": 0.3, "confident_errors": None}
         policy |= {"suites": [rule], "looks": 3, "reviewed_items": REVIEWED}
         file = folder / "policy.yaml"
         file.write_text(yaml.safe_dump(policy))
@@ -151,7 +151,7 @@ def test_the_gate_refuses_the_worse_version_with_its_reasons(story: Story) -> No
     story.approve(WORSE)
     with story.client("owner") as owner, pytest.raises(PromotionNotEarned) as why:
         owner.move_alias(PATH, "production", 1)
-    assert "accuracy at least 25 %" in why.value.message
+    assert "accuracy at least 10 %" in why.value.message
     assert "better than smollm2" in why.value.message
     refused = subprocess.run(
         [str(BIN / "lorary"), "gate", WORSE],
