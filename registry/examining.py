@@ -12,7 +12,6 @@ from adapters.peft_config import parse_config
 from adapters.spectra import Spectrum, spectra
 from registry.catalog import Catalog
 from registry.errors import AdmissionRefused
-from registry.events import Policy
 from registry.signing import verify_signature
 
 MAX_PEERS = 200
@@ -27,8 +26,9 @@ class Claims:
     signer: str | None
 
 
-def examine(catalog: Catalog, policy: Policy, files: Mapping[str, Path]) -> Claims:
+def examine(catalog: Catalog, domain: str, files: Mapping[str, Path]) -> Claims:
     """The claims of admitted files; raises `AdmissionRefused` with all that is wrong with them."""
+    policy = catalog.domain(domain).policy
     problems: list[Problem] = []
     lineage, signer = Lineage(), None
     if PROVENANCE in files:
@@ -37,8 +37,9 @@ def examine(catalog: Catalog, policy: Policy, files: Mapping[str, Path]) -> Clai
                 lineage = parse_lineage(file.read(MAX_BYTES + 1))
             if lineage.parent is not None:
                 catalog.find(AdapterRef.parse(lineage.parent))
-            if unknown := set(lineage.reviews) - catalog.reviews.keys():
-                raise InvalidAdapter(f"There is no review {min(unknown)!r} in this registry.")
+            known = {review.id for review in catalog.reviews.values() if review.domain == domain}
+            if unknown := set(lineage.reviews) - known:
+                raise InvalidAdapter(f"There is no review {min(unknown)!r} in this domain.")
         except LoraryError as error:
             remedy = "Correct its lineage, or leave it out."
             problems.append(Problem(PROVENANCE, error.message, remedy))

@@ -60,7 +60,7 @@ def publish(
         admission = admit(readable, described, limits=limits, card_sections=policy.card_sections)
         if admission.facts is None:
             raise errors.AdmissionRefused(admission.problems)
-        claims = examine(catalog, policy, local)
+        claims = examine(catalog, domain, local)
         modules = measure(local)
     spectrum = summary(modules)
     command = PublishVersion(
