@@ -27,6 +27,11 @@ TOOLS = ("--enable-auto-tool-choice", "--tool-call-parser=hermes")
 """What vLLM needs before it takes tools."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The journey that ends the shared server comes last."""
+    items.sort(key=lambda item: item.path.stem == "test_the_end")
+
+
 @dataclass
 class Site:
     """Where everything listens, and the keys."""

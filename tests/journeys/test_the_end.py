@@ -1,6 +1,6 @@
 """How a server goes: asked to end in the middle of a stream, it finishes that and takes no more.
 
-The last of the journeys, since it ends the server that they share.
+It ends the server that all journeys share, so conftest.py puts it last.
 """
 
 import os
