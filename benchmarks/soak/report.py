@@ -9,7 +9,7 @@ from benchmarks.soak.callers import Tally
 from benchmarks.soak.site import MEMORY, Site
 from benchmarks.soak.troubles import Happened
 from benchmarks.soak.truth import GOOD, Truth
-from benchmarks.soak.watching import Growth, Watch, growth
+from benchmarks.soak.watching import Growth, Watch, growths
 
 REVOKED_WITHIN = 2.0
 FEWEST = 100
@@ -47,7 +47,7 @@ class Report:
     @property
     def growths(self) -> list[Growth]:
         """What the replica that was never restarted took more of as time went by."""
-        return growth(self.watch.samples[self.steady])
+        return growths(self.watch.samples[self.steady])
 
     @property
     def promises(self) -> list[Promise]:
@@ -68,13 +68,9 @@ class Report:
             self._revocation(),
             *self._bounds(),
             *(
-                Promise(
-                    f"no growth: {g.what}",
-                    f"{g.mean:,.1f}, {g.per_hour:+,.2f} ± {g.half_width:,.2f} an hour"
-                    + ("" if g.judged else " (too short to tell)"),
-                    not g.grows,
-                )
-                for g in self.growths
+                Promise(f"no growth: {growth.what}", growth.text, not growth.grows)
+                for growth in self.growths
+                if growth.promised
             ),
         ]
 
@@ -110,6 +106,7 @@ class Report:
             "seconds": self.seconds,
             "kept": self.kept,
             "promises": [asdict(promise) for promise in self.promises],
+            "growths": [asdict(growth) for growth in self.growths],
             "verdicts": dict(self.tally.verdicts),
             "wrong": [{"verdict": v, **asdict(asked)} for v, asked in self.tally.broken],
             "right_by_replica": dict(self.tally.right_by),
@@ -140,6 +137,7 @@ class Report:
             *(f"  {verdict:<28} {count:>8,}" for verdict, count in tally.verdicts.most_common()),
             "",
             *(f"  {'kept  ' if p.kept else 'BROKEN'}  {p.text}: {p.seen}" for p in self.promises),
+            *(f"  seen    {g.what}: {g.text}" for g in self.growths if not g.promised),
             *(f"  {verdict}: {asked}" for verdict, asked in tally.broken[:8]),
         ]
         return "\n".join(lines)

@@ -101,7 +101,7 @@ async def _soak(plan: Plan, site: Site, words: Lexicon, say: Say) -> Report:
     await asyncio.gather(*(replica.ready() for replica in site.replicas))
     alone = await _alone(site, troubles, say)
     callers = Callers(truth, troubles.population, site.replicas, site.app)
-    watch = Watch(site.replicas, site.operator, seconds=plan.sample_every)
+    watch = Watch(site.replicas, site.operator, seconds=plan.sample_every, tensors=words.tensors)
     restarted = [r for r in site.replicas[1:] if plan.restart_vllm or r.kind == "light"]
     over = callers.over
     began = time.monotonic()

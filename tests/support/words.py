@@ -52,12 +52,22 @@ class Lexicon:
     """(intermediate,): its product with any activation is about 1."""
     words: tuple[Word, ...]
 
-    def write(self, directory: Path, word: Word) -> Path:
-        """An adapter in `directory` that says `word`."""
-        layers = sorted(
+    @property
+    def layers(self) -> list[str]:
+        """The modules that an adapter names, by their depth."""
+        return sorted(
             (m for m in self.base.modules if m.endswith(MODULE)),
             key=lambda module: int(module.split(".")[2]),
         )
+
+    @property
+    def tensors(self) -> int:
+        """Tensors of one adapter."""
+        return 2 * len(self.layers)
+
+    def write(self, directory: Path, word: Word) -> Path:
+        """An adapter in `directory` that says `word`."""
+        layers = self.layers
         made: dict[str, np.ndarray] = {}
         for module in layers:
             out_features, in_features = self.base.modules[module]
