@@ -1,6 +1,6 @@
 """What one replica does by how many ask at once: what `lorary plan` and the simulation go by.
 
-python -m benchmarks.fleet.curves --json docs/curves/cpu-2-cores.json
+python -m benchmarks.fleet.curves --json docs/curves/cpu-one-core.json
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Many replicas simulated from what one was measured to do, checked against the measured fleet.
 
-    python -m benchmarks.fleet.simulate --curve docs/curves/cpu-2-cores.json \
+    python -m benchmarks.fleet.simulate --curve docs/curves/cpu-one-core.json \
         --check docs/curves/two-replicas.json --plot docs/figures/fleet-simulated.png
 
 Requests choose an adapter by a Zipf law. A replica works on what runs there at the measured rate
