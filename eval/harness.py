@@ -39,9 +39,7 @@ class Server:
 
 def requests_of(suite: Suite, *, only_accuracy: bool = False) -> int:
     """How many questions a suite puts to a model: a progress bar's length."""
-    return sum(
-        len(task.questions) for task in suite.tasks if task.role == "accuracy" or not only_accuracy
-    )
+    return sum(len(task.questions) for task in _asked(suite, only_accuracy=only_accuracy))
 
 
 def ask(
@@ -63,13 +61,18 @@ def ask(
     served = ServedModel(
         server.url, server.key, model, answers, concurrency=server.concurrency, asked=asked
     )
-    tasks = [task for task in suite.tasks if task.role == "accuracy" or not only_accuracy]
+    tasks = _asked(suite, only_accuracy=only_accuracy)
     titles = [task.title(hinted=model.is_base and task.needs_hint) for task in tasks]
     samples = run(served, titles, _written(suite))["samples"] if tasks else {}
     return {
         task.name: _answers(task, samples[title], served)
         for task, title in zip(tasks, titles, strict=True)
     }
+
+
+def _asked(suite: Suite, *, only_accuracy: bool) -> list[Task]:
+    """The tasks that are put to a model."""
+    return [task for task in suite.tasks if task.role == "accuracy" or not only_accuracy]
 
 
 def _written(suite: Suite) -> Path:
