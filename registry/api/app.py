@@ -44,7 +44,12 @@ def create_app(settings: RegistrySettings) -> FastAPI:
         yield
         registry.close()
 
-    app = FastAPI(title="Lorary registry", version="1", lifespan=lifespan)
+    app = FastAPI(
+        title="Lorary registry",
+        version="1",
+        lifespan=lifespan,
+        routes=[reading.resolving(PREFIX, _errors(Envelope))],
+    )
     app.state.registry = registry
     app.state.settings = settings
     app.add_middleware(metrics.Counting)

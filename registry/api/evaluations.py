@@ -9,7 +9,7 @@ from adapters.confidence import Calibration
 from adapters.names import DEFAULT_ALIAS, AdapterRef, check_alias, check_name
 from registry.api.access import CallerDep
 from registry.api.schemas import EvaluationBody
-from registry.api.views import version_view
+from registry.api.views import plain, version_view
 from registry.blobs import Blobs
 from registry.commands import RecordEvaluation
 from registry.errors import BadRequest, TooLarge, UnknownFile
@@ -62,7 +62,7 @@ def record(
         domain, adapter, version, body.digest, digest, results, calibration, before
     )
     caller.registry.execute(command, caller.key.id)
-    return version_view(caller.registry.catalog.find(AdapterRef(domain, adapter, version)))
+    return plain(version_view(caller.registry.catalog.find(AdapterRef(domain, adapter, version))))
 
 
 @router.get(

@@ -21,7 +21,7 @@ from registry.api.schemas import (
     ReasonBody,
     SplitBody,
 )
-from registry.api.views import adapter_view, domain_view, key_view, version_view
+from registry.api.views import adapter_view, domain_view, key_view, plain, version_view
 from registry.commands import (
     ApproveVersion,
     ChangePolicy,
@@ -76,7 +76,7 @@ def approve(
     """Vouch for exactly these bytes."""
     caller.require("approve", check_name(domain, "domain"))
     _execute(caller, ApproveVersion(domain, adapter, version, body.digest))
-    return version_view(caller.registry.catalog.find(AdapterRef(domain, adapter, version)))
+    return plain(version_view(caller.registry.catalog.find(AdapterRef(domain, adapter, version))))
 
 
 @router.post("/adapters/{domain}/{adapter}/versions/{version}/revocation")
@@ -86,7 +86,7 @@ def revoke_version(
     """Let nobody be served this version any more."""
     caller.require("operate", check_name(domain, "domain"))
     _execute(caller, RevokeVersion(domain, adapter, version, body.reason))
-    return version_view(caller.registry.catalog.find(AdapterRef(domain, adapter, version)))
+    return plain(version_view(caller.registry.catalog.find(AdapterRef(domain, adapter, version))))
 
 
 @router.post("/adapters/{domain}/{adapter}/versions/{version}/tombstone")
@@ -96,7 +96,7 @@ def tombstone_version(
     """Give up this version's bytes for good; `lorary gc` then removes them."""
     caller.require("operate", check_name(domain, "domain"))
     _execute(caller, TombstoneVersion(domain, adapter, version, body.reason))
-    return version_view(caller.registry.catalog.find(AdapterRef(domain, adapter, version)))
+    return plain(version_view(caller.registry.catalog.find(AdapterRef(domain, adapter, version))))
 
 
 @router.get("/keys")

@@ -29,10 +29,27 @@ class Direct(APIRoute):
         return self.endpoint
 
 
+class Told:
+    """What was said of the versions asked for last, which stays right while nothing happens to
+    them: versions are values."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._answers: dict[tuple[str, str, int], tuple[Version, Response]] = {}
+
+    def answer(self, version: Version) -> Response:
+        """The version as JSON."""
+        key = (version.domain, version.adapter, version.number)
+        told = self._answers.get(key)
+        if told is None or told[0] is not version:
+            if len(self._answers) >= self._most:
+                self._answers.clear()
+            told = self._answers[key] = (version, _json(version_view(version)))
+        return told[1]
+
+
+_told = Told(1000)
 router = APIRouter(tags=["reading"])
-_REF = {
-    "parameters": [{"name": "ref", "in": "path", "required": True, "schema": {"type": "string"}}]
-}
 
 
 @router.get("/adapters", response_model=list[dict[str, Any]])
@@ -62,19 +79,24 @@ async def show_adapter(caller: CallerDep, domain: str, adapter: str) -> Response
     return _json(adapter_view(caller.catalog.adapter(ref), caller.catalog.domain(domain)))
 
 
-async def resolve(request: Request) -> Response:
+async def _resolve(request: Request) -> Response:
     """The version that any reference names now, revoked or not."""
     caller = await authenticated(request)
-    return _json(version_view(_find(caller, request.path_params["ref"])))
+    return _told.answer(_find(caller, request.path_params["ref"]))
 
 
-router.add_api_route(
-    "/resolve/{ref:path}",
-    resolve,
-    response_model=dict[str, Any],
-    openapi_extra=_REF,
-    route_class_override=Direct,
-)
+def resolving(prefix: str, responses: dict[int | str, dict[str, Any]]) -> APIRoute:
+    """The route of `_resolve`, for an app that tries it before all others."""
+    ref = {"name": "ref", "in": "path", "required": True, "schema": {"type": "string"}}
+    return Direct(
+        f"{prefix}/resolve/{{ref:path}}",
+        _resolve,
+        name="resolve",
+        response_model=dict[str, Any],
+        tags=["reading"],
+        responses=responses,
+        openapi_extra={"parameters": [ref]},
+    )
 
 
 @router.get("/files/{ref:path}")

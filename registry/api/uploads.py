@@ -10,7 +10,7 @@ from registry.access import has_role
 from registry.api.access import Caller, CallerDep
 from registry.api.schemas import AssemblyBody, PublishBody, Sha256, UploadsBody
 from registry.api.transfers import plan_upload
-from registry.api.views import version_view
+from registry.api.views import plain, version_view
 from registry.blobs import Blobs, blob_key, part_key
 from registry.errors import (
     BadRequest,
@@ -125,4 +125,4 @@ def publish_version(
         actor=caller.key.id,
         limits=caller.settings.limits,
     )
-    return version_view(version)
+    return plain(version_view(version))

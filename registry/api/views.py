@@ -12,7 +12,7 @@ from registry.trials import in_words
 
 
 def version_view(version: Version) -> dict[str, Any]:
-    """A version and its files."""
+    """A version and its files, whose parts are the catalog's own: msgspec encodes them."""
     return {
         "ref": str(version.ref),
         "domain": version.domain,
@@ -21,21 +21,27 @@ def version_view(version: Version) -> dict[str, Any]:
         "digest": version.digest,
         "base": version.base,
         "bytes": version.size,
-        "files": msgspec.to_builtins(version.files),
-        "facts": msgspec.to_builtins(version.facts),
+        "files": version.files,
+        "facts": version.facts,
         "publisher": version.publisher,
         "published": version.published,
-        "approvers": list(version.approvers),
+        "approvers": version.approvers,
         "revoked": version.revoked,
         "tombstone": version.tombstone,
-        "lineage": msgspec.to_builtins(version.lineage),
+        "lineage": version.lineage,
         "signer": version.signer,
-        "spectrum": msgspec.to_builtins(version.spectrum),
-        "flags": list(version.flags),
-        "evaluations": msgspec.to_builtins(version.evaluations),
-        "calibration": msgspec.to_builtins(version.calibration),
+        "spectrum": version.spectrum,
+        "flags": version.flags,
+        "evaluations": version.evaluations,
+        "calibration": version.calibration,
         "feedback": feedback_view(version.feedback),
     }
+
+
+def plain(view: dict[str, Any]) -> dict[str, Any]:
+    """The same of lists, dictionaries, text and numbers alone, for FastAPI to encode."""
+    found: dict[str, Any] = msgspec.to_builtins(view)
+    return found
 
 
 def adapter_view(adapter: Adapter, domain: Domain) -> dict[str, Any]:
@@ -71,7 +77,7 @@ def rollback_view(rollback: Rollback) -> dict[str, Any]:
 
 def feedback_view(feedback: Feedback) -> dict[str, Any]:
     """How many opinions of which kind, and the answers that were judged negative last."""
-    return {**_counts(feedback), "complaints": msgspec.to_builtins(feedback.complaints)}
+    return {**_counts(feedback), "complaints": feedback.complaints}
 
 
 def _counts(feedback: Feedback) -> dict[str, Any]:

@@ -39,6 +39,8 @@ class LocalStore:
         try:  # asked on every request whether the log goes on, so it takes the shortest way
             with open(f"{self.root}/{check_key(key)}", "rb") as file:  # noqa: PTH123
                 return file.read()
+        except FileNotFoundError:
+            raise _missing(key) from None
         except OSError as error:
             raise _explanation(key, error) from error
 
@@ -161,8 +163,12 @@ def _explained(key: str) -> Iterator[None]:
         raise _explanation(key, error) from error
 
 
+def _missing(key: str) -> ObjectNotFound:
+    return ObjectNotFound(f"There is no object {key}. Check the store's address.")
+
+
 def _explanation(key: str, error: OSError) -> StoreError:
     if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
-        return ObjectNotFound(f"There is no object {key}. Check the store's address.")
+        return _missing(key)
     reason = error.strerror or str(error)
     return StoreUnavailable(f"{key}: {reason}. Check the disk and its permissions.")
