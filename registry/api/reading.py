@@ -47,6 +47,11 @@ class Told:
             told = self._answers[key] = (version, _json(version_view(version)))
         return told[1]
 
+    @property
+    def kept(self) -> int:
+        """Versions whose answers are kept."""
+        return len(self._answers)
+
 
 _told = Told(1000)
 router = APIRouter(tags=["reading"])
