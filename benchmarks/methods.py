@@ -3,14 +3,15 @@
     python -m benchmarks.methods --seeds 3 --minutes 8        # go on where it stopped; draw
 
 Each cell (a method with a seed) is a process of its own, so that its peak memory is its own, and
-one file under --out; cells that are there are not run again. Budget means the same examples seen:
-steps times batch. Learning rates are each method's usual order of magnitude, not tuned here.
-Accuracy is that of free greedy answers on held-out items, by transformers and PEFT: vLLM cannot
-serve all of these methods.
+one file under --out; cells that are there are not run again, and what they trained is not kept.
+Budget means the same examples seen: steps times batch. Learning rates are each method's usual order
+of magnitude, not tuned here. Accuracy is that of free greedy answers on held-out items, by
+transformers and PEFT: vLLM cannot serve all of these methods.
 """
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from adapters import recipes
 from adapters.home import default_model, home
 from adapters.packs import TASKS
 from adapters.recipe import Method
+from adapters.small_model import build
 from adapters.training.quiet import be_quiet
 from eval.statistics import Proportion, wilson
 
@@ -61,13 +63,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--n", type=int, default=150, help="held-out items")
     parser.add_argument("--minutes", type=float, default=1e9, help="start no cell after these")
-    parser.add_argument("--out", type=Path, default=home() / "benchmarks" / "methods")
+    parser.add_argument("--out", type=Path, default=Path("docs/curves/methods"))
     parser.add_argument("--plot", type=Path, help="write the bar chart to this file")
     parser.add_argument("--cell", nargs=2, metavar=("METHOD", "SEED"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.cell:
         run_cell(options, options.cell[0], int(options.cell[1]))
         return
+    build(default_model())
     until = time.monotonic() + 60 * options.minutes
     lacking = []
     for seed in range(options.seeds):
@@ -118,7 +121,7 @@ def run_cell(options: argparse.Namespace, method: str, seed: int) -> None:
             f"batch={options.batch}",
         ]
     )
-    trained, base = path.with_suffix(""), default_model()
+    trained, base = home() / "benchmarks" / "methods" / path.stem, default_model()
     provenance, _ = train(recipe, base, trained, reuse=True, progress=lambda *_: None)
     pack = TASKS[options.task]
     items = pack.load().held_out[: options.n]
@@ -138,7 +141,9 @@ def run_cell(options: argparse.Namespace, method: str, seed: int) -> None:
         right=sum(right(items, given)),
         n=len(items),
     )
-    path.write_bytes(msgspec.json.encode(cell))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(cell)) + b"\n")
+    shutil.rmtree(trained)
 
 
 def pooled(cells: list[Cell]) -> dict[str, tuple[list[Cell], Proportion]]:

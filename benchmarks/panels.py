@@ -20,6 +20,7 @@ from pathlib import Path
 from adapters import recipes
 from adapters.home import default_model, home
 from adapters.packs import PACKS, DomainPack, Item
+from adapters.small_model import build
 from adapters.training.job import Record
 from adapters.training.quiet import be_quiet
 from adapters.training.run import existing, train
@@ -65,6 +66,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="write the picture to this file")
     options = parser.parse_args()
     be_quiet()
+    build(default_model())
     until = time.monotonic() + 60 * options.minutes
     shown: dict[str, list[Panel]] = {}
     for domain in options.domains:

@@ -23,6 +23,7 @@ from typing import Any
 from adapters import recipes
 from adapters.home import default_model
 from adapters.recipe import AnyRecipe
+from adapters.small_model import build
 from benchmarks.load import spread
 
 SIDES = ("ours", "plain TRL")
@@ -41,6 +42,7 @@ def main() -> None:
     if options.side:
         print(json.dumps(run_side(options)))
         return
+    build(default_model())
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
     for number in range(options.rounds):
         for side in SIDES if number % 2 == 0 else reversed(SIDES):
