@@ -5,6 +5,7 @@ model gives its score, which is on no particular scale.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,11 +20,14 @@ Reward = Callable[[Sequence[Turn], Sequence[str]], torch.Tensor]
 
 def reward_of(job: Job, tokenizer: Any) -> Reward:
     """The recipe's reward."""
-    if job.reward is None:
-        return verifiable
-    scored = reward_model(job.base, job.reward, tokenizer)
+    return verifiable if job.reward is None else learnt(job.base, job.reward, tokenizer)
 
-    def learnt(rows: Sequence[Turn], answers: Sequence[str]) -> torch.Tensor:
+
+def learnt(base: Path, directory: Path, tokenizer: Any) -> Reward:
+    """The score of a reward model that stage reward trained."""
+    scored = reward_model(base, directory, tokenizer)
+
+    def reward(rows: Sequence[Turn], answers: Sequence[str]) -> torch.Tensor:
         texts = [
             plain_prompt(tokenizer, row.prompt) + answer + tokenizer.eos_token
             for row, answer in zip(rows, answers, strict=True)
@@ -33,7 +37,7 @@ def reward_of(job: Job, tokenizer: Any) -> Reward:
             scores: torch.Tensor = scored(**inputs.to(scored.device)).logits.squeeze(-1)
         return scores.float().cpu()
 
-    return learnt
+    return reward
 
 
 def verifiable(rows: Sequence[Turn], answers: Sequence[str]) -> torch.Tensor:

@@ -1,0 +1,1 @@
+"""Base, fine-tuned and preference-trained models on the same held-out questions."""

@@ -1,0 +1,202 @@
+"""The same questions answered by the base, the fine-tuned and the preference-trained models.
+
+    python -m benchmarks.panels --domains medical --third dpo ppo --n 60 --page panels.html
+    python -m benchmarks.panels --set sft.steps=200 --n 200        # any key of a stage's recipe
+
+Trains what is not there yet by the shipped recipes (DOMAIN, DOMAIN-reward, then DOMAIN-dpo and
+DOMAIN-ppo), asks held-out questions on this machine, writes a page and a picture. What was trained
+lies below LORARY_HOME, answers under --out, one file a model; what is there is not made again. The
+base gets the permitted answers listed in its prompt; the others do not need them. Preferences and
+rewards of the shipped recipes come from verifiable answers, not from people.
+
+Beside the greedy answers it tells for each preference-trained model what it moved: the expected
+reward, the win rate and the distance from the model it was trained from.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from adapters import recipes
+from adapters.home import default_model, home
+from adapters.packs import PACKS, DomainPack, Item
+from adapters.small_model import build
+from adapters.training.answering import Answer, answers, load, right
+from adapters.training.progress import progress_bar
+from adapters.training.quiet import be_quiet
+from adapters.training.run import existing, train
+from benchmarks.panels import page
+from benchmarks.panels.moved import Moved, moved
+from benchmarks.panels.panel import SURE, Panel
+from eval.baseline import classify
+from eval.statistics import discordance, mcnemar, wilson
+from eval.suites import suites_of
+
+STAGES = ("dpo", "ppo")
+Kept = TypeVar("Kept")
+
+
+def main() -> None:
+    """Make the panels of each domain and write page and picture."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.panels",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--domains", nargs="+", choices=list(PACKS), default=list(PACKS))
+    parser.add_argument("--third", nargs="+", choices=STAGES, default=["dpo"])
+    parser.add_argument("--n", type=int, default=60, help="held-out questions a domain")
+    parser.add_argument("--shown", type=int, default=12, help="questions printed in full")
+    parser.add_argument("--minutes", type=float, default=1e9, help="begin no model after these")
+    parser.add_argument("--set", nargs="*", default=[], help="change recipes: STAGE.KEY=VALUE")
+    parser.add_argument("--out", type=Path, default=home() / "benchmarks" / "panels")
+    parser.add_argument("--page", type=Path, default=Path("panels.html"))
+    parser.add_argument("--plot", type=Path, help="write the picture to this file")
+    options = parser.parse_args()
+    be_quiet()
+    build(default_model())
+    until = time.monotonic() + 60 * options.minutes
+    shown: dict[str, list[Panel]] = {}
+    for domain in options.domains:
+        pack = PACKS[domain]
+        data = pack.load()
+        items = data.held_out[: options.n]
+        labels = classify(data.train, items)
+        same = sum(label == item.label for label, item in zip(labels, items, strict=True))
+        print(f"{domain:10} TF-IDF + logistic regression {wilson(same, len(items))}", flush=True)
+        for title in ("base", "sft", *options.third):
+            if time.monotonic() > until:
+                print(f"not run, for lack of time: {domain} {title}")
+                continue
+            panel = Asked(pack, items, options.out, options.set).panel(title)
+            shown.setdefault(domain, []).append(panel)
+            print(f"{domain:10} {title:5} {panel.said}", flush=True)
+            if panel.moved:
+                print(panel.moved.text(), flush=True)
+        compare(shown.get(domain, []))
+    options.page.write_text(page.page(shown, options.n, options.shown))
+    print(f"wrote {options.page}")
+    if options.plot:
+        page.draw(shown, options.plot)
+
+
+class Asked:
+    """One domain's models and their answers, made unless they are there."""
+
+    def __init__(
+        self, pack: DomainPack, items: tuple[Item, ...], out: Path, changes: list[str]
+    ) -> None:
+        self._pack, self._items = pack, items
+        self._out, self._changes = out, changes
+
+    def panel(self, title: str) -> Panel:
+        """Train `title`'s model and what it starts from, and ask it."""
+        trained = None if title == "base" else self._make(title)
+        given = self._kept(
+            f"{title}-{len(self._items)}", list[Answer], [trained], lambda: self._ask(trained)
+        )
+        general = self._kept(
+            f"{title}-general", list[bool], [trained], lambda: self._general(trained)
+        )
+        change = None
+        if title in STAGES and trained is not None:
+            made = [self._make("sft"), trained, self._make("reward")]
+            change = self._kept(
+                f"{title}-moved-{len(self._items)}", Moved, made, lambda: self._moved(*made)
+            )
+        return Panel(
+            title,
+            [answer.text for answer in given],
+            [answer.confidence for answer in given],
+            right(self._items, given),
+            general,
+            change,
+        )
+
+    def _make(self, stage: str) -> Path:
+        """What a shipped recipe makes, and before it what that starts from."""
+        domain = self._pack.domain
+        recipe = recipes.load(domain if stage == "sft" else f"{domain}-{stage}")
+        if recipe.start:
+            self._make("sft")
+        if stage == "ppo":
+            self._make("reward")
+        changes = [change.split(".", 1) for change in self._changes]
+        recipe = recipe.changed([pair for to, pair in changes if to == stage])
+        out = home() / "adapters" / recipe.adapter
+        with progress_bar(recipe, quiet=not sys.stderr.isatty()) as progress:
+            train(recipe, default_model(), out, reuse=True, progress=progress)
+        return out
+
+    def _ask(self, trained: Path | None) -> list[Answer]:
+        asking = self._pack.question if trained else self._pack.question_with_labels
+        return self._answers(trained, [asking(item) for item in self._items])
+
+    def _general(self, trained: Path | None) -> list[bool]:
+        suites = suites_of(self._pack.domain)
+        [task] = next(s for s in suites if s.name.endswith("-general")).tasks
+        given = self._answers(trained, [question.prompt for question in task.questions])
+        return [
+            answer.text.casefold().rstrip(".") == question.target.casefold()
+            for answer, question in zip(given, task.questions, strict=True)
+        ]
+
+    def _answers(self, trained: Path | None, prompts: list[str]) -> list[Answer]:
+        base = default_model()
+        return answers(load(base, trained), base, prompts, answered=self._answered)
+
+    def _moved(self, old: Path, new: Path, reward: Path) -> Moved:
+        base = default_model()
+        return moved(base, old, new, reward, self._pack, self._items, self._answered)
+
+    def _answered(self, count: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{count} answered", end="", file=sys.stderr)
+
+    def _kept(
+        self, name: str, kind: type[Kept], made: Sequence[Path | None], make: Callable[[], Kept]
+    ) -> Kept:
+        """What `make` gives, unless it was kept from the very same models."""
+        path = self._out / f"{self._pack.domain}-{name}.json"
+        plans = [_plan(trained) for trained in made]
+        if path.exists():
+            kept = json.loads(path.read_bytes())
+            if kept["plans"] == plans:
+                return msgspec.convert(kept["what"], kind)
+        what = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(msgspec.json.encode({"plans": plans, "what": what}))
+        return what
+
+
+def _plan(trained: Path | None) -> str:
+    """What identifies how a model was trained."""
+    provenance = None if trained is None else existing(trained)
+    return "base" if provenance is None else provenance.plan_digest
+
+
+def compare(panels: list[Panel]) -> None:
+    """Each preference-trained model beside the fine-tuned one, by their greedy answers."""
+    tuned = next((panel for panel in panels if panel.title == "sft"), None)
+    for panel in panels:
+        if tuned is None or panel.title not in STAGES:
+            continue
+        pair = discordance(panel.right, tuned.right)
+        sure = [
+            sum(c > SURE and not r for c, r in zip(p.confidences, p.right, strict=True))
+            for p in (tuned, panel)
+        ]
+        print(
+            f"           {panel.title} beside sft, greedy: {pair.gained} won, {pair.lost} lost, "
+            f"the others alike (p = {mcnemar(pair):.2f}); confident errors {sure[0]} -> {sure[1]}"
+        )
+
+
+if __name__ == "__main__":
+    main()
