@@ -81,18 +81,28 @@ class AdapterCache:
         return len(self._sizes)
 
     def oldest(self, held: Collection[str]) -> str | None:
-        """The adapter that was used least recently, but for those `held`."""
-        return next((digest for digest in self._sizes if digest not in held), None)
+        """The adapter that was used least recently, but for those `held` and those on the way."""
+        return next((d for d in self._sizes if d not in held and d not in self._loads), None)
 
     def reclaimable(self, held: Collection[str]) -> int:
-        """Bytes that deleting everything but what is `held` would give back."""
-        return sum(size for digest, size in self._sizes.items() if digest not in held)
+        """Bytes that deleting everything but what is `held` or on the way would give back."""
+        kept = {*held, *self._loads}
+        return sum(size for digest, size in self._sizes.items() if digest not in kept)
 
-    async def discard(self, digest: str) -> None:
-        """Delete an adapter that nobody reads. What failed may fit now, so it may be retried."""
+    async def discard(self, digest: str) -> bool:
+        """Delete an adapter that nobody reads; False if it is just being verified for somebody.
+
+        It is gone from its name before anything else runs, so whoever verifies it later finds
+        nothing and brings it anew. What failed to load may fit now, so it may be retried.
+        """
+        if digest in self._loads:
+            return False
         self._sizes.pop(digest, None)
-        await asyncio.to_thread(_remove, self.folder / digest)
+        gone = _set_aside(self.folder / digest)
+        if gone is not None:
+            await asyncio.to_thread(shutil.rmtree, gone)
         self._failed.clear()
+        return True
 
     async def ensure(self, version: Version) -> Path:
         """Bring the version here, verify it now, and return where it lies.
@@ -151,7 +161,9 @@ class AdapterCache:
         """In a thread: the files into place, verified, whole or not at all."""
         path = self.path(version)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _remove(path)  # damaged, and in the way
+        damaged = _set_aside(path)
+        if damaged is not None:
+            shutil.rmtree(damaged)
         lacking = sum(file.size for file in files) - shutil.disk_usage(self.folder).free
         if lacking > 0:
             raise DiskFull(str(version.ref), lacking)
@@ -192,12 +204,13 @@ def _on_disk(folder: Path) -> OrderedDict[str, int]:
     return OrderedDict((name, size) for _, name, size in sorted(found))
 
 
-def _remove(path: Path) -> None:
-    """Gone from its name at once, then from the disk: what is half deleted is never read."""
+def _set_aside(path: Path) -> Path | None:
+    """Rename a folder that is to be deleted, so that none is read that is half deleted."""
     gone = path.with_name(f".load-{path.name[:16]}-{uuid.uuid4().hex[:8]}")
-    with contextlib.suppress(FileNotFoundError):
-        path.rename(gone)
-        shutil.rmtree(gone)
+    try:
+        return path.rename(gone)
+    except FileNotFoundError:
+        return None
 
 
 def _are_sound(folder: Path, files: list[File]) -> bool:

@@ -233,8 +233,7 @@ class Residency:
             while entry.names and not entry.holders:
                 await self._engine.unload(entry.names.pop())
                 EVICTIONS.labels("engine").inc()
-            if files and not entry.holders:
-                await self._cache.discard(digest)
+            if files and not entry.holders and await self._cache.discard(digest):
                 EVICTIONS.labels("disk").inc()
         if entry.idle and not entry.names:
             self._entries.pop(digest, None)

@@ -108,6 +108,24 @@ def test_a_restart_keeps_what_is_sound_and_fetches_again_what_is_not(
     assert damaged.read_bytes() == b"weights 1"
 
 
+def test_what_is_verified_for_somebody_is_not_deleted_under_them(
+    site: Site, store: WatchedStore
+) -> None:
+    (version,) = versions(site, 1)
+
+    async def ask() -> None:
+        cache = made(site, store)
+        path = await cache.ensure(version)
+        for again in range(40):
+            wanted, given_up = cache.ensure(version), cache.discard(version.digest)
+            pair = (wanted, given_up) if again % 2 else (given_up, wanted)
+            await asyncio.gather(*pair)
+            assert cache.holds(version)
+            assert (path / WEIGHTS).read_bytes() == b"weights 0"
+
+    asyncio.run(ask())
+
+
 def test_a_failed_download_is_told_and_not_repeated_for_a_moment(
     site: Site, store: WatchedStore
 ) -> None:
