@@ -162,6 +162,7 @@ def backend_process(folder: Path, adapter: Path, tasks: Path) -> Iterator[Callab
     named.write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {known}\n")
     path = os.pathsep.join(filter(None, [str(named.parents[1]), os.environ.get("PYTHONPATH")]))
     variables = environment(ServingSettings()) | {"PYTHONPATH": path, "VLLM_PLUGINS": ""}
+    variables["TQDM_DISABLE"] = ""  # vLLM divides by the time that its bar has shown
     with (
         (folder / "backend.log").open("wb") as log,
         subprocess.Popen(
