@@ -28,6 +28,7 @@ from registry.events import File, Grant, Policy
 from registry.evidence import SuiteResult, Tally
 from registry.publishing import publish
 from registry.registry import Registry
+from registry.trials import Bounds
 from tests.support.adapters import write_adapter
 
 DOMAIN, ADAPTER = "probe", "coder"
@@ -62,7 +63,8 @@ def prepare(scene: Scene) -> None:
         _evaluate(registry, version, evaluator.id)
         registry.execute(MoveAlias(DOMAIN, ADAPTER, "production", number), actor)
     registry.execute(MoveAlias(DOMAIN, ADAPTER, "production", 1), actor)
-    registry.execute(SplitAlias(DOMAIN, ADAPTER, "production", 2, 50), actor)
+    bounds = Bounds(min_requests=10_000)  # counted by, and never crossed here
+    registry.execute(SplitAlias(DOMAIN, ADAPTER, "production", 2, 50, bounds), actor)
     registry.execute(CreateDomain(SHELF, Policy(guarded=())), actor)
     for number in range(BATCH):
         small_adapter(scene, f"a{number}", 100 + number, domain=SHELF)
