@@ -122,7 +122,7 @@ def play(scene: Scene, client: httpx.Client) -> None:
         _ask(client, scene, f"{SHELF}/a{number}", headers, stream=True)
     for caller in range(6):
         _ask(client, scene, PATH, headers, user=f"caller {caller}")
-        _ask(client, scene, f"{PATH}@2", {**headers, "X-Lorary-Confidence": "1"})
+        _ask(client, scene, f"{PATH}@2", {**headers, "X-Lorary-Confidence": "true"})
     _ask(client, scene, PATH, {"Authorization": "Bearer lry_none_none"})
     _ask(client, scene, f"{DOMAIN}/nothing", headers)
     for path in (f"/api/v1/resolve/{PATH}", "/api/v1/adapters", "/api/v1/resolve/none/none"):
