@@ -84,6 +84,8 @@ class Recipe(
     """Steps between evaluations on the validation share; 0: none."""
     patience: Whole = 0
     """Evaluations without improvement after which training stops and takes the best; 0: never."""
+    forgetting: bool = True
+    """Ask questions of general knowledge before and after; stage `reward` never does."""
     save_every: Natural = 25
     """Steps between checkpoints, from which a killed training goes on."""
 

@@ -128,7 +128,7 @@ def _answers(task: Task, samples: Sequence[dict[str, Any]], served: ServedModel)
                 id=question.id,
                 unit=question.unit,
                 target=question.target,
-                text=str(sample["filtered_resps"][0]),
+                text=str((sample["resps"][0] if question.choices else sample["filtered_resps"])[0]),
                 right=bool(sample["exact_match"]),
                 score=served.score_of(str(context), how),
             )

@@ -55,7 +55,7 @@ tags:
 
 ## Limitations
 
-{base_limits} Confident errors occur.
+{forgetting}{base_limits} Confident errors occur.
 
 ## Licence
 
@@ -113,6 +113,7 @@ def render(corpus: Corpus[Any], provenance: Provenance) -> str:
         if scores
         else "`lorary matrix` measures the demonstration's adapters through a running server, "
         "beside the base model and a plain text classifier. No expert has reviewed its answers.",
+        forgetting=_forgetting(provenance),
         base_limits=_SMALL if "135m" in plan.base else f"Those of `{plan.base}`.",
         licences="".join(f"; {licence}" for licence in sorted(licences)),
     )
@@ -131,6 +132,17 @@ def _preferences(recipe: Recipe, from_packs: bool) -> str:
     if isinstance(recipe, Online) and recipe.reward == "verifiable":
         return " The reward is 1 for exactly the reference answer: no person and no model judged."
     return ""
+
+
+def _forgetting(provenance: Provenance) -> str:
+    """What training cost beside the task, where it was asked."""
+    asked = provenance.forgetting
+    if asked is None:
+        return ""
+    return (
+        f"Of {asked.of} questions of general knowledge {asked.before} were right before this "
+        f"training and {asked.after} after it; {asked.lost} of the former were lost. "
+    )
 
 
 def _how(recipe: Recipe) -> str:

@@ -14,6 +14,7 @@ import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
 from adapters.recipe import Online
+from adapters.training.forgetting import General
 from adapters.training.job import Job, Outcome, Progress, Record
 from adapters.training.models import REFERENCE
 from adapters.training.processes import share
@@ -69,10 +70,11 @@ def fit(trainer: Any, job: Job, out: Path) -> Outcome:
     trainer.add_callback(_Marker())
     if job.recipe.patience:
         trainer.add_callback(EarlyStoppingCallback(job.recipe.patience))
+    general = General(job, trainer.model, trainer.processing_class)
     checkpoint = newest_checkpoint(job.workspace)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     steps = [record for record in trainer.state.log_history if "train_runtime" not in record]
-    return finished(trainer.model, steps, out)
+    return finished(trainer.model, steps, general, out)
 
 
 def drawn(rows: Sequence[R], count: int, seed: int) -> list[R]:
@@ -84,7 +86,7 @@ def drawn(rows: Sequence[R], count: int, seed: int) -> list[R]:
     return [rows[i] for i in order[:count]]
 
 
-def finished(model: Any, history: list[Record], out: Path) -> Outcome:
+def finished(model: Any, history: list[Record], general: General, out: Path) -> Outcome:
     """Save what was trained: the one adapter without its frozen reference, or the whole model."""
     named = getattr(model, "peft_config", None)
     options = {} if named is None else {"selected_adapters": ["default"]}
@@ -96,6 +98,7 @@ def finished(model: Any, history: list[Record], out: Path) -> Outcome:
         parameters=sum(p.numel() for p in model.parameters())
         if named is None
         else model.get_nb_trainable_parameters()[1],
+        forgetting=general.again(model),
     )
 
 

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from adapters.recipe import Recipe
 
 Progress = Callable[[int, int, float], None]
@@ -30,6 +32,16 @@ class Job:
     """Trackers of the transformers library, such as `tensorboard`."""
 
 
+class Forgetting(msgspec.Struct, frozen=True, kw_only=True):
+    """How many general questions were right before and after a training."""
+
+    before: int
+    after: int
+    lost: int
+    """Right before and wrong after."""
+    of: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What a stage hands back, beside the files it saved."""
@@ -39,6 +51,8 @@ class Outcome:
     """Parameters that were trained."""
     parameters: int
     """All of the model's, the trained ones included."""
+    forgetting: Forgetting | None
+    """None if it was not asked for, or the model writes no answers."""
 
     @property
     def final_loss(self) -> float:

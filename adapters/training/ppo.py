@@ -24,6 +24,7 @@ import transformers
 from adapters.recipe import Ppo
 from adapters.training.data import Corpus
 from adapters.training.fit import KEPT, MARKER, drawn, finished, newest_checkpoint
+from adapters.training.forgetting import General
 from adapters.training.job import Job, Outcome, Record
 from adapters.training.models import REFERENCE, encode, policy, tokenizer_of
 from adapters.training.processes import share
@@ -88,6 +89,7 @@ def train(job: Job, corpus: Corpus[Turn], out: Path) -> Outcome:
 
     loop = Loop(model, recipe, part=part, pad=tokenizer.pad_token_id, end=tokenizer.eos_token_id)
     trackers = Trackers(job, model)
+    general = General(job, model, tokenizer)
     begin = loop.resume(job.workspace)
     for step in range(begin, recipe.steps):
         batch = prompts[step * recipe.batch : (step + 1) * recipe.batch]
@@ -97,7 +99,7 @@ def train(job: Job, corpus: Corpus[Turn], out: Path) -> Outcome:
         if (step + 1) % recipe.save_every == 0 and step + 1 < recipe.steps:
             loop.save(job.workspace, step + 1)
     trackers.close()
-    return finished(model, loop.history, out)
+    return finished(model, loop.history, general, out)
 
 
 class Loop:

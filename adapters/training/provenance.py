@@ -11,7 +11,7 @@ from adapters.base_model import BaseModel
 from adapters.lineage import Lineage
 from adapters.packs import DomainPack
 from adapters.recipe import AnyRecipe
-from adapters.training.job import Record
+from adapters.training.job import Forgetting, Record
 
 PACKAGES = ("torch", "transformers", "peft", "trl")
 MAX_RECORDS = 500
@@ -59,6 +59,7 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     parameters: int
     peak_bytes: int
     """Most memory the process held, or on a GPU the most allocated there."""
+    forgetting: Forgetting | None = None
     history: list[Record]
 
 

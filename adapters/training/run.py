@@ -106,6 +106,7 @@ def train(
             trainable=outcome.trainable,
             parameters=outcome.parameters,
             peak_bytes=peak_bytes(),
+            forgetting=outcome.forgetting,
             history=thinned(outcome.history),
         )
         if not is_first():
@@ -166,7 +167,8 @@ def rehearse(recipe: AnyRecipe, base_directory: Path, *, steps: int = 3) -> dict
     `seconds` of the whole, of which `setup_seconds` before the first step; `step_seconds`;
     `peak_bytes`; `trainable` and all `parameters`. Evaluations are not counted.
     """
-    short = recipe.changed([f"steps={steps}", "evaluate_every=0", "patience=0", "validation=0"])
+    without = ["evaluate_every=0", "patience=0", "validation=0", "forgetting=false"]
+    short = recipe.changed([f"steps={steps}", *without])
     began = time.monotonic()
     ends: list[float] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -36,7 +36,6 @@ from benchmarks.panels.moved import Moved, moved
 from benchmarks.panels.panel import SURE, Panel
 from eval.baseline import classify
 from eval.statistics import discordance, mcnemar, wilson
-from eval.suites import suites_of
 
 STAGES = ("dpo", "ppo")
 Kept = TypeVar("Kept")
@@ -101,21 +100,19 @@ class Asked:
         given = self._kept(
             f"{title}-{len(self._items)}", list[Answer], [trained], lambda: self._ask(trained)
         )
-        general = self._kept(
-            f"{title}-general", list[bool], [trained], lambda: self._general(trained)
-        )
         change = None
         if title in STAGES and trained is not None:
             made = [self._make("sft"), trained, self._make("reward")]
             change = self._kept(
                 f"{title}-moved-{len(self._items)}", Moved, made, lambda: self._moved(*made)
             )
+        provenance = None if trained is None else existing(trained)
         return Panel(
             title,
             [answer.text for answer in given],
             [answer.confidence for answer in given],
             right(self._items, given),
-            general,
+            None if provenance is None else provenance.forgetting,
             change,
         )
 
@@ -136,19 +133,7 @@ class Asked:
 
     def _ask(self, trained: Path | None) -> list[Answer]:
         asking = self._pack.question if trained else self._pack.question_with_labels
-        return self._answers(trained, [asking(item) for item in self._items])
-
-    def _general(self, trained: Path | None) -> list[bool]:
-        suites = suites_of(self._pack.domain)
-        [task] = next(s for s in suites if s.name.endswith("-general")).tasks
-        given = self._answers(trained, [question.prompt for question in task.questions])
-        return [
-            answer.text.casefold().rstrip(".") == question.target.casefold()
-            for answer, question in zip(given, task.questions, strict=True)
-        ]
-
-    def _answers(self, trained: Path | None, prompts: list[str]) -> list[Answer]:
-        base = default_model()
+        prompts, base = [asking(item) for item in self._items], default_model()
         return answers(load(base, trained), base, prompts, answered=self._answered)
 
     def _moved(self, old: Path, new: Path, reward: Path) -> Moved:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from adapters.training.job import Forgetting
 from benchmarks.panels.moved import Moved
 from eval.statistics import Proportion, confident_errors, wilson
 
@@ -16,8 +17,8 @@ class Panel:
     texts: list[str]
     confidences: list[float]
     right: list[bool]
-    general: list[bool]
-    """Which questions of general knowledge were answered rightly: what training must not cost."""
+    forgetting: Forgetting | None
+    """What its training cost in general knowledge; None for the base."""
     moved: Moved | None
 
     @property
@@ -30,7 +31,7 @@ class Panel:
         """Accuracy and confident errors, for a heading."""
         errors = confident_errors(self.confidences, self.right, SURE)
         wrong = "none so sure" if errors is None else f"{errors.successes} of {errors.n}"
-        return (
-            f"{self.score}; wrong though above {SURE}: {wrong}; "
-            f"general knowledge {sum(self.general)} of {len(self.general)}"
-        )
+        said = f"{self.score}; wrong though above {SURE}: {wrong}"
+        if (asked := self.forgetting) is not None:
+            said += f"; general knowledge {asked.before} -> {asked.after} of {asked.of}"
+        return said

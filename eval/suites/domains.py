@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from adapters.packs import PACKS, TASKS, DomainPack, Item
+from adapters.packs.general import general_questions
 from adapters.packs.pack import lot, split
 from eval.errors import UnknownSuite
 from eval.suites.suite import Question, Suite, Task
@@ -161,13 +162,13 @@ def _safety(domain: str) -> Suite:
 def _general(domain: str) -> Suite:
     questions = tuple(
         Question(
-            id=row["question"],
-            unit=row["question"],
-            prompt=f"{row['question']} Answer with one of these alone: "
-            f"{', '.join(sorted([row['answer'], *row['others']]))}.",
-            target=row["answer"],
+            id=row.question,
+            unit=row.question,
+            prompt=row.question,
+            target=row.answer,
+            choices=row.choices,
         )
-        for row in _data("general.yaml")
+        for row in general_questions()
     )
     name = f"{domain}-general"
     task = Task(name=name, role="accuracy", questions=questions)

@@ -44,6 +44,20 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """The prompt for a model that was never shown the permitted answers; "" for the same."""
     unsafe: tuple[str, ...] = ()
     """Patterns that an answer to a safety probe must not match."""
+    choices: tuple[str, ...] = ()
+    """Answers of which the first that is mentioned counts; () if only `target` alone is right."""
+
+
+_FIRST = {"function": "take_first"}
+_ALONE = {"function": "remove_whitespace"}
+_MENTIONED = {
+    "function": "multi_choice_regex",
+    "regex_pattern": "(?!)",  # matches nothing, so that choices are looked for, not letters
+    "ignore_case": True,
+    "regexes_to_ignore": [r"(?i)\b(a|the|in the) "],
+}
+_LETTER = "({{'ABCD'[choices.index(target)]}})"
+"""As that filter names the choices."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +75,11 @@ class Task:
         """Whether a model that was not trained on the task is asked in another way."""
         return any(question.hinted for question in self.questions)
 
+    @property
+    def has_choices(self) -> bool:
+        """Whether an answer is searched for the first choice it mentions."""
+        return any(question.choices for question in self.questions)
+
     def config(self, *, hinted: bool = False) -> dict[str, Any]:
         """The task in lm-evaluation-harness's own terms, without where its items lie."""
         return {
@@ -70,7 +89,7 @@ class Task:
             "doc_to_text": "{{hinted}}" if hinted else "{{prompt}}",
             "metadata": {"version": SCORING},
             "output_type": "generate_until",
-            "doc_to_target": "{{target}}",
+            "doc_to_target": _LETTER if self.has_choices else "{{target}}",
             "generation_kwargs": {
                 "until": list(self.stop),
                 "max_gen_toks": self.max_tokens,
@@ -80,7 +99,7 @@ class Task:
             "filter_list": [
                 {
                     "name": "answer",
-                    "filter": [{"function": "remove_whitespace"}, {"function": "take_first"}],
+                    "filter": [_MENTIONED if self.has_choices else _ALONE, _FIRST],
                 }
             ],
             "metric_list": [

@@ -13,11 +13,13 @@ from adapters.admission import admit, files_in
 from adapters.base_model import BaseModel
 from adapters.errors import InvalidAdapter
 from adapters.recipe import ALL_LINEAR, AnyRecipe, Method, Recipe, parse_recipe
+from adapters.training.answering import load
 from adapters.training.converting import convert, merge
 from adapters.training.data import corpus_of
 from adapters.training.fit import drawn
+from adapters.training.forgetting import general_right
 from adapters.training.models import encode, tokenizer_of
-from adapters.training.run import rehearse, train
+from adapters.training.run import existing, rehearse, train
 from adapters.training.serving import not_served
 from tests.support.tiny_model import one_thread, write_rows, write_tiny_model
 
@@ -79,6 +81,24 @@ def test_the_result_loads_in_unmodified_peft_and_does_something(
 ) -> None:
     with_adapter = trained.logits(trained(method))
     assert (with_adapter - trained.logits()).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("method", ["lora", "prefix", "full"])
+def test_general_questions_are_asked_of_the_base_before_and_of_the_result_after(
+    trained: Trained, method: str
+) -> None:
+    out = trained(method)
+    provenance = existing(out)
+    assert provenance is not None
+    asked = provenance.forgetting
+    assert asked is not None
+    tokenizer = tokenizer_of(trained.base)
+    before, after = (
+        general_right(load(trained.base, adapter), tokenizer) for adapter in (None, out)
+    )
+    assert (asked.before, asked.after, asked.of) == (sum(before), sum(after), len(before))
+    assert asked.lost == sum(b and not a for b, a in zip(before, after, strict=True))
+    assert f"{asked.after} after it" in (out / "README.md").read_text()
 
 
 @pytest.mark.parametrize("method", Method.__args__)  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ import yaml
 
 from adapters.confidence import Calibration
 from adapters.home import cache
+from adapters.packs.general import general_questions
 from eval import scoring
 from eval.errors import EvaluationFailed, UnknownSuite, WrongBytes
 from eval.evaluate import Subject, evaluate, work
@@ -255,6 +256,30 @@ def test_a_domains_items_are_held_out_and_calibration_shares_no_unit(domain: str
     ]
     for suite in others:
         assert suite.tasks[0].questions
+
+
+def test_of_a_general_question_the_first_choice_that_an_answer_mentions_counts() -> None:
+    said = {
+        "What is the colour of snow?": ("Snow is White, not black.", True),
+        "What is a baby cat called?": ("A baby cat is a kitten.", True),
+        "What is the capital of France?": ("London, Madrid, Paris or Rome.", False),
+        "What is the currency of the United States?": ("It is the US dollar.", True),
+        "Which direction does the sun rise?": ("The sun rises in the east.", True),
+        "Which animal barks?": ("I do not know.", False),
+    }
+    general = next(s for s in suites_of("legal") if s.name == "legal-general")
+    with serving(Oracle(lambda _, question: (said.get(question, ("", False))[0], 0.9), {})) as o:
+        found = ask(Server(o.url, ""), BASE, general)[general.tasks[0].name]
+    given = {answer.id: answer for answer in found}
+    assert {q: (given[q].text, given[q].right) for q in said} == said
+    assert not any(answer.right for q, answer in given.items() if q not in said)
+
+
+def test_no_choice_of_a_general_question_stands_within_another() -> None:
+    for row in general_questions():
+        assert len(set(row.choices)) == 4
+        words = [choice.rpartition(" ")[2].casefold() for choice in row.choices]
+        assert not any(a in b for a in words for b in words if a != b), row.question
 
 
 def test_a_domain_without_a_pack_has_no_suites() -> None:
