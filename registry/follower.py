@@ -1,5 +1,6 @@
 """Keeps a folded catalog in memory and follows the log, for processes that only read."""
 
+import logging
 import math
 import threading
 import time
@@ -7,8 +8,11 @@ import time
 from adapters.errors import LoraryError
 from registry import checkpoints
 from registry.catalog import Catalog
+from registry.errors import StoreError
 from registry.log import CommitLog, catch_up
 from registry.store.base import ObjectStore
+
+logger = logging.getLogger("lorary.registry")
 
 
 class Follower:
@@ -76,5 +80,9 @@ class Follower:
                 self.error = None
             except LoraryError as error:
                 self.error = error
+            except Exception as error:
+                # Without a follower, revoked versions would be served: it must go on.
+                logger.exception("the registry could not be read")
+                self.error = StoreError(f"Reading the registry failed: {type(error).__name__}.")
             self._looked_once.set()
             self._stop.wait(max(0.0, self._poll_seconds - (time.monotonic() - began)))

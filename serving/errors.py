@@ -13,6 +13,7 @@ LoraryError
 ├── RegistryUnread       no registry was ever read, so nothing can be resolved
 ├── DeadlineExceeded     an answer that took longer than it may
 ├── Leaving              the server was told to end: another one answers
+├── Broken               an error that nobody foresaw
 ├── CannotServe          `lorary serve` cannot start
 └── CannotPlan           what was measured does not carry what is wanted
 """
@@ -121,6 +122,16 @@ class ReportsOff(LoraryError):
 
     status = 503
     code = "reports_off"
+
+
+class Broken(LoraryError):
+    """An error that nobody foresaw, in Lorary or in vLLM."""
+
+    status = 500
+    code = "internal_error"
+
+    def __init__(self) -> None:
+        super().__init__("The server failed. Try again; its log tells the operator where.")
 
 
 class CannotServe(LoraryError):

@@ -19,11 +19,11 @@ from registry.access import ANY_DOMAIN, authenticate, bearer, may_see, require
 from registry.catalog import Catalog, Key, Version
 from registry.errors import Forbidden, NotFound, UnknownAdapter
 from registry.registry import utc_now
-from serving.errors import RouteNotFound
+from serving.errors import Broken, RouteNotFound
 from serving.outcomes.feedback import MAX_FEEDBACK_BYTES, give
 from serving.outcomes.response_ids import PREFIXES
 from serving.replica import Replica, current
-from serving.request.answers import answer, refuse
+from serving.request.answers import Noting, answer, refuse
 from serving.request.body import (
     FIELDS,
     MAX_HINT_BYTES,
@@ -93,8 +93,9 @@ class Gate:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, self._watching(scope, send))
         elif scope["type"] == "http":
+            noting = Noting(send)
             try:
-                await self._serve(scope, receive, send)
+                await self._serve(scope, receive, noting.send)
             except LoraryError as error:
                 REFUSALS.labels(error.code).inc()
                 journal.write(
@@ -106,6 +107,11 @@ class Gate:
                     reason=error.message[:300],
                 )
                 await refuse(send, error)
+            except Exception as error:
+                journal.failed("request", error)
+                if noting.begun:
+                    raise  # what was begun cannot be taken back: the connection breaks off
+                await refuse(send, Broken())
         else:
             await send({"type": "websocket.close", "code": 1008})
 
@@ -126,6 +132,8 @@ class Gate:
                         watch(replica.flights, lambda: replica.catalog, seconds / 4)
                     ),
                 ]
+                for task in self._background:
+                    task.add_done_callback(_tell_if_broken)
                 replica.departure.listen()
             elif message["type"] == "lifespan.shutdown.complete":
                 for task in self._background:
@@ -277,3 +285,9 @@ class Gate:
         else:
             version = self._resolve(scope, catalog, key, name)
             await answer(send, 200, named(name, version, base))
+
+
+def _tell_if_broken(task: asyncio.Task[None]) -> None:
+    """Nobody waits for a background task, so its failure is told here."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        journal.failed(task.get_name(), error)

@@ -144,7 +144,7 @@ class Rollouts:
         alias = ref.alias or DEFAULT_ALIAS
         split = adapter.splits.get(alias)
         sides: dict[int, Side] = {adapter.aliases.get(alias, 0): "stable"}
-        if split is None or ref.version is not None or split.bounds is None:
+        if split is None or ref.version is not None:
             return Watch(None)
         sides[split.candidate] = "candidate"
         side = sides.get(version.number)

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from starlette.types import Send
+from starlette.types import Message, Send
 
 from adapters.errors import LoraryError
 from registry.envelope import body_of, headers_of
@@ -22,6 +22,19 @@ async def answer(send: Send, status: int, body: Any, headers: dict[str, str] | N
         }
     )
     await send({"type": "http.response.body", "body": data})
+
+
+class Noting:
+    """A `send` that knows whether an answer was begun."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.begun = False
+
+    async def send(self, message: Message) -> None:
+        """Pass one message on."""
+        self.begun = True
+        await self._send(message)
 
 
 async def refuse(send: Send, error: LoraryError) -> None:

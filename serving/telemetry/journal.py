@@ -6,6 +6,7 @@ Never a prompt, an answer or a secret. Lines go to standard error, where vLLM's 
 import json
 import logging
 import sys
+import traceback
 from typing import Any
 
 logger = logging.getLogger("lorary.serving")
@@ -28,3 +29,13 @@ def write(event: str, **fields: Any) -> None:
         **{name: value for name, value in fields.items() if value is not None},
     }
     logger.info(json.dumps(record))
+
+
+def failed(what: str, error: BaseException) -> None:
+    """One line for an error that nobody foresaw: its kind and the places it came through.
+
+    Not its message, in which a library may quote a prompt.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [f"{frame.filename}:{frame.lineno}" for frame in frames[-5:]]
+    write("failed", what=what, error=type(error).__name__, at=places)

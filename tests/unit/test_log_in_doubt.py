@@ -1,10 +1,13 @@
 """What a writer does when the store does not answer clearly."""
 
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from registry.catalog import Catalog
 from registry.commands import CreateDomain
 from registry.errors import (
     AlreadyExists,
@@ -119,6 +122,30 @@ def test_a_followers_first_look_is_waited_for_whether_or_not_it_finds_anything(
     follower.stop()
     assert follower.has_read is not away
     assert (follower.error is not None) is away
+
+
+def test_a_follower_outlives_an_error_that_nobody_foresaw(
+    tmp_path: Path, operator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower = Follower(DoubtfulStore(tmp_path), poll_seconds=0.01)
+    refresh, broken = follower.refresh, threading.Event()
+
+    def once_broken() -> Catalog:
+        if not broken.is_set():
+            broken.set()
+            raise RuntimeError("a bug")
+        return refresh()
+
+    monkeypatch.setattr(follower, "refresh", once_broken)
+    follower.start()
+    follower.wait_for_first_look(20)
+    deadline = time.monotonic() + 20
+    while not follower.has_read and time.monotonic() < deadline:
+        time.sleep(0.01)
+    follower.stop()
+    assert broken.is_set()
+    assert operator in follower.catalog.keys
+    assert follower.error is None
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"sequence": 1}', b"\xff"])

@@ -5,11 +5,13 @@ import json
 
 import pytest
 from prometheus_client import REGISTRY
+from starlette.types import Message, Receive, Scope, Send
 
 from serving.gate import Gate
 from serving.telemetry.metrics import TOKENS, Series
+from serving.tiers.engine import LOAD
 from tests.support.asking import CHAT, chat, into, scope_of, send_to, whole
-from tests.support.replicas import Site, Upstream
+from tests.support.replicas import Site, Upstream, answered
 
 
 def sample(name: str) -> float:
@@ -49,6 +51,30 @@ def test_series_of_versions_are_bounded() -> None:
         if sample.labels["domain"] == "bounded" and sample.name.endswith("_total")
     ]
     assert kept == ["7", "8", "9"]
+
+
+def test_an_error_that_nobody_foresaw_is_told_in_openais_envelope_and_by_place_only(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "lorary.serving")
+
+    async def broken(scope: Scope, _receive: Receive, send: Send) -> None:
+        if scope["path"] == LOAD:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        raise KeyError("my secret illness")
+
+    sent: list[Message] = []
+    body = json.dumps({"model": "medical", "messages": []}).encode()
+    scope = scope_of("POST", CHAT, site.medical)
+    asyncio.run(Gate(broken, site.replica)(scope, whole(body), into(sent)))
+    status, _, answer = answered(sent)
+    assert (status, json.loads(answer)["error"]["code"]) == (500, "internal_error")
+    (told,) = [r for r in map(json.loads, caplog.messages) if r["event"] == "failed"]
+    assert told["error"] == "KeyError"
+    assert "test_telemetry.py" in told["at"][-1]
+    assert "illness" not in caplog.text
 
 
 def test_the_journal_says_who_asked_what_and_never_what_was_said(
