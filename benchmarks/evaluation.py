@@ -2,13 +2,13 @@
 
     python -m benchmarks.evaluation --rounds 5 --json evaluation.json
 
-The same adapter, task and items, greedy: by `lorary eval`'s client through the served API; by the
-harness's own API client through the same server; and by the harness's vLLM backend, which holds
-the model in its own process and sends nothing over HTTP. The engines have the same limits. They
-take turns, and each is left alone before the other is timed, because an idle engine keeps
-spinning for a second. What is timed is the evaluation, not the start of an engine. Lorary's client
-also takes the log-probabilities, checks whose bytes answered and writes every answer down; the last
-row is an evaluation repeated, whose answers are kept.
+The medical demonstration's adapter (trained if need be), task and items, greedy: by `lorary eval`'s
+client through the served API; by the harness's own API client through the same server; and by the
+harness's vLLM backend, which holds the model in its own process and sends nothing over HTTP. The
+engines have the same limits. They take turns, and each is left alone before the other is timed,
+because an idle engine keeps spinning for a second. What is timed is the evaluation, not the start
+of an engine. Lorary's client also takes the log-probabilities, checks whose bytes answered and
+writes every answer down; the last row is an evaluation repeated, whose answers are kept.
 
 All three must call the same items right, or the run says so and fails.
 
@@ -33,8 +33,12 @@ from eval.quiet import quiet_libraries
 
 quiet_libraries()
 
-from adapters.home import default_model  # noqa: E402 - after the libraries are silenced
+from adapters import recipes  # noqa: E402 - after the libraries are silenced
+from adapters.home import default_model, home  # noqa: E402
 from adapters.names import AdapterRef  # noqa: E402
+from adapters.small_model import build  # noqa: E402
+from adapters.training.progress import progress_bar  # noqa: E402
+from adapters.training.run import train  # noqa: E402
 from benchmarks.load import spread  # noqa: E402
 from benchmarks.servers import gated_vllm  # noqa: E402
 from benchmarks.site import MODEL, one_adapter  # noqa: E402
@@ -73,7 +77,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as text, contextlib.ExitStack() as running:
         folder = Path(text)
-        site = one_adapter(folder)
+        site = one_adapter(folder, specialist())
         registry = Registry(LocalStore(Path(site.store)))
         digest = registry.refresh().resolve(AdapterRef.parse(MODEL)).digest
         registry.close()
@@ -104,6 +108,16 @@ def main() -> None:
     show(rates)
     if options.json:
         options.json.write_text(json.dumps(rates, indent=1) + "\n")
+
+
+def specialist() -> Path:
+    """The medical demonstration's adapter, trained unless the same plan made it before."""
+    build(default_model())
+    recipe = recipes.load("medical")
+    out = home() / "benchmarks" / "evaluation" / "adapter"
+    with progress_bar(recipe, quiet=not sys.stderr.isatty()) as progress:
+        train(recipe, default_model(), out, reuse=True, progress=progress)
+    return out
 
 
 def measure(

@@ -1,4 +1,4 @@
-"""A registry with one adapter of random weights on the small model: enough to be loaded."""
+"""A registry with one adapter on the small model."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from registry.registry import Registry
 from registry.store import LocalStore
 from tests.support.adapters import write_adapter
 
-MODEL = "bench/random@1"
+MODEL = "bench/only@1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,14 @@ class Site:
     headers: dict[str, str]
 
 
-def one_adapter(folder: Path) -> Site:
-    """Make the site in `folder`; builds the small model first if need be."""
+def one_adapter(folder: Path, trained: Path | None = None) -> Site:
+    """Make the site in `folder`; builds the small model first if need be.
+
+    trained: the adapter's directory. Without one its weights are random: enough to be loaded.
+    """
     build(default_model())
     base = BaseModel.from_directory(default_model(), SMALL_MODEL)
-    adapter = write_adapter(folder / "adapter", base, rank=16)
+    adapter = trained or write_adapter(folder / "adapter", base, rank=16)
     store = LocalStore(folder / "store")
     secret = Registry.create(store, name="bench", key_name="bench")
     registry, blobs = Registry(store), Blobs(store)
@@ -42,8 +45,8 @@ def one_adapter(folder: Path) -> Site:
         for path in adapter.iterdir()
     ]
     publish(
-        registry, domain="bench", adapter="random", base=SMALL_MODEL, files=files, actor=secret.id
+        registry, domain="bench", adapter="only", base=SMALL_MODEL, files=files, actor=secret.id
     )
-    registry.execute(MoveAlias("bench", "random", "production", 1), secret.id)
+    registry.execute(MoveAlias("bench", "only", "production", 1), secret.id)
     registry.close()
     return Site(folder, str(store.root), adapter, {"Authorization": f"Bearer {secret.text}"})
