@@ -20,7 +20,7 @@ from registry.catalog import Catalog, Key, Version
 from registry.errors import Forbidden, NotFound, UnknownAdapter
 from registry.registry import utc_now
 from serving.errors import Broken, RouteNotFound
-from serving.outcomes.feedback import MAX_FEEDBACK_BYTES, give
+from serving.outcomes.feedback import FEEDBACK_FIELDS, MAX_FEEDBACK_BYTES, give
 from serving.outcomes.response_ids import PREFIXES
 from serving.replica import Replica, current
 from serving.request.answers import Noting, answer, refuse
@@ -28,6 +28,7 @@ from serving.request.body import (
     FIELDS,
     MAX_HINT_BYTES,
     RESPONSES_FIELDS,
+    json_object,
     parse_body,
     parse_hint,
     read_body,
@@ -234,7 +235,8 @@ class Gate:
         replica = self.replica
         keep = replica.settings.feedback_comments
         with replica.limits.admit(key.id, FEEDBACK):
-            kept = await give(replica.reports, replica.response_ids, key, data, keep_comment=keep)
+            body = json_object(data, FEEDBACK_FIELDS)
+            kept = await give(replica.reports, replica.response_ids, key, body, keep_comment=keep)
         await answer(send, 200, kept)
 
     async def _prefetch(self, scope: Scope, receive: Receive, send: Send) -> None:

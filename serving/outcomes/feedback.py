@@ -6,7 +6,6 @@ The id proves which version answered which key. The opinion is answered once the
 holds it. Words are passed on only where the operator turned that on.
 """
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +20,7 @@ from serving.outcomes.response_ids import ResponseIds
 from serving.telemetry import journal
 from serving.telemetry.metrics import FEEDBACK
 
+FEEDBACK_FIELDS = ("id", "rating", "category", "comment")
 MAX_FEEDBACK_BYTES = 16 << 10
 MAX_COMMENT = 2000
 
@@ -35,17 +35,8 @@ class Given:
     comment: str | None
 
 
-def parse_feedback(data: bytes) -> Given:
-    """The body; raises `BadRequest` that names what is wrong."""
-    try:
-        body = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise BadRequest("The body is not JSON. Send a JSON object.") from error
-    if not isinstance(body, dict):
-        raise BadRequest("The body is not a JSON object. Send one.")
-    unknown = sorted(body.keys() - {"id", "rating", "category", "comment"})
-    if unknown:
-        raise BadRequest(f"The field {unknown[0][:60]!r} is unknown here. Leave it out.")
+def parse_feedback(body: dict[str, Any]) -> Given:
+    """A body of `FEEDBACK_FIELDS`; raises `BadRequest` that names what is wrong."""
     response, comment = body.get("id"), body.get("comment")
     if not isinstance(response, str):
         raise BadRequest("`id` is missing. Send the `id` of the completion.")
@@ -61,14 +52,14 @@ def parse_feedback(data: bytes) -> Given:
 
 
 async def give(
-    reports: Reports, ids: ResponseIds, key: Key, data: bytes, *, keep_comment: bool
+    reports: Reports, ids: ResponseIds, key: Key, body: dict[str, Any], *, keep_comment: bool
 ) -> dict[str, Any]:
     """Have an opinion kept; the answer for the caller, once it is.
 
     Raises `BadRequest`, `UnknownResponse`, `Forbidden` for another key's answer, `ReportsOff`,
     `FeedbackTooLate`, and `FeedbackUnavailable` when the registry does not take it now.
     """
-    given = parse_feedback(data)
+    given = parse_feedback(body)
     answered = ids.read(given.id)
     if answered.key != key.id:
         raise Forbidden("That answer was given to another key. Send feedback with the key it has.")

@@ -1,6 +1,7 @@
 """A request's body: read with a bound, parsed, and cut down to what callers may ask of vLLM."""
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 from starlette.types import Message, Receive
@@ -70,21 +71,27 @@ async def read_body(receive: Receive, declared: int | None, limit: int) -> bytes
             return b"".join(pieces)
 
 
-def parse_body(data: bytes, fields: frozenset[str] = FIELDS) -> dict[str, Any]:
-    """The body as an object whose fields may all be passed on, with a `model`.
-
-    Raises `BadRequest` that names what is wrong. A key that occurs twice counts once, for what is
-    passed on is written anew from this object.
-    """
+def json_object(data: bytes, fields: Collection[str]) -> dict[str, Any]:
+    """The body as an object without other fields; raises `BadRequest`."""
     try:
         body = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise BadRequest("The body is not JSON. Send a JSON object.") from error
     if not isinstance(body, dict):
         raise BadRequest("The body is not a JSON object. Send one.")
-    unknown = sorted(body.keys() - fields)
+    unknown = sorted(body.keys() - frozenset(fields))
     if unknown:
         raise BadRequest(f"The field {unknown[0][:60]!r} is not served here. Leave it out.")
+    return body
+
+
+def parse_body(data: bytes, fields: frozenset[str] = FIELDS) -> dict[str, Any]:
+    """The body as an object whose fields may all be passed on, with a `model`.
+
+    Raises `BadRequest` that names what is wrong. A key that occurs twice counts once, for what is
+    passed on is written anew from this object.
+    """
+    body = json_object(data, fields)
     if not isinstance(body.get("model"), str):
         raise BadRequest("`model` is missing. Name an adapter, such as medical/icd10-coder.")
     for field in ("n", "best_of"):

@@ -18,8 +18,9 @@ from registry.catalog import Version
 from registry.errors import BadRequest
 from serving.errors import UnknownResponse
 from serving.gate import Gate
-from serving.outcomes.feedback import parse_feedback
+from serving.outcomes.feedback import FEEDBACK_FIELDS, parse_feedback
 from serving.outcomes.response_ids import ResponseIds
+from serving.request.body import json_object
 from tests.support.asking import CHAT, chat, into, scope_of, send_to, whole
 from tests.support.catalogs import FACTS
 from tests.support.replicas import BASE, Site, Upstream, answered, make_site
@@ -70,7 +71,7 @@ def test_any_text_is_an_id_of_ours_or_unknown(text: str) -> None:
 ).map(lambda value: json.dumps(value).encode()))  # fmt: skip
 def test_any_body_is_feedback_or_refused(data: bytes) -> None:
     try:
-        parse_feedback(data)
+        parse_feedback(json_object(data, FEEDBACK_FIELDS))
     except LoraryError as error:
         assert isinstance(error, BadRequest)  # noqa: PT017 - or it is well-formed
 
