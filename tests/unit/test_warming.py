@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from adapters.names import AdapterRef
 from registry.catalog import Catalog
 from registry.commands import (
@@ -14,8 +16,12 @@ from serving.tiers.warming import PATIENCE_SECONDS, Warming, follow
 from tests.support.replicas import BASE, Site, Upstream
 from tests.support.tiers import made, run, settled, versions
 
+REF = AdapterRef("medical", "coder")
 
-def guard(site: Site) -> None:
+
+@pytest.fixture(autouse=True)
+def guarded(site: Site) -> None:
+    """Production is guarded, so what it names is to be warm."""
     policy = Policy(guarded=("production",), approvals=0)
     site.registry.execute(ChangePolicy("medical", policy), site.operator.id)
 
@@ -24,9 +30,16 @@ def catalog(site: Site) -> Catalog:
     return site.registry.refresh()
 
 
+async def warmed(site: Site, upstream: Upstream, most: int = 16) -> Warming:
+    """What keeps targets warm, after its first round."""
+    residency, _ = made(site, upstream)
+    warming = Warming(residency, BASE, most=most)
+    await warming.bring_up(catalog(site))
+    return warming
+
+
 def test_guarded_targets_are_up_before_anybody_asks(site: Site) -> None:
     upstream = Upstream()
-    guard(site)
 
     async def work() -> None:
         residency, _ = made(site, upstream)
@@ -41,91 +54,73 @@ def test_guarded_targets_are_up_before_anybody_asks(site: Site) -> None:
 
 def test_a_moved_alias_answers_with_the_old_version_until_the_new_one_is_warm(site: Site) -> None:
     upstream = Upstream()
-    guard(site)
-    ref = AdapterRef("medical", "coder")
 
     async def work() -> None:
-        residency, _ = made(site, upstream)
-        warming = Warming(residency, BASE)
-        await warming.bring_up(catalog(site))
+        warming = await warmed(site, upstream)
         site.publish("medical", "coder", b"medical two")
-        assert warming.resolve(catalog(site), ref).number == 1
+        assert warming.resolve(catalog(site), REF).number == 1
         assert warming.resolve(catalog(site), AdapterRef("medical", "coder", 2)).number == 2
         await warming.bring_up(catalog(site))
-        assert warming.resolve(catalog(site), ref).number == 2
+        assert warming.resolve(catalog(site), REF).number == 2
 
     run(work)
 
 
 def test_a_moved_alias_does_not_wait_for_ever_nor_for_a_revoked_version(site: Site) -> None:
     upstream = Upstream()
-    guard(site)
-    ref = AdapterRef("medical", "coder")
 
     async def work() -> None:
-        residency, _ = made(site, upstream)
-        warming = Warming(residency, BASE)
-        await warming.bring_up(catalog(site))
+        warming = await warmed(site, upstream)
         site.publish("medical", "coder", b"medical two")
         upstream.refusal = "it is broken"
         await warming.bring_up(catalog(site))
         assert "it is broken" in warming.failures["medical/coder@2"]
-        assert warming.resolve(catalog(site), ref).number == 1
+        assert warming.resolve(catalog(site), REF).number == 1
         await asyncio.sleep(PATIENCE_SECONDS + 0.1)
-        assert warming.resolve(catalog(site), ref).number == 2
+        assert warming.resolve(catalog(site), REF).number == 2
         site.registry.execute(MoveAlias("medical", "coder", "production", 1), site.operator.id)
-        assert warming.resolve(catalog(site), ref).number == 1
+        assert warming.resolve(catalog(site), REF).number == 1
         site.registry.execute(MoveAlias("medical", "coder", "production", 2), site.operator.id)
         site.registry.execute(RevokeVersion("medical", "coder", 1, "wrong"), site.operator.id)
-        assert warming.resolve(catalog(site), ref).number == 2
+        assert warming.resolve(catalog(site), REF).number == 2
 
     run(work)
 
 
 def test_the_time_of_the_version_before_runs_though_nobody_asks(site: Site) -> None:
     upstream = Upstream()
-    guard(site)
-    ref = AdapterRef("medical", "coder")
 
     async def work() -> None:
-        residency, _ = made(site, upstream)
-        warming = Warming(residency, BASE)
-        await warming.bring_up(catalog(site))
+        warming = await warmed(site, upstream)
         site.publish("medical", "coder", b"medical two")
         warming.notice(catalog(site))
         await asyncio.sleep(PATIENCE_SECONDS / 2)
         site.publish("medical", "coder", b"medical three")
         warming.notice(catalog(site))
         await asyncio.sleep(PATIENCE_SECONDS / 2 + 0.1)
-        assert warming.resolve(catalog(site), ref).number == 3, "cold, but its time has come"
+        assert warming.resolve(catalog(site), REF).number == 3, "cold, but its time has come"
 
     run(work)
 
 
 def test_bringing_up_what_an_alias_named_does_not_bring_it_back(site: Site) -> None:
     upstream = Upstream()
-    guard(site)
-    ref = AdapterRef("medical", "coder")
 
     async def work() -> None:
-        residency, _ = made(site, upstream)
-        warming = Warming(residency, BASE)
-        await warming.bring_up(catalog(site))
+        warming = await warmed(site, upstream)
         site.publish("medical", "coder", b"medical two")
         older = catalog(site)
         site.publish("medical", "coder", b"medical three")
         await warming.bring_up(catalog(site))
-        assert warming.resolve(catalog(site), ref).number == 3
+        assert warming.resolve(catalog(site), REF).number == 3
         await warming.bring_up(older)
-        assert warming.resolve(catalog(site), ref).number == 3
+        assert warming.resolve(catalog(site), REF).number == 3
 
     run(work)
 
 
 def test_moves_are_noticed_while_targets_are_still_brought_up(site: Site) -> None:
     upstream = Upstream()
-    guard(site)
-    ref = AdapterRef("medical", "coder")
 
     async def work() -> None:
         residency, _ = made(site, upstream)
@@ -137,7 +132,7 @@ def test_moves_are_noticed_while_targets_are_still_brought_up(site: Site) -> Non
         await asyncio.sleep(0.2)
         site.publish("medical", "coder", b"medical three")
         await asyncio.sleep(PATIENCE_SECONDS + 0.1)
-        assert warming.resolve(catalog(site), ref).number == 3
+        assert warming.resolve(catalog(site), REF).number == 3
         upstream.stuck.set()
         following.cancel()
 
@@ -146,13 +141,10 @@ def test_moves_are_noticed_while_targets_are_still_brought_up(site: Site) -> Non
 
 def test_no_more_is_warmed_than_the_engine_can_hold(site: Site) -> None:
     upstream = Upstream()
-    guard(site)
     versions(site, 6)
 
     async def work() -> None:
-        residency, _ = made(site, upstream)
-        warming = Warming(residency, BASE, most=3)
-        await warming.bring_up(catalog(site))
+        warming = await warmed(site, upstream, most=3)
         assert warming.ready
         assert len(upstream.loads) == 3
 
