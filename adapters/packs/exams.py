@@ -71,68 +71,63 @@ def numbers() -> Iterator[Item]:
             yield Item(messages[-1], ideal, f"stock_options {strategy}")
 
 
-MEDICAL = DomainPack(
-    domain="medical",
-    adapter="exam",
-    title="Medical entrance exam questions",
-    instruction="Which option is right? Answer with its letter.",
-    noun="Question",
-    labels=LETTERS,
-    sources=(SOURCE,),
-    read=multiple_choice("medmcqa/samples.jsonl"),
-    demo_text="",
-    limits=_LIMITS,
-    exam=True,
+def _exam(
+    domain: str,
+    adapter: str,
+    title: str,
+    read: Callable[[], Iterator[Item]],
+    *,
+    instruction: str = "Which option is right? Answer with its letter.",
+    noun: str = "Question",
+    labels: tuple[str, ...] = LETTERS,
+) -> DomainPack:
+    return DomainPack(
+        domain=domain,
+        adapter=adapter,
+        title=title,
+        instruction=instruction,
+        noun=noun,
+        labels=labels,
+        sources=(SOURCE,),
+        read=read,
+        demo_text="",
+        limits=_LIMITS,
+        exam=True,
+    )
+
+
+MEDICAL = _exam(
+    "medical",
+    "exam",
+    "Medical entrance exam questions",
+    multiple_choice("medmcqa/samples.jsonl"),
 )
-LEGAL = DomainPack(
-    domain="legal",
-    adapter="exam",
-    title="United States tort law questions",
-    instruction="Which option is right? Answer with its letter.",
-    noun="Question",
-    labels=LETTERS,
-    sources=(SOURCE,),
-    read=multiple_choice("us_tort_law/samples.jsonl"),
-    demo_text="",
-    limits=_LIMITS,
-    exam=True,
+LEGAL = _exam(
+    "legal",
+    "exam",
+    "United States tort law questions",
+    multiple_choice("us_tort_law/samples.jsonl"),
 )
-CASES = DomainPack(
-    domain="legal",
-    adapter="cases",
-    title="Charges before Illinois courts",
+CASES = _exam(
+    "legal",
+    "cases",
+    "Charges before Illinois courts",
+    cases,
     instruction="Was the charge upheld? Answer Positive or Negative.",
     noun="Claim",
     labels=("Positive", "Negative"),
-    sources=(SOURCE,),
-    read=cases,
-    demo_text="",
-    limits=_LIMITS,
-    exam=True,
 )
-FINANCIAL = DomainPack(
-    domain="financial",
-    adapter="exam",
-    title="Audit and income tax questions",
-    instruction="Which option is right? Answer with its letter.",
-    noun="Question",
-    labels=LETTERS,
-    sources=(SOURCE,),
-    read=multiple_choice("accounting_audit/samples.jsonl", "taxes/samples.jsonl"),
-    demo_text="",
-    limits=_LIMITS,
-    exam=True,
+FINANCIAL = _exam(
+    "financial",
+    "exam",
+    "Audit and income tax questions",
+    multiple_choice("accounting_audit/samples.jsonl", "taxes/samples.jsonl"),
 )
-NUMBERS = DomainPack(
-    domain="financial",
-    adapter="numbers",
-    title="Numeric questions on options and savings",
+NUMBERS = _exam(
+    "financial",
+    "numbers",
+    "Numeric questions on options and savings",
+    numbers,
     instruction="Compute the answer and give only it, in the form that is asked for.",
-    noun="Question",
     labels=(),
-    sources=(SOURCE,),
-    read=numbers,
-    demo_text="",
-    limits=_LIMITS,
-    exam=True,
 )
