@@ -159,14 +159,18 @@ class Sft(Recipe, frozen=True, kw_only=True, tag="sft"):
 class Reward(Recipe, frozen=True, kw_only=True, tag="reward"):
     """A reward model: Bradley-Terry on pairs, a LoRA with a scoring head (TRL's RewardTrainer)."""
 
-    learning_rate: Positive = 3e-4
-
 
 class Dpo(Recipe, frozen=True, kw_only=True, tag="dpo"):
     """Direct preference optimisation (Rafailov et al., arXiv 2305.18290)."""
 
     beta: Positive = 0.1
     """How strongly it is held to the model it started from."""
+    likelihood: NonNegative = 1.0
+    """Weight of the preferred answers' own likelihood, which the comparison alone may lower
+    (Pang et al., arXiv 2404.19733)."""
+    own_mistakes: bool = False
+    """Reject what the model itself answers at first, where that is not the preferred answer, in
+    place of the given rejected one (Chen et al., arXiv 2401.01335)."""
     learning_rate: Positive = 5e-5
 
 

@@ -13,7 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import IA3Config, LoraConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig
+from peft import (
+    IA3Config,
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    PrefixTuningConfig,
+    PromptTuningConfig,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
+from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -21,6 +32,7 @@ from transformers import (
     BitsAndBytesConfig,
 )
 
+from adapters.admission import WEIGHTS
 from adapters.recipe import Recipe
 from adapters.training.job import Job
 from adapters.training.packing import Example
@@ -80,10 +92,21 @@ def policy(job: Job) -> tuple[Any, Any]:
 
 
 def scorer(job: Job) -> tuple[Any, Any]:
-    """The base model with a head that scores a text by its last token, and its PEFT method."""
+    """The base model with a head that scores a text by its last token, and its PEFT method.
+
+    With an adapter to start from, its weights are where training begins: what it knows of the task
+    need not be learnt again from preferences (Ouyang et al., arXiv 2203.02155, 3.5).
+    """
     options: dict[str, Any] = {"dtype": torch.float32, "num_labels": 1}
     model = AutoModelForSequenceClassification.from_pretrained(job.base, **options)
-    return model, peft_config(job.recipe, "SEQ_CLS")
+    if job.start is None:
+        return model, peft_config(job.recipe, "SEQ_CLS")
+    config = PeftConfig.from_pretrained(job.start)
+    config.task_type, config.inference_mode = "SEQ_CLS", False
+    scoring = get_peft_model(model, config)
+    weights = get_peft_model_state_dict(scoring) | load_file(job.start / WEIGHTS)
+    set_peft_model_state_dict(scoring, weights)
+    return scoring, None
 
 
 def reward_model(base: Path, directory: Path, tokenizer: Any) -> Any:

@@ -16,8 +16,9 @@ import torch
 from adapters.packs import DomainPack, Item
 from adapters.training.answering import load
 from adapters.training.models import REFERENCE, encode, tokenizer_of
-from adapters.training.rewards import Reward, learnt, verifiable
-from adapters.training.rollouts import Rollouts, reference_of, sample
+from adapters.training.packing import Example
+from adapters.training.rewards import Reward, learnt
+from adapters.training.rollouts import Rollouts, reference_of, sample, scored
 from adapters.training.rows import Turn
 from eval.statistics import Estimate, clustered_mean, paired_difference
 
@@ -42,7 +43,8 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True):
     reward: Estimate
     """By how much the new one's is higher."""
     right: tuple[float, float]
-    """Shares of right answers, old and new."""
+    """The mean probability of the right answer, old and new: the verifiable reward's expectation,
+    exact where the learnt one's is estimated from one answer a question."""
     gain: Estimate
     """By how much the new one's is higher."""
     won: int
@@ -57,7 +59,7 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True):
     def text(self) -> str:
         """Two lines for a person."""
         return (
-            f"answers drawn: right {100 * self.right[0]:.0f} -> {100 * self.right[1]:.0f} % "
+            f"answers drawn: right {100 * self.right[0]:.1f} -> {100 * self.right[1]:.1f} % "
             f"({_signed(self.gain, 100)} points); KL {self.kl.value:.2f} nats an answer\n"
             f"learnt reward {self.rewards[0]:.2f} -> {self.rewards[1]:.2f} "
             f"({_signed(self.reward)}); win rate {100 * self.win_rate:.0f} % "
@@ -78,17 +80,20 @@ def moved(
     """Draw from both adapters and judge by the reference answers and by the reward model."""
     tokenizer = tokenizer_of(base)
     rows = [Turn(pack.question(item), item.unit, item.label) for item in items]
-    prompts = [list(encode(tokenizer, row.prompt, "", ROOM).prompt) for row in rows]
+    examples = [encode(tokenizer, row.prompt, row.answer, ROOM) for row in rows]
     model = load(base, new)
     model.load_adapter(str(old), REFERENCE, is_trainable=False)
     torch.manual_seed(seed)
     divergence: list[float] = []
     said: tuple[list[str], list[str]] = ([], [])
-    for begin in range(0, len(prompts), BATCH):
-        part = prompts[begin : begin + BATCH]
+    right: tuple[list[float], list[float]] = ([], [])
+    for begin in range(0, len(examples), BATCH):
+        part = examples[begin : begin + BATCH]
         with reference_of(model):
-            before = _draw(model, part, tokenizer)
+            right[0].extend(_chances(model, part, tokenizer))
+            before = _draw(model, part, tokenizer)  # which looks at the reference, and leaves it
         after = _draw(model, part, tokenizer)
+        right[1].extend(_chances(model, part, tokenizer))
         divergence += ((after.logprobs - after.reference) * after.mask).sum(1).tolist()
         for texts, drawn in zip(said, (before, after), strict=True):
             words = tokenizer.batch_decode(drawn.answers, skip_special_tokens=True)
@@ -96,7 +101,6 @@ def moved(
         progress(begin + len(part))
     units = [item.unit for item in items]
     scores = [_scored(learnt(base, reward, tokenizer), rows, texts) for texts in said]
-    right = [verifiable(rows, texts).tolist() for texts in said]
     pairs = [(b, a) for x, y, b, a in zip(*said, *scores, strict=True) if x != y]
     return Moved(
         n=len(items),
@@ -110,9 +114,26 @@ def moved(
     )
 
 
-def _draw(model: Any, prompts: Sequence[Sequence[int]], tokenizer: Any) -> Rollouts:
+def _draw(model: Any, part: Sequence[Example], tokenizer: Any) -> Rollouts:
     pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+    prompts = [example.prompt for example in part]
     return sample(model, _no_critic, prompts, most=MOST, pad=pad, end=end)
+
+
+@torch.no_grad()
+def _chances(model: Any, part: Sequence[Example], tokenizer: Any) -> list[float]:
+    """The probability that each example's own answer is drawn."""
+    pad = tokenizer.pad_token_id
+    width = max(len(example.prompt) for example in part)
+    most = max(len(example.answer) for example in part)
+    lengths = [(width - len(e.prompt), most - len(e.answer)) for e in part]
+    ids = [
+        [pad] * a + [*e.prompt, *e.answer] + [pad] * b
+        for e, (a, b) in zip(part, lengths, strict=True)
+    ]
+    seen = torch.tensor([[0] * a + [1] * (width + most - a - b) + [0] * b for a, b in lengths])
+    logprobs, _ = scored(model, torch.tensor(ids), seen, most)
+    return [float(value) for value in (logprobs * seen[:, -most:]).sum(1).exp()]
 
 
 def _no_critic(hidden: torch.Tensor) -> torch.Tensor:
@@ -137,6 +158,6 @@ def _means(pair: Sequence[Sequence[float]]) -> tuple[float, float]:
 
 
 def _signed(estimate: Estimate, times: float = 1) -> str:
-    digits = 0 if times > 1 else 2
+    digits = 1 if times > 1 else 2
     value, low, high = (times * x for x in (estimate.value, estimate.low, estimate.high))
     return f"{value:+.{digits}f} [{low:+.{digits}f} .. {high:+.{digits}f}]"
