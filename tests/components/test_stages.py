@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from adapters.admission import admit, files_in
+from adapters.admission import WEIGHTS, admit, files_in
 from adapters.base_model import BaseModel
 from adapters.recipe import BadRecipe, parse_recipe
 from adapters.training.job import Record
@@ -92,6 +94,31 @@ def test_a_reward_model_tells_right_from_wrong_on_pairs_it_never_saw(bench: Benc
     assert accuracy > 0.9
     assert not bench.admitted("reward"), "it scores; it cannot be served"
     assert "it cannot be served" in bench.card("reward")
+
+
+def test_a_reward_model_begins_with_what_the_adapter_that_it_starts_from_knows(
+    bench: Bench,
+) -> None:
+    bench.sft()
+    text = f"stage: reward\nsteps: 1\nlearning_rate: 1e-12\nstart: {bench.folder / 'sft'}\n"
+    bench.run("started", f"{text}data: {bench.liked}")
+    before, after = (load_file(bench.folder / name / WEIGHTS) for name in ("sft", "started"))
+    assert set(after) > set(before), "the head that scores is added"
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor)
+
+
+def test_dpo_can_reject_what_the_model_itself_answers(bench: Bench) -> None:
+    bench.sft()  # it says alpha and beta in turn; alpha is liked, and gamma is what pairs reject
+    rows = bench.folder / "gamma.jsonl"
+    rows.write_text(bench.liked.read_text().replace('"rejected": "beta"', '"rejected": "gamma"'))
+    text = f"stage: dpo\nsteps: 10\nlearning_rate: 0.003\nstart: {bench.folder / 'sft'}\n"
+    given = bench.run("given", f"{text}data: {rows}")
+    own = bench.run("own", f"{text}data: {rows}\nown_mistakes: true")
+    first, last = (column(own.history, "rewards/margins")[place] for place in (0, -1))
+    assert abs(first) < 1e-3
+    assert last > 0.1
+    assert column(own.history, "loss") != column(given.history, "loss")
 
 
 @pytest.mark.parametrize("stage", ["dpo", "kto"])
