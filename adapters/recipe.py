@@ -168,9 +168,6 @@ class Dpo(Recipe, frozen=True, kw_only=True, tag="dpo"):
     likelihood: NonNegative = 1.0
     """Weight of the preferred answers' own likelihood, which the comparison alone may lower
     (Pang et al., arXiv 2404.19733)."""
-    own_mistakes: bool = False
-    """Reject what the model itself answers at first, where that is not the preferred answer, in
-    place of the given rejected one (Chen et al., arXiv 2401.01335)."""
     learning_rate: Positive = 5e-5
 
 

@@ -12,8 +12,8 @@ counts. An optional "unit" names what must stay on one side of a split; an optio
 expert review that a row comes from, as `lorary review export` writes it.
 
 A domain pack has no judgements by people. Its preference pairs are made from its verifiable
-answers: the right label is preferred to another label drawn at random. They show the machinery at
-work, not what experts prefer.
+answers: the right label is preferred to another label drawn at random, or by DPO to what the model
+itself answers wrongly. They show the machinery at work, not what experts prefer.
 """
 
 import hashlib
@@ -193,7 +193,7 @@ def _pairs_of_pack(pack: DomainPack, items: Sequence[Item]) -> Iterator[Pair]:
     for item in items:
         others = [label for label in labels if label != item.label]
         wrong = others[int(lot(f"rejected {item.text}") * len(others))]
-        yield Pair(pack.question(item), item.unit, item.label, wrong)
+        yield Pair(pack.question(item), item.unit, item.label, wrong, judged=False)
 
 
 def _judged_of_pack(pack: DomainPack, items: Sequence[Item]) -> Iterator[Judged]:

@@ -44,8 +44,7 @@ def dpo(job: Job, corpus: Corpus[Pair], out: Path) -> Outcome:
     transformers.set_seed(recipe.seed)
     tokenizer = tokenizer_of(job.base)
     model, peft_config = policy(job)
-    if recipe.own_mistakes:
-        corpus = _with_own_mistakes(model, tokenizer, corpus, recipe)
+    corpus = with_own_mistakes(model, tokenizer, corpus, recipe)
     trainer = DPOTrainer(
         model=model,
         args=DPOConfig(
@@ -85,17 +84,20 @@ def kto(job: Job, corpus: Corpus[Judged], out: Path) -> Outcome:
     return fit(trainer, job, out)
 
 
-def _with_own_mistakes(
+def with_own_mistakes(
     model: Any, tokenizer: Any, corpus: Corpus[Pair], recipe: Dpo
 ) -> Corpus[Pair]:
-    """The pairs that training will see, rejecting what the model answers to their prompts."""
+    """The corpus, where pairs that nobody judged reject what the model itself answers wrongly.
+
+    As in Chen et al., arXiv 2401.01335. Only pairs that training will see are asked.
+    """
     seen = drawn(corpus.train, recipe.steps * recipe.batch, recipe.seed)
-    prompts = list(dict.fromkeys(pair.prompt for pair in seen))
+    prompts = list(dict.fromkeys(pair.prompt for pair in seen if not pair.judged))
     said = dict(zip(prompts, _answers(model, tokenizer, prompts), strict=True))
 
     def corrected(pair: Pair) -> Pair:
-        answer = said.get(pair.prompt, pair.chosen)
-        return pair if answer == pair.chosen.strip() else replace(pair, rejected=answer)
+        answer = pair.chosen if pair.judged else said.get(pair.prompt, pair.chosen)
+        return pair if answer == pair.chosen else replace(pair, rejected=answer)
 
     return replace(corpus, train=tuple(corrected(pair) for pair in corpus.train))
 

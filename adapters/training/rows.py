@@ -24,6 +24,8 @@ class Pair(Row):
 
     chosen: str
     rejected: str
+    judged: bool = True
+    """Whether anybody rejected that answer; otherwise any other wrong one serves as well."""
 
 
 @dataclass(frozen=True, slots=True)

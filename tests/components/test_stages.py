@@ -1,6 +1,7 @@
 """Every stage moves its own measure on a tiny model, and ends in what it says it makes."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,14 @@ from safetensors.torch import load_file
 
 from adapters.admission import WEIGHTS, admit, files_in
 from adapters.base_model import BaseModel
-from adapters.recipe import BadRecipe, parse_recipe
+from adapters.recipe import BadRecipe, Dpo, parse_recipe
+from adapters.training.answering import load
+from adapters.training.data import corpus_of
 from adapters.training.job import Record
+from adapters.training.models import tokenizer_of
+from adapters.training.preferences import with_own_mistakes
 from adapters.training.provenance import Provenance
+from adapters.training.rows import Pair
 from adapters.training.run import train
 from tests.support.tiny_model import one_thread, write_rows, write_tiny_model
 
@@ -108,17 +114,23 @@ def test_a_reward_model_begins_with_what_the_adapter_that_it_starts_from_knows(
         torch.testing.assert_close(after[name], tensor)
 
 
-def test_dpo_can_reject_what_the_model_itself_answers(bench: Bench) -> None:
-    bench.sft()  # it says alpha and beta in turn; alpha is liked, and gamma is what pairs reject
-    rows = bench.folder / "gamma.jsonl"
-    rows.write_text(bench.liked.read_text().replace('"rejected": "beta"', '"rejected": "gamma"'))
-    text = f"stage: dpo\nsteps: 10\nlearning_rate: 0.003\nstart: {bench.folder / 'sft'}\n"
-    given = bench.run("given", f"{text}data: {rows}")
-    own = bench.run("own", f"{text}data: {rows}\nown_mistakes: true")
-    first, last = (column(own.history, "rewards/margins")[place] for place in (0, -1))
-    assert abs(first) < 1e-3
-    assert last > 0.1
-    assert column(own.history, "loss") != column(given.history, "loss")
+def test_dpo_rejects_what_the_model_itself_answers_unless_somebody_judged(bench: Bench) -> None:
+    bench.sft()  # it says alpha and beta in turn
+    recipe = parse_recipe(f"stage: dpo\nadapter: demo/own\ndata: {bench.liked}\nsteps: 4")
+    assert isinstance(recipe, Dpo)
+    corpus = corpus_of(recipe)
+    judged = [replace(pair, rejected="gamma") for pair in corpus.train]
+    nobodys = [replace(pair, judged=False) for pair in judged]
+    model, tokenizer = load(bench.base, bench.folder / "sft"), tokenizer_of(bench.base)
+
+    def rejected(pairs: list[Pair]) -> set[str]:
+        made = with_own_mistakes(model, tokenizer, replace(corpus, train=tuple(pairs)), recipe)
+        assert {pair.chosen for pair in made.train} == {"alpha"}
+        return {pair.rejected for pair in made.train}
+
+    assert rejected(judged) == {"gamma"}
+    assert {"beta", "gamma"} <= rejected(nobodys), "its mistakes, and gamma where it made none"
+    assert "alpha" not in rejected(nobodys)
 
 
 @pytest.mark.parametrize("stage", ["dpo", "kto"])

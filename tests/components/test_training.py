@@ -121,7 +121,7 @@ def test_training_stops_when_the_held_out_loss_no_longer_falls_and_takes_the_bes
 
 STAGES = {
     "sft": "stage: sft\nsteps: 12",
-    "dpo": "stage: dpo\nsteps: 12\nown_mistakes: true",
+    "dpo": "stage: dpo\nsteps: 12\ndata: legal",
     "ppo": "stage: ppo\nsteps: 12\nmax_new_tokens: 6\nreward: verifiable",
 }
 
