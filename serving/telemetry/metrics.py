@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
+from registry.opinions import RATINGS
+
 _ADAPTER = ["domain", "adapter", "version"]
 MAX_SPLITS = 100
 """Split aliases with series of their own."""
@@ -102,6 +104,8 @@ ROLLBACKS_UNTOLD = Gauge(
     "Candidates no longer served here whose rollback the registry's log does not hold yet",
 )
 FEEDBACK = Counter("lorary_feedback", "Opinions kept, by rating", ["rating"])
+for _rating in RATINGS:
+    FEEDBACK.labels(_rating)
 
 
 class Series:
