@@ -68,12 +68,13 @@ def draw(shown: dict[str, list[Panel]], path: Path) -> None:
 
     rows = 5
     figure, panels = pyplot.subplots(
-        len(shown), 1, figsize=(13, 3.4 * len(shown)), layout="constrained", squeeze=False
+        len(shown), 1, figsize=(13, 2.5 * len(shown)), layout="constrained", squeeze=False
     )
     for (domain, models), (axes,) in zip(shown.items(), panels, strict=True):
         items = PACKS[domain].load().held_out[:rows]
+        most = 160 // (1 + len(models))
         cells = [
-            [_cut(item.text), *(_cut(m.texts[number]) for m in models)]
+            [_cut(item.text, most), *(_cut(m.texts[number], most) for m in models)]
             for number, item in enumerate(items)
         ]
         heads = [domain, *(f"{m.title}: {m.score}" for m in models)]
@@ -93,6 +94,6 @@ def draw(shown: dict[str, list[Panel]], path: Path) -> None:
     pyplot.close(figure)
 
 
-def _cut(text: str, most: int = 42) -> str:
+def _cut(text: str, most: int) -> str:
     text = " ".join(text.split()).replace("$", r"\$")
     return text if len(text) <= most else text[: most - 3] + "..."
