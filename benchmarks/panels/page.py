@@ -50,10 +50,10 @@ small {{ display: block; color: #5f6368; font-weight: normal; white-space: pre-l
 .wrong {{ background: #fce8e6 }} .wrong::before {{ content: "\\2717 "; color: #c5221f }}
 </style></head><body>
 <h1>The same questions, three stages of training</h1>
-<p>{n} held-out questions a domain, answered greedily; below each answer the probability that the
-model gives the whole of it. The base has the permitted answers listed in its prompt. Preferences
-and rewards come from verifiable answers, not from people. The base is SmolLM2-135M, quantised to
-4 bits.</p>
+<p>Up to {n} held-out questions a domain, answered greedily; below each answer the probability that
+the model gives the whole of it. The base has the permitted answers listed in its prompt.
+Preferences and rewards come from verifiable answers, not from people. The base is SmolLM2-135M,
+quantised to 4 bits.</p>
 {body}
 </body></html>
 """
