@@ -54,7 +54,8 @@ class Recipe(
     adapter: str
     """What it is published as, DOMAIN/ADAPTER."""
     data: tuple[str, ...]
-    """Tasks of the domain packs, `.jsonl` files, or `hub:` ids; mixed if there are several."""
+    """Tasks of the domain packs, `.jsonl` files, or `hub:` ids; mixed if there are several. A part
+    in percent of the units: `medical[:60%]`."""
     base: str = SMALL_MODEL
     """The base model's registered name; where it lies is said when training."""
     start: str = ""
@@ -159,6 +160,8 @@ class Sft(Recipe, frozen=True, kw_only=True, tag="sft"):
 class Reward(Recipe, frozen=True, kw_only=True, tag="reward"):
     """A reward model: Bradley-Terry on pairs, a LoRA with a scoring head (TRL's RewardTrainer)."""
 
+    learning_rate: Positive = 3e-4
+
 
 class Dpo(Recipe, frozen=True, kw_only=True, tag="dpo"):
     """Direct preference optimisation (Rafailov et al., arXiv 2305.18290)."""
@@ -168,7 +171,7 @@ class Dpo(Recipe, frozen=True, kw_only=True, tag="dpo"):
     likelihood: NonNegative = 1.0
     """Weight of the preferred answers' own likelihood, which the comparison alone may lower
     (Pang et al., arXiv 2404.19733)."""
-    learning_rate: Positive = 5e-5
+    learning_rate: Positive = 1e-4
 
 
 class Kto(Recipe, frozen=True, kw_only=True, tag="kto"):

@@ -13,8 +13,6 @@ import argparse
 import json
 import re
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,8 +26,8 @@ from urllib.parse import urlencode
 
 import httpx
 
-from adapters.home import cache
 from benchmarks.counting import requests_per_operation
+from benchmarks.peers import peer
 from benchmarks.plot import bars
 from registry.blobs import Blobs, content_digest
 from registry.client import RegistryClient
@@ -173,7 +171,7 @@ class Theirs:
         self.wire = Wire(self.port, "/api/2.0/mlflow/", {})
         self.filled = 0
         self.run, self.artifacts = "", ""
-        self.bin = install_mlflow()
+        self.bin = peer("mlflow", MLFLOW)
 
     def command(self) -> list[str]:
         """How the server is started: one worker, as Lorary has one process."""
@@ -217,16 +215,6 @@ class Theirs:
                 self.call("POST", "registered-models/create", json={"name": name})
             self.version(name, "filler")
             self.filled += 1
-
-
-def install_mlflow() -> Path:
-    """An environment with MLflow in it; returns its programs' folder."""
-    folder = cache("peers", "mlflow")
-    if not (folder / "bin" / "mlflow").exists():
-        print(f"Installing {MLFLOW} into {folder} ...")
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        subprocess.run([str(folder / "bin" / "pip"), "install", "--quiet", MLFLOW], check=True)
-    return folder / "bin"
 
 
 def cold_start(stack: ExitStack, ours: Ours, theirs: Theirs) -> Timing:

@@ -11,13 +11,18 @@ A prompt or an answer is text, or a list of messages as chat APIs have them, of 
 counts. An optional "unit" names what must stay on one side of a split; an optional "review" the
 expert review that a row comes from, as `lorary review export` writes it.
 
+A part of any source is named as in `datasets`, in percent, but of its units: `medical[:60%]` and
+`medical[60%:]` have none in common, so that preferences are about questions that fine-tuning has
+not seen.
+
 A domain pack has no judgements by people. Its preference pairs are made from its verifiable
-answers: the right label is preferred to another label drawn at random, or by DPO to what the model
-itself answers wrongly. They show the machinery at work, not what experts prefer.
+answers: the right label is preferred to another label drawn at random, or to what the model that is
+continued answers wrongly (mistakes.py). They show the machinery at work, not what experts prefer.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +36,7 @@ from adapters.recipe import BadRecipe, Kto, Online, Recipe, Sft
 from adapters.training.rows import Judged, Pair, Row, Turn
 
 HUB = "hub:"
+PART = re.compile(r"(?P<name>.+)\[(?:(?P<first>\d{1,3})%)?:(?:(?P<end>\d{1,3})%)?\]")
 
 R = TypeVar("R", bound=Row)
 
@@ -75,19 +81,20 @@ def _load(
     digests, packs, origin = [], [], {}
     reviews = set[str]()
     for source in recipe.data:
-        if source in TASKS:
-            pack = TASKS[source]
+        name, among = part(source)
+        if name in TASKS:
+            pack = TASKS[name]
             if pack.exam:
-                raise BadRecipe(f"{source} is an exam, for judging only. Train on another task.")
+                raise BadRecipe(f"{name} is an exam, for judging only. Train on another task.")
             data = pack.load()
             packs.append(pack)
             digests.append(data.digest)
-            rows += from_pack(pack, data.train)
+            rows += from_pack(pack, [item for item in data.train if among(item.unit)])
             origin[source] = ", ".join(f"{s.package} {s.version}" for s in pack.sources)
         else:
-            raw, digest = _read(source)
+            raw, digest = _read(name)
             digests.append(digest)
-            rows += _converted(source, raw, from_row)
+            rows += [row for row in _converted(name, raw, from_row) if among(row.unit)]
             reviews |= {row["review"] for row in raw if isinstance(row.get("review"), str)}
             origin[source] = f"{len(raw)} rows, SHA-256 {digest[:12]}"
     replay: tuple[Turn, ...] = ()
@@ -105,6 +112,20 @@ def _load(
     return Corpus(
         tuple(train), tuple(kept_out), replay, digest, tuple(packs), origin, tuple(sorted(reviews))
     )
+
+
+def part(source: str) -> tuple[str, Callable[[str], bool]]:
+    """A source's name, and whether a unit is in the part of it that is named.
+
+    Raises `BadRecipe` for a part that holds nothing.
+    """
+    found = PART.fullmatch(source)
+    if found is None:
+        return source, lambda _: True
+    first, end = int(found["first"] or 0) / 100, int(found["end"] or 100) / 100
+    if not 0 <= first < end <= 1:
+        raise BadRecipe(f"{source!r} names no part. Write NAME[:60%] or NAME[60%:].")
+    return found["name"], lambda unit: first <= lot(f"part {unit}") < end
 
 
 def _read(source: str) -> tuple[list[dict[str, Any]], str]:

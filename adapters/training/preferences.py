@@ -5,12 +5,10 @@ frozen copy, or the bare base. The result is one LoRA adapter on the base either
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
 import transformers
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, RewardConfig, RewardTrainer
 
@@ -18,7 +16,8 @@ from adapters.recipe import Dpo, Kto
 from adapters.training.data import Corpus
 from adapters.training.fit import arguments, drawn, fit
 from adapters.training.job import Job, Outcome
-from adapters.training.models import plain_prompt, policy, prompt_text, scorer, tokenizer_of
+from adapters.training.mistakes import with_own_mistakes
+from adapters.training.models import plain_prompt, policy, scorer, tokenizer_of
 from adapters.training.rows import Judged, Pair
 
 
@@ -26,6 +25,7 @@ def reward(job: Job, corpus: Corpus[Pair], out: Path) -> Outcome:
     """A model that scores the preferred answer of a pair above the other (Bradley-Terry)."""
     transformers.set_seed(job.recipe.seed)
     tokenizer = tokenizer_of(job.base)
+    corpus = with_own_mistakes(job, corpus, tokenizer)
     model, peft_config = scorer(job)
     trainer = RewardTrainer(
         model=model,
@@ -43,8 +43,8 @@ def dpo(job: Job, corpus: Corpus[Pair], out: Path) -> Outcome:
     assert isinstance(recipe, Dpo)  # noqa: S101 - run.py chose by it
     transformers.set_seed(recipe.seed)
     tokenizer = tokenizer_of(job.base)
+    corpus = with_own_mistakes(job, corpus, tokenizer)
     model, peft_config = policy(job)
-    corpus = with_own_mistakes(model, tokenizer, corpus, recipe)
     trainer = DPOTrainer(
         model=model,
         args=DPOConfig(
@@ -82,47 +82,6 @@ def kto(job: Job, corpus: Corpus[Judged], out: Path) -> Outcome:
         **_sets(job, corpus, tokenizer, _thumbed),
     )
     return fit(trainer, job, out)
-
-
-def with_own_mistakes(
-    model: Any, tokenizer: Any, corpus: Corpus[Pair], recipe: Dpo
-) -> Corpus[Pair]:
-    """The corpus, where pairs that nobody judged reject what the model itself answers wrongly.
-
-    As in Chen et al., arXiv 2401.01335. Only pairs that training will see are asked.
-    """
-    seen = drawn(corpus.train, recipe.steps * recipe.batch, recipe.seed)
-    prompts = list(dict.fromkeys(pair.prompt for pair in seen if not pair.judged))
-    said = dict(zip(prompts, _answers(model, tokenizer, prompts), strict=True))
-
-    def corrected(pair: Pair) -> Pair:
-        answer = pair.chosen if pair.judged else said.get(pair.prompt, pair.chosen)
-        return pair if answer == pair.chosen else replace(pair, rejected=answer)
-
-    return replace(corpus, train=tuple(corrected(pair) for pair in corpus.train))
-
-
-@torch.no_grad()
-def _answers(
-    model: Any, tokenizer: Any, prompts: Sequence[str], most: int = 48, batch: int = 16
-) -> list[str]:
-    """One answer to each prompt, drawn at temperature 1; from the seed, so a resumed training
-    draws the same."""
-    found: list[str] = []
-    was_training = model.training
-    model.eval()
-    for begin in range(0, len(prompts), batch):
-        texts = [prompt_text(tokenizer, prompt) for prompt in prompts[begin : begin + batch]]
-        asked = tokenizer(
-            texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
-        ).to(model.device)
-        drawn_tokens = model.generate(
-            **asked, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=most,
-            pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
-        )[:, asked["input_ids"].shape[1] :]  # fmt: skip
-        found += tokenizer.batch_decode(drawn_tokens, skip_special_tokens=True)
-    model.train(was_training)
-    return [text.strip() for text in found]
 
 
 def _sets(job: Job, corpus: Corpus[Any], tokenizer: Any, columns: Any) -> dict[str, Any]:

@@ -16,21 +16,15 @@ from adapters.training.models import REFERENCE
 
 
 @dataclass(frozen=True, slots=True)
-class Rollouts:
-    """N sampled answers of at most T tokens. All but `ids` and `seen`: (N, T)."""
+class Drawn:
+    """N sampled answers of at most T tokens."""
 
     ids: torch.Tensor
     """Prompts padded on the left, then answers padded on the right: (N, P + T)."""
     seen: torch.Tensor
     """1 for each token that is no padding: (N, P + T)."""
     mask: torch.Tensor
-    """1 for each token of an answer, its end included."""
-    logprobs: torch.Tensor
-    """Of the sampled tokens under the policy that sampled them."""
-    reference: torch.Tensor
-    """The same under the reference."""
-    values: torch.Tensor
-    """The critic's expectation before each token."""
+    """1 for each token of an answer, its end included: (N, T)."""
 
     @property
     def answers(self) -> list[list[int]]:
@@ -39,40 +33,58 @@ class Rollouts:
         pairs = zip(self.ids[:, -width:], self.mask.bool(), strict=True)
         return [row[kept].tolist() for row, kept in pairs]
 
+
+@dataclass(frozen=True, slots=True)
+class Rollouts(Drawn):
+    """The same with what is said of them, each (N, T)."""
+
+    logprobs: torch.Tensor
+    """Of the sampled tokens under the policy that sampled them."""
+    reference: torch.Tensor
+    """The same under the reference."""
+    values: torch.Tensor
+    """The critic's expectation before each token."""
+
     def part(self, rows: slice) -> "Rollouts":
         """Some of the answers."""
         fields = (self.ids, self.seen, self.mask, self.logprobs, self.reference, self.values)
         return Rollouts(*(field[rows] for field in fields))
 
 
-def sample(
-    model: Any, critic: Any, prompts: Sequence[Sequence[int]], *, most: int, pad: int, end: int
-) -> Rollouts:
-    """One answer to each prompt, drawn from the policy itself: temperature 1, nothing cut off."""
+@torch.no_grad()
+def draw(model: Any, prompts: Sequence[Sequence[int]], most: int, pad: int, end: int) -> Drawn:
+    """One answer to each prompt, drawn from the model itself: temperature 1, nothing cut off."""
     width = max(len(prompt) for prompt in prompts)
     padded = [[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts]
     asked = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    ids, seen = torch.tensor(padded), torch.tensor(asked)
+    seen = torch.tensor(asked)
+    ids = model.generate(
+        input_ids=torch.tensor(padded),
+        attention_mask=seen,
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        max_new_tokens=most,
+        pad_token_id=pad,
+        eos_token_id=end,
+    )
+    ended = (ids[:, width:] == end).int()
+    mask = (ended.cumsum(1) - ended == 0).int()
+    return Drawn(ids, torch.cat([seen, mask], 1), mask)
+
+
+def sample(
+    model: Any, critic: Any, prompts: Sequence[Sequence[int]], *, most: int, pad: int, end: int
+) -> Rollouts:
+    """What `draw` draws, and what policy, reference and critic say of it."""
+    drawn = draw(model, prompts, most=most, pad=pad, end=end)
+    ids, seen, mask = drawn.ids, drawn.seen, drawn.mask
     with torch.no_grad():
-        ids = model.generate(
-            input_ids=ids,
-            attention_mask=seen,
-            do_sample=True,
-            temperature=1.0,
-            top_k=0,
-            top_p=1.0,
-            max_new_tokens=most,
-            pad_token_id=pad,
-            eos_token_id=end,
-        )
-        drawn = ids[:, width:]
-        ended = (drawn == end).int()
-        mask = (ended.cumsum(1) - ended == 0).int()
-        seen = torch.cat([seen, mask], 1)
-        logprobs, hidden = scored(model, ids, seen, drawn.shape[1])
+        logprobs, hidden = scored(model, ids, seen, mask.shape[1])
         values = critic(hidden).squeeze(-1)
         with reference_of(model):
-            reference, _ = scored(model, ids, seen, drawn.shape[1])
+            reference, _ = scored(model, ids, seen, mask.shape[1])
     return Rollouts(ids, seen, mask, logprobs, reference, values)
 
 

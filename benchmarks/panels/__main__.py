@@ -16,6 +16,7 @@ reward, the win rate and the distance from the model it was trained from.
 import argparse
 import itertools
 import json
+import operator
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -26,9 +27,11 @@ import msgspec
 
 from adapters import recipes
 from adapters.home import default_model, home
-from adapters.packs import PACKS, DomainPack, Item
+from adapters.packs import PACKS, DomainPack
+from adapters.recipe import AnyRecipe
 from adapters.small_model import build
 from adapters.training.answering import Answer, answers, load, right
+from adapters.training.data import part
 from adapters.training.progress import progress_bar
 from adapters.training.quiet import be_quiet
 from adapters.training.run import existing, train
@@ -65,13 +68,8 @@ def main() -> None:
     shown: dict[str, list[Panel]] = {domain: [] for domain in options.domains}
     asked: dict[str, Asked] = {}
     for domain in options.domains:
-        pack = PACKS[domain]
-        data = pack.load()
-        items = data.held_out[: options.n]
-        labels = classify(data.train, items)
-        same = sum(label == item.label for label, item in zip(labels, items, strict=True))
-        print(f"{domain:10} TF-IDF + logistic regression {wilson(same, len(items))}", flush=True)
-        asked[domain] = Asked(pack, items, options.out, options.set)
+        asked[domain] = Asked(PACKS[domain], options.n, options.out, options.set)
+        asked[domain].baselines()
     for title, domain in itertools.product(("base", "sft", *options.third), options.domains):
         if time.monotonic() > until:
             print(f"not run, for lack of time: {domain} {title}")
@@ -91,11 +89,23 @@ def main() -> None:
 class Asked:
     """One domain's models and their answers, made unless they are there."""
 
-    def __init__(
-        self, pack: DomainPack, items: tuple[Item, ...], out: Path, changes: list[str]
-    ) -> None:
-        self._pack, self._items = pack, items
+    def __init__(self, pack: DomainPack, n: int, out: Path, changes: list[str]) -> None:
+        self._pack, self._items = pack, pack.load().held_out[:n]
         self._out, self._changes = out, changes
+
+    def baselines(self) -> None:
+        """Tell what a text classifier makes of fine-tuning's examples, and of all."""
+        train = self._pack.load().train
+        _, among = part(self._recipe("sft").data[0])
+        for items in ([item for item in train if among(item.unit)], train):
+            labels = classify(items, self._items)
+            same = sum(map(operator.eq, labels, (item.label for item in self._items)))
+            score = wilson(same, len(self._items))
+            print(
+                f"{self._pack.domain:10} TF-IDF + logistic regression, {len(items)} examples: "
+                f"{score}",
+                flush=True,
+            )
 
     def panel(self, title: str) -> Panel:
         """Train `title`'s model and what it starts from, and ask it."""
@@ -122,18 +132,21 @@ class Asked:
 
     def _make(self, stage: str) -> Path:
         """What a shipped recipe makes, and before it what that starts from."""
-        domain = self._pack.domain
-        recipe = recipes.load(domain if stage == "sft" else f"{domain}-{stage}")
+        recipe = self._recipe(stage)
         if recipe.start:
             self._make("sft")
         if stage == "ppo":
             self._make("reward")
-        changes = [change.split(".", 1) for change in self._changes]
-        recipe = recipe.changed([pair for to, pair in changes if to == stage])
         out = home() / "adapters" / recipe.adapter
         with progress_bar(recipe, quiet=not sys.stderr.isatty()) as progress:
             train(recipe, default_model(), out, reuse=True, progress=progress)
         return out
+
+    def _recipe(self, stage: str) -> AnyRecipe:
+        domain = self._pack.domain
+        recipe = recipes.load(domain if stage == "sft" else f"{domain}-{stage}")
+        changes = [change.split(".", 1) for change in self._changes]
+        return recipe.changed([pair for to, pair in changes if to == stage])
 
     def _ask(self, trained: Path | None) -> list[Answer]:
         asking = self._pack.question if trained else self._pack.question_with_labels

@@ -9,8 +9,6 @@ the cache folder the first time. Both check a key and a model's name.
 import asyncio
 import contextlib
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -18,9 +16,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from adapters.home import cache
 from benchmarks.gate import summarise, target
 from benchmarks.load import Round, alternate
+from benchmarks.peers import peer
 from benchmarks.servers import Served, trivial
 from benchmarks.site import MODEL, one_adapter
 from tests.support.servers import free_port, running
@@ -61,11 +59,7 @@ def measure(*, quick: bool) -> dict[str, Any]:
 
 def litellm(stack: contextlib.ExitStack, folder: Path, upstream: Served) -> Served:
     """LiteLLM's proxy in front of `upstream`."""
-    home = cache("peers", "litellm")
-    if not (home / "bin" / "litellm").exists():
-        print(f"Installing {LITELLM} into {home} ...")
-        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-        subprocess.run([str(home / "bin" / "pip"), "install", "--quiet", LITELLM], check=True)
+    programs = peer("litellm", LITELLM)
     port = free_port()
     config = folder / "litellm.yaml"
     served = {"model": "openai/bench", "api_base": f"{upstream.url}/v1", "api_key": "none"}
@@ -80,7 +74,7 @@ def litellm(stack: contextlib.ExitStack, folder: Path, upstream: Served) -> Serv
     url = f"http://127.0.0.1:{port}"
     stack.enter_context(
         running(
-            [str(home / "bin" / "litellm"), "--config", str(config), "--port", str(port),
+            [str(programs / "litellm"), "--config", str(config), "--port", str(port),
              "--num_workers", "1", "--telemetry", "False"],
             folder / "litellm.log",
             ready=f"{url}/health/liveliness",

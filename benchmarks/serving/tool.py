@@ -9,12 +9,12 @@ that every adapter got its share and that nothing failed.
 
 import json
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from adapters.home import cache, default_model
+from adapters.home import default_model
+from benchmarks.peers import peer
 from benchmarks.serving.library import DOMAIN
 from benchmarks.serving.pair import Pair
 
@@ -40,7 +40,7 @@ def measure(pair: Pair, *, quick: bool) -> dict[str, Any]:
     before = _answered(pair)
     with tempfile.TemporaryDirectory() as folder:
         command = [
-            str(installed()), "profile",
+            str(peer("aiperf", AIPERF) / "aiperf"), "profile",
             "--model-names", ",".join(names), "--model-selection-strategy", "round-robin",
             "--url", pair.gated.url, "--api-key", pair.library.key.text,
             "--endpoint-type", "chat", "--streaming", "--tokenizer", str(default_model()),
@@ -65,17 +65,6 @@ def measure(pair: Pair, *, quick: bool) -> dict[str, Any]:
     if shares != wanted:
         raise SystemExit(f"wanted {wanted} answers by adapter and status, found {shares}")
     return {"summary": {key: summary[key] for key in SHOWN}, "requests": requests}
-
-
-def installed() -> Path:
-    """aiperf's program, in an environment of its own."""
-    home = cache("peers", "aiperf")
-    program = home / "bin" / "aiperf"
-    if not program.exists():
-        print(f"Installing {AIPERF} into {home} ...")
-        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-        subprocess.run([str(home / "bin" / "pip"), "install", "--quiet", AIPERF], check=True)
-    return program
 
 
 def _answered(pair: Pair) -> dict[tuple[str, str], float]:

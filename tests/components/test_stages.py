@@ -10,12 +10,11 @@ from safetensors.torch import load_file
 
 from adapters.admission import WEIGHTS, admit, files_in
 from adapters.base_model import BaseModel
-from adapters.recipe import BadRecipe, Dpo, parse_recipe
-from adapters.training.answering import load
+from adapters.recipe import BadRecipe, parse_recipe
 from adapters.training.data import corpus_of
-from adapters.training.job import Record
+from adapters.training.job import Job, Record
+from adapters.training.mistakes import with_own_mistakes
 from adapters.training.models import tokenizer_of
-from adapters.training.preferences import with_own_mistakes
 from adapters.training.provenance import Provenance
 from adapters.training.rows import Pair
 from adapters.training.run import train
@@ -114,23 +113,37 @@ def test_a_reward_model_begins_with_what_the_adapter_that_it_starts_from_knows(
         torch.testing.assert_close(after[name], tensor)
 
 
-def test_dpo_rejects_what_the_model_itself_answers_unless_somebody_judged(bench: Bench) -> None:
+def test_pairs_that_nobody_judged_reject_what_the_model_itself_answers_wrongly(
+    bench: Bench,
+) -> None:
     bench.sft()  # it says alpha and beta in turn
     recipe = parse_recipe(f"stage: dpo\nadapter: demo/own\ndata: {bench.liked}\nsteps: 4")
-    assert isinstance(recipe, Dpo)
     corpus = corpus_of(recipe)
     judged = [replace(pair, rejected="gamma") for pair in corpus.train]
     nobodys = [replace(pair, judged=False) for pair in judged]
-    model, tokenizer = load(bench.base, bench.folder / "sft"), tokenizer_of(bench.base)
 
-    def rejected(pairs: list[Pair]) -> set[str]:
-        made = with_own_mistakes(model, tokenizer, replace(corpus, train=tuple(pairs)), recipe)
-        assert {pair.chosen for pair in made.train} == {"alpha"}
-        return {pair.rejected for pair in made.train}
+    def made(pairs: list[Pair], start: Path | None) -> list[Pair]:
+        job = Job(
+            recipe=recipe, base=bench.base, start=start, reward=None,
+            workspace=bench.folder, progress=lambda *_: None,
+        )  # fmt: skip
+        given = replace(corpus, train=tuple(pairs))
+        return list(with_own_mistakes(job, given, tokenizer_of(bench.base)).train)
 
-    assert rejected(judged) == {"gamma"}
-    assert {"beta", "gamma"} <= rejected(nobodys), "its mistakes, and gamma where it made none"
-    assert "alpha" not in rejected(nobodys)
+    tuned = bench.folder / "sft"
+    assert made(judged, tuned) == judged, "what somebody rejected stays rejected"
+    assert made(nobodys, None) == nobodys, "the bare base does not know the task"
+    own = made(nobodys, tuned)
+    assert ("alpha", "beta") in {(pair.chosen, pair.rejected) for pair in own}
+    assert all(pair.rejected != "alpha" for pair in own)
+    assert len(own) < len(nobodys), "where it was right there is nothing to prefer"
+    mixed = made([*judged[:3], *nobodys[3:]], tuned)
+    assert sum(pair.rejected == "gamma" for pair in mixed) == 3
+    missed = {pair.prompt for pair in own}
+    known = [pair for pair in nobodys if pair.prompt not in missed]
+    torch.manual_seed(0)
+    with pytest.raises(BadRecipe, match=r"all 3 prompts right.*judged"):
+        made(known[:3], tuned)
 
 
 @pytest.mark.parametrize("stage", ["dpo", "kto"])

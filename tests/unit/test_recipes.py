@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from adapters import recipes
-from adapters.packs import TASKS
-from adapters.recipe import STAGES, BadRecipe, Dpo, Online, Sft, parse_recipe
+from adapters.packs import PACKS, TASKS
+from adapters.recipe import STAGES, BadRecipe, Dpo, Online, parse_recipe
+from adapters.training.data import part
 
 SFT = "stage: sft\nadapter: medical/coder\ndata: medical\n"
 
@@ -15,7 +16,7 @@ SFT = "stage: sft\nadapter: medical/coder\ndata: medical\n"
 @pytest.mark.parametrize("name", recipes.SHIPPED)
 def test_every_shipped_recipe_can_be_read_and_names_what_exists(name: str) -> None:
     recipe = recipes.load(name)
-    assert set(recipe.data) <= set(TASKS)
+    assert {part(source)[0] for source in recipe.data} <= set(TASKS)
     made = {recipes.load(other).adapter for other in recipes.SHIPPED}
     for needed in (recipe.start, recipe.reward if isinstance(recipe, Online) else ""):
         assert needed in (*made, "", "verifiable"), "a shipped recipe makes what it starts from"
@@ -25,10 +26,16 @@ def test_every_stage_has_a_shipped_recipe() -> None:
     assert {recipes.load(name).stage for name in recipes.SHIPPED} == set(STAGES)
 
 
-def test_the_demonstration_trains_what_it_always_has() -> None:
-    recipe = recipes.load("medical")
-    assert recipe == Sft(adapter="medical/icd10-coder", data=("medical",))
-    assert (recipe.rank, recipe.alpha, recipe.steps, recipe.batch) == (16, 32, 70, 16)
+@pytest.mark.parametrize("domain", PACKS)
+def test_preferences_are_about_what_the_demonstration_has_not_seen(domain: str) -> None:
+    tuned = recipes.load(domain)
+    assert (tuned.rank, tuned.alpha, tuned.steps, tuned.batch) == (16, 32, 70, 16)
+    _, seen = part(tuned.data[0])
+    units = {item.unit for item in PACKS[domain].load().train}
+    for stage in ("dpo", "reward", "ppo"):
+        name, preferred = part(recipes.load(f"{domain}-{stage}").data[0])
+        assert name == domain
+        assert all(seen(unit) != preferred(unit) for unit in units)
 
 
 def test_a_recipe_changes_by_assignment_and_its_digest_with_it() -> None:

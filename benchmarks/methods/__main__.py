@@ -6,33 +6,35 @@ Each cell (a method with a seed) is a process of its own, so that its peak memor
 one file under --out; cells that are there are not run again, and what they trained is not kept.
 Budget means the same examples seen: steps times batch. Learning rates are each method's usual order
 of magnitude, not tuned here. Accuracy is that of free greedy answers on held-out items, by
-transformers and PEFT: vLLM cannot serve all of these methods.
+transformers and PEFT: vLLM cannot serve all of these methods. Bottleneck adapters are AdapterHub's.
 """
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
 
 from adapters import recipes
-from adapters.home import default_model, home
-from adapters.packs import TASKS
-from adapters.recipe import Method
+from adapters.home import default_model
+from adapters.packs import TASKS, DomainPack, Item
+from adapters.recipe import AnyRecipe, Method
 from adapters.small_model import build
 from adapters.training.quiet import be_quiet
+from benchmarks.methods.bottleneck import Made, bottleneck
 from eval.statistics import Proportion, wilson
 
 RATES = {
     "full": 1e-4, "lora": 1e-3, "rslora": 5e-4, "dora": 1e-3, "qlora": 1e-3,
-    "ia3": 1e-2, "prefix": 1e-2, "prompt": 3e-2,
+    "ia3": 1e-2, "prefix": 1e-2, "prompt": 3e-2, "bottleneck": 1e-3,
 }  # fmt: skip
-METHODS: tuple[str, ...] = get_args(Method)
+METHODS: tuple[str, ...] = (*get_args(Method), "bottleneck")
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,26 +108,25 @@ def place(options: argparse.Namespace, method: str, seed: int) -> Path:
 def run_cell(options: argparse.Namespace, method: str, seed: int) -> None:
     """Train and judge one cell, and write its file."""
     be_quiet()
-    from adapters.training.answering import answers, load, right
-    from adapters.training.run import train
+    from adapters.training.answering import right
 
     path, rate = place(options, method, seed), RATES[method]
+    pack = TASKS[options.task]
     recipe = recipes.load("medical").changed(
         [
-            f"adapter={TASKS[options.task].domain}/{method}",
+            f"adapter={pack.domain}/{method}",
             f"data={options.task}",
-            f"method={method}",
             f"learning_rate={rate}",
             f"seed={seed}",
             f"steps={options.steps}",
             f"batch={options.batch}",
         ]
     )
-    trained, base = home() / "benchmarks" / "methods" / path.stem, default_model()
-    provenance, _ = train(recipe, base, trained, reuse=True, progress=lambda *_: None)
-    pack = TASKS[options.task]
     items = pack.load().held_out[: options.n]
-    given = answers(load(base, trained), base, [pack.question(item) for item in items])
+    if method == "bottleneck":
+        made = bottleneck(recipe, default_model(), pack, items)
+    else:
+        made = by_peft(recipe.changed([f"method={method}"]), default_model(), pack, items)
     cell = Cell(
         task=options.task,
         method=method,
@@ -133,17 +134,35 @@ def run_cell(options: argparse.Namespace, method: str, seed: int) -> None:
         steps=options.steps,
         batch=options.batch,
         learning_rate=rate,
-        trainable=provenance.trainable,
-        parameters=provenance.parameters,
-        peak_bytes=provenance.peak_bytes,
-        seconds=provenance.seconds,
-        final_loss=provenance.final_loss,
-        right=sum(right(items, given)),
+        trainable=made.trainable,
+        parameters=made.parameters,
+        peak_bytes=made.peak_bytes,
+        seconds=made.seconds,
+        final_loss=made.final_loss,
+        right=sum(right(items, made.answers)),
         n=len(items),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.format(msgspec.json.encode(cell)) + b"\n")
-    shutil.rmtree(trained)
+
+
+def by_peft(recipe: AnyRecipe, base: Path, pack: DomainPack, items: Sequence[Item]) -> Made:
+    """Train by our recipe and answer `items`; what was trained is not kept."""
+    from adapters.training.answering import answers, load
+    from adapters.training.run import train
+
+    with tempfile.TemporaryDirectory() as folder:
+        trained = Path(folder, "trained")
+        told, _ = train(recipe, base, trained, progress=lambda *_: None)
+        given = answers(load(base, trained), base, [pack.question(item) for item in items])
+    return Made(
+        trainable=told.trainable,
+        parameters=told.parameters,
+        peak_bytes=told.peak_bytes,
+        seconds=told.seconds,
+        final_loss=told.final_loss,
+        answers=given,
+    )
 
 
 def pooled(cells: list[Cell]) -> dict[str, tuple[list[Cell], Proportion]]:

@@ -1,0 +1,1 @@
+"""Every training method on one task at equal budget."""

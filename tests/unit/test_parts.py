@@ -1,0 +1,32 @@
+"""Parts of a source divide its units: none is in two, none in none."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapters.recipe import BadRecipe
+from adapters.training.data import part
+
+
+@given(st.integers(1, 99), st.sets(st.text(), min_size=1))
+def test_a_part_and_the_rest_have_no_unit_in_common_and_lack_none(
+    percent: int, units: set[str]
+) -> None:
+    name, first = part(f"medical[:{percent}%]")
+    other, rest = part(f"medical[{percent}%:]")
+    assert name == other == "medical"
+    assert all(first(unit) != rest(unit) for unit in units)
+
+
+@given(st.text())
+def test_the_whole_is_every_unit(unit: str) -> None:
+    for source in ("rows.jsonl", "rows.jsonl[:]", "rows.jsonl[0%:100%]"):
+        name, among = part(source)
+        assert name == "rows.jsonl"
+        assert among(unit)
+
+
+@pytest.mark.parametrize("source", ["x[60%:60%]", "x[70%:60%]", "x[:0%]", "x[:101%]", "x[100%:]"])
+def test_a_part_that_holds_nothing_is_refused(source: str) -> None:
+    with pytest.raises(BadRecipe, match="names no part"):
+        part(source)
