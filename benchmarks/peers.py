@@ -23,7 +23,7 @@ def library(name: str, requirement: str) -> Path:
     folder = cache("peers", name)
     if not (folder / "installed").exists():
         print(f"Installing {requirement} into {folder} ...", flush=True)
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade", "--target"]
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-warn-conflicts", "--target"]
         subprocess.run([*pip, folder, requirement], check=True)
         (folder / "installed").touch()
     return folder

@@ -23,7 +23,7 @@ import msgspec
 
 from adapters import recipes
 from adapters.home import default_model
-from adapters.packs import TASKS, DomainPack, Item
+from adapters.packs import TASKS
 from adapters.recipe import AnyRecipe, Method
 from adapters.small_model import build
 from adapters.training.quiet import be_quiet
@@ -123,10 +123,11 @@ def run_cell(options: argparse.Namespace, method: str, seed: int) -> None:
         ]
     )
     items = pack.load().held_out[: options.n]
+    asked = [pack.question(item) for item in items]
     if method == "bottleneck":
-        made = bottleneck(recipe, default_model(), pack, items)
+        made = bottleneck(recipe, default_model(), asked)
     else:
-        made = by_peft(recipe.changed([f"method={method}"]), default_model(), pack, items)
+        made = by_peft(recipe.changed([f"method={method}"]), default_model(), asked)
     cell = Cell(
         task=options.task,
         method=method,
@@ -146,15 +147,15 @@ def run_cell(options: argparse.Namespace, method: str, seed: int) -> None:
     path.write_bytes(msgspec.json.format(msgspec.json.encode(cell)) + b"\n")
 
 
-def by_peft(recipe: AnyRecipe, base: Path, pack: DomainPack, items: Sequence[Item]) -> Made:
-    """Train by our recipe and answer `items`; what was trained is not kept."""
+def by_peft(recipe: AnyRecipe, base: Path, asked: Sequence[str]) -> Made:
+    """Train by our recipe and answer what is asked; what was trained is not kept."""
     from adapters.training.answering import answers, load
     from adapters.training.run import train
 
     with tempfile.TemporaryDirectory() as folder:
         trained = Path(folder, "trained")
         told, _ = train(recipe, base, trained, progress=lambda *_: None)
-        given = answers(load(base, trained), base, [pack.question(item) for item in items])
+        given = answers(load(base, trained), base, asked)
     return Made(
         trainable=told.trainable,
         parameters=told.parameters,

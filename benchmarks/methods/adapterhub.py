@@ -107,6 +107,7 @@ def answered(model: Any, given: dict[str, Any]) -> list[list[int]]:
             input_ids=ids,
             attention_mask=seen,
             do_sample=False,
+            use_cache=False,  # with it this library's Llama forgets the tokens before
             max_new_tokens=given["most"],
             pad_token_id=given["pad"],
             eos_token_id=given["end"],

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.packs import DomainPack, Item
 from adapters.recipe import Recipe
 from adapters.training.answering import Answer
 from adapters.training.data import corpus_of
@@ -41,8 +40,8 @@ class Made:
     answers: list[Answer]
 
 
-def bottleneck(recipe: Recipe, base: Path, pack: DomainPack, items: Sequence[Item]) -> Made:
-    """Train on the very examples that `recipe` would draw, and answer `items` greedily."""
+def bottleneck(recipe: Recipe, base: Path, asked: Sequence[str]) -> Made:
+    """Train on the very examples that `recipe` would draw, and answer what is asked greedily."""
     tokenizer = tokenizer_of(base)
     rows = drawn(corpus_of(recipe).train, recipe.steps * recipe.batch, recipe.seed)
     examples = [encode(tokenizer, row.prompt, row.answer, recipe.max_tokens) for row in rows]
@@ -54,9 +53,7 @@ def bottleneck(recipe: Recipe, base: Path, pack: DomainPack, items: Sequence[Ite
         "learning_rate": recipe.learning_rate,
         "warmup": recipe.warmup_steps,
         "batches": [pairs[i : i + recipe.batch] for i in range(0, len(pairs), recipe.batch)],
-        "asked": [
-            encode(tokenizer, pack.question(item), "", recipe.max_tokens).prompt for item in items
-        ],
+        "asked": [encode(tokenizer, text, "", recipe.max_tokens).prompt for text in asked],
         "most": MOST,
         "pad": tokenizer.pad_token_id,
         "end": tokenizer.eos_token_id,
