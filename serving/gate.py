@@ -112,6 +112,7 @@ class Gate:
                 journal.failed("request", error)
                 if noting.begun:
                     raise  # what was begun cannot be taken back: the connection breaks off
+                REFUSALS.labels(Broken.code).inc()
                 await refuse(send, Broken())
         else:
             await send({"type": "websocket.close", "code": 1008})

@@ -8,7 +8,7 @@ from prometheus_client import REGISTRY
 from starlette.types import Message, Receive, Scope, Send
 
 from serving.gate import Gate
-from serving.telemetry.metrics import TOKENS, Series
+from serving.telemetry.metrics import REFUSALS, TOKENS, Series
 from serving.tiers.engine import LOAD
 from tests.support.asking import CHAT, chat, into, scope_of, send_to, whole
 from tests.support.replicas import Site, Upstream, answered
@@ -66,6 +66,8 @@ def test_an_error_that_nobody_foresaw_is_told_in_openais_envelope_and_by_place_o
         raise KeyError("my secret illness")
 
     sent: list[Message] = []
+    counted = REFUSALS.labels("internal_error")
+    before = counted._value.get()
     body = json.dumps({"model": "medical", "messages": []}).encode()
     scope = scope_of("POST", CHAT, site.medical)
     asyncio.run(Gate(broken, site.replica)(scope, whole(body), into(sent)))
@@ -75,6 +77,7 @@ def test_an_error_that_nobody_foresaw_is_told_in_openais_envelope_and_by_place_o
     assert told["error"] == "KeyError"
     assert "test_telemetry.py" in told["at"][-1]
     assert "illness" not in caplog.text
+    assert counted._value.get() == before + 1, "operators' error budget holds it"
 
 
 def test_the_journal_says_who_asked_what_and_never_what_was_said(
