@@ -45,7 +45,8 @@ def train(
     A training that was killed goes on from its last checkpoint when the command is repeated.
     Stages: sft, reward, dpo, kto, ppo, rloo, grpo. Rows of a .jsonl file under `data`, by stage:
     sft {"prompt", "completion"} or {"messages"}; reward, dpo, kto {"prompt", "chosen",
-    "rejected"}; kto also {"prompt", "completion", "label"}; ppo, rloo, grpo {"prompt"}.
+    "rejected"}; kto also {"prompt", "completion", "label"}; ppo, rloo, grpo {"prompt"}. A part of
+    any source, in percent of what a split keeps together: "medical[:60%]".
 
     Example: lorary train medical steps=200 seed=1 --out out/icd10-coder
 
@@ -100,5 +101,6 @@ def _tell_estimate(estimate: dict[str, float], as_json: bool) -> None:
         f"{estimate['seconds'] / 60:.1f} min, {estimate['setup_seconds']:.0f} s of it before the "
         f"first step. Memory {estimate['peak_bytes'] / 1e9:.1f} GB. "
         f"{estimate['trainable']:,.0f} of {estimate['parameters']:,.0f} parameters are trained. "
-        "Measured on this machine over three steps; evaluations not counted."
+        "Measured on this machine over three steps; what the model is asked before, between and "
+        "after is not counted."
     )
