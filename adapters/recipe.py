@@ -188,10 +188,10 @@ class Online(Recipe, frozen=True, kw_only=True):
 
     reward: str = "verifiable"
     """A reward model's directory or DOMAIN/ADAPTER, or `verifiable`: 1 for the right answer."""
-    beta: NonNegative = 0.05
+    beta: NonNegative = 0.1
     """Price of a nat of KL divergence from the model it started from."""
     max_new_tokens: Natural = 16
-    learning_rate: Positive = 5e-5
+    learning_rate: Positive = 2e-5
 
     def __post_init__(self) -> None:
         super().__post_init__()
