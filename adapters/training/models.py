@@ -6,7 +6,7 @@
     full                        every parameter
 
 Bottleneck adapters (Houlsby et al.) are not here: PEFT has none, and the library that has, the
-distribution `adapters`, takes the import name of this package.
+distribution `adapters`, takes the import name of this package. `benchmarks/methods` compares them.
 """
 
 from pathlib import Path
