@@ -64,7 +64,7 @@ PACK = DomainPack(
     labels=SECTIONS,
     sources=(SOURCE,),
     read=read,
-    demo_text="Goodwill",
+    demo_text="Inventories",
     limits="Not for filings or investment decisions without an accountant's check.",
     per_label=(200, 24),
 )

@@ -1,9 +1,9 @@
 """The same questions answered by the base, the fine-tuned and the preference-trained models.
 
     python -m benchmarks.panels --domains medical --third dpo ppo --n 60 --page panels.html
-    python -m benchmarks.panels --set sft.steps=200 --n 200        # any key of a stage's recipe
+    python -m benchmarks.panels --set sft.steps=100 --n 200        # any key of a stage's recipe
 
-Trains what is not there yet by the shipped recipes (DOMAIN, DOMAIN-reward, then DOMAIN-dpo and
+Trains what is not there yet by the shipped recipes (DOMAIN-sft, DOMAIN-reward, then DOMAIN-dpo and
 DOMAIN-ppo), asks held-out questions on this machine, writes a page and a picture. What was trained
 lies below LORARY_HOME, answers under --out, one file a model; what is there is not made again. The
 base gets the permitted answers listed in its prompt; the others do not need them. Preferences and
@@ -143,8 +143,7 @@ class Asked:
         return out
 
     def _recipe(self, stage: str) -> AnyRecipe:
-        domain = self._pack.domain
-        recipe = recipes.load(domain if stage == "sft" else f"{domain}-{stage}")
+        recipe = recipes.load(f"{self._pack.domain}-{stage}")
         changes = [change.split(".", 1) for change in self._changes]
         return recipe.changed([pair for to, pair in changes if to == stage])
 

@@ -7,7 +7,7 @@ import pytest
 
 from adapters import recipes
 from adapters.packs import PACKS, TASKS
-from adapters.recipe import STAGES, BadRecipe, Dpo, Online, parse_recipe
+from adapters.recipe import STAGES, BadRecipe, Dpo, Online, Sft, parse_recipe
 from adapters.training.data import part
 
 SFT = "stage: sft\nadapter: medical/coder\ndata: medical\n"
@@ -27,15 +27,22 @@ def test_every_stage_has_a_shipped_recipe() -> None:
 
 
 @pytest.mark.parametrize("domain", PACKS)
-def test_preferences_are_about_what_the_demonstration_has_not_seen(domain: str) -> None:
-    tuned = recipes.load(domain)
-    assert (tuned.rank, tuned.alpha, tuned.steps, tuned.batch) == (16, 32, 70, 16)
+def test_preferences_are_about_what_fine_tuning_has_not_seen(domain: str) -> None:
+    tuned = recipes.load(f"{domain}-sft")
     _, seen = part(tuned.data[0])
     units = {item.unit for item in PACKS[domain].load().train}
     for stage in ("dpo", "reward", "ppo"):
-        name, preferred = part(recipes.load(f"{domain}-{stage}").data[0])
+        recipe = recipes.load(f"{domain}-{stage}")
+        assert recipe.start == tuned.adapter
+        name, preferred = part(recipe.data[0])
         assert name == domain
         assert all(seen(unit) != preferred(unit) for unit in units)
+
+
+def test_the_demonstration_trains_what_it_always_has() -> None:
+    recipe = recipes.load("medical")
+    assert recipe == Sft(adapter="medical/icd10-coder", data=("medical",))
+    assert (recipe.rank, recipe.alpha, recipe.steps, recipe.batch) == (16, 32, 70, 16)
 
 
 def test_a_recipe_changes_by_assignment_and_its_digest_with_it() -> None:
