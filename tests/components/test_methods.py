@@ -232,7 +232,7 @@ def test_two_processes_share_each_batch_and_learn_what_one_learns(
     fields = {"stage": recipe.stage, **msgspec.to_builtins(recipe)}
     file.write_text(yaml.safe_dump(fields))
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    lorary = [Path(sys.executable).with_name("lorary"), "train", file]
+    lorary = [str(Path(sys.executable).with_name("lorary")), "train", str(file)]
     subprocess.run(
         [*launch, *lorary, "--base", trained.base, "--out", out],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
