@@ -94,14 +94,15 @@ def _load(
         else:
             raw, digest = _read(name)
             digests.append(digest)
-            rows += [row for row in _converted(name, raw, from_row) if among(row.unit)]
-            reviews |= {row["review"] for row in raw if isinstance(row.get("review"), str)}
+            used = [(g, row) for g, row in _converted(name, raw, from_row) if among(row.unit)]
+            rows += [row for _, row in used]
+            reviews |= {g["review"] for g, _ in used if isinstance(g.get("review"), str)}
             origin[source] = f"{len(raw)} rows, SHA-256 {digest[:12]}"
     replay: tuple[Turn, ...] = ()
     if isinstance(recipe, Sft) and recipe.replay:
         raw, digest = _read(recipe.replay_data)
         digests.append(digest)
-        replay = tuple(_converted(recipe.replay_data, raw, _turns))
+        replay = tuple(row for _, row in _converted(recipe.replay_data, raw, _turns))
         origin[recipe.replay_data] = f"{len(raw)} rows for replay, SHA-256 {digest[:12]}"
     kept_out = [row for row in rows if lot(f"validation {row.unit}") < recipe.validation]
     train = [row for row in rows if lot(f"validation {row.unit}") >= recipe.validation]
@@ -155,10 +156,12 @@ def _read(source: str) -> tuple[list[dict[str, Any]], str]:
 
 def _converted(
     source: str, raw: Sequence[Any], from_row: Callable[[dict[str, Any]], Iterable[R]]
-) -> Iterator[R]:
+) -> Iterator[tuple[dict[str, Any], R]]:
+    """Each row as it was given, with each that it becomes."""
     for number, row in enumerate(raw, 1):
         try:
-            yield from from_row(row)
+            for made in from_row(row):
+                yield row, made
         except (KeyError, TypeError, ValueError, IndexError) as error:
             lacking = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             raise BadRecipe(

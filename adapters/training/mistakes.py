@@ -38,24 +38,30 @@ def with_own_mistakes(job: Job, corpus: Corpus[Pair], tokenizer: Any) -> Corpus[
         return corpus
     model = load(job.base, job.start)
 
+    def said(asked: Sequence[Pair]) -> dict[Pair, str]:
+        if not asked:
+            return {}
+        prompts = [encode(tokenizer, p.prompt, "", recipe.max_tokens).prompt for p in asked]
+        answers = draw(model, prompts, MOST, tokenizer.pad_token_id, tokenizer.eos_token_id).answers
+        texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
+        return dict(zip(asked, map(str.strip, texts), strict=True))
+
     def pairs(among: Sequence[Pair]) -> Iterator[Pair]:
         for begin in range(0, len(among), ASKED):
             part = among[begin : begin + ASKED]
-            asked = [pair for pair in part if not pair.judged]
-            prompts = [encode(tokenizer, p.prompt, "", recipe.max_tokens).prompt for p in asked]
-            said = draw(model, prompts, MOST, tokenizer.pad_token_id, tokenizer.eos_token_id)
-            texts = tokenizer.batch_decode(said.answers, skip_special_tokens=True)
-            answered = dict(zip(asked, map(str.strip, texts), strict=True))
+            answered = said([pair for pair in part if not pair.judged])
             for pair in part:
-                answer = answered.get(pair, pair.rejected)
-                if answer.casefold() != pair.chosen.casefold():
-                    yield replace(pair, rejected=answer)
+                if pair.judged:
+                    yield pair
+                elif answered[pair].casefold() != pair.chosen.casefold():
+                    yield replace(pair, rejected=answered[pair])
 
     in_turn = drawn(corpus.train, len(corpus.train), recipe.seed)
     train = tuple(islice(pairs(in_turn), recipe.steps * recipe.batch))
-    if not train:
+    validation = tuple(pairs(corpus.validation)) if recipe.evaluate_every else ()
+    if not train or (recipe.evaluate_every and not validation):
         raise BadRecipe(
-            f"{recipe.start} answers all {len(in_turn)} prompts right: there is nothing to prefer. "
+            f"{recipe.start} answers every prompt right: there is nothing to prefer. "
             "Name other data, or judged pairs: data=judged.jsonl."
         )
-    return replace(corpus, train=train, validation=tuple(pairs(corpus.validation)))
+    return replace(corpus, train=train, validation=validation)

@@ -137,12 +137,13 @@ def test_pairs_that_nobody_judged_reject_what_the_model_itself_answers_wrongly(
     assert ("alpha", "beta") in {(pair.chosen, pair.rejected) for pair in own}
     assert all(pair.rejected != "alpha" for pair in own)
     assert len(own) < len(nobodys), "where it was right there is nothing to prefer"
-    mixed = made([*judged[:3], *nobodys[3:]], tuned)
-    assert sum(pair.rejected == "gamma" for pair in mixed) == 3
+    for count in (3, len(judged) - 1):
+        mixed = made([*judged[:count], *nobodys[count:]], tuned)
+        assert sum(pair.rejected == "gamma" for pair in mixed) == count
     missed = {pair.prompt for pair in own}
     known = [pair for pair in nobodys if pair.prompt not in missed]
     torch.manual_seed(0)
-    with pytest.raises(BadRecipe, match=r"all 3 prompts right.*judged"):
+    with pytest.raises(BadRecipe, match=r"answers every prompt right.*judged"):
         made(known[:3], tuned)
 
 

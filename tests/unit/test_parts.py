@@ -1,11 +1,14 @@
 """Parts of a source divide its units: none is in two, none in none."""
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.recipe import BadRecipe
-from adapters.training.data import part
+from adapters.recipe import BadRecipe, Sft
+from adapters.training.data import corpus_of, part
 
 
 @given(st.integers(1, 99), st.sets(st.text(), min_size=1))
@@ -30,3 +33,12 @@ def test_the_whole_is_every_unit(unit: str) -> None:
 def test_a_part_that_holds_nothing_is_refused(source: str) -> None:
     with pytest.raises(BadRecipe, match="names no part"):
         part(source)
+
+
+def test_a_part_of_a_file_names_no_review_whose_rows_it_leaves_out(tmp_path: Path) -> None:
+    rows = [{"prompt": f"{n}?", "completion": "a", "review": f"r{n}"} for n in range(40)]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    corpus = corpus_of(Sft(adapter="demo/part", data=(f"{file}[:50%]",)))
+    assert 0 < len(corpus.train) < len(rows)
+    assert set(corpus.reviews) == {f"r{row.prompt[:-1]}" for row in corpus.train}
