@@ -71,7 +71,11 @@ def encode(tokenizer: Any, prompt: str, answer: str, max_tokens: int) -> Example
 
 
 def base_model(recipe: Recipe, base: Path) -> Any:
-    """The base model in float32; for qlora in NF4 with double quantisation (arXiv 2305.14314)."""
+    """The base model in float32; for qlora in NF4 with double quantisation (arXiv 2305.14314).
+
+    On a CPU with AVX512-BF16, a 4-bit layer that is asked without gradients turns its weights into
+    a layout for good that no gradient passes through. So a model to train is told not to.
+    """
     options: dict[str, Any] = {"dtype": torch.float32}
     if recipe.method == "qlora":
         options["quantization_config"] = BitsAndBytesConfig(
@@ -80,7 +84,11 @@ def base_model(recipe: Recipe, base: Path) -> Any:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.float32,
         )
-    return AutoModelForCausalLM.from_pretrained(base, **options)
+    model = AutoModelForCausalLM.from_pretrained(base, **options)
+    for layer in model.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
+    return model
 
 
 def policy(job: Job) -> tuple[Any, Any]:

@@ -23,7 +23,7 @@ from adapters.training.converting import convert, merge
 from adapters.training.data import corpus_of
 from adapters.training.fit import drawn
 from adapters.training.forgetting import general_right
-from adapters.training.models import encode, tokenizer_of
+from adapters.training.models import base_model, encode, peft_config, tokenizer_of
 from adapters.training.run import existing, rehearse, train
 from adapters.training.serving import not_served
 from benchmarks.methods.bottleneck import bottleneck
@@ -105,6 +105,25 @@ def test_general_questions_are_asked_of_the_base_before_and_of_the_result_after(
     assert (asked.before, asked.after, asked.of) == (sum(before), sum(after), len(before))
     assert asked.lost == sum(b and not a for b, a in zip(before, after, strict=True))
     assert f"{asked.after} after it" in (out / "README.md").read_text()
+
+
+def test_qlora_learns_the_same_after_the_model_was_asked_something(trained: Trained) -> None:
+    """bitsandbytes' layers change their layout when asked without gradients, on some CPUs."""
+
+    def gradients(asked_before: bool) -> list[torch.Tensor]:
+        set_seed(0)
+        recipe = trained.recipe("qlora")
+        assert isinstance(recipe, Recipe)
+        model = get_peft_model(base_model(recipe, trained.base), peft_config(recipe))
+        if asked_before:
+            general_right(model, tokenizer_of(trained.base))
+        tokens = torch.arange(5, 25)[None]
+        model.train()(input_ids=tokens, labels=tokens).loss.backward()
+        return [p.grad for p in model.parameters() if p.grad is not None]
+
+    undisturbed, asked = gradients(asked_before=False), gradients(asked_before=True)
+    assert any(gradient.abs().max() > 0 for gradient in undisturbed)
+    torch.testing.assert_close(asked, undisturbed, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("method", Method.__args__)  # type: ignore[attr-defined]
