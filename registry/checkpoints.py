@@ -5,6 +5,8 @@ and one that cannot be read, or that the log does not continue, is passed over.
 """
 
 import contextlib
+import hashlib
+from typing import Any
 
 import msgspec
 
@@ -19,15 +21,42 @@ SHARE = 100
 """A checkpoint holds at most this many entries for each commit since the one before it, so that
 writing them costs each commit a bounded share however large the registry grows."""
 LATEST = "checkpoints/latest"
-LAYOUT = 6
-"""Raised when the catalog's own layout changes: older checkpoints are then passed over."""
+FOLD = 1
+"""Raise it when `fold` gives a field another meaning without changing any field."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
     """A catalog and the layout it was written in."""
 
-    layout: int
+    layout: str
     catalog: Catalog
+
+
+def layout_of(kind: type[msgspec.Struct]) -> str:
+    """SHA-256 of the names, types and defaults of every field that `kind` holds, at any depth.
+
+    A reader that lacks a field would drop its content without noticing, so a checkpoint is read
+    only by the layout that wrote it.
+    """
+    schema = _without_texts(msgspec.json.schema(kind))
+    return hashlib.sha256(msgspec.json.encode([FOLD, schema], order="sorted")).hexdigest()
+
+
+def _without_texts(schema: Any) -> Any:
+    """A JSON schema without its titles and descriptions, which change no layout."""
+    if isinstance(schema, list):
+        return [_without_texts(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        name: _without_texts(part)
+        for name, part in schema.items()
+        if not (name in ("title", "description") and isinstance(part, str))
+    }
+
+
+LAYOUT = layout_of(Catalog)
+"""Of the catalog as this Lorary knows it. Checkpoints of any other layout are not used."""
 
 
 def checkpoint_key(sequence: int) -> str:
