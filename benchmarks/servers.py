@@ -129,5 +129,8 @@ async def gated_app(scope: Scope, receive: Receive, send: Send) -> None:
 @functools.cache
 def _gate() -> ASGIApp:
     from serving.gate import Gate
+    from serving.replica import current
+    from tests.support.vllm_engine import VllmEngine
 
+    current().attach(VllmEngine().driven())
     return Gate(bare_app)

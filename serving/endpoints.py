@@ -1,4 +1,4 @@
-"""`/health` with the registry's state beside the engine's.
+"""`/health` with the registry's state beside the engine's; and the way to the engine's adapters.
 
 Extension point: the entry-point group `vllm.endpoint_plugins`; it replaces vLLM's own route.
 """
@@ -8,6 +8,8 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+
+from serving.tiers.engine import Engine
 
 STALE_SECONDS = 30.0
 """A registry last read longer ago than this is called stale; what was read is still served."""
@@ -23,8 +25,14 @@ class Endpoints:
         """Add the route."""
         app.add_api_route("/health", health, methods=["GET"])
 
-    async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
-        """Nothing of our own to keep."""
+    async def init_state(self, engine_client: Any, state: Any, _args: Namespace) -> None:
+        """Hand the engine to the replica. Called by vLLM before it takes requests."""
+        from vllm.lora.request import LoRARequest
+
+        from serving.replica import current
+
+        registered = state.openai_serving_models.lora_requests
+        current().attach(Engine(engine_client, registered, LoRARequest))
 
 
 async def health(request: Request) -> JSONResponse:
@@ -41,7 +49,7 @@ async def health(request: Request) -> JSONResponse:
     follower = replica.follower
     age = follower.age_seconds if follower.has_read else None
     warming = replica.warming
-    warm = warming is not None and warming.ready
+    warm = warming.ready
     leaving = replica.departure.announced
     ready = engine == "ok" and follower.has_read and warm and not leaving
     body = {
@@ -50,8 +58,8 @@ async def health(request: Request) -> JSONResponse:
         "base": replica.settings.base_name,
         "adapters": {
             "warm": warm,
-            "failed": warming.failures if warming else {},
-            "in_engine": replica.residency.names if warming else 0,
+            "failed": warming.failures,
+            "in_engine": replica.residency.names,
             "on_disk": len(replica.cache),
         },
         "registry": {

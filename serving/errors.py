@@ -5,6 +5,7 @@ LoraryError
 ├── ColdLoadFailed       a version whose files cannot be had right now
 │   └── DiskFull         this replica's disk has no room for it
 ├── EngineRefused        vLLM cannot load a version that was admitted
+├── EngineNotAttached    vLLM's engine has not been handed to the gateway
 ├── TooManyColdLoads     more versions wait for a download than may
 ├── LimitReached         a key or an adapter has taken its share; says when to come again
 ├── UnknownResponse      feedback about an answer that was not given here
@@ -56,6 +57,16 @@ class EngineRefused(LoraryError):
     status = 503
     code = "engine_refused"
     param = "model"
+
+
+class EngineNotAttached(LoraryError):
+    """vLLM's engine was not handed to the gateway, so there is nothing to load adapters into."""
+
+    status = 503
+    code = "engine_not_attached"
+
+    def __init__(self) -> None:
+        super().__init__("This server's engine has not started yet. Retry in a second.")
 
 
 class TooManyColdLoads(LoraryError):

@@ -92,7 +92,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection; see the module's text."""
         if scope["type"] == "lifespan":
-            await self.app(scope, receive, self._watching(scope, send))
+            await self.app(scope, receive, self._watching(send))
         elif scope["type"] == "http":
             noting = Noting(send)
             try:
@@ -117,7 +117,7 @@ class Gate:
         else:
             await send({"type": "websocket.close", "code": 1008})
 
-    def _watching(self, scope: Scope, send: Send) -> Send:
+    def _watching(self, send: Send) -> Send:
         """A `send` that begins to follow the registry once the engine runs, and ends with it."""
 
         async def send_watching(message: Message) -> None:
@@ -126,7 +126,7 @@ class Gate:
                 # Whoever is answered finds a registry that was read, unless it cannot be reached.
                 first_look = replica.follower.wait_for_first_look
                 await asyncio.to_thread(first_look, FIRST_LOOK_SECONDS)
-                warming = replica.attach(self.app, scope)
+                warming = replica.warming
                 seconds = replica.settings.poll_seconds
                 self._background = [
                     asyncio.create_task(follow(warming, lambda: replica.catalog, seconds)),
@@ -180,7 +180,7 @@ class Gate:
         body = parse_body(data, GENERATION[scope["path"]])
         caller = sticky(scope, body.get("user"), key)
         asked = body["model"]
-        version = self._resolve(scope, catalog, key, asked, caller)
+        version = self._resolve(catalog, key, asked, caller)
         judged = None
         if version is not None:
             body["model"] = str(version.ref)
@@ -244,7 +244,7 @@ class Gate:
         """Begin to bring up what the caller will soon ask for; tells where it is now."""
         catalog, key = self._caller(scope)
         data = await read_body(receive, declared_length(scope), MAX_HINT_BYTES)
-        versions = [self._resolve(scope, catalog, key, name) for name in parse_hint(data)]
+        versions = [self._resolve(catalog, key, name) for name in parse_hint(data)]
         residency = self.replica.residency
         tiers = {str(v.ref): residency.tier(v) for v in versions if v is not None}
         for version in versions:
@@ -260,9 +260,7 @@ class Gate:
         scope["lorary.key"] = key.id
         return catalog, key
 
-    def _resolve(
-        self, scope: Scope, catalog: Catalog, key: Key, model: str, caller: str = ""
-    ) -> Version | None:
+    def _resolve(self, catalog: Catalog, key: Key, model: str, caller: str = "") -> Version | None:
         """The version that `model` names now, if `key` may use it; None for the base model."""
         if model == self.replica.settings.base_name:
             if not any(grant.role == "infer" for grant in key.grants):
@@ -272,7 +270,7 @@ class Gate:
         # Before looking, so that what exists in other domains does not show.
         require(key, "infer", ref.domain)
         try:
-            version = self.replica.attach(self.app, scope).resolve(catalog, ref, caller)
+            version = self.replica.warming.resolve(catalog, ref, caller)
         except UnknownAdapter as error:
             near = [p for p in error.near if may_see(key, p.partition("/")[0])]
             raise UnknownAdapter(ref.path, near) from None
@@ -286,7 +284,7 @@ class Gate:
         if not name:
             await answer(send, 200, await asyncio.to_thread(encoded, catalog, key, base))
         else:
-            version = self._resolve(scope, catalog, key, name)
+            version = self._resolve(catalog, key, name)
             await answer(send, 200, named(name, version, base))
 
 

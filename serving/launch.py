@@ -57,11 +57,11 @@ def preflight(settings: ServingSettings) -> None:
 
 
 def environment(settings: ServingSettings) -> dict[str, str]:
-    """What vLLM reads from its environment. It allows resolvers only together with its own
-    load and unload routes; the gate keeps those unreachable."""
+    """What vLLM reads from its environment. Its own routes that load and unload adapters stay off:
+    `serving.tiers.engine` does both through the engine client."""
     variables = {
-        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
-        "VLLM_PLUGINS": "lorary,lorary-endpoints,lorary-metrics",
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0",
+        "VLLM_PLUGINS": "lorary-endpoints,lorary-metrics",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib),

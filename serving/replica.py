@@ -5,13 +5,11 @@ One per process, made on first use: vLLM loads plugins in processes that never n
 
 import functools
 
-from starlette.types import ASGIApp, Scope
-
 from registry.blobs import Blobs
 from registry.catalog import Catalog, Version
 from registry.errors import BaseMismatch
 from registry.follower import Follower
-from serving.errors import RegistryUnread
+from serving.errors import EngineNotAttached, RegistryUnread
 from serving.leaving import Departure
 from serving.outcomes.reporting import Reports
 from serving.outcomes.response_ids import ResponseIds
@@ -37,7 +35,7 @@ from serving.tiers.warming import Warming
 
 
 class Replica:
-    """The parts that gate, resolver and endpoints share."""
+    """The parts that gate and endpoints share."""
 
     def __init__(self, settings: ServingSettings) -> None:
         store = settings.open_store()
@@ -63,35 +61,35 @@ class Replica:
         self._residency: Residency | None = None
         self._warming: Warming | None = None
 
-    def attach(self, app: ASGIApp, scope: Scope) -> Warming:
-        """Tell the replica which application is its engine; only the first time counts."""
-        if self._warming is None:
-            settings = self.settings
-            self._residency = Residency(
-                self.cache,
-                Engine(app, scope.get("app")),
-                Turns(settings.slots, settings.turn_seconds),
-                max_bytes=settings.cache_bytes,
-                max_names=settings.max_cpu_loras,
-            )
-            self._warming = Warming(
-                self._residency,
-                settings.base_name,
-                most=settings.max_cpu_loras,
-                choose=self.rollouts.choose,
-            )
-        return self._warming
+    def attach(self, engine: Engine) -> None:
+        """Serve adapters through `engine`. Called once, before the first request."""
+        settings = self.settings
+        self._residency = Residency(
+            self.cache,
+            engine,
+            Turns(settings.slots, settings.turn_seconds),
+            max_bytes=settings.cache_bytes,
+            max_names=settings.max_cpu_loras,
+        )
+        self._warming = Warming(
+            self._residency,
+            settings.base_name,
+            most=settings.max_cpu_loras,
+            choose=self.rollouts.choose,
+        )
 
     @property
     def residency(self) -> Residency:
-        """The tiers; there are none before an engine is attached."""
+        """The tiers; raises `EngineNotAttached` before an engine is attached."""
         if self._residency is None:
-            raise RegistryUnread("This server's engine has not started yet. Retry in a second.")
+            raise EngineNotAttached
         return self._residency
 
     @property
-    def warming(self) -> Warming | None:
-        """What keeps guarded targets warm; None before an engine is attached."""
+    def warming(self) -> Warming:
+        """What keeps guarded targets warm; raises as `residency`."""
+        if self._warming is None:
+            raise EngineNotAttached
         return self._warming
 
     @property

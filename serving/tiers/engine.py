@@ -1,92 +1,105 @@
-"""The engine's own routes for adapters, called inside the process.
+"""The engine's adapters, driven through vLLM's engine client.
 
-vLLM loads and unloads adapters by name through two of its HTTP routes. The gate keeps them closed
-to everybody; here they are called as ASGI, without a socket. So a cold load happens when we choose,
-and fails with vLLM's own reason; and names that nobody needs are given back.
+vLLM's worker keeps `max_cpu_loras` adapters in host memory. Two things would make it read files by
+itself, in the middle of a step and unverified: adding one more evicts the least recently used, and
+a request for an adapter that it does not hold loads that adapter from its path. Neither happens as
+long as every load goes through `Engine.load`, which adds, and every eviction through
+`Engine.unload`, which removes, and the caller never asks for more adapters than the engine holds.
+
+Requests find their adapter by name in the mapping `lora_requests` of vLLM's `OpenAIServingModels`,
+where vLLM's own resolvers put what they found. The entry there is the request that was added here,
+so both sides use one id. Ids are never used twice.
+
+`pin_lora` is not used: besides host memory it pins one of the `max_loras` slots of a batch, which
+vLLM's scheduler goes on counting as free, so a full batch of other adapters would end the engine.
 """
 
 import asyncio
-import json
+import itertools
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
-from typing import Any
-
-from starlette.types import ASGIApp, Message
+from typing import Any, Protocol
 
 from serving.errors import EngineRefused
 
-LOAD = "/v1/load_lora_adapter"
-UNLOAD = "/v1/unload_lora_adapter"
+RELEASE_SECONDS = 0.02
+"""How long a removal waits after its name was withdrawn. A stream whose caller left is aborted when
+its generators are closed, a few passes of the event loop after its request has ended here."""
+
+
+class EngineClient(Protocol):
+    """What is used of vLLM's `EngineClient`."""
+
+    async def add_lora(self, lora_request: Any) -> bool:
+        """Load an adapter into host memory and a slot, unless its id is held already."""
+
+    async def remove_lora(self, lora_id: int) -> bool:
+        """Drop an adapter from both; False if it is not held."""
+
+    async def list_loras(self) -> set[int]:
+        """The ids of the adapters in host memory."""
 
 
 class Engine:
-    """Which pinned names vLLM holds, as far as we told it."""
+    """The adapters that the engine holds, by pinned name. Use it from one event loop."""
 
-    def __init__(self, app: ASGIApp, application: Any = None) -> None:
-        """app: the layer below the gate. application: what Starlette puts into each scope."""
-        self._app = app
-        self._application = application
-        self._one_load = asyncio.Semaphore(1)
+    def __init__(
+        self,
+        client: EngineClient,
+        registered: MutableMapping[str, Any],
+        make_request: Callable[[str, int, str], Any],
+        *,
+        release_seconds: float = RELEASE_SECONDS,
+    ) -> None:
+        """registered: the mapping in which vLLM looks names up. make_request: makes vLLM's
+        `LoRARequest` of a name, an id and a path."""
+        self._client = client
+        self._registered = registered
+        self._make_request = make_request
+        self._release_seconds = release_seconds
+        self._ids = itertools.count(1)
+        self._held: dict[str, int] = {}
+        self._one_change = asyncio.Lock()
+
+    def __len__(self) -> int:
+        """How many adapters the engine holds, those that are just being removed among them."""
+        return len(self._held)
 
     async def load(self, name: str, path: Path) -> None:
-        """Let vLLM read the adapter at `path` as `name`; one at a time, so that decoding goes on.
+        """Load the adapter at `path` as `name`; one at a time, so that decoding goes on.
 
-        A name that it holds already is fine. Raises `EngineRefused` with vLLM's reason.
+        Raises `EngineRefused` with vLLM's reason.
         """
-        async with self._one_load:
-            status, text = await self._post(LOAD, {"lora_name": name, "lora_path": str(path)})
-        if status != 200 and "already been loaded" not in text:
-            raise EngineRefused(f"The engine cannot load {name}: {_reason(text)} Ask its owner.")
+        async with self._one_change:
+            request = self._make_request(name, next(self._ids), str(path))
+            try:
+                await self._client.add_lora(request)
+            except Exception as error:  # vLLM hands on whatever its worker raised
+                raise EngineRefused(
+                    f"The engine cannot load {name}: {_reason(error)} Ask its owner."
+                ) from error
+            self._held[name] = request.lora_int_id
+            self._registered[name] = request
 
     async def unload(self, name: str) -> None:
-        """Let vLLM forget `name`; one that it does not hold is fine."""
-        await self._post(UNLOAD, {"lora_name": name})
+        """Withdraw `name` and remove its adapter; one that the engine does not hold is fine.
 
-    async def _post(self, path: str, body: dict[str, str]) -> tuple[int, str]:
-        data = json.dumps(body).encode()
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0"},
-            "http_version": "1.1",
-            "method": "POST",
-            "scheme": "http",
-            "path": path,
-            "raw_path": path.encode(),
-            "root_path": "",
-            "query_string": b"",
-            "headers": [
-                (b"content-type", b"application/json"),
-                (b"content-length", str(len(data)).encode()),
-            ],
-            "client": ("127.0.0.1", 0),
-            "server": ("127.0.0.1", 0),
-            "state": {},
-            "app": self._application,
-        }
-        handed_out = False
-        status, pieces = 0, list[bytes]()
-
-        async def receive() -> Message:
-            nonlocal handed_out
-            if handed_out:
-                await asyncio.sleep(3600)
-            handed_out = True
-            return {"type": "http.request", "body": data, "more_body": False}
-
-        async def send(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            pieces.append(message.get("body", b""))
-
-        await self._app(scope, receive, send)
-        return status, b"".join(pieces).decode(errors="replace")
+        No request may be using it. Raises `EngineRefused` if the engine does not answer.
+        """
+        async with self._one_change:
+            if name not in self._held:
+                return
+            self._registered.pop(name, None)
+            await asyncio.sleep(self._release_seconds)
+            try:
+                await self._client.remove_lora(self._held[name])
+            except Exception as error:  # as above
+                raise EngineRefused(
+                    f"The engine cannot remove {name}: {_reason(error)} Retry later."
+                ) from error
+            del self._held[name]
 
 
-def _reason(text: str) -> str:
-    """vLLM's own words, without what is private to this machine."""
-    try:
-        parsed: Any = json.loads(text)
-        message = str(parsed["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        message = "it did not say why."
-    return message.partition("\n")[0][:300]
+def _reason(error: Exception) -> str:
+    """The first line of vLLM's own words, without the traceback."""
+    return str(error).partition("\n")[0][:300] or f"{type(error).__name__}."

@@ -35,11 +35,11 @@ Tier = Literal["engine", "disk", "bucket"]
 
 @dataclass
 class Entry:
-    """One set of bytes in use: who holds it, since when nobody, the names the engine knows."""
+    """One set of bytes in use: who holds it, since when nobody, its versions in the engine."""
 
     holders: int = 0
     used: float = 0.0
-    names: set[str] = field(default_factory=set)
+    names: dict[str, Version] = field(default_factory=dict)
     moving: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -82,8 +82,8 @@ class Residency:
 
     @property
     def names(self) -> int:
-        """How many names the engine holds."""
-        return sum(len(entry.names) for entry in self._entries.values())
+        """How many adapters the engine holds."""
+        return len(self._engine)
 
     @asynccontextmanager
     async def hold(self, version: Version) -> AsyncIterator[Tier]:
@@ -172,7 +172,8 @@ class Residency:
                 async with self._place():
                     with COLD_LOAD_PHASES.labels("engine").time():
                         await self._engine.load(name, path)
-                    entry.names.add(name)
+                    # It is loaded, and no request can hold it before it is noted here.
+                    entry.names[name] = version
 
     async def _fetch(self, version: Version) -> Path:
         """The version on disk and verified; a full disk gives back what nobody holds first."""
@@ -189,7 +190,7 @@ class Residency:
     async def _place(self) -> AsyncIterator[None]:
         """A place in the engine's memory, first come first served: the name idle longest goes."""
         async with self._queue:
-            while self.names + self._coming >= self._max_names:
+            while len(self._engine) + self._coming >= self._max_names:
                 self._released.clear()
                 idle = [(e.used, d) for d, e in self._entries.items() if e.idle and e.names]
                 if idle:
@@ -225,15 +226,17 @@ class Residency:
         return True
 
     async def _give_back(self, digest: str, *, files: bool) -> None:
-        """Names first, each forgotten here before the engine forgets it; then the files."""
+        """Names first, each forgotten here before the engine removes it; then the files."""
         entry = self._entries.setdefault(digest, Entry())
         async with entry.moving:
             if self._entries.get(digest) is not entry:
                 return  # given back by somebody else while we waited
             while entry.names and not entry.holders:
-                await self._engine.unload(entry.names.pop())
+                name, _ = entry.names.popitem()
+                await self._engine.unload(name)
                 EVICTIONS.labels("engine").inc()
             if files and not entry.holders and await self._cache.discard(digest):
                 EVICTIONS.labels("disk").inc()
+        self._released.set()
         if entry.idle and not entry.names:
             self._entries.pop(digest, None)

@@ -18,7 +18,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from serving.gate import Gate
 from serving.replica import current
-from serving.tiers.engine import LOAD, UNLOAD
+from serving.tiers.engine import Engine
+from tests.support.vllm_engine import LoRARequest
 
 PIECES = 4
 PAUSE = 0.03
@@ -27,9 +28,32 @@ loaded: dict[str, str] = {}
 """What the engine holds: by name, the digest of the weights."""
 
 
+class FileClient:
+    """vLLM's engine client, as far as adapters go."""
+
+    def __init__(self) -> None:
+        self._names: dict[int, str] = {}
+
+    async def add_lora(self, lora_request: LoRARequest) -> bool:
+        """Read the weights of an adapter."""
+        name = lora_request.lora_name
+        loaded[name] = await asyncio.to_thread(_read, Path(lora_request.lora_path))
+        self._names[lora_request.lora_int_id] = name
+        return True
+
+    async def remove_lora(self, lora_id: int) -> bool:
+        """Forget an adapter."""
+        return loaded.pop(self._names.pop(lora_id), None) is not None
+
+    async def list_loras(self) -> set[int]:
+        """The ids of the adapters that were read and not forgotten."""
+        return set(self._names)
+
+
 async def engine(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer the routes that the gate passes on."""
     if scope["type"] == "lifespan":
+        current().attach(Engine(FileClient(), {}, LoRARequest))
         for state in ("startup", "shutdown"):
             await receive()
             await send({"type": f"lifespan.{state}.complete"})
@@ -39,16 +63,8 @@ async def engine(scope: Scope, receive: Receive, send: Send) -> None:
         await _answer(send, 200, prometheus_client.generate_latest(), b"text/plain")
     elif path == "/health":
         replica = current()
-        ready = replica.warming is not None and replica.warming.ready
-        ok = ready and not replica.departure.announced
+        ok = replica.warming.ready and not replica.departure.announced
         await _answer(send, 200 if ok else 503, b"{}")
-    elif path in (LOAD, UNLOAD):
-        body = json.loads((await receive())["body"])
-        if path == UNLOAD:
-            loaded.pop(body["lora_name"], None)
-        else:
-            loaded[body["lora_name"]] = await asyncio.to_thread(_read, Path(body["lora_path"]))
-        await _answer(send, 200, b"{}")
     else:
         await _generate(json.loads((await receive())["body"]), receive, send)
 

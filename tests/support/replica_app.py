@@ -13,6 +13,8 @@ import os
 from starlette.types import Receive, Scope, Send
 
 from serving.gate import Gate
+from serving.replica import current
+from tests.support.vllm_engine import VllmEngine
 
 ANSWER = {
     "object": "chat.completion",
@@ -28,6 +30,7 @@ ANSWER = {
 async def engine(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers every request; a prompt that is a number waits so many seconds first."""
     if scope["type"] == "lifespan":
+        current().attach(VllmEngine().driven())
         for state in ("startup", "shutdown"):
             await receive()
             await send({"type": f"lifespan.{state}.complete"})

@@ -23,8 +23,8 @@ from registry.registry import Registry
 from registry.store import LocalStore
 from serving.replica import Replica
 from serving.settings import ServingSettings
-from serving.tiers.engine import LOAD, UNLOAD
 from tests.support.catalogs import FACTS
+from tests.support.vllm_engine import VllmEngine
 
 BASE = "tiny"
 
@@ -39,6 +39,8 @@ class Site:
     medical: Secret
     legal: Secret
     replica: Replica
+    engine: VllmEngine
+    """The engine that the replica drives."""
 
     def publish(self, domain: str, adapter: str, weights: bytes, base: str = BASE) -> None:
         """The next version, its files stored, and production moved to it."""
@@ -76,7 +78,9 @@ def make_site(folder: Path, **settings: Any) -> Site:
         ServingSettings(store=str(store.root), home=folder / "home", base_name=BASE, **settings)
     )
     replica.follower.refresh()
-    site = Site(folder, registry, operator, keys["medical"], keys["legal"], replica)
+    engine = VllmEngine()
+    replica.attach(engine.driven())
+    site = Site(folder, registry, operator, keys["medical"], keys["legal"], replica, engine)
     site.publish("medical", "coder", b"medical one")
     site.publish("legal", "clauses", b"legal one")
     registry.execute(SetDefaultAdapter("medical", "coder"), operator.id)
@@ -89,12 +93,6 @@ class Upstream:
     """What stands where vLLM would: it records what reaches it and answers in pieces."""
 
     scopes: list[Scope] = field(default_factory=list)
-    loads: list[str] = field(default_factory=list)
-    """Names that were loaded, or unloaded (with a minus before them)."""
-    refusal: str = ""
-    """Why loading fails, if it shall."""
-    stuck: asyncio.Event | None = None
-    """What loading waits for, if it shall."""
     bodies: list[bytes] = field(default_factory=list)
     pieces: tuple[bytes, ...] = (b'{"ok": ', b"true}")
     pause: float = 0.0
@@ -106,9 +104,6 @@ class Upstream:
         if scope["type"] == "lifespan":
             return
         message = await receive()
-        if scope["path"] in (LOAD, UNLOAD):
-            await self._move(scope["path"], json.loads(message["body"])["lora_name"], send)
-            return
         self.scopes.append(scope)
         self.bodies.append(message.get("body", b""))
         failing = self.failing and json.loads(self.bodies[-1])["model"] == self.failing
@@ -123,15 +118,6 @@ class Upstream:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
             await asyncio.sleep(self.pause)
         await send({"type": "http.response.body", "body": b""})
-
-    async def _move(self, path: str, name: str, send: Send) -> None:
-        if self.stuck is not None:
-            await self.stuck.wait()
-        self.loads.append(name if path == LOAD else f"-{name}")
-        status = 500 if self.refusal else 200
-        body = json.dumps({"error": {"message": self.refusal}}).encode()
-        await send({"type": "http.response.start", "status": status, "headers": []})
-        await send({"type": "http.response.body", "body": body})
 
 
 def answered(messages: list[Message]) -> tuple[int, dict[str, str], bytes]:

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable
 from registry.blobs import Blobs
 from registry.catalog import Version
 from serving.tiers.cache import AdapterCache
-from serving.tiers.engine import Engine
 from serving.tiers.residency import Residency
 from serving.tiers.turns import Turns
-from tests.support.replicas import Site, Upstream
+from tests.support.replicas import Site
+from tests.support.vllm_engine import VllmEngine
 
 SIZE = len(b"{}") + len(b"weights 0")
 """Bytes of one of `versions`."""
@@ -25,7 +25,7 @@ def versions(site: Site, count: int) -> list[Version]:
 
 def made(
     site: Site,
-    upstream: Upstream,
+    engine: VllmEngine,
     *,
     max_bytes: int = 1 << 30,
     max_names: int = 100,
@@ -34,7 +34,8 @@ def made(
     """Tiers with these bounds, and the disk's among them."""
     cache = AdapterCache(site.folder / "cache", Blobs(site.registry.store))
     turns = Turns(slots, 0.01)
-    residency = Residency(cache, Engine(upstream), turns, max_bytes=max_bytes, max_names=max_names)
+    engine.max_cpu_loras = max_names
+    residency = Residency(cache, engine.driven(), turns, max_bytes=max_bytes, max_names=max_names)
     return residency, cache
 
 

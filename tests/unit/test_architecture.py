@@ -78,7 +78,7 @@ def test_product_code_does_not_import_tests_or_benchmarks(package: str) -> None:
         "registry.client",
         "registry.cli",
         "serving.gate",
-        "serving.resolver",
+        "serving.endpoints",
     ],
 )
 def test_light_modules_bring_in_nothing_heavy(module: str) -> None:

@@ -9,35 +9,36 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from serving.errors import EngineRefused
-from tests.support.replicas import Site, Upstream
+from tests.support.replicas import Site
 from tests.support.tiers import SIZE, made, run, settled, use, versions
+from tests.support.vllm_engine import VllmEngine
 
 
 def test_a_version_comes_up_tier_by_tier_and_is_loaded_once(site: Site) -> None:
-    upstream = Upstream()
+    engine = VllmEngine()
     (version,) = versions(site, 1)
 
     async def work() -> None:
-        residency, _ = made(site, upstream)
+        residency, _ = made(site, engine)
         tiers = await asyncio.gather(*(use(residency, version) for _ in range(20)))
         assert tiers[0] == "bucket"
         assert await use(residency, version) == "engine"
 
     run(work)
-    assert upstream.loads == [str(version.ref)]
+    assert engine.loads == [str(version.ref)]
 
 
 def test_the_least_recently_used_makes_room_and_its_name_goes_before_its_files(site: Site) -> None:
-    upstream = Upstream()
+    engine = VllmEngine()
     many = versions(site, 4)
 
     async def work() -> None:
-        residency, cache = made(site, upstream, max_bytes=3 * SIZE)
+        residency, cache = made(site, engine, max_bytes=3 * SIZE)
         for version in (many[0], many[1], many[2], many[0]):
             await use(residency, version)
         await use(residency, many[3])
         await settled(lambda: not cache.path(many[1]).exists())
-        given_back = [name for name in upstream.loads if name.startswith("-")]
+        given_back = [name for name in engine.loads if name.startswith("-")]
         assert given_back == [f"-{many[1].ref}"]
         assert [cache.path(v).exists() for v in many] == [True, False, True, True]
         assert residency.tier(many[1]) == "bucket"
@@ -47,11 +48,11 @@ def test_the_least_recently_used_makes_room_and_its_name_goes_before_its_files(s
 
 
 def test_names_are_bounded_even_where_the_disk_is_not(site: Site) -> None:
-    upstream = Upstream()
+    engine = VllmEngine()
     many = versions(site, 6)
 
     async def work() -> None:
-        residency, cache = made(site, upstream, max_names=2)
+        residency, cache = made(site, engine, max_names=2)
         for version in many:
             await use(residency, version)
         await settled(lambda: residency.names <= 2)
@@ -62,11 +63,11 @@ def test_names_are_bounded_even_where_the_disk_is_not(site: Site) -> None:
 
 
 def test_what_a_request_holds_is_not_taken(site: Site) -> None:
-    upstream = Upstream()
+    engine = VllmEngine()
     first, second, third = versions(site, 3)
 
     async def work() -> None:
-        residency, cache = made(site, upstream, max_bytes=SIZE)
+        residency, cache = made(site, engine, max_bytes=SIZE)
         async with residency.hold(first):
             await use(residency, second)
             await use(residency, third)
@@ -79,24 +80,24 @@ def test_what_a_request_holds_is_not_taken(site: Site) -> None:
 
 
 def test_files_come_while_their_adapter_waits_for_its_turn(site: Site) -> None:
-    upstream = Upstream()
+    engine = VllmEngine()
     first, second = versions(site, 2)
 
     async def work() -> None:
-        residency, cache = made(site, upstream, slots=1)
+        residency, cache = made(site, engine, slots=1)
         async with residency.hold(first):
             asking = asyncio.create_task(use(residency, second))
             await settled(lambda: cache.holds(second))
             assert not asking.done()
-            assert upstream.loads == [str(first.ref)], "its slot is not free yet"
+            assert engine.loads == [str(first.ref)], "its slot is not free yet"
         assert await asking == "bucket"
-        assert upstream.loads == [str(first.ref), str(second.ref)]
+        assert engine.loads == [str(first.ref), str(second.ref)]
 
     run(work)
 
 
 def test_what_has_just_come_is_not_read_a_second_time(site: Site) -> None:
-    upstream = Upstream()
+    engine = VllmEngine()
     (version,) = versions(site, 1)
 
     def looks() -> float:
@@ -104,7 +105,7 @@ def test_what_has_just_come_is_not_read_a_second_time(site: Site) -> None:
         return REGISTRY.get_sample_value(name, labels) or 0.0
 
     async def work() -> None:
-        residency, _ = made(site, upstream)
+        residency, _ = made(site, engine)
         before = looks()
         assert await use(residency, version) == "bucket"
         assert looks() - before == 1, "once, to see that it was not there"
@@ -113,11 +114,11 @@ def test_what_has_just_come_is_not_read_a_second_time(site: Site) -> None:
 
 
 def test_a_hint_takes_no_turn(site: Site) -> None:
-    upstream = Upstream()
+    engine = VllmEngine()
     first, second = versions(site, 2)
 
     async def work() -> None:
-        residency, _ = made(site, upstream, slots=1)
+        residency, _ = made(site, engine, slots=1)
         async with residency.hold(first):
             await residency.warm(second)
             assert residency.tier(second) == "engine"
@@ -126,14 +127,14 @@ def test_a_hint_takes_no_turn(site: Site) -> None:
 
 
 def test_a_restart_counts_what_lies_there_and_drops_the_oldest_first(site: Site) -> None:
-    upstream = Upstream()
+    engine = VllmEngine()
     many = versions(site, 3)
 
     async def work() -> None:
-        residency, _ = made(site, upstream)
+        residency, _ = made(site, engine)
         for version in many[:2]:
             await use(residency, version)
-        again, cache = made(site, upstream, max_bytes=2 * SIZE)
+        again, cache = made(site, engine, max_bytes=2 * SIZE)
         assert cache.bytes == 2 * SIZE
         await use(again, many[2])
         await settled(lambda: not cache.path(many[0]).exists())
@@ -143,16 +144,16 @@ def test_a_restart_counts_what_lies_there_and_drops_the_oldest_first(site: Site)
 
 
 def test_an_adapter_that_the_engine_refuses_hurts_only_itself(site: Site) -> None:
-    upstream = Upstream(refusal="rank 512 is not supported\nTraceback ...")
+    engine = VllmEngine(refusal="rank 512 is not supported\nTraceback ...")
     bad, good = versions(site, 2)
 
     async def work() -> None:
-        residency, _ = made(site, upstream)
+        residency, _ = made(site, engine)
         with pytest.raises(EngineRefused, match="rank 512 is not supported") as refused:
             await use(residency, bad)
         assert "Traceback" not in refused.value.message
         assert residency.tier(bad) != "engine"
-        upstream.refusal = ""
+        engine.refusal = ""
         await use(residency, good)
 
     run(work)
@@ -165,13 +166,13 @@ def test_an_adapter_that_the_engine_refuses_hurts_only_itself(site: Site) -> Non
 def test_whatever_is_asked_for_is_there_while_it_is_held(
     site: Site, order: list[int], room: int
 ) -> None:
-    upstream = Upstream()
+    engine = VllmEngine()
     many = versions(site, 6) if "medical/many-5" not in site.registry.catalog.adapters else [
         site.registry.catalog.adapters[f"medical/many-{n}"].versions[0] for n in range(6)
     ]  # fmt: skip
 
     async def work() -> None:
-        residency, cache = made(site, upstream, max_bytes=room * SIZE, max_names=room)
+        residency, cache = made(site, engine, max_bytes=room * SIZE, max_names=room)
 
         async def ask(number: int) -> None:
             version = many[number]
@@ -183,20 +184,20 @@ def test_whatever_is_asked_for_is_there_while_it_is_held(
 
         await asyncio.gather(*(ask(number) for number in order))
         await settled(lambda: cache.bytes <= room * SIZE and residency.names <= room)
-        known = {name for name in upstream.loads if not name.startswith("-")}
+        known = {name for name in engine.loads if not name.startswith("-")}
         for name in known:
-            balance = upstream.loads.count(name) - upstream.loads.count(f"-{name}")
+            balance = engine.loads.count(name) - engine.loads.count(f"-{name}")
             assert balance in (0, 1), "the engine was told twice, or to forget what it never knew"
 
     run(work)
 
 
 def test_nothing_is_left_behind_by_a_caller_who_leaves(site: Site) -> None:
-    upstream = Upstream()
+    engine = VllmEngine()
     (version,) = versions(site, 1)
 
     async def work() -> None:
-        residency, cache = made(site, upstream, max_bytes=1)
+        residency, cache = made(site, engine, max_bytes=1)
         asking = asyncio.create_task(use(residency, version))
         await asyncio.sleep(0)
         asking.cancel()

@@ -98,12 +98,12 @@ def test_a_hint_brings_versions_up_that_the_caller_may_use(site: Site, upstream:
 
     async def hint_and_wait() -> tuple[int, Any]:
         answer = await hint(["medical"], site.medical)
-        await settled(lambda: bool(upstream.loads))
+        await settled(lambda: bool(site.engine.loads))
         return answer
 
     status, body = asyncio.run(hint_and_wait())
     assert (status, body) == (202, {"adapters": {"medical/coder@1": "bucket"}})
-    assert upstream.loads == ["medical/coder@1"]
+    assert site.engine.loads == ["medical/coder@1"]
     assert asyncio.run(hint(["medical"], site.legal))[0] == 403
     assert asyncio.run(hint("medical", site.medical))[0] == 400
     assert upstream.scopes == []

@@ -9,7 +9,6 @@ from starlette.types import Message, Receive, Scope, Send
 
 from serving.gate import Gate
 from serving.telemetry.metrics import REFUSALS, TOKENS, Series
-from serving.tiers.engine import LOAD
 from tests.support.asking import CHAT, chat, into, scope_of, send_to, whole
 from tests.support.replicas import Site, Upstream, answered
 
@@ -58,11 +57,7 @@ def test_an_error_that_nobody_foresaw_is_told_in_openais_envelope_and_by_place_o
 ) -> None:
     caplog.set_level("INFO", "lorary.serving")
 
-    async def broken(scope: Scope, _receive: Receive, send: Send) -> None:
-        if scope["path"] == LOAD:
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            await send({"type": "http.response.body", "body": b""})
-            return
+    async def broken(_scope: Scope, _receive: Receive, _send: Send) -> None:
         raise KeyError("my secret illness")
 
     sent: list[Message] = []

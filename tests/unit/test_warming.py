@@ -13,8 +13,9 @@ from registry.commands import (
 )
 from registry.events import Policy
 from serving.tiers.warming import PATIENCE_SECONDS, Warming, follow
-from tests.support.replicas import BASE, Site, Upstream
+from tests.support.replicas import BASE, Site
 from tests.support.tiers import made, run, settled, versions
+from tests.support.vllm_engine import VllmEngine
 
 REF = AdapterRef("medical", "coder")
 
@@ -30,33 +31,33 @@ def catalog(site: Site) -> Catalog:
     return site.registry.refresh()
 
 
-async def warmed(site: Site, upstream: Upstream, most: int = 16) -> Warming:
+async def warmed(site: Site, engine: VllmEngine, most: int = 16) -> Warming:
     """What keeps targets warm, after its first round."""
-    residency, _ = made(site, upstream)
+    residency, _ = made(site, engine)
     warming = Warming(residency, BASE, most=most)
     await warming.bring_up(catalog(site))
     return warming
 
 
 def test_guarded_targets_are_up_before_anybody_asks(site: Site) -> None:
-    upstream = Upstream()
+    engine = VllmEngine()
 
     async def work() -> None:
-        residency, _ = made(site, upstream)
+        residency, _ = made(site, engine)
         warming = Warming(residency, BASE)
         assert not warming.ready
         await warming.bring_up(catalog(site))
         assert warming.ready
-        assert upstream.loads == ["medical/coder@1"]
+        assert engine.loads == ["medical/coder@1"]
 
     run(work)
 
 
 def test_a_moved_alias_answers_with_the_old_version_until_the_new_one_is_warm(site: Site) -> None:
-    upstream = Upstream()
+    engine = VllmEngine()
 
     async def work() -> None:
-        warming = await warmed(site, upstream)
+        warming = await warmed(site, engine)
         site.publish("medical", "coder", b"medical two")
         assert warming.resolve(catalog(site), REF).number == 1
         assert warming.resolve(catalog(site), AdapterRef("medical", "coder", 2)).number == 2
@@ -67,12 +68,12 @@ def test_a_moved_alias_answers_with_the_old_version_until_the_new_one_is_warm(si
 
 
 def test_a_moved_alias_does_not_wait_for_ever_nor_for_a_revoked_version(site: Site) -> None:
-    upstream = Upstream()
+    engine = VllmEngine()
 
     async def work() -> None:
-        warming = await warmed(site, upstream)
+        warming = await warmed(site, engine)
         site.publish("medical", "coder", b"medical two")
-        upstream.refusal = "it is broken"
+        engine.refusal = "it is broken"
         await warming.bring_up(catalog(site))
         assert "it is broken" in warming.failures["medical/coder@2"]
         assert warming.resolve(catalog(site), REF).number == 1
@@ -88,10 +89,10 @@ def test_a_moved_alias_does_not_wait_for_ever_nor_for_a_revoked_version(site: Si
 
 
 def test_the_time_of_the_version_before_runs_though_nobody_asks(site: Site) -> None:
-    upstream = Upstream()
+    engine = VllmEngine()
 
     async def work() -> None:
-        warming = await warmed(site, upstream)
+        warming = await warmed(site, engine)
         site.publish("medical", "coder", b"medical two")
         warming.notice(catalog(site))
         await asyncio.sleep(PATIENCE_SECONDS / 2)
@@ -104,10 +105,10 @@ def test_the_time_of_the_version_before_runs_though_nobody_asks(site: Site) -> N
 
 
 def test_bringing_up_what_an_alias_named_does_not_bring_it_back(site: Site) -> None:
-    upstream = Upstream()
+    engine = VllmEngine()
 
     async def work() -> None:
-        warming = await warmed(site, upstream)
+        warming = await warmed(site, engine)
         site.publish("medical", "coder", b"medical two")
         older = catalog(site)
         site.publish("medical", "coder", b"medical three")
@@ -120,32 +121,32 @@ def test_bringing_up_what_an_alias_named_does_not_bring_it_back(site: Site) -> N
 
 
 def test_moves_are_noticed_while_targets_are_still_brought_up(site: Site) -> None:
-    upstream = Upstream()
+    engine = VllmEngine()
 
     async def work() -> None:
-        residency, _ = made(site, upstream)
+        residency, _ = made(site, engine)
         warming = Warming(residency, BASE)
         following = asyncio.create_task(follow(warming, lambda: catalog(site), 0.05))
         await settled(lambda: warming.ready)
-        upstream.stuck = asyncio.Event()
+        engine.stuck = asyncio.Event()
         site.publish("medical", "coder", b"medical two")
         await asyncio.sleep(0.2)
         site.publish("medical", "coder", b"medical three")
         await asyncio.sleep(PATIENCE_SECONDS + 0.1)
         assert warming.resolve(catalog(site), REF).number == 3
-        upstream.stuck.set()
+        engine.stuck.set()
         following.cancel()
 
     run(work)
 
 
 def test_no_more_is_warmed_than_the_engine_can_hold(site: Site) -> None:
-    upstream = Upstream()
+    engine = VllmEngine()
     versions(site, 6)
 
     async def work() -> None:
-        warming = await warmed(site, upstream, most=3)
+        warming = await warmed(site, engine, most=3)
         assert warming.ready
-        assert len(upstream.loads) == 3
+        assert len(engine.loads) == 3
 
     run(work)

@@ -133,7 +133,7 @@ def test_a_candidate_that_cannot_be_loaded_has_failed(site: Site) -> None:
         await ask(Gate(upstream, site.replica), site, 0, model="medical/coder@1")
 
     asyncio.run(load_the_stable_one())
-    upstream.refusal = "it is broken"
+    site.engine.refusal = "it is broken"
     answers = many(site, upstream, range(100))
     assert answers.keys() == {(200, "medical/coder@1"), (503, "")}
     assert 20 <= answers[503, ""] <= 25
