@@ -17,12 +17,15 @@ class LoraryError(Exception):
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
-    param: ClassVar[str | None] = None
+    param: str | None = None
 
     @property
     def message(self) -> str:
-        """The sentence for the person who caused or must mend it."""
-        return str(self)
+        """The sentence for the person who caused or must mend it.
+
+        It may quote what was sent; lone surrogates, which UTF-8 cannot encode, are replaced.
+        """
+        return str(self).encode(errors="replace").decode()
 
 
 class InvalidName(LoraryError):

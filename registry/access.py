@@ -10,6 +10,7 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from registry import times
 from registry.catalog import Catalog, Key
 from registry.errors import BadRequest, Forbidden, Unauthenticated
 
@@ -71,16 +72,6 @@ def bearer(header: str | None) -> Secret:
     return Secret.parse(text.strip())
 
 
-def sign(service_secret: str, purpose: str, key: Key, claims: str) -> str:
-    """HMAC-SHA256 of what a registry grants `key` for one purpose.
-
-    The service's secret is in it because the log, which replicas and backups hold, must not be
-    enough to make a signature; the key's digest, so that each key has its own.
-    """
-    message = "\n".join((purpose, key.id, key.secret_sha256, claims))
-    return hmac.new(service_secret.encode(), message.encode(), hashlib.sha256).hexdigest()
-
-
 def authenticate(catalog: Catalog, presented: Secret, now: str) -> Key:
     """The key that `presented` proves to hold, if it is valid at `now`.
 
@@ -98,7 +89,7 @@ def check_active(key: Key, now: str) -> None:
     """Raises `Unauthenticated` if the key is revoked or has expired at `now`."""
     if key.revoked is not None:
         raise Unauthenticated("That key was revoked. Ask an operator for a new one.")
-    if key.expires is not None and key.expires <= now:
+    if key.expires is not None and times.reached(key.expires, now):
         raise Unauthenticated(f"That key expired on {key.expires}. Ask an operator for a new one.")
 
 

@@ -8,7 +8,6 @@ told to repeat. A grace period keeps clear of pushes under way; correctness does
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 import msgspec
 
@@ -19,6 +18,7 @@ from registry.errors import BeingCollected
 from registry.registry import Registry
 from registry.reviewing import Review
 from registry.store import ObjectStore
+from registry.times import instant
 
 DAY = 86_400.0
 Progress = Callable[[str, int, int], None]
@@ -58,8 +58,7 @@ def outdated(catalog: Catalog, now: float) -> list[Review]:
     for review in catalog.reviews.values():
         if review.content is None or review.closed is None or review.keep_days is None:
             continue
-        ended = datetime.strptime(review.closed, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-        if now - ended.timestamp() >= review.keep_days * DAY:
+        if now - instant(review.closed).timestamp() >= review.keep_days * DAY:
             found.append(review)
     return found
 

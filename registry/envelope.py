@@ -40,7 +40,7 @@ def headers_of(error: LoraryError) -> dict[str, str]:
     match error.status:
         case 401:
             return {"www-authenticate": "Bearer"}
-        case 413:
+        case 408 | 413:
             return {"connection": "close"}  # the rest of the body is not worth reading
         case 429 | 503:
             return {"retry-after": str(max(1, math.ceil(getattr(error, "retry_after", 1.0))))}

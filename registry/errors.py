@@ -27,7 +27,9 @@ LoraryError
 │   └── PromotionNotEarned   a guarded alias and a version that lacks something
 ├── AdmissionRefused         files that may not become a version; lists every problem
 ├── BadRequest               a request that cannot be read
-└── TooLarge                 more bytes than a limit allows
+├── TooLarge                 more bytes than a limit allows
+├── TooSlow                  a body that did not arrive in time
+└── Overloaded               too many unfinished requests: repeat in a moment
 """
 
 from collections.abc import Sequence
@@ -305,6 +307,21 @@ class TooLarge(LoraryError):
 
     status = 413
     code = "too_large"
+
+
+class TooSlow(LoraryError):
+    """A body that did not arrive in time."""
+
+    status = 408
+    code = "request_timeout"
+
+
+class Overloaded(LoraryError):
+    """Too many unfinished requests hold memory: repeat in a moment."""
+
+    status = 503
+    code = "overloaded"
+    retry_after = 5.0
 
 
 def _did_you_mean(near: Sequence[str]) -> str:

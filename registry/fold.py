@@ -1,7 +1,6 @@
 """What events make of a state. Pure: no clock, no store, no socket."""
 
 from collections.abc import Iterable
-from datetime import datetime
 from typing import assert_never
 
 import msgspec
@@ -49,6 +48,7 @@ from registry.events import (
     VersionTombstoned,
 )
 from registry.reviewing import Review
+from registry.times import instant
 
 
 def fold_commit(catalog: Catalog, commit: Commit, digest: str) -> Catalog:
@@ -203,7 +203,7 @@ class _Tables(msgspec.Struct, kw_only=True):
         splits, begun = dict(adapter.splits), adapter.splits_begun
         if event.percent:
             begun += 1
-            since = int(datetime.fromisoformat(time).timestamp())
+            since = int(instant(time).timestamp())
             splits[event.alias] = Split(event.candidate, event.percent, event.bounds, begun, since)
         else:
             splits.pop(event.alias, None)

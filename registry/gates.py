@@ -12,7 +12,7 @@ and for versions not fitted to what earlier reports on the same items revealed.
 
 import math
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import msgspec
 
@@ -24,6 +24,7 @@ from registry.events import Policy
 from registry.evidence import Confident, Paired, SuiteResult, SuiteRule, Tally
 from registry.reviewing import findings
 from registry.signing import fingerprint
+from registry.times import instant
 
 
 class Requirement(msgspec.Struct, frozen=True, kw_only=True):
@@ -212,11 +213,7 @@ def _report(
 
 
 def _fresh(time: str, days: int | None, now: str) -> bool:
-    written = "%Y-%m-%dT%H:%M:%SZ"
-    if days is None:
-        return True
-    age = datetime.strptime(now, written) - datetime.strptime(time, written)
-    return age <= timedelta(days=days)
+    return days is None or instant(now) - instant(time) <= timedelta(days=days)
 
 
 def _floor(suite: str, name: str, floor: float, tally: Tally | None, alpha: float) -> Requirement:

@@ -17,6 +17,7 @@ from prometheus_client.registry import REGISTRY, Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adapters.names import DEFAULT_ALIAS
+from registry import times
 from registry.catalog import Adapter, Catalog, Key, Version
 from registry.gates import requirements
 
@@ -254,4 +255,5 @@ def _state(version: Version) -> str:
 def _key_state(key: Key, now: str) -> str:
     if key.revoked is not None:
         return "revoked"
-    return "expired" if key.expires is not None and key.expires <= now else "active"
+    expired = key.expires is not None and times.reached(key.expires, now)
+    return "expired" if expired else "active"

@@ -26,14 +26,10 @@ from registry.fold import fold
 from registry.log import CommitLog, catch_up, follow
 from registry.metrics import COMMIT_SECONDS, COMMITS, CONFLICTS
 from registry.store.base import ObjectStore
+from registry.times import FIRST, instant, utc_now
 
 MAX_GROUP = 256
 """Commands in one commit at the most."""
-
-
-def utc_now() -> str:
-    """The time as commits write it, in whole seconds."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 @dataclass(slots=True)
@@ -134,7 +130,7 @@ class Registry:
             catalog = self._advance(catch_up(self._log, self._catalog))
             if catalog.passed_over:
                 raise Outdated(catalog.passed_over)
-            now = max(self._clock(), catalog.time)
+            now = max(self._clock(), catalog.time or FIRST, key=instant)
             accepted, entries = _decide_all(catalog, group, now)
             if not entries:
                 stored = None

@@ -18,7 +18,7 @@ from adapters.names import AdapterRef
 from registry.access import ANY_DOMAIN, authenticate, bearer, may_see, require
 from registry.catalog import Catalog, Key, Version
 from registry.errors import Forbidden, NotFound, UnknownAdapter
-from registry.registry import utc_now
+from registry.times import utc_now
 from serving.errors import Broken, RouteNotFound
 from serving.outcomes.feedback import FEEDBACK_FIELDS, MAX_FEEDBACK_BYTES, give
 from serving.outcomes.response_ids import PREFIXES

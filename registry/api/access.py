@@ -11,8 +11,9 @@ from registry import access
 from registry.access import Role
 from registry.catalog import Catalog, Key
 from registry.errors import Forbidden
-from registry.registry import Registry, utc_now
+from registry.registry import Registry
 from registry.settings import RegistrySettings
+from registry.times import utc_now
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,24 @@ from pydantic import BaseModel
 
 from registry import metrics
 from registry.access import ANY_DOMAIN
-from registry.api import errors, evaluations, governing, reading, reporting, reviews, uploads
+from registry.api import (
+    bodies,
+    errors,
+    evaluations,
+    governing,
+    reading,
+    reporting,
+    reviews,
+    uploads,
+)
 from registry.api.access import CallerDep
 from registry.api.schemas import ERRORS, Envelope, HubError
 from registry.hub import reading as hub_reading
 from registry.hub import writing as hub_writing
-from registry.registry import Registry, utc_now
+from registry.registry import Registry
 from registry.settings import RegistrySettings
-from registry.web import acting, browsing, reviewing
+from registry.times import utc_now
+from registry.web import acting, browsing, reviewing, session
 
 PREFIX = "/api/v1"
 
@@ -48,10 +58,14 @@ def create_app(settings: RegistrySettings) -> FastAPI:
         title="Lorary registry",
         version="1",
         lifespan=lifespan,
+        docs_url=None,  # these pages load scripts from elsewhere, on the session's origin
+        redoc_url=None,
         routes=[reading.resolving(PREFIX, _errors(Envelope))],
     )
     app.state.registry = registry
     app.state.settings = settings
+    app.state.ended = session.Ended()
+    app.add_middleware(bodies.BodyLimits, settings=settings)
     app.add_middleware(metrics.Counting)
     errors.install(app)
     for part in (reading, uploads, governing, evaluations, reviews, reporting):

@@ -1,8 +1,8 @@
-"""Errors as HTTP answers, in OpenAI's envelope."""
+"""Errors as HTTP answers: in OpenAI's envelope, as the Hugging Face Hub answers, or as a page."""
 
 import json
 import logging
-from collections.abc import Callable
+import re
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -10,8 +10,10 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from adapters.errors import LoraryError
-from registry.envelope import body_of, envelope, headers_of
+from registry.envelope import body_of, headers_of
 from registry.errors import (
+    BadRequest,
+    NotFound,
     UnknownAdapter,
     UnknownAlias,
     UnknownDomain,
@@ -19,71 +21,90 @@ from registry.errors import (
     UnknownVersion,
 )
 from registry.metrics import REFUSALS
+from registry.web.errors import error_page
 
-Teller = Callable[[Request, LoraryError], Response]
-"""How a request's client is told what was refused."""
+PAGES = re.compile(r"/(?:(?:adapters|reviews)(?:/.*)?|log|login|logout|upload)?", re.DOTALL)
+"""Paths of the registry's pages."""
+HUB = re.compile(r"/api/(?!v1/).*|/lfs/.*|.*/resolve/.*|.*\.git/.*", re.DOTALL)
+"""Paths that the Hugging Face Hub's clients and Git LFS use, where `PAGES` does not match."""
 logger = logging.getLogger("lorary.registry")
 
 
+class BodyRefused(HTTPException):
+    """A body that is refused while it is read. FastAPI lets no other exception out of there."""
+
+    def __init__(self, error: LoraryError) -> None:
+        super().__init__(error.status, error.message)
+        self.error = error
+
+
+class InvalidField(BadRequest):
+    """A field of the request that cannot be read."""
+
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(f"{where}: {problem}. Correct the request.")
+        self.param = where.encode(errors="replace").decode()
+
+
+class MethodNotAllowed(BadRequest):
+    """A route that exists, but not for this method."""
+
+    status = 405
+
+
+class InternalError(LoraryError):
+    """A fault of the registry itself."""
+
+    status = 500
+    code = "internal_error"
+
+
 def install(app: FastAPI) -> None:
-    """Let every error that leaves a route become an envelope, and every refusal a log line."""
+    """Answer every error that leaves a route in its client's form, and log every refusal."""
 
     @app.exception_handler(LoraryError)
     async def refused(request: Request, error: LoraryError) -> Response:
-        log_refusal(request, error.status, error.code, error.message)
-        tell: Teller = getattr(request.state, "tell", _tell)
-        return tell(request, error)
+        return answer(request, error)
 
     @app.exception_handler(RequestValidationError)
-    async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def malformed(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        message = f"{where}: {first['msg']}. Correct the request."
-        log_refusal(request, 400, "invalid_request", message)
-        if _speaks_hub(request.url.path):
-            return JSONResponse({"error": message}, 400)
-        return JSONResponse(envelope(400, "invalid_request", message, where), 400)
+        return answer(request, InvalidField(where, first["msg"]))
 
     @app.exception_handler(HTTPException)
-    async def http(request: Request, error: HTTPException) -> JSONResponse:
+    async def http(request: Request, error: HTTPException) -> Response:
+        if isinstance(error, BodyRefused):
+            return answer(request, error.error)
         message = f"{request.method} {request.url.path[:200]}: {error.detail}. See the API's docs."
-        code = "not_found" if error.status_code == 404 else "invalid_request"
-        if _speaks_hub(request.url.path):
-            headers = {"X-Error-Code": "RepoNotFound"} if error.status_code == 404 else {}
-            return JSONResponse({"error": message}, error.status_code, headers)
-        return JSONResponse(envelope(error.status_code, code, message), error.status_code)
+        kind = {404: NotFound, 405: MethodNotAllowed}.get(error.status_code, BadRequest)
+        return answer(request, kind(message))
 
     @app.exception_handler(Exception)
-    async def broken(request: Request, error: Exception) -> JSONResponse:
+    async def broken(request: Request, error: Exception) -> Response:
         logger.error("unexpected error in %s", request.url.path, exc_info=error)
         message = "The registry failed. Try again; its log tells the operator why."
-        return JSONResponse(envelope(500, "internal_error", message), 500)
+        return _render(request, InternalError(message))
 
 
-def tell_with(request: Request, tell: Teller) -> None:
-    """Let this request's errors be told in another way: to other clients, or as a page."""
-    request.state.tell = tell
+def answer(request: Request, error: LoraryError) -> Response:
+    """The answer that tells the request's client of `error`; logs it, too."""
+    log_refusal(request, error.status, error.code, error.message)
+    return _render(request, error)
 
 
-def _speaks_hub(path: str) -> bool:
-    """Whether the clients of that path expect errors as the Hugging Face Hub tells them."""
-    if path.startswith("/api/"):
-        return not path.startswith("/api/v1/")
-    return path.startswith("/lfs/") or "/resolve/" in path or ".git/" in path
-
-
-def _tell(request: Request, error: LoraryError) -> Response:
-    if _speaks_hub(request.url.path):
-        return _tell_hub(error)
+def _render(request: Request, error: LoraryError) -> Response:
+    path = request.url.path
+    if PAGES.fullmatch(path):
+        return error_page(request, error)
+    if HUB.fullmatch(path):
+        headers = {**headers_of(error), **_hub_headers(error)}
+        return JSONResponse({"error": error.message}, error.status, headers)
     return JSONResponse(body_of(error), error.status, headers_of(error))
 
 
-def _tell_hub(error: LoraryError) -> Response:
-    headers = {**headers_of(error), **_hub_headers(error)}
-    return JSONResponse({"error": error.message}, error.status, headers)
-
-
 _HUB_CODES: dict[type[LoraryError], str] = {
+    NotFound: "RepoNotFound",
     UnknownDomain: "RepoNotFound",
     UnknownAdapter: "RepoNotFound",
     UnknownVersion: "RevisionNotFound",

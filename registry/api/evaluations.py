@@ -15,7 +15,7 @@ from registry.commands import RecordEvaluation
 from registry.errors import BadRequest, TooLarge, UnknownFile
 from registry.evidence import SuiteResult
 from registry.gates import requirements
-from registry.registry import utc_now
+from registry.times import utc_now
 
 router = APIRouter(tags=["evidence"])
 MAX_REPORT_BYTES = 32 << 20

@@ -89,16 +89,10 @@ async def upload_part(
 
 
 async def _receive(caller: Caller, request: Request, sha256: str, key: str) -> None:
-    limit = caller.settings.max_upload_bytes
-    declared = int(request.headers.get("content-length", -1))  # the server has checked its form
-    if declared < 0:
+    if "content-length" not in request.headers:
         raise BadRequest("Content-Length is missing. Say how many bytes will come.")
-    if declared > limit:
-        raise TooLarge(f"{declared} bytes are above the limit of {limit}. Upload less.")
     with incoming() as content:
-        async for piece in request.stream():
-            if content.size + len(piece) > limit:
-                raise TooLarge(f"More than {limit} bytes came. Upload less.")
+        async for piece in request.stream():  # its size is bounded by `registry.api.bodies`
             content.add(piece)
         if content.sha256 != sha256:
             raise DigestMismatch(

@@ -14,8 +14,9 @@ from registry.blobs import content_digest
 from registry.cli.output import AsJson, client, emit, progress_bar, say
 from registry.errors import DigestMismatch
 from registry.events import File
-from registry.registry import Registry, utc_now
+from registry.registry import Registry
 from registry.settings import ClientSettings, RegistrySettings
+from registry.times import utc_now
 from registry.verify import verify as verify_store
 
 Archive = Annotated[Path, typer.Argument(help="A tar file.")]

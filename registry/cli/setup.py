@@ -58,18 +58,14 @@ def serve_registry(
 
     Example: lorary serve-registry --port 8100
     """
-    import uvicorn
-
+    from registry import server
     from registry.api import create_app
 
     settings = RegistrySettings()
-    uvicorn.run(
+    server.serve(
         create_app(settings),
-        host=host or settings.registry_host,
-        port=port or settings.registry_port,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=10,
+        host or settings.registry_host,
+        port or settings.registry_port,
     )
 
 

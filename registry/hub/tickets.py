@@ -1,16 +1,11 @@
-"""Addresses that stand for a key: Git LFS clients send a file without saying who they are.
+"""Upload addresses: Git LFS clients send a file without their token, so its address holds one.
 
-A ticket names the key, the content's digest and size, and when it ends; it is signed by the
-registry (`access.sign`). A revoked key's tickets end with it.
+A ticket is a signed token (`registry.tokens`) whose claims are the content's digest and size.
 """
 
-import hmac
-import time
-
-from registry.access import check_active, sign
+from registry import tokens
 from registry.catalog import Catalog, Key
 from registry.errors import Unauthenticated
-from registry.registry import utc_now
 
 SECONDS = 3600
 PURPOSE = "upload"
@@ -18,17 +13,14 @@ PURPOSE = "upload"
 
 def issue(key: Key, oid: str, size: int, service_secret: str) -> str:
     """A ticket to send the content with digest `oid` and `size` bytes, once or again."""
-    claims = f"{key.id}-{oid}-{size}-{int(time.time()) + SECONDS}"
-    return f"{claims}-{sign(service_secret, PURPOSE, key, claims)}"
+    return tokens.issue(service_secret, PURPOSE, key, f"{oid}-{size}", SECONDS)
 
 
-def redeem(catalog: Catalog, ticket: str, service_secret: str) -> tuple[str, str, int]:
-    """The key's id, the digest and the size; raises `Unauthenticated`."""
-    claims, _, signature = ticket.rpartition("-")
-    parts = claims.split("-")
-    key = catalog.keys.get(parts[0])
-    made = sign(service_secret, PURPOSE, key, claims) if key else ""
-    if key is None or not hmac.compare_digest(made, signature) or int(parts[3]) < time.time():
-        raise Unauthenticated("That address is not valid (any more). Start the upload again.")
-    check_active(key, utc_now())
-    return key.id, parts[1], int(parts[2])
+def redeem(catalog: Catalog, ticket: str, service_secret: str) -> tuple[Key, str, int]:
+    """The key, the content's digest and its size in bytes; raises `Unauthenticated`."""
+    try:
+        token = tokens.verify(catalog, service_secret, PURPOSE, ticket)
+    except Unauthenticated as error:
+        raise Unauthenticated(f"{error.message} Start the upload again.") from error
+    oid, _, size = token.claims.partition("-")
+    return token.key, oid, int(size)

@@ -1,8 +1,6 @@
 """Who may hold a key, with what, until when."""
 
-from datetime import datetime
-
-from registry import errors
+from registry import errors, times
 from registry.access import ANY_DOMAIN, as_role
 from registry.catalog import Catalog
 from registry.commands import (
@@ -41,10 +39,10 @@ def issue_key(catalog: Catalog, command: IssueKey, now: str) -> tuple[AnyEvent, 
 
 def _check_expiry(expires: str, now: str) -> None:
     try:
-        datetime.strptime(expires, "%Y-%m-%dT%H:%M:%SZ")
+        ends = times.parse(expires)
     except ValueError as error:
-        raise errors.BadRequest("Write the expiry in UTC, like 2027-01-31T00:00:00Z.") from error
-    if expires <= now:
+        raise errors.BadRequest(f"Invalid expiry: {error}") from error
+    if ends <= times.instant(now):
         raise errors.BadRequest(f"The expiry {expires} has passed. Choose a later one.")
 
 

@@ -2,8 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Request, Response, UploadFile
+from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
 
 from adapters.admission import CONFIG, Problem
 from adapters.errors import LoraryError
@@ -20,9 +22,9 @@ from registry.errors import AdmissionRefused, BadRequest, Unauthenticated
 from registry.events import File
 from registry.incoming import incoming
 from registry.publishing import publish
-from registry.registry import utc_now
+from registry.times import utc_now
 from registry.web.rendering import page
-from registry.web.session import COOKIE, ViewerDep, begin, same_site
+from registry.web.session import COOKIE, ViewerDep, begin, end, same_site
 
 router = APIRouter(include_in_schema=False)
 
@@ -57,6 +59,7 @@ def log_in(
 def log_out(request: Request) -> Response:
     """End the session."""
     same_site(request)
+    end(request)
     response = RedirectResponse("/login", 303)
     response.delete_cookie(COOKIE)
     return response
@@ -97,15 +100,19 @@ def ask_for_files(viewer: ViewerDep) -> Response:
 
 
 @router.post("/upload", response_class=HTMLResponse)
-def upload(
-    viewer: ViewerDep,
-    domain: Annotated[str, Form(max_length=63)],
-    adapter: Annotated[str, Form(max_length=63)],
-    files: list[UploadFile],
-) -> Response:
+async def upload(viewer: ViewerDep, request: Request) -> Response:
     """Publish the files as the next version, or say everything that is wrong with them."""
+    # Each file takes up to a MiB of memory before it goes to disk: see `registry.api.bodies`.
+    limits = viewer.settings.limits
+    async with request.form(max_files=limits.max_files, max_fields=2, max_part_size=200) as form:
+        domain, adapter = (str(form.get(name, "")).strip() for name in ("domain", "adapter"))
+        files = [file for file in form.getlist("files") if isinstance(file, UploadFile)]
+        return await run_in_threadpool(_upload, viewer, domain, adapter, files)
+
+
+def _upload(viewer: Caller, domain: str, adapter: str, files: list[UploadFile]) -> Response:
     try:
-        version = _publish(viewer, domain.strip(), adapter.strip(), files)
+        version = _publish(viewer, domain, adapter, files)
     except AdmissionRefused as error:
         return _upload_page(viewer, domain, adapter, error.problems, error)
     except LoraryError as error:

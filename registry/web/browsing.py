@@ -21,7 +21,7 @@ from registry.errors import StoreError, UnknownFile, VersionGone
 from registry.examining import peers
 from registry.gates import requirements
 from registry.log import CommitLog
-from registry.registry import utc_now
+from registry.times import utc_now
 from registry.trials import in_words
 from registry.web import comparing, drawing
 from registry.web.rendering import page

@@ -1,27 +1,25 @@
-"""Who is looking: a cookie that proves a key without holding it.
+"""Browser sessions: a cookie that proves a key without holding it.
 
-The cookie names the key and when the session ends, signed by the registry (`access.sign`). Revoking
-the key ends its sessions. It is HttpOnly and SameSite=Strict, and every
-form is refused that another site sent.
+The cookie is a signed token (`registry.tokens`), HttpOnly and SameSite=Strict; forms sent from
+another site are refused. Revoking the key ends its sessions. Signing out ends the session in the
+process that handles it; another process with the same `LORARY_SESSION_SECRET` accepts a copied
+cookie until it expires.
 """
 
-import hmac
+import secrets
+import threading
 import time
+from contextlib import suppress
 from typing import Annotated
-from urllib.parse import quote, urlsplit
 
 from fastapi import Depends, Request, Response
-from fastapi.responses import RedirectResponse
 
-from adapters.errors import LoraryError
-from registry.access import check_active, sign
+from registry import tokens
 from registry.api.access import Caller
-from registry.api.errors import tell_with
 from registry.catalog import Catalog, Key
 from registry.errors import Forbidden, Unauthenticated
-from registry.registry import Registry, utc_now
+from registry.registry import Registry
 from registry.settings import RegistrySettings
-from registry.web.rendering import page
 
 COOKIE = "lorary_session"
 PURPOSE = "session"
@@ -30,10 +28,9 @@ SECONDS = 12 * 3600
 
 def begin(response: Response, key: Key, service_secret: str, *, secure: bool) -> None:
     """Let the browser that gets `response` look as `key`."""
-    claims = f"{key.id}.{int(time.time()) + SECONDS}"
     response.set_cookie(
         COOKIE,
-        f"{claims}.{sign(service_secret, PURPOSE, key, claims)}",
+        tokens.issue(service_secret, PURPOSE, key, secrets.token_hex(8), SECONDS),
         max_age=SECONDS,
         httponly=True,
         samesite="strict",
@@ -41,44 +38,60 @@ def begin(response: Response, key: Key, service_secret: str, *, secure: bool) ->
     )
 
 
-def key_of(catalog: Catalog, cookie: str | None, service_secret: str) -> Key:
-    """The key that a session's cookie proves; raises `Unauthenticated`."""
-    claims, _, signature = (cookie or "").rpartition(".")
-    identity, _, ends = claims.partition(".")
-    key = catalog.keys.get(identity)
-    made = sign(service_secret, PURPOSE, key, claims) if key else ""
-    if key is None or not hmac.compare_digest(made, signature) or int(ends) < time.time():
-        raise Unauthenticated("You are not signed in (any more). Sign in with your key.")
-    check_active(key, utc_now())
-    return key
+class Ended:
+    """Sessions that were signed out before they expired. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, int] = {}
+        self._changing = threading.Lock()
+
+    def add(self, token: tokens.Token) -> None:
+        """Stop accepting `token`. Only valid tokens are kept, and only until they expire."""
+        now = time.time()
+        with self._changing:
+            left = {name: ends for name, ends in self._until.items() if ends >= now}
+            self._until = {**left, token.signature: token.expires}
+
+    def __contains__(self, signature: str) -> bool:
+        return signature in self._until
+
+
+def token_of(request: Request, catalog: Catalog) -> tokens.Token:
+    """The session that the request's cookie proves; raises `Unauthenticated`."""
+    settings: RegistrySettings = request.app.state.settings
+    secret = settings.session_secret.get_secret_value()
+    try:
+        token = tokens.verify(catalog, secret, PURPOSE, request.cookies.get(COOKIE, ""))
+    except Unauthenticated as error:
+        raise Unauthenticated("You are not signed in (any more). Sign in with your key.") from error
+    if token.signature in request.app.state.ended:
+        raise Unauthenticated("You have signed out. Sign in with your key.")
+    return token
+
+
+def end(request: Request) -> None:
+    """Sign the browser out: its cookie is not accepted any more, not even a copy of it."""
+    with suppress(Unauthenticated):
+        request.app.state.ended.add(token_of(request, request.app.state.registry.refresh()))
 
 
 def viewer(request: Request) -> Caller:
-    """Whoever looks at a page; errors become pages, and strangers are sent to sign in."""
-    tell_with(request, _tell)
+    """The signed-in caller of a page; raises `Unauthenticated` or `Forbidden`."""
     if request.method == "POST":
         same_site(request)
     registry: Registry = request.app.state.registry
     catalog = registry.refresh()
-    settings: RegistrySettings = request.app.state.settings
-    service_secret = settings.session_secret.get_secret_value()
-    key = key_of(catalog, request.cookies.get(COOKIE), service_secret)
+    key = token_of(request, catalog).key
     request.state.actor = key.id
-    return Caller(key, catalog, registry, settings)
+    return Caller(key, catalog, registry, request.app.state.settings)
 
 
 def same_site(request: Request) -> None:
     """Raises `Forbidden` for a form that was not sent from one of our own pages."""
-    origin = request.headers.get("origin")
-    if origin is None or urlsplit(origin).netloc != request.headers.get("host"):
+    origin = request.headers.get("origin", "")
+    host = request.headers.get("host", "")
+    if not host or origin.lower() not in {f"http://{host}".lower(), f"https://{host}".lower()}:
         raise Forbidden("This form came from another site. Open the page here and send it again.")
 
 
 ViewerDep = Annotated[Caller, Depends(viewer)]
-
-
-def _tell(request: Request, error: LoraryError) -> Response:
-    if isinstance(error, Unauthenticated):
-        path = request.url.path if request.method == "GET" else "/"
-        return RedirectResponse(f"/login?next={quote(path)}", 303)
-    return page("error.html", status=error.status, error=error, viewer=None)

@@ -17,7 +17,7 @@ from registry.access import Secret, authenticate
 from registry.catalog import Catalog
 from registry.client import RegistryClient
 from registry.errors import StoreUnavailable, Unauthenticated
-from registry.registry import utc_now
+from registry.times import utc_now
 from serving.errors import CannotServe, LimitReached, ReportsOff
 
 THREADS = 8

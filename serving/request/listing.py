@@ -1,12 +1,12 @@
 """`/v1/models`: what a caller may ask for, in OpenAI's schema. Pure."""
 
 import json
-from datetime import datetime
 from typing import Any
 
 from adapters.names import DEFAULT_ALIAS, AdapterRef
 from registry.access import has_role
 from registry.catalog import Adapter, Catalog, Key, Version
+from registry.times import instant
 
 
 def models(catalog: Catalog, key: Key, base: str) -> list[dict[str, Any]]:
@@ -66,4 +66,4 @@ def _model(name: str, *, created: int, root: str, parent: str | None) -> dict[st
 
 
 def _unix(time: str) -> int:
-    return int(datetime.fromisoformat(time).timestamp())
+    return int(instant(time).timestamp())

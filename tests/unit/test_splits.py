@@ -18,7 +18,7 @@ from registry.commands import (
 )
 from registry.events import Policy
 from registry.metrics import page
-from registry.registry import utc_now
+from registry.times import utc_now
 from tests.support.replicas import Site, make_site
 
 REF = AdapterRef("medical", "coder")

@@ -1,0 +1,66 @@
+"""The HTTP server: connections without a request cut nobody off."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import httpx
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from registry import server
+
+
+@contextmanager
+def serving(allowed: int = 100, idle: float = 10) -> Iterator[int]:
+    app = Starlette(routes=[Route("/live", lambda _: PlainTextResponse("ok"))])
+    served = uvicorn.Server(server.config(app, "127.0.0.1", 0, allowed=allowed, idle=idle))
+    thread = threading.Thread(target=served.run, daemon=True)
+    thread.start()
+    while not served.started:
+        time.sleep(0.01)
+    yield int(served.servers[0].sockets[0].getsockname()[1])
+    served.should_exit = True
+    thread.join()
+
+
+def closed(connection: socket.socket, seconds: float) -> bool:
+    """Whether the server closes the connection in time."""
+    connection.settimeout(seconds)
+    try:
+        return connection.recv(1000) == b""
+    except ConnectionError:
+        return True
+    except TimeoutError:
+        return False
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /live HT", b"GET /live HTTP/1.1\r\nHost: x\r\nA"])
+def test_a_connection_that_sends_no_whole_request_is_closed(sent: bytes) -> None:
+    with serving(idle=0.3) as port, socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(sent)
+        assert closed(connection, 5)
+
+
+def test_slow_headers_after_an_answer_are_cut_off_too() -> None:
+    with serving(idle=0.3) as port, socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+        connection.sendall(b"GET /live HTTP/1.1\r\nX: ")
+        deadline = time.monotonic() + 5
+        while not closed(connection, 0.05):
+            assert time.monotonic() < deadline, "a byte now and then keeps it open"
+            connection.sendall(b"x")
+
+
+def test_idle_connections_give_way_to_callers() -> None:
+    with serving(allowed=20) as port, ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        for _ in range(3):
+            assert httpx.get(f"http://127.0.0.1:{port}/live", timeout=5).text == "ok"
