@@ -37,8 +37,9 @@ class Endpoints:
 
 async def health(request: Request) -> JSONResponse:
     """200 if the engine runs, the registry was read, guarded targets are warm and the server was
-    not told to end; else 503."""
+    not told to end; else 503. Adapters and their errors are named only to a key with `operate`."""
     from serving.replica import current
+    from serving.request.scopes import DETAILS
 
     replica = current()
     engine = "ok"
@@ -50,6 +51,7 @@ async def health(request: Request) -> JSONResponse:
     age = follower.age_seconds if follower.has_read else None
     warming = replica.warming
     warm = warming.ready
+    failures = warming.failures
     leaving = replica.departure.announced
     ready = engine == "ok" and follower.has_read and warm and not leaving
     body = {
@@ -58,7 +60,8 @@ async def health(request: Request) -> JSONResponse:
         "base": replica.settings.base_name,
         "adapters": {
             "warm": warm,
-            "failed": warming.failures,
+            "failing": len(failures),
+            **({"failed": failures} if request.scope.get(DETAILS) else {}),
             "in_engine": replica.residency.names,
             "on_disk": len(replica.cache),
         },

@@ -12,6 +12,7 @@ LoraryError
 ├── FeedbackUnavailable  feedback that the registry does not take now
 ├── ReportsOff           a replica that has no key to report with
 ├── RegistryUnread       no registry was ever read, so nothing can be resolved
+├── SlowBody             a request whose body did not come in time
 ├── DeadlineExceeded     an answer that took longer than it may
 ├── Leaving              the server was told to end: another one answers
 ├── Broken               an error that nobody foresaw
@@ -104,6 +105,16 @@ class DeadlineExceeded(LoraryError):
         super().__init__(
             f"The answer was not complete after {seconds:g} s. Ask for fewer tokens, or allow more."
         )
+
+
+class SlowBody(LoraryError):
+    """A request whose body did not come in time."""
+
+    status = 408
+    code = "body_timeout"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"The body was not here after {seconds:g} s. Send the request again.")
 
 
 class Leaving(LoraryError):

@@ -8,14 +8,14 @@ Extension point: `--middleware serving.gate.Gate`, a pure ASGI class.
 """
 
 import asyncio
-import json
 from contextlib import AsyncExitStack
 
+import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adapters.errors import LoraryError
 from adapters.names import AdapterRef
-from registry.access import ANY_DOMAIN, authenticate, bearer, may_see, require
+from registry.access import ANY_DOMAIN, authenticate, bearer, has_role, may_see, require
 from registry.catalog import Catalog, Key, Version
 from registry.errors import Forbidden, NotFound, UnknownAdapter
 from registry.times import utc_now
@@ -25,9 +25,7 @@ from serving.outcomes.response_ids import PREFIXES
 from serving.replica import Replica, current
 from serving.request.answers import Noting, answer, refuse
 from serving.request.body import (
-    FIELDS,
     MAX_HINT_BYTES,
-    RESPONSES_FIELDS,
     json_object,
     parse_body,
     parse_hint,
@@ -35,9 +33,11 @@ from serving.request.body import (
     replay,
 )
 from serving.request.confidence import Judge, terms
+from serving.request.fields import FIELDS, RESPONSES_FIELDS
 from serving.request.flights import watch
-from serving.request.listing import encoded, named
+from serving.request.listing import Base, encoded, named
 from serving.request.scopes import (
+    DETAILS,
     allowed_seconds,
     declared_length,
     flag,
@@ -145,7 +145,10 @@ class Gate:
         return send_watching
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        method, path = scope["method"], scope["path"]
+        path = scope["path"]
+        # The server sends no body after HEAD: load balancers and health checks ask so.
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        scope = {**scope, "method": method}
         if method == "POST" and path in GENERATION:
             await self._generate(scope, receive, send)
         elif method == "POST" and path == PREFETCH:
@@ -153,7 +156,8 @@ class Gate:
         elif method == "POST" and path == FEEDBACK:
             await self._take_feedback(scope, receive, send)
         elif method == "GET" and path == "/health":
-            await self.app(inner(scope, path, b""), receive, send)
+            details = {DETAILS: self._may_see_details(scope)}
+            await self.app({**inner(scope, path, b""), **details}, receive, send)
         elif method == "GET" and path == "/metrics":
             _, key = self._caller(scope)
             require(key, "operate", ANY_DOMAIN)
@@ -177,7 +181,7 @@ class Gate:
                 "Use /v1/chat/completions or /v1/completions."
             )
         data = await read_body(receive, declared_length(scope), settings.max_body_bytes)
-        body = parse_body(data, GENERATION[scope["path"]])
+        body = parse_body(data, GENERATION[scope["path"]], settings.max_model_len)
         caller = sticky(scope, body.get("user"), key)
         asked = body["model"]
         version = self._resolve(catalog, key, asked, caller)
@@ -194,7 +198,7 @@ class Gate:
         response_id = self.replica.response_ids.issue(scope["path"], version, key.id)
         if scope["path"] == RESPONSES:
             body["request_id"] = PREFIXES[RESPONSES] + response_id  # vLLM reads no header there
-        data = json.dumps(body).encode()
+        data = msgspec.json.encode(body)
         length = (b"content-length", str(len(data)).encode())
         named = (b"x-request-id", response_id.encode())
         passed_on = inner(scope, scope["path"], b"", length, named)
@@ -260,6 +264,13 @@ class Gate:
         scope["lorary.key"] = key.id
         return catalog, key
 
+    def _may_see_details(self, scope: Scope) -> bool:
+        """Whether a caller of /health may see other domains' names; a load balancer has no key."""
+        try:
+            return has_role(self._caller(scope)[1], "operate", ANY_DOMAIN)
+        except LoraryError:
+            return False
+
     def _resolve(self, catalog: Catalog, key: Key, model: str, caller: str = "") -> Version | None:
         """The version that `model` names now, if `key` may use it; None for the base model."""
         if model == self.replica.settings.base_name:
@@ -279,7 +290,8 @@ class Gate:
 
     async def _show_models(self, scope: Scope, send: Send) -> None:
         catalog, key = self._caller(scope)
-        base = self.replica.settings.base_name
+        settings = self.replica.settings
+        base = Base(settings.base_name, settings.max_model_len)
         name = scope["path"][len(MODELS) + 1 :]
         if not name:
             await answer(send, 200, await asyncio.to_thread(encoded, catalog, key, base))

@@ -1,149 +1,171 @@
 """A request's body: read with a bound, parsed, and cut down to what callers may ask of vLLM."""
 
-import json
-from collections.abc import Collection
+import asyncio
+import re
+from collections.abc import Collection, Mapping
 from typing import Any
 
+import msgspec
 from starlette.types import Message, Receive
 
 from registry.errors import BadRequest, TooLarge
+from serving.errors import SlowBody
+from serving.request.bounds import Bound, InvalidField
+from serving.request.fields import (
+    ASKS_NOTHING,
+    FIELDS,
+    IGNORED,
+    MAX_SEQUENCES,
+    RESPONSES_FIELDS,
+)
 
-FIELDS = frozenset(
-    (
-        # OpenAI's
-        "messages", "prompt", "model", "stream", "stream_options", "n", "best_of", "echo", "suffix",
-        "max_tokens", "max_completion_tokens", "temperature", "top_p", "stop", "seed",
-        "frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs",
-        "response_format", "tools", "tool_choice", "parallel_tool_calls", "user", "metadata",
-        "store", "service_tier", "reasoning_effort", "safety_identifier",
-        "input", "encoding_format", "dimensions",
-        # vLLM's, which only shape the sampling of this request
-        "top_k", "min_p", "min_tokens", "repetition_penalty", "length_penalty", "ignore_eos",
-        "stop_token_ids", "include_stop_str_in_output", "skip_special_tokens",
-        "spaces_between_special_tokens", "bad_words", "allowed_token_ids", "prompt_logprobs",
-        "structured_outputs", "add_generation_prompt", "continue_final_message",
-        "return_token_ids", "return_tokens_as_token_ids", "truncate_prompt_tokens",
-    )
-)  # fmt: skip
-"""What may be asked. vLLM knows more: templates that run (`chat_template`), files and URLs that it
-fetches, embeddings that it unpickles, other requests' ids, transfer of caches. Those stay inside,
-and so does whatever a later vLLM adds until somebody has judged it."""
-
-RESPONSES_FIELDS = frozenset(
-    (
-        "include", "input", "instructions", "max_output_tokens", "metadata", "model", "logit_bias",
-        "parallel_tool_calls", "presence_penalty", "frequency_penalty", "reasoning", "service_tier",
-        "store", "stream", "temperature", "text", "tool_choice", "tools", "top_k", "top_logprobs",
-        "top_p", "min_p", "truncation", "user", "safety_identifier",
-    )
-)  # fmt: skip
-"""What may be asked of `/v1/responses`. Nothing is kept between two requests, so what refers to
-an earlier one (`previous_response_id`, `conversation`) or asks for a later look (`background`) is
-not served."""
-
-PARTS = frozenset(("text", "refusal", "input_text", "output_text"))
-ITEMS = frozenset(("message", "function_call", "function_call_output", "reasoning"))
-MAX_CHOICES = 16
+MAX_DEPTH = 48
+"""How deep arrays and objects of a body may nest."""
+MAX_VALUES = 100_000
+"""Values of a body, without the token ids of one prompt."""
+BODY_SECONDS = 30.0
+"""How long a caller may take to send a body."""
 MAX_HINTS = 32
 MAX_HINT_BYTES = 16 << 10
+_STRINGS = re.compile(rb'"[^"]*"?')
+"""The strings of a JSON text without escaped quotes, the last one also without its end."""
 
 
-async def read_body(receive: Receive, declared: int | None, limit: int) -> bytes:
+async def read_body(
+    receive: Receive, declared: int | None, limit: int, seconds: float = BODY_SECONDS
+) -> bytes:
     """The whole body, never more than `limit` bytes of it in memory.
 
     declared: the Content-Length, if there was one. Raises `TooLarge` before reading what is
-    declared too large, and `BadRequest` if the caller left.
+    declared too large, `SlowBody` if it takes more than `seconds`, and `BadRequest` if the caller
+    left.
     """
     if declared is not None and declared > limit:
         raise _too_large(limit)
     pieces: list[bytes] = []
     size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise BadRequest("The connection closed inside the request. Send it again.")
-        piece: bytes = message.get("body", b"")
-        size += len(piece)
-        if size > limit:
-            raise _too_large(limit)
-        pieces.append(piece)
-        if not message.get("more_body", False):
-            return b"".join(pieces)
-
-
-def json_object(data: bytes, fields: Collection[str]) -> dict[str, Any]:
-    """The body as an object without other fields; raises `BadRequest`."""
     try:
-        body = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise BadRequest("The body is not JSON. Send a JSON object.") from error
+        async with asyncio.timeout(seconds):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise BadRequest("The connection closed inside the request. Send it again.")
+                piece: bytes = message.get("body", b"")
+                size += len(piece)
+                if size > limit:
+                    raise _too_large(limit)
+                pieces.append(piece)
+                if not message.get("more_body", False):
+                    return b"".join(pieces)
+    except TimeoutError as error:
+        raise SlowBody(seconds) from error
+
+
+def json_object(data: bytes, fields: Collection[str], values: int = MAX_VALUES) -> dict[str, Any]:
+    """The body as an object without other fields; a field that is null counts as absent.
+
+    values: how many values it may have. Raises `BadRequest`.
+    """
+    body = _decode(data, values)
     if not isinstance(body, dict):
         raise BadRequest("The body is not a JSON object. Send one.")
+    body = {name: value for name, value in body.items() if value is not None}
     unknown = sorted(body.keys() - frozenset(fields))
     if unknown:
         raise BadRequest(f"The field {unknown[0][:60]!r} is not served here. Leave it out.")
     return body
 
 
-def parse_body(data: bytes, fields: frozenset[str] = FIELDS) -> dict[str, Any]:
+def parse_body(
+    data: bytes, fields: Mapping[str, Bound] = FIELDS, context: int = 0
+) -> dict[str, Any]:
     """The body as an object whose fields may all be passed on, with a `model`.
 
-    Raises `BadRequest` that names what is wrong. A key that occurs twice counts once, for what is
-    passed on is written anew from this object.
+    fields: those that the route has, and their bounds. context: the model's, in tokens; a prompt of
+    token ids may have as many values more. Raises `BadRequest` that names what is wrong. A key that
+    occurs twice counts once, for what is passed on is written anew from this object.
     """
-    body = json_object(data, fields)
-    if not isinstance(body.get("model"), str):
-        raise BadRequest("`model` is missing. Name an adapter, such as medical/icd10-coder.")
-    for field in ("n", "best_of"):
-        count = body.get(field)
-        if count is not None and (type(count) is not int or not 1 <= count <= MAX_CHOICES):
-            raise BadRequest(f"`{field}` must be 1 to {MAX_CHOICES}. Ask for fewer answers.")
-    _check_tools(body.get("tools"))
+    body = json_object(data, fields.keys() | IGNORED | ASKS_NOTHING.keys(), MAX_VALUES + context)
+    for name in list(body):
+        if name in IGNORED or body[name] in ASKS_NOTHING.get(name, ()):
+            del body[name]
+        elif name not in fields:
+            raise BadRequest(f"The field {name!r} is not served here. Leave it out.")
+        else:
+            fields[name].check(name, body[name])
+    if "model" not in body:
+        raise InvalidField("model", "a string", "Name an adapter, such as medical/icd10-coder.")
     _check_logprobs(body)
+    if sequences(body) > MAX_SEQUENCES:
+        raise BadRequest(
+            f"One request may ask for {MAX_SEQUENCES} answers at most, prompts times choices; this "
+            f"one asks for {sequences(body)}. Send several requests."
+        )
     if fields is RESPONSES_FIELDS:
-        _check_items(body.get("input"))
         body["store"] = False
-    else:
-        _check_messages(body.get("messages"))
     return body
+
+
+def prompts(body: dict[str, Any]) -> int:
+    """How many prompts a parsed body has: those of `prompt` or `input`, or the one of a chat."""
+    asked = body.get("prompt", body.get("input"))
+    if isinstance(asked, list) and asked and isinstance(asked[0], str | list):
+        return len(asked)
+    return 1
+
+
+def sequences(body: dict[str, Any]) -> int:
+    """How many answers a parsed body asks the engine for: its prompts times its choices."""
+    choices = max(body.get("n", 1), body.get("best_of", 1))
+    return prompts(body) * int(choices)
 
 
 def parse_hint(data: bytes) -> list[str]:
     """The names in `{"models": [...]}`; raises `BadRequest`."""
-    try:
-        models = json.loads(data)["models"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BadRequest('Send {"models": ["medical/icd10-coder", ...]}.') from error
+    models = json_object(data, ("models",)).get("models")
     if not isinstance(models, list) or not all(isinstance(name, str) for name in models):
-        raise BadRequest("`models` is not a list of names. Send a list.")
+        raise BadRequest('Send {"models": ["medical/icd10-coder", ...]}.')
     if len(models) > MAX_HINTS:
         raise BadRequest(f"At most {MAX_HINTS} models can be hinted at once. Send fewer.")
     return models
 
 
-def _check_messages(messages: Any) -> None:
-    """Only text: anything else would make the server fetch or decode what a stranger names."""
-    if messages is None:
-        return
-    if not isinstance(messages, list):
-        raise BadRequest("`messages` is not a list. Send a list of messages.")
-    for message in messages:
-        _check_content(message)
+def _decode(data: bytes, values: int) -> Any:
+    """The JSON in `data`, if it has at most `values` values and nests at most `MAX_DEPTH` deep.
+
+    What can be read can be written again: halves of surrogate pairs, NaN and infinity are refused.
+    """
+    if not _has_at_most(values, data):
+        raise BadRequest(f"The body has more than {values:,} values. Send fewer.")
+    try:
+        body = msgspec.json.decode(data)
+    except RecursionError as error:
+        raise _too_deep() from error
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise BadRequest(
+            "The body is not JSON in UTF-8, or has a number out of range. Send a JSON object."
+        ) from error
+    level = [body]
+    for _ in range(MAX_DEPTH + 1):
+        level = [node for node in level if isinstance(node, dict | list)]
+        if not level:
+            return body
+        level = [
+            inner for node in level for inner in (node.values() if isinstance(node, dict) else node)
+        ]
+    raise _too_deep()
 
 
-def _check_items(items: Any) -> None:
-    """The same for the items of `/v1/responses`."""
-    for item in items if isinstance(items, list) else ():
-        if isinstance(item, dict) and item.get("type", "message") not in ITEMS:
-            raise BadRequest("Only messages and function calls are served here. Send those.")
-        _check_content(item)
+def _has_at_most(values: int, data: bytes) -> bool:
+    """Whether JSON has so few values, told from its marks: to parse millions takes seconds."""
+    if _marks(data) <= values:
+        return True
+    bare = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return bare.count(b'"') <= 4 * values and _marks(_STRINGS.sub(b"", bare)) <= values
 
 
-def _check_content(message: Any) -> None:
-    content = message.get("content") if isinstance(message, dict) else None
-    for part in content if isinstance(content, list) else ():
-        if not isinstance(part, dict) or part.get("type") not in PARTS:
-            raise BadRequest("Only text is served here. Send content parts of type text.")
+def _marks(data: bytes) -> int:
+    return sum(map(data.count, (b"[", b"{", b",")))
 
 
 def _check_logprobs(body: dict[str, Any]) -> None:
@@ -153,20 +175,11 @@ def _check_logprobs(body: dict[str, Any]) -> None:
     where the two differ in number its engine dies, and where not, adapters may be mixed up.
     """
     sought = [body.get("logprobs"), body.get("top_logprobs")]
-    if body.get("prompt_logprobs") is not None or (
-        body.get("echo") and any(not (value is None or value is False) for value in sought)
-    ):
+    if body.get("echo") and any(not (value is None or value is False) for value in sought):
         raise BadRequest(
             "Log-probabilities of a prompt are not served here: with adapters, vLLM cannot compute "
-            "them safely. Leave out `prompt_logprobs`, or one of `echo` and `logprobs`."
+            "them safely. Leave out one of `echo` and `logprobs`."
         )
-
-
-def _check_tools(tools: Any) -> None:
-    """Only functions, which the caller runs: other tools would run something here, or far away."""
-    for tool in tools if isinstance(tools, list) else ():
-        if not isinstance(tool, dict) or tool.get("type") != "function":
-            raise BadRequest("Only tools of type function are served here. Leave others out.")
 
 
 def replay(data: bytes, receive: Receive) -> Receive:
@@ -185,3 +198,7 @@ def replay(data: bytes, receive: Receive) -> Receive:
 
 def _too_large(limit: int) -> TooLarge:
     return TooLarge(f"The body is above the limit of {limit} bytes. Send a shorter prompt.")
+
+
+def _too_deep() -> BadRequest:
+    return BadRequest(f"The body nests more than {MAX_DEPTH} deep. Send a flatter one.")

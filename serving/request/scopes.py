@@ -16,6 +16,9 @@ PASSED_HEADERS = frozenset((b"accept", b"content-type", b"user-agent"))
 engine, or run something, the caller's key is nobody's business there, and the id of an answer is
 ours to choose."""
 
+DETAILS = "lorary.details"
+"""In the scope of /health: whether the answer may name adapters."""
+
 
 def inner(scope: Scope, path: str, query: bytes, *headers: tuple[bytes, bytes]) -> Scope:
     """The scope that vLLM sees: exactly the path that was checked, only harmless headers."""

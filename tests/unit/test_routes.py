@@ -11,6 +11,7 @@ from starlette.types import Message
 
 from registry.access import Secret
 from serving.gate import GENERATION, Gate
+from serving.request.scopes import DETAILS
 from tests.support.asking import CHAT, into, scope_of, send_to, whole
 from tests.support.replicas import BASE, Site, Upstream, answered
 from tests.support.tiers import settled
@@ -22,7 +23,7 @@ from tests.support.tiers import settled
      ("POST", "/invocations"),
      ("GET", "/ping"), ("POST", "/tokenize"), ("GET", "/docs"), ("GET", "/openapi.json"),
      ("POST", "/adapters"), ("POST", "/collective_rpc"), ("POST", "/scale_elastic_ep"),
-     ("GET", "/version"), ("OPTIONS", CHAT), ("GET", CHAT), ("PUT", CHAT), ("HEAD", "/health"),
+     ("GET", "/version"), ("OPTIONS", CHAT), ("GET", CHAT), ("PUT", CHAT), ("HEAD", CHAT),
      ("POST", "/health"), ("POST", CHAT + "/"), ("POST", "/" + CHAT), ("POST", "/v1//completions"),
      ("POST", "/V1/completions"), ("POST", "/v1/completions%2f"), ("POST", "/x/../v1/completions"),
      ("GET", "/v1/modelsx")],
@@ -68,6 +69,7 @@ def test_models_lists_what_the_caller_may_use(site: Site, upstream: Upstream) ->
     ]  # fmt: skip
     _, _, one = send_to(site, upstream, scope_of("GET", "/v1/models/medical", site.medical))
     assert (one["id"], one["root"]) == ("medical", "medical/coder@1")
+    assert {model["max_model_len"] for model in [*body["data"], one]} == {2048}
     assert send_to(site, upstream, scope_of("GET", "/v1/models/legal", site.medical))[0] == 403
 
 
@@ -75,6 +77,21 @@ def test_metrics_take_an_operator_and_health_takes_nobody(site: Site, upstream: 
     assert send_to(site, upstream, scope_of("GET", "/metrics", site.medical))[0] == 403
     assert send_to(site, upstream, scope_of("GET", "/metrics", site.operator))[0] == 200
     assert send_to(site, upstream, scope_of("GET", "/health", None))[0] == 200
+
+
+def test_head_is_answered_as_get(site: Site, upstream: Upstream) -> None:
+    assert send_to(site, upstream, scope_of("HEAD", "/health", None))[0] == 200
+    assert upstream.scopes[0]["method"] == "GET"
+    assert send_to(site, upstream, scope_of("HEAD", "/v1/models", site.medical))[0] == 200
+    assert send_to(site, upstream, scope_of("HEAD", "/v1/models", None))[0] == 401
+
+
+def test_only_an_operator_of_all_domains_sees_details_of_health(
+    site: Site, upstream: Upstream
+) -> None:
+    for key in (None, site.medical, Secret.generate(), site.operator):
+        assert send_to(site, upstream, scope_of("GET", "/health", key))[0] == 200
+    assert [scope[DETAILS] for scope in upstream.scopes] == [False, False, False, True]
 
 
 def test_embeddings_of_a_generating_model_are_refused_clearly(
