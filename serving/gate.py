@@ -148,7 +148,6 @@ class Gate:
         path = scope["path"]
         # The server sends no body after HEAD: load balancers and health checks ask so.
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        scope = {**scope, "method": method}
         if method == "POST" and path in GENERATION:
             await self._generate(scope, receive, send)
         elif method == "POST" and path == PREFETCH:
@@ -156,12 +155,12 @@ class Gate:
         elif method == "POST" and path == FEEDBACK:
             await self._take_feedback(scope, receive, send)
         elif method == "GET" and path == "/health":
-            details = {DETAILS: self._may_see_details(scope)}
-            await self.app({**inner(scope, path, b""), **details}, receive, send)
+            seen = {"method": method, DETAILS: self._may_see_details(scope)}
+            await self.app({**inner(scope, path, b""), **seen}, receive, send)
         elif method == "GET" and path == "/metrics":
             _, key = self._caller(scope)
             require(key, "operate", ANY_DOMAIN)
-            await self.app(inner(scope, path, b""), receive, send)
+            await self.app({**inner(scope, path, b""), "method": method}, receive, send)
         elif method == "GET" and (path == MODELS or path.startswith(f"{MODELS}/")):
             await self._show_models(scope, send)
         else:
