@@ -66,18 +66,20 @@ def write_log(store: LocalStore, commits: int) -> Catalog:
     catalog = Catalog()
     (store.root / "log").mkdir(parents=True)
     for sequence in range(1, commits + 1):
+        made = checkpoints.make(catalog) if checkpoints.due(catalog) else None
         commit = Commit(
             sequence=sequence,
             id=secrets.token_hex(16),
             time=TIME,
             previous=catalog.head,
             entries=_entries(sequence),
+            checkpoint=made.confirmation if made else msgspec.UNSET,
         )
         data = msgspec.json.encode(commit)
         (store.root / commit_key(sequence)).write_bytes(data)
         catalog = fold_commit(catalog, commit, hashlib.sha256(data).hexdigest())
-        if checkpoints.due(catalog):
-            checkpoints.write(store, catalog)
+        if made:
+            checkpoints.write(store, made)
     return catalog
 
 

@@ -179,7 +179,8 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
     """Blobs that are being removed: nothing may name them."""
     swept: int = 0
     """The commit by which the last collection ended."""
-
+    confirmed: int = 0
+    """The newest state whose checkpoint the log confirms."""
     passed_over: int = 0
     """Events that a newer Lorary wrote and this one does not know."""
 

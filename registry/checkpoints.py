@@ -1,17 +1,22 @@
 """The folded state, kept now and then so that a start need not read the whole log.
 
-A checkpoint is a cache. It is written after its commit was acknowledged, its loss costs time only,
-and one that cannot be read, or that the log does not continue, is passed over.
+A checkpoint is a cache and is never trusted over the log. The commit after a checkpointed state
+carries the SHA-256 of the checkpoint's bytes, so the chain confirms what the checkpoint says: one
+that was changed, that no commit confirms, or that another layout wrote is not used, and the state
+is folded from the log instead. Losing one costs time only.
 """
 
 import contextlib
 import hashlib
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import msgspec
 
 from registry.catalog import Catalog
-from registry.errors import BrokenChain, ObjectNotFound, StoreError
+from registry.errors import ObjectNotFound, StoreError
+from registry.events import Confirmation
+from registry.layout import LAYOUT
 from registry.log import CommitLog, catch_up
 from registry.store.base import ObjectStore
 
@@ -21,8 +26,8 @@ SHARE = 100
 """A checkpoint holds at most this many entries for each commit since the one before it, so that
 writing them costs each commit a bounded share however large the registry grows."""
 LATEST = "checkpoints/latest"
-FOLD = 1
-"""Raise it when `fold` gives a field another meaning without changing any field."""
+CANDIDATES = 16
+"""Checkpoints, the newest first, that a start tries before it reads the whole log."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -32,31 +37,13 @@ class Checkpoint(msgspec.Struct, frozen=True):
     catalog: Catalog
 
 
-def layout_of(kind: type[msgspec.Struct]) -> str:
-    """SHA-256 of the names, types and defaults of every field that `kind` holds, at any depth.
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A checkpoint's bytes, the commit it was folded up to, and what the next commit says of it."""
 
-    A reader that lacks a field would drop its content without noticing, so a checkpoint is read
-    only by the layout that wrote it.
-    """
-    schema = _without_texts(msgspec.json.schema(kind))
-    return hashlib.sha256(msgspec.json.encode([FOLD, schema], order="sorted")).hexdigest()
-
-
-def _without_texts(schema: Any) -> Any:
-    """A JSON schema without its titles and descriptions, which change no layout."""
-    if isinstance(schema, list):
-        return [_without_texts(part) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    return {
-        name: _without_texts(part)
-        for name, part in schema.items()
-        if not (name in ("title", "description") and isinstance(part, str))
-    }
-
-
-LAYOUT = layout_of(Catalog)
-"""Of the catalog as this Lorary knows it. Checkpoints of any other layout are not used."""
+    sequence: int
+    data: bytes
+    confirmation: Confirmation
 
 
 def checkpoint_key(sequence: int) -> str:
@@ -65,57 +52,84 @@ def checkpoint_key(sequence: int) -> str:
 
 
 def due(catalog: Catalog) -> bool:
-    """Whether the commit just made is one to keep a checkpoint of. The same in every process."""
+    """Whether the next commit should confirm a checkpoint of this state. The same in every
+    process."""
     entries = sum(1 + len(adapter.versions) for adapter in catalog.adapters.values())
     spacing = EVERY
     while spacing * SHARE < entries:
         spacing *= 2
-    return catalog.sequence % spacing == 0
+    return catalog.sequence - catalog.confirmed >= spacing
 
 
-def write(store: ObjectStore, catalog: Catalog) -> None:
-    """Keep `catalog`, then let the hint name it. Failing to is harmless."""
+def make(catalog: Catalog) -> Made:
+    """The checkpoint of a state. The same bytes in every process with this layout."""
     data = msgspec.json.encode(Checkpoint(LAYOUT, catalog))
+    return Made(catalog.sequence, data, Confirmation(LAYOUT, _digest(data)))
+
+
+def write(store: ObjectStore, made: Made) -> None:
+    """Keep a checkpoint, then let the hint name it. Failing to is harmless."""
     with contextlib.suppress(StoreError):
-        store.put(checkpoint_key(catalog.sequence), data, "overwrite")
-        store.put(LATEST, str(catalog.sequence).encode(), "overwrite")
+        store.put(checkpoint_key(made.sequence), made.data, "overwrite")
+        store.put(LATEST, str(made.sequence).encode(), "overwrite")
 
 
 def load(store: ObjectStore) -> Catalog:
-    """The newest state: the newest usable checkpoint, and the log after it.
+    """The newest state: the newest confirmed checkpoint, and the log after it.
 
     Raises `StoreUnavailable`, or `BrokenChain` if the log itself is damaged.
     """
+    return catch_up(CommitLog(store), newest(store))
+
+
+def newest(store: ObjectStore) -> Catalog:
+    """The state of the newest checkpoint that the log confirms; the empty state if there is none.
+
+    The log after it remains to be read. Raises as `load`.
+    """
     log = CommitLog(store)
     for sequence in _candidates(store):
-        catalog = _read(store, sequence)
-        if catalog is None or not _in_log(log, catalog):
-            continue
-        with contextlib.suppress(BrokenChain):
-            return catch_up(log, catalog)
-    return catch_up(log, Catalog())
+        if (catalog := _confirmed(store, log, sequence)) is not None:
+            return catalog
+    return Catalog()
 
 
-def _candidates(store: ObjectStore) -> list[int]:
-    """Checkpoints to try, newest first: the hint's, then every one that is listed."""
-    try:
-        return [int(store.get(LATEST))]
-    except (ObjectNotFound, ValueError):
-        names = (info.key.removeprefix("checkpoints/") for info in store.list("checkpoints/0"))
-        return sorted((int(name[:20]) for name in names if name[:20].isdigit()), reverse=True)
+def _candidates(store: ObjectStore) -> Iterator[int]:
+    """Checkpoints to try: the hint's, then the newest that are listed."""
+    hinted = 0
+    with contextlib.suppress(ObjectNotFound):
+        hinted = _number(store.get(LATEST).strip().decode(errors="replace"))
+        if hinted:
+            yield hinted
+    keys = (info.key.removeprefix("checkpoints/") for info in store.list("checkpoints/0"))
+    listed = {_number(key.removesuffix(".json")) for key in keys} - {hinted, 0}
+    yield from sorted(listed, reverse=True)[:CANDIDATES]
 
 
-def _read(store: ObjectStore, sequence: int) -> Catalog | None:
+def _number(text: str) -> int:
+    """A commit's number, or 0 for what is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 20 else 0
+
+
+def _confirmed(store: ObjectStore, log: CommitLog, sequence: int) -> Catalog | None:
+    """The checkpoint's catalog, if the commit after it confirms these very bytes."""
+    following = log.read(sequence + 1)
+    if following is None or not isinstance(following.commit.checkpoint, Confirmation):
+        return None
+    said = following.commit.checkpoint
     try:
         data = store.get(checkpoint_key(sequence))
-        checkpoint = msgspec.json.decode(data, type=Checkpoint)
-    except (ObjectNotFound, msgspec.MsgspecError):
+    except ObjectNotFound:
         return None
-    usable = checkpoint.layout == LAYOUT and checkpoint.catalog.sequence == sequence
-    return checkpoint.catalog if usable else None
+    if said.layout != LAYOUT or said.sha256 != _digest(data):
+        return None
+    try:
+        catalog = msgspec.json.decode(data, type=Checkpoint).catalog
+    except msgspec.MsgspecError:
+        return None
+    follows = (catalog.sequence, catalog.head) == (sequence, following.commit.previous)
+    return catalog if follows else None
 
 
-def _in_log(log: CommitLog, catalog: Catalog) -> bool:
-    """Whether the log holds the very commit that the checkpoint was folded up to."""
-    stored = log.read(catalog.sequence)
-    return stored is not None and stored.digest == catalog.head
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

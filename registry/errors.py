@@ -6,6 +6,8 @@ LoraryError
 │   ├── AlreadyExists        somebody else wrote the key first: do not retry
 │   ├── OutcomeUnknown       no answer came back; it may have landed: read before retrying
 │   ├── StoreUnavailable     the store cannot be reached or refuses us
+│   │   └── StoreBusy        it throttles us or fails for now, after reads were repeated
+│   ├── StoreUnfit           the store does not keep a promise that the log rests on
 │   ├── ReadOnly             the registry takes no changes for now
 │   └── DigestMismatch       what is stored is not what was declared
 ├── BrokenChain              a commit that does not follow the one before it
@@ -60,8 +62,12 @@ class AlreadyExists(StoreError):
 
 
 class OutcomeUnknown(StoreError):
-    """No answer came back; it may have landed. Read before retrying."""
+    """No answer came back; it may have landed. Read before retrying.
 
+    504 and no `Retry-After`: clients that repeat a 503 by themselves must not repeat this.
+    """
+
+    status = 504
     code = "outcome_unknown"
 
 
@@ -69,6 +75,20 @@ class StoreUnavailable(StoreError):
     """The store cannot be reached, or refuses these credentials."""
 
     code = "store_unavailable"
+
+
+class StoreBusy(StoreUnavailable):
+    """The store throttles requests or has a passing fault; repeating the read did not help."""
+
+    code = "store_busy"
+    retry_after = 2.0
+
+
+class StoreUnfit(StoreError):
+    """The store does not keep a promise that the log rests on. Use another one."""
+
+    status = 500
+    code = "store_unfit"
 
 
 class ReadOnly(StoreError):

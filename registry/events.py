@@ -340,6 +340,15 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whether a reader that does not know the event may pass over it."""
 
 
+class Confirmation(msgspec.Struct, frozen=True):
+    """What a commit says of the checkpoint of the state before it."""
+
+    layout: str
+    """Which fields that state's writer knew (`registry.layout`)."""
+    sha256: str
+    """Of the checkpoint's bytes."""
+
+
 class Commit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
     """One link of the chain, stored as `log/<sequence>.json`, written once."""
 
@@ -351,3 +360,5 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Fa
     previous: str | None
     """SHA-256 of the previous commit's bytes; None only for commit 1."""
     entries: tuple[Entry, ...]
+    checkpoint: Confirmation | msgspec.UnsetType = msgspec.UNSET
+    """Of the state before this commit, where a checkpoint of it was due."""

@@ -27,6 +27,7 @@ from registry.events import (
     BlobsCondemned,
     BlobsSwept,
     Commit,
+    Confirmation,
     DefaultAdapterSet,
     DomainCreated,
     Entry,
@@ -47,6 +48,7 @@ from registry.events import (
     VersionRevoked,
     VersionTombstoned,
 )
+from registry.layout import LAYOUT
 from registry.reviewing import Review
 from registry.times import instant
 
@@ -57,7 +59,15 @@ def fold_commit(catalog: Catalog, commit: Commit, digest: str) -> Catalog:
     The caller has checked that the commit follows `catalog` (sequence and hash chain).
     """
     after = fold(catalog, commit.entries, commit.time)
-    return msgspec.structs.replace(after, sequence=commit.sequence, head=digest, time=commit.time)
+    said = commit.checkpoint
+    confirms = isinstance(said, Confirmation) and said.layout == LAYOUT
+    return msgspec.structs.replace(
+        after,
+        sequence=commit.sequence,
+        head=digest,
+        time=commit.time,
+        confirmed=commit.sequence - 1 if confirms else catalog.confirmed,
+    )
 
 
 def fold(catalog: Catalog, entries: Iterable[Entry], time: str) -> Catalog:

@@ -8,7 +8,9 @@ landed, and a repeat then reports a conflict with itself.
 import hashlib
 import secrets
 import time as clock
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import get_args
 
@@ -22,12 +24,17 @@ from registry.errors import (
     ObjectNotFound,
     OutcomeUnknown,
     StoreError,
+    TooLarge,
 )
-from registry.events import OPTIONAL, SCHEMA, AnyEvent, Commit, Entry
+from registry.events import OPTIONAL, SCHEMA, AnyEvent, Commit, Confirmation, Entry
 from registry.fold import fold_commit
 from registry.store.base import ObjectStore
 
 READ_BACK_TRIES = 5
+READ_AHEAD = 16
+"""Commits of a far store that are read at once by whoever is far behind."""
+MAX_COMMIT = 16 << 20
+"""Bytes of a commit that is written. Older logs may hold larger ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +66,45 @@ class CommitLog:
             return None
         return decode(data, sequence)
 
-    def append(self, catalog: Catalog, entries: Sequence[Entry], time: str) -> Stored:
-        """Write the commit after `catalog`.
+    def after(self, sequence: int) -> Iterator[Stored]:
+        """Every commit after `sequence`, in order, until the log ends.
 
-        Raises `AlreadyExists` if somebody else wrote it first, and `OutcomeUnknown` if that
-        cannot be found out because the store stays silent.
+        The more commits there are, the more are read ahead, up to `READ_AHEAD` at once, where a
+        read takes time. Raises what `read` raises, after the commits before the one concerned.
+        """
+        at_once = 1
+        ahead = deque[Future[Stored | None]]()
+        pool: ThreadPoolExecutor | None = None
+        try:
+            while True:
+                if at_once == 1:
+                    stored = self.read(sequence + 1)
+                else:
+                    pool = pool or ThreadPoolExecutor(READ_AHEAD, "read-ahead")
+                    for number in range(sequence + 1 + len(ahead), sequence + 1 + at_once):
+                        ahead.append(pool.submit(self.read, number))
+                    stored = ahead.popleft().result()
+                if stored is None:
+                    return
+                yield stored
+                sequence += 1
+                if not self._store.is_near:
+                    at_once = min(READ_AHEAD, at_once + 1)
+        finally:
+            if pool is not None:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def append(
+        self,
+        catalog: Catalog,
+        entries: Sequence[Entry],
+        time: str,
+        checkpoint: Confirmation | None = None,
+    ) -> Stored:
+        """Write the commit after `catalog`, with what it says of the checkpoint of `catalog`.
+
+        Raises `AlreadyExists` if somebody else wrote it first, `OutcomeUnknown` if that cannot be
+        found out because the store stays silent, and `TooLarge` before anything is written.
         """
         commit = Commit(
             sequence=catalog.sequence + 1,
@@ -73,8 +114,11 @@ class CommitLog:
             entries=tuple(
                 Entry(entry.actor, entry.event, type(entry.event) in OPTIONAL) for entry in entries
             ),
+            checkpoint=checkpoint or msgspec.UNSET,
         )
         data = msgspec.json.encode(commit)
+        if len(data) > MAX_COMMIT:
+            raise TooLarge(f"A commit has at most {MAX_COMMIT >> 20} MiB. Send less at once.")
         try:
             self._store.put(commit_key(commit.sequence), data, "create")
         except (AlreadyExists, OutcomeUnknown) as doubt:
@@ -94,8 +138,9 @@ class CommitLog:
                 try:
                     self._store.put(commit_key(commit.sequence), data, "create")
                     return Stored(commit, _digest(data))
-                except (AlreadyExists, OutcomeUnknown):
-                    continue
+                except StoreError:
+                    clock.sleep(0.1 * 2**attempt)
+                    continue  # the first write may have landed all the same
             if found is not None and found.commit.id == commit.id:
                 return found
             raise AlreadyExists(f"Somebody else wrote commit {commit.sequence}. Read it.")
@@ -126,6 +171,7 @@ class _OpaqueCommit(msgspec.Struct):
     time: str
     previous: str | None
     entries: list[_OpaqueEntry]
+    checkpoint: Confirmation | msgspec.UnsetType = msgspec.UNSET
 
 
 def decode(data: bytes, sequence: int) -> Stored:
@@ -134,7 +180,7 @@ def decode(data: bytes, sequence: int) -> Stored:
     passed_over = 0
     try:
         commit = msgspec.json.decode(data, type=Commit)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         commit, passed_over = _decode_newer(data, sequence)
     if commit.schema > SCHEMA:
         raise NewerLog(f"Commit {sequence} has schema {commit.schema}. Update Lorary.")
@@ -164,7 +210,7 @@ def _decode_newer(data: bytes, sequence: int) -> tuple[Commit, int]:
                     f"Commit {sequence} holds a {tag[:60]!r} event, which this Lorary does not "
                     "know and must not pass over. Update Lorary."
                 )
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise BrokenChain(
             f"Commit {sequence} cannot be read: {error}. Restore {commit_key(sequence)} from a "
             "backup, or update Lorary if a newer one wrote it."
@@ -176,6 +222,7 @@ def _decode_newer(data: bytes, sequence: int) -> tuple[Commit, int]:
         time=opaque.time,
         previous=opaque.previous,
         entries=tuple(entries),
+        checkpoint=opaque.checkpoint,
     )
     return commit, unknown
 
@@ -198,10 +245,20 @@ def follow(catalog: Catalog, stored: Stored) -> Catalog:
     return after
 
 
-def catch_up(log: CommitLog, catalog: Catalog) -> Catalog:
-    """Fold every commit after `catalog` until the log ends."""
-    while (stored := log.read(catalog.sequence + 1)) is not None:
+def advance(log: CommitLog, catalog: Catalog) -> Iterator[Catalog]:
+    """The state after each commit that follows `catalog`, until the log ends.
+
+    Whoever keeps each of them goes on, after an error, from where it stopped.
+    """
+    for stored in log.after(catalog.sequence):
         catalog = follow(catalog, stored)
+        yield catalog
+
+
+def catch_up(log: CommitLog, catalog: Catalog) -> Catalog:
+    """The state after every commit."""
+    for newer in advance(log, catalog):
+        catalog = newer
     return catalog
 
 

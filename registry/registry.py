@@ -20,10 +20,10 @@ from registry.access import BOOTSTRAP, Secret
 from registry.catalog import Catalog
 from registry.commands import Command, CreateRegistry
 from registry.decide import decide
-from registry.errors import AlreadyExists, Outdated, RegistryMissing
+from registry.errors import AlreadyExists, Outdated, RegistryMissing, TooLarge
 from registry.events import AnyEvent, Entry
 from registry.fold import fold
-from registry.log import CommitLog, catch_up, follow
+from registry.log import CommitLog, advance, follow
 from registry.metrics import COMMIT_SECONDS, COMMITS, CONFLICTS
 from registry.store.base import ObjectStore
 from registry.times import FIRST, instant, utc_now
@@ -80,7 +80,7 @@ class Registry:
 
     def refresh(self) -> Catalog:
         """Read what other processes wrote; raises `RegistryMissing` if there is no registry."""
-        catalog = self._advance(catch_up(self._log, self._catalog))
+        catalog = self._catch_up()
         if catalog.sequence == 0:
             raise RegistryMissing(f"{self.store.url} holds no registry. Create it: lorary init")
         return catalog
@@ -116,18 +116,27 @@ class Registry:
                     self._requests.put(None)
                     break
                 group.append(request)
-            try:
-                self._commit(group)
-            except BaseException as error:
+            self._carry_out(group)
+
+    def _carry_out(self, group: Sequence[_Request]) -> None:
+        """Answer every request of the group, each for itself if together they are too large."""
+        try:
+            self._commit(group)
+        except BaseException as error:
+            if isinstance(error, TooLarge) and len(group) > 1:
                 for request in group:
-                    if not request.answer.done():
-                        request.answer.set_exception(error)
+                    self._carry_out([request])
+                return
+            for request in group:
+                if not request.answer.done():
+                    request.answer.set_exception(error)
 
     def _commit(self, group: Sequence[_Request]) -> None:
         """Answer every request of the group, with one commit at most."""
         attempt, began = 0, time.perf_counter()
+        made: checkpoints.Made | None = None
         while True:
-            catalog = self._advance(catch_up(self._log, self._catalog))
+            catalog = self._catch_up()
             if catalog.passed_over:
                 raise Outdated(catalog.passed_over)
             now = max(self._clock(), catalog.time or FIRST, key=instant)
@@ -135,8 +144,10 @@ class Registry:
             if not entries:
                 stored = None
                 break
+            made = checkpoints.make(catalog) if checkpoints.due(catalog) else None
             try:
-                stored = self._log.append(catalog, entries, now)
+                said = made.confirmation if made else None
+                stored = self._log.append(catalog, entries, now, said)
                 break
             except AlreadyExists:
                 CONFLICTS.inc()
@@ -151,8 +162,15 @@ class Registry:
                 request.answer.set_exception(outcome)
             else:
                 request.answer.set_result(outcome)
-        if stored is not None and checkpoints.due(catalog):
-            checkpoints.write(self.store, catalog)
+        if stored is not None and made is not None:
+            checkpoints.write(self.store, made)
+
+    def _catch_up(self) -> Catalog:
+        """The state after every commit that is in the log now; keeps what it read if it fails."""
+        catalog = self._catalog
+        for newer in advance(self._log, catalog):
+            catalog = self._advance(newer)
+        return catalog
 
     def _advance(self, catalog: Catalog) -> Catalog:
         """Let readers see `catalog`, unless they see a newer one already."""

@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from adapters.admission import DEFAULT_LIMITS, Limits
 from adapters.home import home
-from registry.store import ObjectStore, open_store
+from registry.store import ObjectStore, capability, open_store
 from registry.store.read_only import ReadOnlyStore
 
 
@@ -74,6 +74,17 @@ class RegistrySettings(StoreSettings):
         """The object store, one that takes nothing new where the settings say so."""
         store = super().open_store()
         return ReadOnlyStore(store) if self.read_only else store
+
+    def open_store_to_write(self) -> ObjectStore:
+        """As `open_store`, once the store has shown that it keeps its promises.
+
+        Nothing is tried on a store that takes nothing new. Raises `StoreUnfit`,
+        `StoreUnavailable`.
+        """
+        store = self.open_store()
+        if not self.read_only:
+            capability.check(store)
+        return store
 
     @property
     def limits(self) -> Limits:

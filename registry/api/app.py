@@ -44,9 +44,10 @@ def _errors(model: type[BaseModel]) -> Responses:
 def create_app(settings: RegistrySettings) -> FastAPI:
     """The service over the store that `settings` name.
 
-    Raises `StoreUnavailable`, or `RegistryMissing` if there is none to serve.
+    Raises `StoreUnavailable`, `StoreUnfit` for a store that does not keep its promises, or
+    `RegistryMissing` if there is none to serve.
     """
-    registry = Registry(settings.open_store())
+    registry = Registry(settings.open_store_to_write())
     registry.refresh()
 
     @asynccontextmanager

@@ -105,7 +105,8 @@ def collect(
 
     Example: lorary gc --apply --grace-hours 48
     """
-    registry = Registry(RegistrySettings().open_store())
+    settings = RegistrySettings()
+    registry = Registry(settings.open_store_to_write() if apply else settings.open_store())
     try:
         secret = Secret.parse(ClientSettings().key.get_secret_value())
         key = access.authenticate(registry.refresh(), secret, utc_now())
@@ -154,7 +155,7 @@ def import_(path: Archive, as_json: AsJson = False) -> None:
     """
     settings = RegistrySettings()
     with progress_bar(quiet=as_json) as progress:
-        catalog = archive.import_(settings.open_store(), path, progress)
+        catalog = archive.import_(settings.open_store_to_write(), path, progress)
     emit(
         {"store": settings.store, "commits": catalog.sequence, "head": catalog.head},
         as_json,

@@ -33,10 +33,12 @@ def init(
 ) -> None:
     """Begin a registry in the store and issue its first operator's key, shown once.
 
+    Refuses a store that does not honour conditional writes.
+
     Example: lorary init --name hospital --key-file operator.key
     """
     settings = RegistrySettings()
-    secret = Registry.create(settings.open_store(), name=name, key_name="operator")
+    secret = Registry.create(settings.open_store_to_write(), name=name, key_name="operator")
     if key_file is not None:
         key_file.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

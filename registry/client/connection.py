@@ -7,9 +7,13 @@ import httpx
 from adapters.admission import Problem
 from adapters.errors import InvalidAdapter, InvalidName, LoraryError
 from registry import errors
-from registry.errors import AdmissionRefused, StoreUnavailable
+from registry.errors import AdmissionRefused, OutcomeUnknown, StoreUnavailable
 
 PREFIX = "/api/v1"
+
+
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+"""Errors before the first byte of a request was sent."""
 
 
 class RemoteError(LoraryError):
@@ -38,20 +42,35 @@ class Connection:
         self.store.close()
 
     def call(self, method: str, path: str, **arguments: Any) -> Any:
-        """One request below `/api/v1`; its JSON answer. Raises the registry's error."""
+        """One request below `/api/v1`; its JSON answer.
+
+        Raises the registry's error; `StoreUnavailable` if the request did not reach it or only
+        asked; and `OutcomeUnknown` if a request that changes something got no answer: it may have
+        been carried out.
+        """
         try:
             reply = self.http.request(method, PREFIX + path, **arguments)
         except httpx.TransportError as error:
-            raise self.silent(error) from error
+            if method == "GET" or isinstance(error, _NEVER_SENT):
+                raise self.silent(error) from error
+            raise OutcomeUnknown(
+                f"The registry at {self.url} did not answer ({_described(error)}): the change may "
+                "have been made. Look (`lorary log`) before you repeat it."
+            ) from error
         check(reply)
         return reply.json() if reply.content else None
 
     def silent(self, error: httpx.TransportError) -> StoreUnavailable:
         """What to tell when no answer came."""
         return StoreUnavailable(
-            f"The registry at {self.url} does not answer ({error}). "
+            f"The registry at {self.url} does not answer ({_described(error)}). "
             "Start it (lorary serve-registry), or set LORARY_REGISTRY_URL."
         )
+
+
+def _described(error: httpx.TransportError) -> str:
+    """A timeout often has no text of its own."""
+    return str(error) or type(error).__name__
 
 
 def check(reply: httpx.Response) -> None:

@@ -18,7 +18,7 @@ import httpx
 
 from registry.client.connection import Connection, check, check_bucket
 from registry.client.progress import Counter, Progress
-from registry.errors import BeingCollected, Conflict, StoreUnavailable
+from registry.errors import BeingCollected, Conflict, OutcomeUnknown, StoreUnavailable
 
 PART = 2 << 20
 """Bytes of a part."""
@@ -97,7 +97,7 @@ def upload(
         body = {"files": [file.wanted for file in by_digest.values()]}
         try:
             plan = connection.call("POST", "/uploads", json=body)["uploads"]
-        except (BeingCollected, StoreUnavailable) as error:
+        except (BeingCollected, StoreUnavailable, OutcomeUnknown) as error:
             failure = error
             continue
         if not plan:
@@ -125,8 +125,8 @@ def _send(
     def send(put: dict[str, Any]) -> Exception | None:
         try:
             _put(connection, file.path, parts[put["sha256"]], put, counter)
-        except (httpx.TransportError, StoreUnavailable) as error:
-            return error
+        except (httpx.TransportError, StoreUnavailable, OutcomeUnknown) as error:
+            return error  # sending the same content again is safe
         return None
 
     with ThreadPoolExecutor(parallel) as pool:
@@ -137,7 +137,7 @@ def _send(
         body = {"parts": [part.sha256 for part in file.parts]}
         try:
             connection.call("POST", f"/uploads/{file.sha256}/assembly", json=body, timeout=600)
-        except (Conflict, StoreUnavailable) as error:
+        except (Conflict, StoreUnavailable, OutcomeUnknown) as error:
             return error
     return None
 

@@ -9,9 +9,9 @@ import contextlib
 import hashlib
 import random
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import boto3
 from botocore.config import Config
@@ -27,6 +27,7 @@ from registry.errors import (
     DigestMismatch,
     ObjectNotFound,
     OutcomeUnknown,
+    StoreBusy,
     StoreUnavailable,
 )
 from registry.store.base import ObjectInfo, PutMode, SignedPut
@@ -36,13 +37,18 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
+T = TypeVar("T")
 CONFLICT_RETRIES = 5
+READ_TRIES = 4
+READ_SECONDS = 1.0
+"""A read that failed for now is repeated, up to `READ_TRIES` times, if it failed within this."""
 SIGNED_SECONDS = 3600
 PART = 8 << 20
 """Bytes of a part of a multipart upload: S3 takes 5 MiB to 5 GiB, and 10,000 parts."""
 _MISSING = {"404", "NoSuchKey", "NotFound"}
 _TAKEN = {"412", "PreconditionFailed"}
 _CONFLICT = {"409", "ConditionalRequestConflict", "OperationAborted"}
+_THROTTLED = {"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded"}
 _WRONG_BYTES = {"BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
 
 
@@ -78,58 +84,74 @@ class S3Store:
 
     def get(self, key: str) -> bytes:
         """The whole object; raises `ObjectNotFound`."""
-        return b"".join(self.stream(key))
+
+        def read() -> bytes:
+            reply = self._client.get_object(Bucket=self.bucket, Key=self._full(key))
+            with contextlib.closing(reply["Body"]) as body:
+                return body.read()
+
+        return _repeated(key, read)
 
     def stream(self, key: str, *, start: int = 0, chunk: int = 1 << 20) -> Iterator[bytes]:
         """The object from byte `start` on, in pieces; a short answer is an error."""
-        span: dict[str, Any] = {"Range": f"bytes={start}-"} if start else {}
-        with _explained(key):
-            reply = self._client.get_object(Bucket=self.bucket, Key=self._full(key), **span)
-            with contextlib.closing(reply["Body"]) as body:
-                yield from body.iter_chunks(chunk)
+        where: dict[str, Any] = {"Bucket": self.bucket, "Key": self._full(key)}
+        if start:
+            where["Range"] = f"bytes={start}-"
+        reply = _repeated(key, lambda: self._client.get_object(**where))
+        with _explained(key), contextlib.closing(reply["Body"]) as body:
+            yield from body.iter_chunks(chunk)
 
     def head(self, key: str) -> ObjectInfo:
         """Size without content."""
-        with _explained(key):
-            reply = self._client.head_object(Bucket=self.bucket, Key=self._full(key))
-            return ObjectInfo(key, reply["ContentLength"], reply["LastModified"].timestamp())
+        where: dict[str, Any] = {"Bucket": self.bucket, "Key": self._full(key)}
+        reply = _repeated(key, lambda: self._client.head_object(**where))
+        return ObjectInfo(key, reply["ContentLength"], reply["LastModified"].timestamp())
 
     def put(self, key: str, data: bytes, mode: PutMode) -> None:
         """Store `data`; see `ObjectStore.put`."""
         digest = hashlib.sha256(data).digest()
         only_if: dict[str, Any] = {"IfNoneMatch": "*"} if mode == "create" else {}
+        where: dict[str, Any] = {"Bucket": self.bucket, "Key": self._full(key)}
+        checksum = base64.b64encode(digest).decode()
+        self._settled(
+            key,
+            lambda: self._client.put_object(**where, Body=data, ChecksumSHA256=checksum, **only_if),
+        )
+
+    def put_file(self, key: str, path: Path, *, sha256: str) -> None:
+        """Store a file's content, overwriting; the server verifies the digest."""
+        where: dict[str, Any] = {"Bucket": self.bucket, "Key": self._full(key)}
+        checksum = base64.b64encode(bytes.fromhex(sha256)).decode()
+
+        def send() -> None:
+            with path.open("rb") as body:
+                self._client.put_object(**where, Body=body, ChecksumSHA256=checksum)
+
+        self._settled(key, send)
+
+    def _settled(self, key: str, write: Callable[[], object]) -> None:
+        """Make a write that S3 may ask for again while another one of the key is under way."""
         for attempt in range(CONFLICT_RETRIES):
             try:
                 with _explained(key, writing=True):
-                    self._client.put_object(
-                        Bucket=self.bucket,
-                        Key=self._full(key),
-                        Body=data,
-                        ChecksumSHA256=base64.b64encode(digest).decode(),
-                        **only_if,
-                    )
+                    write()
             except _Conflict:
                 time.sleep(random.uniform(0, 0.05 * 2**attempt))  # noqa: S311 - only a delay
             else:
                 return
         raise OutcomeUnknown(f"{key}: other writers kept this one from finishing. Read it.")
 
-    def put_file(self, key: str, path: Path, *, sha256: str) -> None:
-        """Store a file's content, overwriting; the server verifies the digest."""
-        digest = base64.b64encode(bytes.fromhex(sha256)).decode()
-        with path.open("rb") as body, _explained(key, writing=True):
-            self._client.put_object(
-                Bucket=self.bucket, Key=self._full(key), Body=body, ChecksumSHA256=digest
-            )
-
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Every object whose key starts with `prefix`."""
-        pages = self._client.get_paginator("list_objects_v2")
-        with _explained(prefix):
-            for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix + prefix):
-                for found in page.get("Contents", []):
-                    key = found["Key"].removeprefix(self.prefix)
-                    yield ObjectInfo(key, found["Size"], found["LastModified"].timestamp())
+        where: dict[str, Any] = {"Bucket": self.bucket, "Prefix": self.prefix + prefix}
+        while True:
+            page = _repeated(prefix, lambda: self._client.list_objects_v2(**where))
+            for found in page.get("Contents", []):
+                key = found["Key"].removeprefix(self.prefix)
+                yield ObjectInfo(key, found["Size"], found["LastModified"].timestamp())
+            if not page.get("IsTruncated"):
+                return
+            where["ContinuationToken"] = page["NextContinuationToken"]
 
     def delete(self, key: str) -> None:
         """Remove the object if it is there."""
@@ -199,8 +221,27 @@ def _in_parts(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield bytes(waiting)
 
 
-class _Conflict(Exception):
-    """S3 asks for the same conditional write once more."""
+def _repeated(key: str, read: Callable[[], T]) -> T:
+    """A read, made again after a moment if S3 throttled it, failed, or broke off.
+
+    Only what failed quickly is repeated, so that a store that hangs is not waited for twice.
+    """
+    began = time.monotonic()
+    for attempt in range(READ_TRIES - 1):
+        try:
+            with _explained(key):
+                return read()
+        except StoreUnavailable as error:
+            passing = isinstance(error, StoreBusy) or isinstance(error.__cause__, HTTPClientError)
+            if not passing or time.monotonic() - began > READ_SECONDS:
+                raise
+        time.sleep(random.uniform(0, 0.1 * 2**attempt))  # noqa: S311 - only a delay
+    with _explained(key):
+        return read()
+
+
+class _Conflict(OutcomeUnknown):
+    """S3 asks for the same write once more."""
 
 
 @contextlib.contextmanager
@@ -228,9 +269,15 @@ def _translated(error: ClientError, key: str, *, writing: bool) -> Exception:
     if code in _TAKEN:
         return AlreadyExists(f"{key} exists. Read it.")
     if code in _CONFLICT:
-        return _Conflict(code)
+        return _Conflict(f"{key}: another write was under way. Read it.")
     if code in _WRONG_BYTES:
         return DigestMismatch(f"{key}: the bytes sent are not the declared ones. Send them again.")
     if writing and status >= 500:
         return OutcomeUnknown(f"{key}: S3 answered {status} {code}. Read it.")
+    if code in _THROTTLED or status == 429:
+        return StoreBusy(
+            f"S3 throttles requests ({status} {code}). Send fewer, or try again later."
+        )
+    if status >= 500:
+        return StoreBusy(f"S3 failed to answer for {key} ({status} {code}). Try again later.")
     return StoreUnavailable(f"S3 refused {key}: {status} {code}. Check the key's permissions.")

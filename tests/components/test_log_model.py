@@ -100,8 +100,14 @@ class LogMachine(RuleBasedStateMachine):
         self.registries[writer] = self.open_registry(writer)
 
     @rule()
-    def write_a_checkpoint(self) -> None:
-        checkpoints.write(self.store, self.registries[0].refresh())
+    def write_a_checkpoint_that_nothing_confirms(self) -> None:
+        checkpoints.write(self.store, checkpoints.make(self.registries[0].refresh()))
+
+    @rule()
+    def spoil_every_checkpoint(self) -> None:
+        for info in list(self.store.list("checkpoints/0")):
+            data = self.store.get(info.key).replace(b'"keys":{', b'"keys":{},"x":{')
+            self.store.put(info.key, data, "overwrite")
 
     @rule(garbage=st.sampled_from([b"", b"7", b"999999", b"not a number"]))
     def spoil_the_checkpoint_hint(self, garbage: bytes) -> None:
@@ -131,6 +137,11 @@ class LogMachine(RuleBasedStateMachine):
             registry.close()
         with contextlib.suppress(AttributeError):
             shutil.rmtree(self.folder)
+
+
+@pytest.fixture(autouse=True)
+def frequent_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "EVERY", 3)
 
 
 def test_the_log_keeps_its_promises_whatever_the_store_does() -> None:

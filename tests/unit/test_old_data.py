@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
-import pytest
 
 from registry import archive, checkpoints
 from registry.catalog import Catalog
-from registry.checkpoints import layout_of
 from registry.events import AnyEvent
+from registry.layout import layout_of
 from registry.log import commit_key, decode, follow
 from registry.store import LocalStore
 from registry.verify import verify
@@ -124,16 +123,3 @@ def test_a_text_changes_no_layout() -> None:
         parts: tuple[Inner, ...] = ()
 
     assert layout_of(Outer) == layout_of(globals()["Outer"])
-
-
-@pytest.mark.parametrize("layout", [6, "6", "0" * 64])
-def test_a_checkpoint_of_another_layout_is_not_used(
-    local_store: LocalStore, layout: int | str
-) -> None:
-    lines = LOG.read_bytes().splitlines()
-    write(local_store, lines)
-    forged = {**json.loads(CHECKPOINT.read_bytes()), "layout": layout}
-    forged["catalog"]["keys"] = {}
-    local_store.put(checkpoints.checkpoint_key(50), json.dumps(forged).encode(), "create")
-    local_store.put(checkpoints.LATEST, b"50", "overwrite")
-    assert checkpoints.load(local_store) == folded(lines)
