@@ -8,6 +8,7 @@ Extension point: `--middleware serving.gate.Gate`, a pure ASGI class.
 """
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import msgspec
@@ -17,7 +18,7 @@ from adapters.errors import LoraryError
 from adapters.names import AdapterRef
 from registry.access import ANY_DOMAIN, authenticate, bearer, has_role, may_see, require
 from registry.catalog import Catalog, Key, Version
-from registry.errors import Forbidden, NotFound, UnknownAdapter
+from registry.errors import Forbidden, NotFound, Unauthenticated, UnknownAdapter
 from registry.times import utc_now
 from serving.errors import Broken, RouteNotFound
 from serving.outcomes.feedback import FEEDBACK_FIELDS, MAX_FEEDBACK_BYTES, give
@@ -158,7 +159,7 @@ class Gate:
             seen = {"method": method, DETAILS: self._may_see_details(scope)}
             await self.app({**inner(scope, path, b""), **seen}, receive, send)
         elif method == "GET" and path == "/metrics":
-            _, key = self._caller(scope)
+            _, key = await self._caller(scope)
             require(key, "operate", ANY_DOMAIN)
             await self.app({**inner(scope, path, b""), "method": method}, receive, send)
         elif method == "GET" and (path == MODELS or path.startswith(f"{MODELS}/")):
@@ -172,7 +173,7 @@ class Gate:
 
     async def _generate(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.replica.departure.check()
-        catalog, key = self._caller(scope)
+        catalog, key = await self._caller(scope)
         settings = self.replica.settings
         if scope["path"] == "/v1/embeddings" and not routed(scope, "/v1/embeddings"):
             raise NotFound(
@@ -183,7 +184,7 @@ class Gate:
         body = parse_body(data, GENERATION[scope["path"]], settings.max_model_len)
         caller = sticky(scope, body.get("user"), key)
         asked = body["model"]
-        version = self._resolve(catalog, key, asked, caller)
+        catalog, (version,) = await self._resolve(catalog, key, [asked], caller)
         judged = None
         if version is not None:
             body["model"] = str(version.ref)
@@ -234,7 +235,7 @@ class Gate:
 
     async def _take_feedback(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Have a caller's opinion about one of its answers kept."""
-        _, key = self._caller(scope)
+        _, key = await self._caller(scope)
         data = await read_body(receive, declared_length(scope), MAX_FEEDBACK_BYTES)
         replica = self.replica
         keep = replica.settings.feedback_comments
@@ -245,9 +246,9 @@ class Gate:
 
     async def _prefetch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Begin to bring up what the caller will soon ask for; tells where it is now."""
-        catalog, key = self._caller(scope)
+        catalog, key = await self._caller(scope)
         data = await read_body(receive, declared_length(scope), MAX_HINT_BYTES)
-        versions = [self._resolve(catalog, key, name) for name in parse_hint(data)]
+        _, versions = await self._resolve(catalog, key, parse_hint(data))
         residency = self.replica.residency
         tiers = {str(v.ref): residency.tier(v) for v in versions if v is not None}
         for version in versions:
@@ -255,22 +256,43 @@ class Gate:
                 self.replica.residency.prefetch(version)
         await answer(send, 202, {"adapters": tiers})
 
-    def _caller(self, scope: Scope) -> tuple[Catalog, Key]:
-        """Who asks, by the newest catalog; raises `Unauthenticated`."""
+    async def _caller(self, scope: Scope) -> tuple[Catalog, Key]:
+        """Who asks, by the newest catalog; raises `Unauthenticated`, once the registry was asked
+        again: the key may just have been issued."""
         presented = bearer(header(scope, b"authorization"))
         catalog = self.replica.catalog
-        key = authenticate(catalog, presented, utc_now())
+        try:
+            key = authenticate(catalog, presented, utc_now())
+        except Unauthenticated:
+            catalog = await self.replica.look_again()
+            key = authenticate(catalog, presented, utc_now())
         scope["lorary.key"] = key.id
         return catalog, key
 
     def _may_see_details(self, scope: Scope) -> bool:
         """Whether a caller of /health may see other domains' names; a load balancer has no key."""
         try:
-            return has_role(self._caller(scope)[1], "operate", ANY_DOMAIN)
+            presented = bearer(header(scope, b"authorization"))
+            key = authenticate(self.replica.catalog, presented, utc_now())
         except LoraryError:
             return False
+        return has_role(key, "operate", ANY_DOMAIN)
 
-    def _resolve(self, catalog: Catalog, key: Key, model: str, caller: str = "") -> Version | None:
+    async def _resolve(
+        self, catalog: Catalog, key: Key, models: Sequence[str], caller: str = ""
+    ) -> tuple[Catalog, list[Version | None]]:
+        """What `models` name now, if `key` may use them, and the catalog that says so.
+
+        What is not found in `catalog` may just have been published or named, so the registry is
+        asked again, once, before it is refused.
+        """
+        try:
+            return catalog, [self._find(catalog, key, model, caller) for model in models]
+        except NotFound:
+            catalog = await self.replica.look_again()
+            return catalog, [self._find(catalog, key, model, caller) for model in models]
+
+    def _find(self, catalog: Catalog, key: Key, model: str, caller: str) -> Version | None:
         """The version that `model` names now, if `key` may use it; None for the base model."""
         if model == self.replica.settings.base_name:
             if not any(grant.role == "infer" for grant in key.grants):
@@ -288,14 +310,14 @@ class Gate:
         return version
 
     async def _show_models(self, scope: Scope, send: Send) -> None:
-        catalog, key = self._caller(scope)
+        catalog, key = await self._caller(scope)
         settings = self.replica.settings
         base = Base(settings.base_name, settings.max_model_len)
         name = scope["path"][len(MODELS) + 1 :]
         if not name:
             await answer(send, 200, await asyncio.to_thread(encoded, catalog, key, base))
         else:
-            version = self._resolve(catalog, key, name)
+            _, (version,) = await self._resolve(catalog, key, [name])
             await answer(send, 200, named(name, version, base))
 
 

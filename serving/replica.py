@@ -3,6 +3,7 @@
 One per process, made on first use: vLLM loads plugins in processes that never need it.
 """
 
+import asyncio
 import functools
 
 from registry.blobs import Blobs
@@ -32,6 +33,9 @@ from serving.tiers.engine import Engine
 from serving.tiers.residency import Residency
 from serving.tiers.turns import Turns
 from serving.tiers.warming import Warming
+
+LOOK_SECONDS = 2.0
+"""How long a request waits for the registry to be read again before it is refused."""
 
 
 class Replica:
@@ -101,6 +105,12 @@ class Replica:
                 f"This server has not read its registry yet{reason}. Retry in a second."
             )
         return self.follower.catalog
+
+    async def look_again(self) -> Catalog:
+        """The catalog after a look that begins now or soon; as it is if that takes too long."""
+        future = asyncio.wrap_future(self.follower.look_again())
+        await asyncio.wait([future], timeout=LOOK_SECONDS)
+        return self.catalog
 
     def check_base(self, version: Version) -> None:
         """Raises `BaseMismatch` unless the version was made for the model served here."""

@@ -43,7 +43,7 @@ NOW = Row(
         panel("Rollbacks in an hour",
               "sum(max by (domain, adapter, alias) (increase(lorary_alias_rollbacks_total[1h])))", now=True),
         panel("Store refusals a second",
-              "sum(rate(lorary_registry_refusals_total{code=~\"store_unavailable|outcome_unknown|broken_chain\"}[5m]))"
+              "sum(rate(lorary_registry_refusals_total{code=~\"store_unavailable|store_busy|outcome_unknown|broken_chain\"}[5m]))"
               " or vector(0)", unit="reqps", now=True, alarm=0.05),
     ),
 )  # fmt: skip

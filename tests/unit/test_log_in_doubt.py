@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from registry.errors import (
     BrokenChain,
     OutcomeUnknown,
     StoreUnavailable,
+    TooLarge,
 )
 from registry.events import Policy
 from registry.follower import Follower
@@ -36,6 +38,8 @@ class DoubtfulStore(LocalStore):
         fault = self.faults.pop(0) if self.faults and key.startswith("log/") else ""
         if fault == "lost before":
             raise OutcomeUnknown("no answer")
+        if fault == "refused":
+            raise StoreUnavailable("throttled")
         if fault == "another wins":
             super().put(key, data.replace(b'"id":"', b'"id":"other'), mode)
             raise AlreadyExists("taken")
@@ -64,7 +68,8 @@ def operator(tmp_path: Path) -> str:
 @pytest.mark.parametrize(
     "faults",
     [["lost after"], ["own conflict"], ["lost before"], ["lost before", "lost after"],
-     ["lost before", "lost before", "own conflict"]],
+     ["lost before", "lost before", "own conflict"], ["lost before", "refused"],
+     ["lost before", "refused", "lost after"]],
     ids=" then ".join,
 )  # fmt: skip
 def test_a_doubtful_commit_is_in_the_log_exactly_once(
@@ -74,6 +79,40 @@ def test_a_doubtful_commit_is_in_the_log_exactly_once(
     assert registry.execute(CreateDomain("medical", Policy()), operator)
     registry.close()
     assert verify(LocalStore(tmp_path)).commits == 2
+
+
+def test_a_second_try_that_fails_leaves_the_outcome_unknown(
+    tmp_path: Path, operator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry.log.clock.sleep", lambda _seconds: None)
+    registry = Registry(DoubtfulStore(tmp_path, "lost before", *["refused"] * 20))
+    with pytest.raises(OutcomeUnknown, match="lorary log"):
+        registry.execute(CreateDomain("medical", Policy()), operator)
+    registry.close()
+
+
+def test_commands_that_are_too_large_together_are_committed_one_by_one(
+    tmp_path: Path, operator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry.log.MAX_COMMIT", 4000)
+    registry = Registry(LocalStore(tmp_path))
+    large = Policy(card_sections=tuple(f"section {number:090d}" for number in range(20)))
+    huge = Policy(card_sections=large.card_sections * 3)
+
+    def create(number: int) -> str:
+        try:
+            policy = huge if number == 5 else large
+            registry.execute(CreateDomain(f"d{number}", policy), operator)
+        except TooLarge:
+            return "too large"
+        return "done"
+
+    with ThreadPoolExecutor(16) as pool:
+        outcomes = list(pool.map(create, range(16)))
+    registry.close()
+    assert outcomes == ["too large" if number == 5 else "done" for number in range(16)]
+    assert len(registry.catalog.domains) == 15
+    assert verify(LocalStore(tmp_path)).sound
 
 
 def test_a_writer_who_lost_decides_again_on_what_the_winner_wrote(

@@ -1,0 +1,72 @@
+"""What a client says when no answer came: nothing was sent or changed, or the outcome is unknown."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from registry.client import RegistryClient
+from registry.envelope import headers_of
+from registry.errors import OutcomeUnknown, StoreUnavailable
+from tests.support.servers import free_port
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A server that reads a request and closes the connection without an answer."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(1 << 16)
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield f"http://127.0.0.1:{server.getsockname()[1]}"
+    server.close()
+
+
+@pytest.fixture
+def hanging() -> Iterator[str]:
+    """A server that takes connections and never answers."""
+    server = socket.create_server(("127.0.0.1", 0))
+    yield f"http://127.0.0.1:{server.getsockname()[1]}"
+    server.close()
+
+
+@pytest.mark.parametrize("server", ["silent", "hanging"])
+def test_a_change_without_an_answer_may_have_been_made(
+    server: str, request: pytest.FixtureRequest
+) -> None:
+    url = request.getfixturevalue(server)
+    with (
+        RegistryClient(url, "lry_a_b", timeout=0.5) as client,
+        pytest.raises(OutcomeUnknown, match=r"may have been made.*before you repeat it"),
+    ):
+        client.issue_key("app", ["infer:medical"])
+
+
+@pytest.mark.parametrize("server", ["silent", "hanging"])
+def test_a_question_without_an_answer_changed_nothing(
+    server: str, request: pytest.FixtureRequest
+) -> None:
+    url = request.getfixturevalue(server)
+    with RegistryClient(url, "lry_a_b", timeout=0.5) as client, pytest.raises(StoreUnavailable):
+        client.keys()
+
+
+def test_a_change_that_was_never_sent_was_not_made() -> None:
+    with (
+        RegistryClient(f"http://127.0.0.1:{free_port()}", "lry_a_b") as client,
+        pytest.raises(StoreUnavailable, match="does not answer"),
+    ):
+        client.issue_key("app", ["infer:medical"])
+
+
+def test_an_unknown_outcome_asks_no_client_to_repeat_the_request() -> None:
+    assert OutcomeUnknown.status == 504
+    assert headers_of(OutcomeUnknown("x")) == {}
