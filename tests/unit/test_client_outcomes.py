@@ -1,4 +1,4 @@
-"""What a client says when no answer came: nothing was sent or changed, or the outcome is unknown."""
+"""What a client says when no answer came: nothing was sent or changed, or nobody knows."""
 
 import contextlib
 import socket
