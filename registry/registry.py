@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from registry import checkpoints
+from registry import checkpoints, remains
 from registry.access import BOOTSTRAP, Secret
 from registry.catalog import Catalog
 from registry.commands import Command, CreateRegistry
@@ -60,8 +60,10 @@ class Registry:
     def create(cls, store: ObjectStore, *, name: str, key_name: str) -> Secret:
         """Begin a registry in an empty store and return its first operator's key.
 
-        Raises `Conflict` if the store holds one already.
+        What an import that broke off left is removed. Raises `Conflict` if the store holds a
+        registry already, or a part of one.
         """
+        remains.clear(store)
         secret = Secret.generate()
         command = CreateRegistry(
             f"{name}-{uuid.uuid4().hex[:8]}", secret.id, key_name, secret.digest

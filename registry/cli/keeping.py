@@ -11,7 +11,7 @@ from adapters.errors import InvalidAdapter
 from registry import access, archive, collection, signing
 from registry.access import Secret
 from registry.blobs import content_digest
-from registry.cli.output import AsJson, client, emit, progress_bar, say
+from registry.cli.output import AsJson, client, emit, progress_bar, say, warn
 from registry.errors import DigestMismatch
 from registry.events import File
 from registry.registry import Registry
@@ -148,16 +148,39 @@ def export(path: Archive, as_json: AsJson = False) -> None:
     )
 
 
-def import_(path: Archive, as_json: AsJson = False) -> None:
-    """Fill the empty store that the settings name from an export; everything in it is verified.
+def import_(
+    path: Archive,
+    without_trailer: Annotated[
+        bool,
+        typer.Option(
+            "--without-trailer",
+            help="Accept a file that cannot show that it is complete: made by an earlier Lorary.",
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fill the empty store that the settings name from an export. Everything in it is verified
+    before anything is stored; repeating an import that broke off is safe.
 
     Example: lorary import registry.tar
     """
     settings = RegistrySettings()
     with progress_bar(quiet=as_json) as progress:
-        catalog = archive.import_(settings.open_store_to_write(), path, progress)
+        store = settings.open_store_to_write()
+        found = archive.import_(store, path, progress, without_trailer=without_trailer)
+    catalog, complete = found.catalog, found.trailer is not None
+    if not complete:
+        warn(
+            f"{path} has no trailer: commits after {catalog.sequence} ({catalog.time}), if there "
+            "were any, are lost."
+        )
     emit(
-        {"store": settings.store, "commits": catalog.sequence, "head": catalog.head},
+        {
+            "store": settings.store,
+            "commits": catalog.sequence,
+            "head": catalog.head,
+            "complete": complete,
+        },
         as_json,
         lambda: say(f"{settings.store}: {catalog.registry}, {catalog.sequence} commits"),
     )

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
+import pytest
 
 from registry import archive, checkpoints
 from registry.catalog import Catalog
+from registry.errors import BadRequest
 from registry.events import AnyEvent
 from registry.layout import layout_of
 from registry.log import commit_key, decode, follow
@@ -78,8 +80,13 @@ def test_a_store_with_an_old_checkpoint_opens(local_store: LocalStore) -> None:
     assert checkpoints.load(local_store) == folded(lines)
 
 
-def test_an_old_export_is_imported(local_store: LocalStore) -> None:
-    archive.import_(local_store, GOLDEN / "export-1.tar")
+def test_an_old_export_which_cannot_show_that_it_is_complete_is_imported_if_that_is_accepted(
+    local_store: LocalStore,
+) -> None:
+    with pytest.raises(BadRequest, match=r"no trailer.*holds 53 commits.*--without-trailer"):
+        archive.import_(local_store, GOLDEN / "export-1.tar")
+    assert list(local_store.list("")) == []
+    archive.import_(local_store, GOLDEN / "export-1.tar", without_trailer=True)
     assert checkpoints.load(local_store) == folded(LOG.read_bytes().splitlines())
     assert verify(local_store).sound
 

@@ -1,0 +1,276 @@
+"""An export that is cut or changed is noticed, an import is whole or nothing, and both agree."""
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from registry import archive, checkpoints, remains
+from registry.cli import build
+from registry.commands import CreateDomain
+from registry.errors import BadRequest, Conflict, LoraryError, OutcomeUnknown, StoreUnavailable
+from registry.events import BlobsCondemned, BlobsSwept, Policy
+from registry.log import MAX_COMMIT, commit_key
+from registry.registry import Registry
+from registry.store import LocalStore
+from registry.store.base import PutMode
+from registry.verify import verify
+from tests.support.catalogs import publish_bytes
+from tests.support.commits import append
+
+
+@pytest.fixture
+def source(local_store: LocalStore) -> LocalStore:
+    """A registry with a domain and two versions."""
+    operator = Registry.create(local_store, name="test", key_name="operator")
+    registry = Registry(local_store)
+    registry.execute(CreateDomain("medical", Policy()), operator.id)
+    for seed in (1, 2):
+        publish_bytes(registry, operator.id, "medical", "coder", seed)
+    registry.close()
+    return local_store
+
+
+@pytest.fixture
+def good(source: LocalStore, tmp_path: Path) -> Path:
+    archive.export(source, tmp_path / "good.tar")
+    return tmp_path / "good.tar"
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "target")
+
+
+Entries = list[tuple[tarfile.TarInfo, bytes]]
+
+
+def entries(path: Path) -> Entries:
+    with tarfile.open(path) as opened:
+        return [(entry, opened.extractfile(entry).read()) for entry in opened]  # type: ignore[union-attr]
+
+
+def written(path: Path, listed: Entries) -> Path:
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as opened:
+        for info, data in listed:
+            opened.addfile(info, io.BytesIO(data))
+    return path
+
+
+def can_begin(store: LocalStore) -> bool:
+    """Whether a registry can be begun and used in what is left."""
+    operator = Registry.create(store, name="new", key_name="operator")
+    registry = Registry(store)
+    registry.execute(CreateDomain("legal", Policy()), operator.id)
+    registry.close()
+    return verify(store).sound
+
+
+def test_an_export_cut_anywhere_is_refused_and_leaves_nothing(
+    good: Path, target: LocalStore, tmp_path: Path
+) -> None:
+    whole, bad = entries(good), tmp_path / "bad.tar"
+    for kept in range(len(whole)):
+        with pytest.raises(BadRequest):
+            archive.import_(target, written(bad, whole[:kept]))
+    data = good.read_bytes()
+    for length in (0, 100, 600, len(data) // 2, len(data) // 2 + 100):
+        bad.write_bytes(data[:length])
+        with pytest.raises(BadRequest):
+            archive.import_(target, bad)
+    assert list(target.list("")) == []
+    archive.import_(target, good)
+    assert verify(target).sound
+
+
+def replaced(**changes: Any) -> Callable[[Entries], Entries]:
+    def change(listed: Entries) -> Entries:
+        info, data = listed[-1]
+        new = json.dumps({**json.loads(data), **changes}).encode()
+        info.size = len(new)
+        return [*listed[:-1], (info, new)]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda listed: [*listed[:-2], listed[-1]],
+        lambda listed: [*listed[1:-1], listed[0], listed[-1]],
+        lambda listed: [*listed[:-1], listed[-1], listed[-1]],
+        lambda listed: [listed[0], *listed],
+        replaced(commits=4),
+        replaced(head="0" * 64),
+        replaced(blobs=1),
+        replaced(registry="another"),
+        replaced(format=3),
+        replaced(format="2"),
+    ],
+    ids=[
+        "last commit left out", "another order", "something after the end", "an entry twice",
+        "fewer commits", "another head", "fewer blobs", "another name", "newer format", "no number",
+    ],
+)  # fmt: skip
+def test_a_changed_export_is_refused_even_where_consent_was_given(
+    good: Path, target: LocalStore, tmp_path: Path, change: Callable[[Entries], Entries]
+) -> None:
+    bad = written(tmp_path / "bad.tar", change(entries(good)))
+    with pytest.raises(BadRequest):
+        archive.import_(target, bad, without_trailer=True)
+    assert list(target.list("")) == []
+
+
+@pytest.mark.parametrize("kind", ["sparse", "declared", "huge commit"])
+def test_an_entry_cannot_have_more_bytes_than_the_file(
+    target: LocalStore, tmp_path: Path, kind: str
+) -> None:
+    info = tarfile.TarInfo(f"blobs/sha256/00/{'0' * 64}")
+    if kind == "sparse":
+        info.pax_headers = {"GNU.sparse.map": f"0,1,{1 << 40},1", "GNU.sparse.size": str(1 << 40)}
+        info.pax_headers["GNU.sparse.name"] = info.name
+        written(tmp_path / "bad.tar", [(info, b"")])
+    else:
+        info.name = commit_key(1) if kind == "huge commit" else info.name
+        info.size = 1 << 40
+        (tmp_path / "bad.tar").write_bytes(info.tobuf(tarfile.PAX_FORMAT) + bytes(10_000))
+    with pytest.raises(BadRequest):
+        archive.import_(target, tmp_path / "bad.tar", without_trailer=True)
+    assert list(target.list("")) == []
+
+
+class Breaking(LocalStore):
+    """Fails for good after so many writes."""
+
+    writes = 1 << 30
+
+    def put(self, key: str, data: bytes, mode: PutMode) -> None:
+        self._count()
+        super().put(key, data, mode)
+
+    def put_file(self, key: str, path: Path, *, sha256: str) -> None:
+        self._count()
+        super().put_file(key, path, sha256=sha256)
+
+    def _count(self) -> None:
+        self.writes -= 1
+        if self.writes < 0:
+            raise StoreUnavailable("injected: away")
+
+
+@pytest.mark.parametrize("then", ["init", "import"])
+def test_an_import_that_broke_off_anywhere_bricks_nothing(
+    good: Path, tmp_path: Path, then: str
+) -> None:
+    for writes in range(20):
+        breaking = Breaking(tmp_path / str(writes))
+        breaking.writes = writes
+        try:
+            archive.import_(breaking, good)
+        except StoreUnavailable:
+            store = LocalStore(breaking.root)
+            assert checkpoints.load(store).sequence == 0, "nothing is visible before all of it"
+            if then == "init":
+                assert can_begin(store)
+            else:
+                archive.import_(store, good)
+                assert verify(store).sound
+            assert [info.key for info in store.list("import/")] == []
+        else:
+            assert writes > 5
+            return
+    raise AssertionError("the import never ended")
+
+
+def test_what_an_earlier_version_left_of_the_same_import_is_completed(
+    source: LocalStore, good: Path, target: LocalStore
+) -> None:
+    for sequence in (2, 3):
+        target.put(commit_key(sequence), source.get(commit_key(sequence)), "create")
+    with pytest.raises(Conflict, match="not the first"):
+        Registry.create(target, name="new", key_name="operator")
+    archive.import_(target, good)
+    assert verify(target).sound
+
+
+def test_a_log_that_lost_its_beginning_is_not_taken_for_remains(
+    source: LocalStore, good: Path, tmp_path: Path
+) -> None:
+    other = LocalStore(tmp_path / "other")
+    operator = Registry.create(other, name="other", key_name="operator")
+    registry = Registry(other)
+    registry.execute(CreateDomain("legal", Policy()), operator.id)
+    registry.close()
+    other.delete(commit_key(1))
+    before = other.get(commit_key(2))
+    for attempt in (
+        lambda: Registry.create(other, name="new", key_name="operator"),
+        lambda: archive.import_(other, good),
+    ):
+        with pytest.raises(Conflict, match="Restore log/ from a backup"):
+            attempt()
+    assert other.get(commit_key(2)) == before
+
+
+def test_a_lost_reply_ends_no_import(good: Path, target: LocalStore) -> None:
+    class LosesReplies(LocalStore):
+        puts = 0
+
+        def put(self, key: str, data: bytes, mode: PutMode) -> None:
+            super().put(key, data, mode)
+            self.puts += 1
+            if self.puts % 2 == 0 or mode == "create":
+                raise OutcomeUnknown("no answer")
+
+    archive.import_(LosesReplies(target.root), good)
+    assert verify(target).sound
+
+
+def test_an_import_in_a_store_with_a_registry_changes_nothing(
+    source: LocalStore, good: Path
+) -> None:
+    before = {info.key: source.get(info.key) for info in source.list("")}
+    with pytest.raises(Conflict, match="empty"):
+        archive.import_(source, good)
+    source.put(remains.MARKER, b"", "create")
+    with pytest.raises(Conflict):
+        Registry.create(source, name="new", key_name="operator")
+    assert {info.key: source.get(info.key) for info in source.list("")} == before
+
+
+def test_commits_as_large_as_older_versions_wrote_them_are_exported_and_imported(
+    source: LocalStore, target: LocalStore, tmp_path: Path
+) -> None:
+    million = tuple(f"{number:064x}" for number in range(1_000_000))
+    last = append(source, BlobsCondemned(digests=million))
+    assert source.head(commit_key(last)).size > 64 << 20 > MAX_COMMIT
+    append(source, BlobsSwept())
+    archive.export(source, tmp_path / "large.tar")
+    archive.import_(target, tmp_path / "large.tar")
+    assert checkpoints.load(target) == checkpoints.load(source)
+
+
+def test_the_command_warns_where_it_cannot_know(
+    good: Path, target: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORARY_STORE", str(target.root))
+    old = written(tmp_path / "old.tar", entries(good)[:-1])
+    refused = CliRunner().invoke(build(), ["import", str(old)])
+    assert isinstance(refused.exception, LoraryError)
+    done = CliRunner().invoke(build(), ["import", str(old), "--without-trailer", "--json"])
+    assert done.exit_code == 0, done.output
+    assert "has no trailer: commits after" in done.output
+    assert '"complete": false' in done.output
+
+
+def test_an_export_ends_in_what_it_holds(good: Path, source: LocalStore) -> None:
+    *listed, (last, data) = entries(good)
+    assert last.name == archive.TRAILER
+    trailer, catalog = json.loads(data), checkpoints.load(source)
+    assert (trailer["commits"], trailer["head"]) == (catalog.sequence, catalog.head)
+    assert trailer["bytes"] == sum(len(content) for _, content in listed)
