@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from registry import checkpoints
+from registry.errors import ObjectNotFound
 from registry.events import AnyEvent, Commit, Entry
 from registry.log import commit_key
 from registry.store import ObjectStore
@@ -31,13 +32,14 @@ def rewrite(store: ObjectStore, sequence: int, old: bytes, new: bytes) -> None:
     """Change a commit, and every one after it so that the chain holds again."""
     data = store.get(commit_key(sequence))
     assert old in data
-    store.put(commit_key(sequence), data := data.replace(old, new), "overwrite")
-    for later in range(sequence + 1, 1 << 30):
+    data = data.replace(old, new)
+    store.put(commit_key(sequence), data, "overwrite")
+    while True:
+        sequence += 1
         try:
-            commit = msgspec.json.decode(store.get(commit_key(later)))
-        except LookupError:
-            return
-        except Exception:
+            commit = msgspec.json.decode(store.get(commit_key(sequence)))
+        except ObjectNotFound:
             return
         commit["previous"] = hashlib.sha256(data).hexdigest()
-        store.put(commit_key(later), data := msgspec.json.encode(commit), "overwrite")
+        data = msgspec.json.encode(commit)
+        store.put(commit_key(sequence), data, "overwrite")

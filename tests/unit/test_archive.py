@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from adapters.errors import LoraryError
 from registry import archive, checkpoints, remains
 from registry.cli import build
 from registry.commands import CreateDomain
-from registry.errors import BadRequest, Conflict, LoraryError, OutcomeUnknown, StoreUnavailable
+from registry.errors import BadRequest, Conflict, OutcomeUnknown, StoreUnavailable
 from registry.events import BlobsCondemned, BlobsSwept, Policy
 from registry.log import MAX_COMMIT, commit_key
 from registry.registry import Registry
@@ -246,8 +247,8 @@ def test_an_import_in_a_store_with_a_registry_changes_nothing(
 def test_commits_as_large_as_older_versions_wrote_them_are_exported_and_imported(
     source: LocalStore, target: LocalStore, tmp_path: Path
 ) -> None:
-    million = tuple(f"{number:064x}" for number in range(1_000_000))
-    last = append(source, BlobsCondemned(digests=million))
+    many = tuple(f"{number:064x}" for number in range(1_100_000))
+    last = append(source, BlobsCondemned(digests=many))
     assert source.head(commit_key(last)).size > 64 << 20 > MAX_COMMIT
     append(source, BlobsSwept())
     archive.export(source, tmp_path / "large.tar")
