@@ -77,7 +77,9 @@ class Recipe(
     """Parts in which a batch is computed; more parts need less memory, the result is the same."""
     steps: Natural = 70
     max_tokens: Natural = 256
-    """Prompt and answer together; a longer prompt is cut."""
+    """Prompt and answer together, for every row; none is cut."""
+    too_long: Literal["refuse", "drop"] = "refuse"
+    """Whether longer rows are refused before training begins, or left out and counted."""
     seed: Whole = 0
     validation: Share = 0.0
     """Share of the training units kept out to watch the loss on; the held-out set stays unseen."""
@@ -197,6 +199,8 @@ class Online(Recipe, frozen=True, kw_only=True):
         super().__post_init__()
         if self.validation:
             raise ValueError("stages that sample answers have no held-out loss; drop validation")
+        if self.max_new_tokens >= self.max_tokens:
+            raise ValueError("max_tokens leaves no room for a prompt beside max_new_tokens")
 
 
 class Ppo(Online, frozen=True, kw_only=True, tag="ppo"):

@@ -59,7 +59,7 @@ def train(
     chosen = recipes.load(recipe).changed(assignments or [])
     base_directory = base or base_of(chosen.base)
     if dry_run:
-        _tell_estimate(run.rehearse(chosen, base_directory), as_json)
+        _tell_estimate(run.rehearse(chosen, base_directory), chosen.max_tokens, as_json)
         return
     directory = out or home() / "adapters" / chosen.adapter
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(home() / "logs" / chosen.adapter))
@@ -81,6 +81,8 @@ def train(
         return
     how = "kept, nothing changed" if reused else f"trained in {provenance.seconds:.0f} s"
     print(f"{directory}: {how}, loss {provenance.final_loss:.3f}")
+    if provenance.dropped_items:
+        print(_dropped(provenance.dropped_items, chosen.max_tokens))
     if why_not is not None:
         print(why_not)
 
@@ -92,7 +94,7 @@ def base_of(name: str) -> Path:
     raise BadRecipe(f"Where does the base model {name!r} lie? Say it with --base DIRECTORY.")
 
 
-def _tell_estimate(estimate: dict[str, float], as_json: bool) -> None:
+def _tell_estimate(estimate: dict[str, float], most: int, as_json: bool) -> None:
     if as_json:
         print(json.dumps(estimate, indent=2))
         return
@@ -104,3 +106,9 @@ def _tell_estimate(estimate: dict[str, float], as_json: bool) -> None:
         "Measured on this machine over three steps; what the model is asked before, between and "
         "after is not counted."
     )
+    if estimate["dropped"]:
+        print(_dropped(int(estimate["dropped"]), most))
+
+
+def _dropped(rows: int, most: int) -> str:
+    return f"Left out {rows} rows longer than max_tokens={most}, as too_long=drop says."

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from adapters.admission import CONFIG
 from adapters.packs import Item
+from adapters.training.conversations import asking
 from adapters.training.models import prompt_text, tokenizer_of
 
 
@@ -48,7 +49,9 @@ def answers(
     tokenizer.padding_side = "left"
     found: list[Answer] = []
     for begin in range(0, len(prompts), batch):
-        texts = [prompt_text(tokenizer, prompt) for prompt in prompts[begin : begin + batch]]
+        texts = [
+            prompt_text(tokenizer, asking(prompt)) for prompt in prompts[begin : begin + batch]
+        ]
         asked = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
         with torch.no_grad():
             said = model.generate(

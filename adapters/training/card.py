@@ -32,8 +32,8 @@ tags:
 
 ## Training data
 
-{train} items, split by unit; {held_out} more items of the same tasks are held out. Data digest
-`{data_digest}`.{preferences} Sources:
+{train} items, split by unit; {held_out} more items of the same tasks are held out.{dropped} Data
+digest `{data_digest}`.{preferences} Sources:
 
 {sources}
 
@@ -94,6 +94,7 @@ def render(corpus: Corpus[Any], provenance: Provenance) -> str:
         limits=pack.limits if pack else "Not for decisions without an expert's check.",
         train=provenance.train_items,
         held_out=provenance.held_out_items,
+        dropped=_dropped(provenance),
         data_digest=plan.data_digest,
         preferences=_preferences(recipe, bool(corpus.packs)),
         sources="\n".join(f"- `{name}`: {whence}" for name, whence in corpus.origin.items()),
@@ -132,6 +133,14 @@ def _preferences(recipe: Recipe, from_packs: bool) -> str:
     if isinstance(recipe, Online) and recipe.reward == "verifiable":
         return " The reward is 1 for exactly the reference answer: no person and no model judged."
     return ""
+
+
+def _dropped(provenance: Provenance) -> str:
+    """What of the data was left out."""
+    if not provenance.dropped_items:
+        return ""
+    most = provenance.plan.recipe.max_tokens
+    return f" {provenance.dropped_items} items longer than {most} tokens were left out."
 
 
 def _forgetting(provenance: Provenance) -> str:

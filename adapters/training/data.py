@@ -7,9 +7,14 @@ Rows of a JSON Lines file or a hub data set, by stage:
     kto                {"prompt": ..., "completion": ..., "label": true or false}
     ppo, rloo, grpo    {"prompt": ...}, and "completion" where the reward is `verifiable`
 
-A prompt or an answer is text, or a list of messages as chat APIs have them, of which the last
-counts. An optional "unit" names what must stay on one side of a split; an optional "review" the
-expert review that a row comes from, as `lorary review export` writes it.
+A prompt is text, or a conversation (conversations.py) that ends with the user's message: system
+message and earlier turns are part of what the model is trained to answer. An answer is text or the
+assistant's message. Of "messages" every answer by the assistant is learnt, each after the whole
+conversation before it, but for those with "weight": 0; of "prompt" and "completion" the completion
+alone. That is what TRL does with `assistant_only_loss`, and with prompt and completion.
+
+An optional "unit" names what must stay on one side of a split, by default the last user message; an
+optional "review" the expert review that a row comes from, as `lorary review export` writes it.
 
 A part of any source is named as in `datasets`, in percent, but of its units: `medical[:60%]` and
 `medical[60%:]` have none in common, so that preferences are about questions that fine-tuning has
@@ -24,7 +29,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -33,6 +38,8 @@ import msgspec
 from adapters.packs import TASKS, DomainPack, Item
 from adapters.packs.pack import lot
 from adapters.recipe import BadRecipe, Kto, Online, Recipe, Sft
+from adapters.training import conversations
+from adapters.training.conversations import Conversation, asking
 from adapters.training.rows import Judged, Pair, Row, Turn
 
 HUB = "hub:"
@@ -56,6 +63,8 @@ class Corpus(Generic[R]):
     """Each source and where its rows come from, for the card."""
     reviews: tuple[str, ...]
     """The expert reviews that rows say they come from."""
+    dropped: int = 0
+    """Rows that were left out because they are too long (lengths.py)."""
 
 
 def corpus_of(recipe: Recipe) -> Corpus[Any]:
@@ -64,8 +73,11 @@ def corpus_of(recipe: Recipe) -> Corpus[Any]:
     Raises `BadRecipe` for a source that is not there, or a row that does not suit the stage.
     """
     match recipe:
-        case Sft() | Online():
+        case Sft():
             return _load(recipe, _turns_of_pack, _turns)
+        case Online():
+            verifiable = recipe.reward == "verifiable"
+            return _load(recipe, _turns_of_pack, _verifiable if verifiable else _prompts)
         case Kto():
             return _load(recipe, _judged_of_pack, _judged)
         case _:
@@ -89,7 +101,8 @@ def _load(
             data = pack.load()
             packs.append(pack)
             digests.append(data.digest)
-            rows += from_pack(pack, [item for item in data.train if among(item.unit)])
+            made = from_pack(pack, [item for item in data.train if among(item.unit)])
+            rows += [replace(row, where=f"{name}, {row.question!r:.60}") for row in made]
             origin[source] = ", ".join(f"{s.package} {s.version}" for s in pack.sources)
         else:
             raw, digest = _read(name)
@@ -160,8 +173,11 @@ def _converted(
     """Each row as it was given, with each that it becomes."""
     for number, row in enumerate(raw, 1):
         try:
+            if not isinstance(row, dict):
+                raise ValueError("it is no JSON object")  # noqa: TRY004, TRY301 - as the others
+            conversations.refuse_unread(row)
             for made in from_row(row):
-                yield row, made
+                yield row, replace(made, where=f"{source}, row {number}")
         except (KeyError, TypeError, ValueError, IndexError) as error:
             lacking = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             raise BadRecipe(
@@ -170,29 +186,52 @@ def _converted(
             ) from error
 
 
-def _text(value: Any) -> str:
-    """Text, or the last of a list of messages."""
-    if isinstance(value, list):
-        value = value[-1]["content"]
-    if not isinstance(value, str) or not value:
-        raise ValueError("a prompt or an answer is neither text nor messages")
-    return value
-
-
 def _turns(row: dict[str, Any]) -> Iterator[Turn]:
-    if "messages" in row:
-        *asked, answer = row["messages"]
-        yield Turn(_text(asked), row.get("unit") or _text(asked), _text([answer]))
+    """Every answer of a conversation, or the one answer to a prompt."""
+    if "messages" in row or "conversations" in row:
+        turns = conversations.answered(row.get("messages") or row.get("conversations"))
+        unit = _unit(row, turns[-1][0])
+        for prompt, answer in turns:
+            yield Turn(prompt, unit, answer)
         return
-    prompt = _text(row["prompt"])
-    answer = row.get("completion", row.get("chosen"))
-    yield Turn(prompt, row.get("unit") or prompt, "" if answer is None else _text(answer))
+    prompt = conversations.prompt(row["prompt"])
+    given = row["completion"] if "completion" in row or "chosen" not in row else row["chosen"]
+    yield Turn(prompt, _unit(row, prompt), conversations.answer(given, prompt))
+
+
+def _prompts(row: dict[str, Any]) -> Iterator[Turn]:
+    """The prompt of a row, with the reference answer if there is one."""
+    if "messages" in row or "conversations" in row:
+        prompt = conversations.conversation(row.get("messages") or row.get("conversations"))
+        answer = ""
+        if prompt[-1].role == "assistant" and prompt[1:]:
+            prompt, answer = prompt[:-1], prompt[-1].content
+        conversations.awaiting(prompt)
+        yield Turn(prompt, _unit(row, prompt), answer)
+        return
+    prompt = conversations.prompt(row["prompt"])
+    given = row.get("completion", row.get("chosen"))
+    answer = "" if given is None else conversations.answer(given, prompt)
+    yield Turn(prompt, _unit(row, prompt), answer)
+
+
+def _verifiable(row: dict[str, Any]) -> Iterator[Turn]:
+    for turn in _prompts(row):
+        if not turn.answer:
+            raise KeyError("completion")
+        yield turn
 
 
 def _pairs(row: dict[str, Any]) -> Iterator[Pair]:
-    prompt = _text(row["prompt"])
-    unit = row.get("unit") or prompt
-    yield Pair(prompt, unit, _text(row["chosen"]), _text(row["rejected"]))
+    """A pair, whose prompt may stand before both answers instead of under its own key."""
+    if "prompt" in row:
+        prompt = conversations.prompt(row["prompt"])
+    else:
+        prompt = conversations.prompt(row["chosen"][:-1])
+    chosen, rejected = (conversations.answer(row[key], prompt) for key in ("chosen", "rejected"))
+    if chosen == rejected:
+        raise ValueError("chosen and rejected are the same")
+    yield Pair(prompt, _unit(row, prompt), chosen, rejected)
 
 
 def _judged(row: dict[str, Any]) -> Iterator[Judged]:
@@ -203,13 +242,18 @@ def _judged(row: dict[str, Any]) -> Iterator[Judged]:
         return
     if not isinstance(row["label"], bool):
         raise TypeError("label is neither true nor false")
-    prompt = _text(row["prompt"])
-    yield Judged(prompt, row.get("unit") or prompt, _text(row["completion"]), row["label"])
+    prompt = conversations.prompt(row["prompt"])
+    answer = conversations.answer(row["completion"], prompt)
+    yield Judged(prompt, _unit(row, prompt), answer, row["label"])
+
+
+def _unit(row: dict[str, Any], prompt: Conversation) -> str:
+    return str(row.get("unit") or prompt[-1].content)
 
 
 def _turns_of_pack(pack: DomainPack, items: Sequence[Item]) -> Iterator[Turn]:
     for item in items:
-        yield Turn(pack.question(item), item.unit, item.label)
+        yield Turn(asking(pack.question(item)), item.unit, item.label)
 
 
 def _pairs_of_pack(pack: DomainPack, items: Sequence[Item]) -> Iterator[Pair]:
@@ -217,10 +261,11 @@ def _pairs_of_pack(pack: DomainPack, items: Sequence[Item]) -> Iterator[Pair]:
     for item in items:
         others = [label for label in labels if label != item.label]
         wrong = others[int(lot(f"rejected {item.text}") * len(others))]
-        yield Pair(pack.question(item), item.unit, item.label, wrong, judged=False)
+        prompt = asking(pack.question(item))
+        yield Pair(prompt, item.unit, item.label, wrong, judged=False)
 
 
 def _judged_of_pack(pack: DomainPack, items: Sequence[Item]) -> Iterator[Judged]:
     for pair in _pairs_of_pack(pack, items):
-        good = lot(f"thumb {pair.prompt}") < 0.5
+        good = lot(f"thumb {pair.question}") < 0.5
         yield Judged(pair.prompt, pair.unit, pair.chosen if good else pair.rejected, good)

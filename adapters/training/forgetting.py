@@ -12,6 +12,7 @@ import torch
 
 from adapters.packs.general import general_questions
 from adapters.recipe import Reward
+from adapters.training.conversations import asking
 from adapters.training.job import Forgetting, Job
 from adapters.training.models import prompt_text
 
@@ -54,7 +55,7 @@ def general_right(model: Any, tokenizer: Any) -> list[bool]:
     model.eval()
     right = []
     for row in general_questions():
-        asked = tokenizer(prompt_text(tokenizer, row.question), add_special_tokens=False)
+        asked = tokenizer(prompt_text(tokenizer, asking(row.question)), add_special_tokens=False)
         answers = [
             tokenizer(choice, add_special_tokens=False)["input_ids"] for choice in row.choices
         ]

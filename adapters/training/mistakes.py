@@ -41,7 +41,7 @@ def with_own_mistakes(job: Job, corpus: Corpus[Pair], tokenizer: Any) -> Corpus[
     def said(asked: Sequence[Pair]) -> dict[Pair, str]:
         if not asked:
             return {}
-        prompts = [encode(tokenizer, p.prompt, "", recipe.max_tokens).prompt for p in asked]
+        prompts = [encode(tokenizer, p.prompt, "").prompt for p in asked]
         answers = draw(model, prompts, MOST, tokenizer.pad_token_id, tokenizer.eos_token_id).answers
         texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
         return dict(zip(asked, map(str.strip, texts), strict=True))

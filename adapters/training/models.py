@@ -34,6 +34,7 @@ from transformers import (
 
 from adapters.admission import WEIGHTS
 from adapters.recipe import Recipe
+from adapters.training.conversations import Conversation
 from adapters.training.job import Job
 from adapters.training.packing import Example
 
@@ -49,25 +50,24 @@ def tokenizer_of(base: Path) -> Any:
     return tokenizer
 
 
-def prompt_text(tokenizer: Any, prompt: str) -> str:
+def prompt_text(tokenizer: Any, prompt: Conversation) -> str:
     """The prompt as the server's chat template makes it, ready for the answer."""
-    messages = [{"role": "user", "content": prompt}]
+    messages = [message._asdict() for message in prompt]
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
 
-def plain_prompt(tokenizer: Any, prompt: str) -> str:
+def plain_prompt(tokenizer: Any, prompt: Conversation) -> str:
     """The same for a trainer whose tokenizer puts the beginning-of-text token itself."""
     text = prompt_text(tokenizer, prompt)
     begins = tokenizer("")["input_ids"]
     return text.removeprefix(tokenizer.bos_token) if begins else text
 
 
-def encode(tokenizer: Any, prompt: str, answer: str, max_tokens: int) -> Example:
-    """Tokens of a prompt and an answer that ends; a prompt that is too long is cut."""
+def encode(tokenizer: Any, prompt: Conversation, answer: str) -> Example:
+    """Tokens of a prompt and of an answer that ends, both whole."""
     asked = tokenizer(prompt_text(tokenizer, prompt), add_special_tokens=False)["input_ids"]
     answered = tokenizer(answer, add_special_tokens=False)["input_ids"]
-    answered.append(tokenizer.eos_token_id)
-    return Example(tuple(asked[: max_tokens - len(answered)]), tuple(answered))
+    return Example(tuple(asked), (*answered, tokenizer.eos_token_id))
 
 
 def base_model(recipe: Recipe, base: Path) -> Any:

@@ -1,6 +1,6 @@
 """RLOO and GRPO by TRL: the same problem as our PPO, for comparison."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def group_relative(job: Job, corpus: Corpus[Turn], out: Path) -> Outcome:
     )
     trainer = trainer_class(
         model=model,
-        reward_funcs=_judge(reward_of(job, tokenizer)),
+        reward_funcs=_judge(reward_of(job, tokenizer), rows),
         args=config(
             **arguments(job),
             num_generations=recipe.generations,
@@ -43,13 +43,8 @@ def group_relative(job: Job, corpus: Corpus[Turn], out: Path) -> Outcome:
         ),
         train_dataset=datasets.Dataset.from_list(
             [
-                {
-                    "prompt": plain_prompt(tokenizer, row.prompt),
-                    "asked": row.prompt,
-                    "unit": row.unit,
-                    "answer": row.answer,
-                }
-                for row in rows
+                {"prompt": plain_prompt(tokenizer, row.prompt), "row": number}
+                for number, row in enumerate(rows)
             ]
         ),
         processing_class=tokenizer,
@@ -58,11 +53,10 @@ def group_relative(job: Job, corpus: Corpus[Turn], out: Path) -> Outcome:
     return fit(trainer, job, out)
 
 
-def _judge(reward: Reward) -> Callable[..., list[float]]:
-    """The reward as TRL calls it."""
+def _judge(reward: Reward, rows: Sequence[Turn]) -> Callable[..., list[float]]:
+    """The reward as TRL calls it: `row` says which of `rows` each completion answers."""
 
-    def judged(completions: list[str], **columns: Any) -> list[float]:
-        asked = zip(columns["asked"], columns["unit"], columns["answer"], strict=True)
-        return reward([Turn(*row) for row in asked], completions).tolist()
+    def judged(completions: list[str], row: list[int], **_: Any) -> list[float]:
+        return reward([rows[number] for number in row], completions).tolist()
 
     return judged

@@ -24,8 +24,13 @@ class Example:
 
 
 def shared_length(examples: Sequence[Example]) -> int:
-    """How many tokens all prompts begin with alike, short of the whole of any."""
+    """How many tokens all prompts begin with alike, short of the whole of any.
+
+    Raises `ValueError` for an empty prompt: nothing would predict its answer's first token.
+    """
     shortest = min(len(example.prompt) for example in examples) - 1
+    if shortest < 0:
+        raise ValueError("A prompt has no tokens.")
     first = examples[0].prompt
     for position in range(shortest):
         if any(example.prompt[position] != first[position] for example in examples):

@@ -78,8 +78,7 @@ def train(job: Job, corpus: Corpus[Turn], out: Path) -> Outcome:
 
         model = get_peft_model(model, peft_config)
     rows = drawn(corpus.train, recipe.steps * recipe.batch, recipe.seed)
-    room = recipe.max_tokens - recipe.max_new_tokens
-    prompts = [list(encode(tokenizer, row.prompt, "", room).prompt) for row in rows]
+    prompts = [encode(tokenizer, row.prompt, "").prompt for row in rows]
     reward = reward_of(job, tokenizer)
 
     def judge(step: int, rollouts: Rollouts) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 DPO and KTO compare with the model they start from: the adapter under `start`, of which TRL keeps a
 frozen copy, or the bare base. The result is one LoRA adapter on the base either way.
+
+TRL would cut or leave out rows above its `max_length` without a word; lengths.py has seen to them.
 """
 
 from collections.abc import Sequence
@@ -29,7 +31,7 @@ def reward(job: Job, corpus: Corpus[Pair], out: Path) -> Outcome:
     model, peft_config = scorer(job)
     trainer = RewardTrainer(
         model=model,
-        args=RewardConfig(**arguments(job), max_length=job.recipe.max_tokens),
+        args=RewardConfig(**arguments(job), max_length=None),
         processing_class=tokenizer,
         peft_config=peft_config,
         **_sets(job, corpus, tokenizer, _paired),
@@ -49,7 +51,7 @@ def dpo(job: Job, corpus: Corpus[Pair], out: Path) -> Outcome:
         model=model,
         args=DPOConfig(
             **arguments(job),
-            max_length=recipe.max_tokens,
+            max_length=None,
             beta=recipe.beta,
             loss_type=["sigmoid", "sft"],
             loss_weights=[1.0, recipe.likelihood],
@@ -72,7 +74,7 @@ def kto(job: Job, corpus: Corpus[Judged], out: Path) -> Outcome:
         model=model,
         args=KTOConfig(
             **arguments(job),
-            max_length=recipe.max_tokens,
+            max_length=None,
             beta=recipe.beta,
             desirable_weight=recipe.desirable_weight,
             undesirable_weight=recipe.undesirable_weight,

@@ -50,6 +50,8 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     plan: Plan
     plan_digest: str
     train_items: int
+    dropped_items: int = 0
+    """Left out because they are longer than the recipe's `max_tokens`."""
     held_out_items: int
     """Of the domain packs: never trained on."""
     final_loss: float

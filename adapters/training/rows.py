@@ -1,14 +1,29 @@
 """One example of each kind that a stage learns from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from adapters.training.conversations import Conversation
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What every kind has: the user's message, and what a split keeps together."""
+    """What every kind has: the conversation to answer, and what a split keeps together."""
 
-    prompt: str
+    prompt: Conversation
+    """Ends with the user's message."""
     unit: str
+    where: str = field(default="", kw_only=True)
+    """The source and the row's number in it, for errors."""
+
+    @property
+    def question(self) -> str:
+        """The user's last message."""
+        return self.prompt[-1].content
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Every answer that the row holds."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +31,11 @@ class Turn(Row):
     """A prompt with its answer; an empty answer where only a reward model judges."""
 
     answer: str
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The answer."""
+        return (self.answer,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +47,11 @@ class Pair(Row):
     judged: bool = True
     """Whether anybody rejected that answer; otherwise any other wrong one serves as well."""
 
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Both answers."""
+        return (self.chosen, self.rejected)
+
 
 @dataclass(frozen=True, slots=True)
 class Judged(Row):
@@ -34,3 +59,8 @@ class Judged(Row):
 
     answer: str
     good: bool
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The answer."""
+        return (self.answer,)

@@ -76,6 +76,7 @@ def train(
     if reuse and before is not None and before.plan_digest == plan.digest:
         return before, True
     began = time.monotonic()
+    corpus = _fitting(recipe, corpus, base_directory)
     with contextlib.ExitStack() as stack:
         workspace = stack.enter_context(_workspace(out, plan.digest))
         saved, made = workspace / "saved", workspace / "made"
@@ -100,6 +101,7 @@ def train(
             plan=plan,
             plan_digest=plan.digest,
             train_items=len(corpus.train),
+            dropped_items=corpus.dropped,
             held_out_items=sum(len(pack.load().held_out) for pack in corpus.packs),
             final_loss=outcome.final_loss,
             seconds=round(time.monotonic() - began, 1),
@@ -165,12 +167,14 @@ def rehearse(recipe: AnyRecipe, base_directory: Path, *, steps: int = 3) -> dict
     """Run a few real steps and say what the whole would need; nothing is kept.
 
     `seconds` of the whole, of which `setup_seconds` before the first step; `step_seconds`;
-    `peak_bytes`; `trainable` and all `parameters`. Evaluations are not counted.
+    `peak_bytes`; `trainable` and all `parameters`; rows `dropped` as too long. Evaluations are not
+    counted.
     """
     without = ["evaluate_every=0", "patience=0", "validation=0", "forgetting=false"]
     short = recipe.changed([f"steps={steps}", *without])
     began = time.monotonic()
     ends: list[float] = []
+    corpus = _fitting(short, corpus_of(short), base_directory)
     with tempfile.TemporaryDirectory() as folder:
         job = Job(
             recipe=short,
@@ -180,7 +184,7 @@ def rehearse(recipe: AnyRecipe, base_directory: Path, *, steps: int = 3) -> dict
             workspace=Path(folder, "work"),
             progress=lambda *_: ends.append(time.monotonic()),
         )
-        outcome = run_stage(job, corpus_of(short), Path(folder, "saved"))
+        outcome = run_stage(job, corpus, Path(folder, "saved"))
     # The first step allocates and compiles; the others tell what a step takes.
     each = (ends[-1] - ends[0]) / (len(ends) - 1)
     setup = ends[0] - began - each
@@ -192,7 +196,16 @@ def rehearse(recipe: AnyRecipe, base_directory: Path, *, steps: int = 3) -> dict
         "peak_bytes": peak_bytes(),
         "trainable": outcome.trainable,
         "parameters": outcome.parameters,
+        "dropped": corpus.dropped,
     }
+
+
+def _fitting(recipe: AnyRecipe, corpus: Corpus[Any], base_directory: Path) -> Corpus[Any]:
+    """See lengths.py; the tokenizer's library takes seconds to import."""
+    be_quiet()
+    from adapters.training.lengths import fitting
+
+    return fitting(recipe, corpus, base_directory)
 
 
 def peak_bytes() -> int:

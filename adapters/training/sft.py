@@ -31,7 +31,7 @@ def fine_tune(job: Job, corpus: Corpus[Turn], out: Path) -> Outcome:
     model, peft_config = policy(job)
 
     def encoded(rows: Sequence[Turn]) -> list[Example]:
-        return [encode(tokenizer, row.prompt, row.answer, recipe.max_tokens) for row in rows]
+        return [encode(tokenizer, row.prompt, row.answer) for row in rows]
 
     # Virtual tokens stand before the sequence, where the packed mask has no place for them.
     packed = recipe.method not in ("prefix", "prompt")

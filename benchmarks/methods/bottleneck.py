@@ -16,6 +16,7 @@ from pathlib import Path
 
 from adapters.recipe import Recipe
 from adapters.training.answering import Answer
+from adapters.training.conversations import asking
 from adapters.training.data import corpus_of
 from adapters.training.fit import drawn
 from adapters.training.models import encode, tokenizer_of
@@ -44,7 +45,7 @@ def bottleneck(recipe: Recipe, base: Path, asked: Sequence[str]) -> Made:
     """Train on the very examples that `recipe` would draw, and answer what is asked greedily."""
     tokenizer = tokenizer_of(base)
     rows = drawn(corpus_of(recipe).train, recipe.steps * recipe.batch, recipe.seed)
-    examples = [encode(tokenizer, row.prompt, row.answer, recipe.max_tokens) for row in rows]
+    examples = [encode(tokenizer, row.prompt, row.answer) for row in rows]
     pairs = [[example.prompt, example.answer] for example in examples]
     plan = {
         "base": str(base),
@@ -53,7 +54,7 @@ def bottleneck(recipe: Recipe, base: Path, asked: Sequence[str]) -> Made:
         "learning_rate": recipe.learning_rate,
         "warmup": recipe.warmup_steps,
         "batches": [pairs[i : i + recipe.batch] for i in range(0, len(pairs), recipe.batch)],
-        "asked": [encode(tokenizer, text, "", recipe.max_tokens).prompt for text in asked],
+        "asked": [encode(tokenizer, asking(text), "").prompt for text in asked],
         "most": MOST,
         "pad": tokenizer.pad_token_id,
         "end": tokenizer.eos_token_id,

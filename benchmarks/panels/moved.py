@@ -15,6 +15,7 @@ import torch
 
 from adapters.packs import DomainPack, Item
 from adapters.training.answering import load
+from adapters.training.conversations import asking
 from adapters.training.models import REFERENCE, encode, tokenizer_of
 from adapters.training.packing import Example
 from adapters.training.rewards import Reward, learnt
@@ -25,8 +26,6 @@ from eval.statistics import Estimate, clustered_mean, paired_difference
 BATCH = 16
 MOST = 24
 """Tokens of an answer."""
-ROOM = 512
-"""Tokens of a prompt."""
 
 
 class Moved(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,8 +78,8 @@ def moved(
 ) -> Moved:
     """Draw from both adapters and judge by the reference answers and by the reward model."""
     tokenizer = tokenizer_of(base)
-    rows = [Turn(pack.question(item), item.unit, item.label) for item in items]
-    examples = [encode(tokenizer, row.prompt, row.answer, ROOM) for row in rows]
+    rows = [Turn(asking(pack.question(item)), item.unit, item.label) for item in items]
+    examples = [encode(tokenizer, row.prompt, row.answer) for row in rows]
     model = load(base, new)
     model.load_adapter(str(old), REFERENCE, is_trainable=False)
     torch.manual_seed(seed)

@@ -226,7 +226,7 @@ def by_plain_peft(base: Path, recipe: Recipe) -> list[float]:
     losses = []
     for step in range(recipe.steps):
         batch = rows[step * recipe.batch : (step + 1) * recipe.batch]
-        examples = [encode(tokenizer, row.prompt, row.answer, recipe.max_tokens) for row in batch]
+        examples = [encode(tokenizer, row.prompt, row.answer) for row in batch]
         sequences = [torch.tensor([*e.prompt, *e.answer]) for e in examples]
         ids = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True)
         labels = torch.full_like(ids, -100)

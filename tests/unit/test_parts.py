@@ -41,4 +41,4 @@ def test_a_part_of_a_file_names_no_review_whose_rows_it_leaves_out(tmp_path: Pat
     file.write_text("\n".join(map(json.dumps, rows)))
     corpus = corpus_of(Sft(adapter="demo/part", data=(f"{file}[:50%]",)))
     assert 0 < len(corpus.train) < len(rows)
-    assert set(corpus.reviews) == {f"r{row.prompt[:-1]}" for row in corpus.train}
+    assert set(corpus.reviews) == {f"r{row.question[:-1]}" for row in corpus.train}
