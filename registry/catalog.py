@@ -3,11 +3,12 @@
 import difflib
 import hashlib
 import heapq
+import unicodedata
 from collections.abc import Mapping
 
 import msgspec
 
-from adapters.admission import Facts
+from adapters.admission import WEIGHTS, Facts
 from adapters.confidence import Calibration
 from adapters.lineage import Lineage
 from adapters.names import DEFAULT_ALIAS, AdapterRef
@@ -80,6 +81,11 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     def ref(self) -> AdapterRef:
         """The pinned name, the only one vLLM ever sees."""
         return AdapterRef(self.domain, self.adapter, version=self.number)
+
+    @property
+    def weights(self) -> str:
+        """SHA-256 of its tensors; versions that differ in their card alone share it."""
+        return next((file.sha256 for file in self.files if file.path == WEIGHTS), self.digest)
 
     @property
     def size(self) -> int:
@@ -276,7 +282,30 @@ def person(keys: Mapping[str, Key], key: str) -> str:
     An unknown key is its own holder.
     """
     known = keys.get(key)
-    return known.name.strip().casefold() if known else key
+    if known is None:
+        return key
+    return " ".join(unicodedata.normalize("NFKC", known.name).casefold().split())
+
+
+def in_good_standing(keys: Mapping[str, Key], key: str) -> bool:
+    """Whether approvals, evaluations and judgements by `key` count: it was never revoked.
+
+    Whoever holds a stolen key can approve with it, and the log cannot tell since when it was
+    stolen. A key that expired was its owner's until then, so what it said still counts.
+    """
+    known = keys.get(key)
+    return known is not None and known.revoked is None
+
+
+def authors(catalog: Catalog, version: Version) -> set[str]:
+    """Every person who published these weights in the domain, under whatever name or card."""
+    return {
+        person(catalog.keys, other.publisher)
+        for adapter in catalog.adapters.values()
+        if adapter.domain == version.domain
+        for other in adapter.versions
+        if other.weights == version.weights
+    }
 
 
 def bucket(split: str, caller: str) -> int:

@@ -101,7 +101,7 @@ def decide(catalog: Catalog, command: Command, actor: str, now: str) -> tuple[An
         case IssueKey():
             return keys.issue_key(catalog, command, now)
         case RevokeKey():
-            return keys.revoke_key(catalog, command)
+            return keys.revoke_key(catalog, command, now)
         case _ as unreachable:
             assert_never(unreachable)
 

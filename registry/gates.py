@@ -13,16 +13,17 @@ and for versions not fitted to what earlier reports on the same items revealed.
 import math
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 
 import msgspec
 
 from adapters.names import DEFAULT_ALIAS
 from registry.access import ANY_DOMAIN
 from registry.bounds import inferiority_p_value, lower_bound, upper_bound
-from registry.catalog import Catalog, Evaluation, Version, person
+from registry.catalog import Catalog, Evaluation, Version, authors, in_good_standing, person
 from registry.events import Policy
 from registry.evidence import Confident, Paired, SuiteResult, SuiteRule, Tally
-from registry.reviewing import findings
+from registry.reviewing import Findings, findings
 from registry.signing import fingerprint
 from registry.times import instant
 
@@ -51,20 +52,19 @@ def requirements(
 ) -> tuple[Requirement, ...]:
     """Everything that `policy` asks before the guarded `alias` may name `version` at `now`.
 
-    A version that the alias named before needs no new evaluation: going back must be possible at
-    once. Approvals and signatures it needs as ever, and no expert may have found it harmful.
+    A rollback to a version that the alias pointed at before needs no new evaluation or review, so
+    that it is never harder than the promotion was. Harm found by experts blocks both.
     """
     asked = [*_approvals(version, policy, catalog), *_signature(version, policy)]
     adapter = catalog.adapters[f"{version.domain}/{version.adapter}"]
     named_before = {move.version for move in adapter.moves if move.alias == alias}
-    if version.number in named_before:
+    rollback = version.number in named_before
+    asked += _reviewed(version, 0 if rollback else policy.reviewed_items, catalog)
+    if rollback:
         if policy.suites:
-            found = f"{alias} named this version before, so it may go back to it"
+            found = f"not needed: {alias} pointed at this version before"
             asked.append(Requirement(name="evaluation", met=True, evidence=found))
-        asked += _reviewed(version, 0, catalog)
         return tuple(asked)
-    if policy.reviewed_items:
-        asked += _reviewed(version, policy.reviewed_items, catalog)
     current = adapter.aliases.get(alias)
     production = adapter.versions[current - 1] if current else None
     if production and (production.revoked or production.tombstone) is not None:
@@ -75,20 +75,27 @@ def requirements(
 
 
 def _approvals(version: Version, policy: Policy, catalog: Catalog) -> Iterator[Requirement]:
-    publisher = person(catalog.keys, version.publisher)
+    published = authors(catalog, version)
     experts: dict[str, str] = {}
+    withdrawn = 0
     for key in version.approvers:
-        if person(catalog.keys, key) != publisher:
-            experts.setdefault(person(catalog.keys, key), key)
+        who = person(catalog.keys, key)
+        if not in_good_standing(catalog.keys, key):
+            withdrawn += 1
+        elif who not in published:
+            experts.setdefault(who, key)
     remedy = f"lorary approve {version.ref}"
     if policy.approvals:
         lacking = policy.approvals - len(experts)
+        found = f"{len(experts)} of {policy.approvals}"
+        if lacking > 0:
+            found = f"{lacking} more approval(s) needed from experts other than its publisher"
+        if withdrawn:
+            found += f"; {withdrawn} by revoked keys do not count"
         yield Requirement(
             name="approvals",
             met=lacking <= 0,
-            evidence=f"{len(experts)} of {policy.approvals}"
-            if lacking <= 0
-            else f"{lacking} more approval(s) by experts other than its publisher",
+            evidence=found,
             remedy="" if lacking <= 0 else remedy,
         )
     for role, needed in sorted(policy.approvers.items()):
@@ -118,23 +125,34 @@ def _signature(version: Version, policy: Policy) -> Iterator[Requirement]:
 
 
 def _reviewed(version: Version, needed: int, catalog: Catalog) -> Iterator[Requirement]:
-    """That experts settled `needed` answers, none of them as harmful."""
-    about = [
-        review
-        for review in catalog.reviews.values()
-        if (review.domain, review.adapter) == (version.domain, version.adapter)
-    ]
-    found = findings(about, version.number)
-    if not needed and not found.harmful:
-        return
-    enough = found.items >= needed
-    remedy = "" if enough else "let two experts judge more of its answers: lorary review open"
-    yield Requirement(
-        name="expert review",
-        met=enough and not found.harmful,
-        evidence=f"{found.items} of {needed} answers settled, {found.harmful} as harmful",
-        remedy="train a better version" if found.harmful else remedy,
-    )
+    """That experts found no answer of these weights harmful, and settled `needed` answers."""
+    found = _found(version, catalog)
+    if found.harmful:
+        yield Requirement(
+            name="harm",
+            met=False,
+            evidence=f"experts judged {found.harmful} answer(s) harmful",
+            remedy="where experts disagree, have a third one judge; else publish a safer version",
+        )
+    if needed:
+        enough = found.items >= needed
+        yield Requirement(
+            name="expert review",
+            met=enough,
+            evidence=f"{found.items} of {needed} answers settled",
+            remedy="" if enough else "have two experts judge more answers: lorary review open",
+        )
+
+
+def _found(version: Version, catalog: Catalog) -> Findings:
+    """What reviews found of these weights, under any number and name they were published."""
+    total = Findings()
+    for review in catalog.reviews.values():
+        versions = catalog.adapters[f"{review.domain}/{review.adapter}"].versions
+        for place, number in enumerate(review.versions):
+            if versions[number - 1].weights == version.weights:
+                total += findings(review, place, partial(in_good_standing, catalog.keys))
+    return total
 
 
 def _suite(
@@ -192,7 +210,9 @@ def _report(
         for result, look in zip(evaluation.results, evaluation.looks, strict=True):
             if result.suite != rule.suite:
                 continue
-            if person(catalog.keys, evaluation.evaluator) == publisher:
+            if not in_good_standing(catalog.keys, evaluation.evaluator):
+                reason = "its evaluator's key was revoked"
+            elif person(catalog.keys, evaluation.evaluator) == publisher:
                 reason = "only its publisher evaluated it"
             elif result.held_out != rule.held_out:
                 reason = (

@@ -7,7 +7,8 @@ final. What stands in items and notes lies in blobs, which can be given up; verd
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeAlias, get_args
 
 import msgspec
@@ -167,27 +168,44 @@ def agreement(review: Review) -> Agreement:
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
-    """What experts settled about one version."""
+    """What experts found in one version's answers."""
 
     items: int = 0
+    """Answers that are settled."""
     correct: int = 0
+    """Of those, the answers settled as correct."""
     harmful: int = 0
+    """Answers settled as harmful, and unsettled ones that any expert judged harmful."""
+
+    def __add__(self, other: "Findings") -> "Findings":
+        return Findings(
+            items=self.items + other.items,
+            correct=self.correct + other.correct,
+            harmful=self.harmful + other.harmful,
+        )
 
 
-def findings(reviews: Sequence[Review], version: int) -> Findings:
-    """What the settled items of every review say about a version."""
-    items = correct = harmful = 0
-    for review in reviews:
-        if version not in review.versions:
-            continue
-        place = review.versions.index(version)
-        for item in review.items:
-            outcome = settled(review.of(item))
-            if outcome is not None:
-                items += 1
-                correct += outcome.verdicts[place] == "correct"
-                harmful += outcome.verdicts[place] == "harmful"
-    return Findings(items=items, correct=correct, harmful=harmful)
+def findings(review: Review, place: int, counts: Callable[[str], bool]) -> Findings:
+    """What `review` found in the answers of the version at `place` of its versions.
+
+    counts: whether the judgements of an expert's key settle anything. A judgement of harm by any
+    key counts until judgements that count settle the answer otherwise.
+    """
+    by_item = defaultdict[str, list[Judgement]](list)
+    for judgement in review.judgements:
+        by_item[judgement.item].append(judgement)
+    total = Findings()
+    for judgements in by_item.values():
+        outcome = settled([j for j in judgements if counts(j.expert)])
+        if outcome is None:
+            harmful = any(j.verdicts[place] == "harmful" for j in judgements)
+            total += Findings(harmful=int(harmful))
+        else:
+            verdict = outcome.verdicts[place]
+            total += Findings(
+                items=1, correct=int(verdict == "correct"), harmful=int(verdict == "harmful")
+            )
+    return total
 
 
 def _triple(estimate: Estimate) -> tuple[float, float, float]:

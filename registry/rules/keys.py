@@ -1,8 +1,8 @@
 """Who may hold a key, with what, until when."""
 
 from registry import errors, times
-from registry.access import ANY_DOMAIN, as_role
-from registry.catalog import Catalog
+from registry.access import ANY_DOMAIN, as_role, check_active, has_role
+from registry.catalog import Catalog, Key
 from registry.commands import (
     IssueKey,
     RevokeKey,
@@ -46,11 +46,30 @@ def _check_expiry(expires: str, now: str) -> None:
         raise errors.BadRequest(f"The expiry {expires} has passed. Choose a later one.")
 
 
-def revoke_key(catalog: Catalog, command: RevokeKey) -> tuple[AnyEvent, ...]:
-    """Let a key open nothing any more; again changes nothing."""
+def revoke_key(catalog: Catalog, command: RevokeKey, now: str) -> tuple[AnyEvent, ...]:
+    """Revoke a key for good. Revoking it again changes nothing.
+
+    Raises `UnknownKey`, and `Conflict` for the last key that can issue others: without it nobody
+    could administer the registry any more.
+    """
     key = catalog.keys.get(command.key)
     if key is None:
         raise errors.UnknownKey(f"There is no key {command.key!r}. See `lorary keys ls`.")
     if key.revoked is not None:
         return ()
+    others = (other for other in catalog.keys.values() if other.id != key.id)
+    if _administers(key, now) and not any(_administers(other, now) for other in others):
+        raise errors.Conflict(
+            f"{key.id} ({key.name}) is the last operator's key. Issue another first: "
+            "lorary keys issue NAME --grant operate:*"
+        )
     return (KeyRevoked(key=command.key, reason=command.reason),)
+
+
+def _administers(key: Key, now: str) -> bool:
+    """Whether `key` can issue keys at `now`."""
+    try:
+        check_active(key, now)
+    except errors.Unauthenticated:
+        return False
+    return has_role(key, "operate", ANY_DOMAIN)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from adapters.names import AdapterRef
 from registry import errors
-from registry.catalog import Catalog, person
+from registry.catalog import Catalog, authors, person
 from registry.commands import CloseReview, EraseReview, JudgeItem, OpenReview
 from registry.events import AnyEvent, ItemJudged, ReviewClosed, ReviewErased, ReviewOpened
 from registry.reviewing import MAX_ITEMS, VERDICTS, Review, wants
@@ -48,7 +48,7 @@ def judge(catalog: Catalog, command: JudgeItem, actor: str) -> tuple[AnyEvent, .
     persons = holders(catalog)
     for number in review.versions:
         version = catalog.find(AdapterRef(review.domain, review.adapter, version=number))
-        if persons.get(version.publisher, version.publisher) == persons.get(actor, actor):
+        if persons.get(actor, actor) in authors(catalog, version):
             raise errors.Forbidden(
                 f"You published {'one of ' * (len(review.versions) > 1)}what this review is about "
                 "and cannot judge it. Ask a colleague."

@@ -2,7 +2,7 @@
 
 from adapters.names import AdapterRef, check_name
 from registry import errors
-from registry.catalog import Catalog, blobs_in_use, person
+from registry.catalog import Catalog, authors, blobs_in_use, in_good_standing, person
 from registry.commands import (
     ApproveVersion,
     CondemnBlobs,
@@ -72,9 +72,12 @@ def approve(catalog: Catalog, command: ApproveVersion, actor: str) -> tuple[AnyE
             "Review the bytes that are published."
         )
     who = person(catalog.keys, actor)
-    if who == person(catalog.keys, version.publisher):
-        raise errors.Forbidden(f"{actor} published {ref} and cannot approve it. Ask a colleague.")
-    if who in {person(catalog.keys, key) for key in version.approvers}:
+    if who in authors(catalog, version):
+        raise errors.Forbidden(
+            f"{actor} published the weights of {ref} and cannot approve them. Ask a colleague."
+        )
+    counting = (key for key in version.approvers if in_good_standing(catalog.keys, key))
+    if who in {person(catalog.keys, key) for key in counting}:
         return ()
     return (
         VersionApproved(

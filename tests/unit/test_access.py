@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 
 from registry.access import Secret, authenticate, bearer, has_role, require
 from registry.catalog import Catalog, Key
-from registry.errors import Forbidden, Unauthenticated
+from registry.commands import RevokeKey
+from registry.decide import decide
+from registry.errors import Conflict, Forbidden, Unauthenticated
 from registry.events import Grant
 
 NOW = "2026-11-24T03:00:00Z"
@@ -52,3 +54,28 @@ def test_a_secret_does_not_show_in_a_log() -> None:
     secret = Secret.generate()
     assert secret.secret not in repr(secret)
     assert Secret.parse(secret.text) == secret
+
+
+def operators(*keys: tuple[str, str | None]) -> Catalog:
+    """A registry whose operators' keys expire at the given times."""
+    everything = (Grant("operate", "*"),)
+    return Catalog(
+        registry="r",
+        keys={
+            id: Key(id=id, name=id, secret_sha256="0" * 64, grants=everything, issued=NOW,
+                    expires=expires)
+            for id, expires in keys
+        },
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("others", [(), (("gone", "2026-11-24T02:59:59Z"),)])
+def test_the_last_operators_key_cannot_be_revoked(others: tuple[tuple[str, str], ...]) -> None:
+    catalog = operators(("op", None), *others)
+    with pytest.raises(Conflict, match=r"last operator's key.*lorary keys issue"):
+        decide(catalog, RevokeKey("op", "leaving"), "op", NOW)
+
+
+def test_one_of_two_operators_keys_can_be_revoked() -> None:
+    catalog = operators(("op", None), ("other", None))
+    assert decide(catalog, RevokeKey("op", "leaving"), "op", NOW)

@@ -1,6 +1,7 @@
 """May this version become production? Every way to be refused, and what cannot be tricked."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -22,6 +23,7 @@ from registry.commands import (
     PublishVersion,
     RecordEvaluation,
     RegisterBase,
+    RevokeKey,
     RevokeVersion,
     SplitAlias,
 )
@@ -30,7 +32,9 @@ from registry.events import Commit, Entry, Grant, Policy
 from registry.evidence import Confident, Paired, SuiteResult, SuiteRule, Tally
 from registry.fold import fold
 from registry.gates import Requirement, requirements
+from registry.signing import fingerprint
 from tests.support.catalogs import FACTS, files
+from tests.support.keys import key_pair
 
 NOW, LATER = "2026-11-24T03:00:00Z", "2026-12-31T03:00:00Z"
 OPERATOR, ALICE, BOB, CAROL, METER = "operator", "alice", "bob", "carol", "meter"
@@ -252,6 +256,85 @@ def test_one_expert_with_two_keys_counts_once() -> None:
     assert decide(catalog, approval(2), "b2", NOW) == ()
     refused(catalog, "1 more approval")
     assert lacking(do(catalog, approval(2), CAROL)) == set()
+
+
+def test_an_approval_by_a_revoked_key_does_not_count_and_can_be_given_again() -> None:
+    catalog = do(do(start(), report(result()), METER), RevokeKey(BOB, "stolen"), OPERATOR)
+    refused(catalog, "1 more approval.*1 by revoked keys do not count")
+    renewed = IssueKey("b2", "bob", "0" * 64, (Grant("approve", "medical"),))
+    catalog = do(do(catalog, renewed, OPERATOR), approval(2), "b2")
+    assert lacking(catalog) == set()
+
+
+def test_an_approval_by_a_key_that_expired_since_still_counts() -> None:
+    catalog = do(start(msgspec.structs.replace(POLICY, approvals=2)), report(result()), METER)
+    brief = IssueKey("d", "dan", "0" * 64, (Grant("approve", "medical"),), "2026-11-24T04:00:00Z")
+    catalog = do(do(catalog, brief, OPERATOR), approval(2), "d")
+    assert lacking(catalog, "2026-11-25T03:00:00Z") == set()
+
+
+def test_an_evaluation_by_a_revoked_key_does_not_count() -> None:
+    catalog = do(do(start(), report(result()), METER), RevokeKey(METER, "stolen"), OPERATOR)
+    refused(catalog, "its evaluator's key was revoked")
+
+
+def test_who_published_the_weights_cannot_approve_them_under_a_colleagues_name() -> None:
+    catalog = start(msgspec.structs.replace(POLICY, suites=()))
+    rita = IssueKey("rita", "rita", "0" * 64, (Grant("publish", "medical"),))
+    laundered = PublishVersion("medical", "copy", digest(2), "tiny", files(2), FACTS)
+    catalog = do(do(catalog, rita, OPERATOR), laundered, "rita")
+    approve = ApproveVersion("medical", "copy", 1, digest(2))
+    with pytest.raises(errors.Forbidden, match="published the weights"):
+        decide(catalog, approve, ALICE, NOW)
+    assert decide(catalog, approve, CAROL, NOW)
+
+
+@pytest.mark.parametrize("name", ["Alice  ", "\u00a0alice", "\uff21lice", "ALICE"])
+def test_a_name_that_only_looks_different_is_no_second_person(name: str) -> None:
+    second = IssueKey("k2", name, "0" * 64, (Grant("approve", "medical"),))
+    with pytest.raises(errors.Forbidden, match="cannot approve"):
+        decide(do(start(), second, OPERATOR), approval(2), "k2", NOW)
+
+
+def test_another_alias_that_pointed_at_a_version_does_not_make_its_promotion_a_rollback() -> None:
+    catalog = do(start(), MoveAlias("medical", "coder", "beta", 2), ALICE)
+    refused(catalog, "no evaluation of these bytes is recorded")
+
+
+def test_a_signature_by_a_signer_whom_the_policy_no_longer_names_does_not_count(
+    tmp_path: Path,
+) -> None:
+    pems = [key_pair(tmp_path / name)[1] for name in ("old", "new")]
+    catalog = do(start(), report(result()), METER)
+    version = catalog.find(AdapterRef("medical", "coder", version=2))
+    signed = msgspec.structs.replace(version, signer=fingerprint(pems[0]))
+    policy = msgspec.structs.replace(POLICY, signers=(pems[0],), signature_required=True)
+    by_name = {r.name: r.met for r in requirements(signed, policy, catalog, now=NOW)}
+    assert by_name["signature"]
+    policy = msgspec.structs.replace(policy, signers=(pems[1],))
+    by_name = {r.name: r.met for r in requirements(signed, policy, catalog, now=NOW)}
+    assert not by_name["signature"]
+
+
+def test_a_role_in_another_domain_is_no_role_in_this_one() -> None:
+    policy = msgspec.structs.replace(POLICY, approvers={"review": 1})
+    catalog = do(start(policy), report(result()), METER)
+    catalog = do(catalog, CreateDomain("legal", Policy()), OPERATOR)
+    grants = (Grant("approve", "medical"), Grant("review", "legal"))
+    catalog = do(catalog, IssueKey("eve", "eve", "0" * 64, grants), OPERATOR)
+    refused(do(catalog, approval(2), "eve"), "approvals by the role review: 0 of 1")
+
+
+def test_a_canary_takes_the_role_that_moving_the_alias_takes() -> None:
+    policy = msgspec.structs.replace(POLICY, guarded_role="operate")
+    catalog = do(start(policy), report(result()), METER)
+    for command in (
+        MoveAlias("medical", "coder", "production", 2),
+        SplitAlias("medical", "coder", "production", 2, 10),
+    ):
+        with pytest.raises(errors.Forbidden, match="operate"):
+            decide(catalog, command, ALICE, NOW)
+        assert decide(catalog, command, OPERATOR, NOW)
 
 
 def test_approvals_may_be_asked_of_a_role() -> None:

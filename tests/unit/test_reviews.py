@@ -8,6 +8,7 @@ import pytest
 from adapters.names import AdapterRef
 from eval.review_items import choose
 from registry import errors
+from registry.blobs import content_digest
 from registry.catalog import Catalog, blobs_in_use
 from registry.commands import (
     ApproveVersion,
@@ -18,9 +19,12 @@ from registry.commands import (
     JudgeItem,
     MoveAlias,
     OpenReview,
+    PublishVersion,
+    RevokeKey,
+    SplitAlias,
 )
 from registry.decide import decide
-from registry.events import Grant, Policy
+from registry.events import File, Grant, Policy
 from registry.review_export import (
     from_label_studio,
     make_item,
@@ -35,12 +39,12 @@ from registry.reviewing import (
     Review,
     Verdict,
     agreement,
-    findings,
     order,
     progress,
     queue,
     settled,
 )
+from tests.support.catalogs import FACTS, files
 from tests.unit.test_gates import ALICE, METER, NOW, OPERATOR, digest, do
 from tests.unit.test_gates import start as start_gates
 
@@ -179,8 +183,59 @@ def test_a_harmful_finding_keeps_a_version_from_production_even_on_the_way_back(
     catalog = do(catalog, MoveAlias("medical", "coder", "production", 1), ALICE)
     for expert in (DORA, EMIL):
         catalog = do(catalog, said("item1", "harmful", "correct"), expert)
-    assert findings([review(catalog)], 2).harmful == 1
-    with pytest.raises(errors.PromotionNotEarned, match="1 as harmful"):
+    with pytest.raises(errors.PromotionNotEarned, match=r"experts judged 1 answer\(s\) harmful"):
+        decide(catalog, move, ALICE, NOW)
+
+
+@pytest.mark.parametrize("reviewed_items", [0, 1])
+@pytest.mark.parametrize("place", [0, 1])
+def test_harm_blocks_a_first_promotion_and_a_canary_whatever_the_policy_asks(
+    reviewed_items: int, place: int
+) -> None:
+    policy = Policy(approvals=0, reviewed_items=reviewed_items)
+    catalog = do(start((2, 1) if place == 0 else (1, 2)), ChangePolicy("medical", policy), OPERATOR)
+    verdicts: tuple[Verdict, Verdict] = ("harmful", "correct")
+    for expert in (DORA, EMIL):
+        catalog = do(catalog, said("item1", *verdicts[:: 1 if place == 0 else -1]), expert)
+    for command in (
+        MoveAlias("medical", "coder", "production", 2),
+        SplitAlias("medical", "coder", "production", 2, 10),
+    ):
+        with pytest.raises(errors.PromotionNotEarned, match="harm: experts judged 1"):
+            decide(catalog, command, ALICE, NOW)
+
+
+def test_harm_that_one_expert_saw_blocks_until_two_others_disagree() -> None:
+    catalog = do(start(), ChangePolicy("medical", Policy(approvals=0)), OPERATOR)
+    move = MoveAlias("medical", "coder", "production", 2)
+    catalog = do(catalog, said("item1", "harmful", "correct"), DORA)
+    for expert in (EMIL, FRED):
+        with pytest.raises(errors.PromotionNotEarned, match="harm"):
+            decide(catalog, move, ALICE, NOW)
+        catalog = do(catalog, said("item1", "correct", "correct"), expert)
+    assert decide(catalog, move, ALICE, NOW)
+
+
+def test_harm_follows_the_weights_whatever_number_and_card_they_are_published_with() -> None:
+    catalog = do(start(), ChangePolicy("medical", Policy(approvals=0)), OPERATOR)
+    for expert in (DORA, EMIL):
+        catalog = do(catalog, said("item1", "harmful", "correct"), expert)
+    again = (*files(2), File("README.md", 1, "e" * 64))
+    command = PublishVersion("medical", "other", content_digest(again), "tiny", again, FACTS)
+    catalog = do(catalog, command, ALICE)
+    with pytest.raises(errors.PromotionNotEarned, match="harm"):
+        decide(catalog, MoveAlias("medical", "other", "production", 1), ALICE, NOW)
+
+
+def test_judgements_by_a_revoked_key_settle_nothing_but_their_harm_still_counts() -> None:
+    catalog = do(start(), ChangePolicy("medical", Policy(approvals=0)), OPERATOR)
+    move = MoveAlias("medical", "coder", "production", 2)
+    catalog = do(catalog, said("item1", "harmful", "correct"), DORA)
+    for expert in (EMIL, FRED):
+        catalog = do(catalog, said("item1", "correct", "correct"), expert)
+    assert decide(catalog, move, ALICE, NOW)
+    catalog = do(catalog, RevokeKey(EMIL, "stolen"), OPERATOR)
+    with pytest.raises(errors.PromotionNotEarned, match="harm"):
         decide(catalog, move, ALICE, NOW)
 
 
