@@ -144,6 +144,19 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     splits_begun: int = 0
     rollbacks: tuple[Rollback, ...] = ()
 
+    @property
+    def outages(self) -> dict[str, str]:
+        """By alias: why the version that it points to is not served, `revoked: REASON` or
+        `deleted: REASON`. Callers of these aliases get 410 until somebody moves them."""
+        found = {}
+        for alias, number in self.aliases.items():
+            version = self.versions[number - 1]
+            if version.revoked is not None:
+                found[alias] = f"revoked: {version.revoked}"
+            elif version.tombstone is not None:
+                found[alias] = f"deleted: {version.tombstone}"
+        return found
+
 
 class Domain(msgspec.Struct, frozen=True):
     """A domain: its policy and the adapter that its bare name means."""

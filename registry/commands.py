@@ -48,10 +48,13 @@ class CreateDomain:
 
 @dataclass(frozen=True, slots=True)
 class ChangePolicy:
-    """Replace a domain's policy."""
+    """Replace a domain's policy. With `expected`, only if that is the policy now."""
 
     domain: str
     policy: Policy
+    expected: Policy | None = None
+    weaken: bool = False
+    """Whether the new policy may protect less than the old one."""
 
 
 @dataclass(frozen=True, slots=True)

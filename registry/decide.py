@@ -44,7 +44,6 @@ from registry.commands import (
 from registry.events import (
     AnyEvent,
     BlobsSwept,
-    PolicyChanged,
 )
 from registry.rules import aliases, domains, evaluations, keys, reviews, rollouts, versions
 
@@ -63,9 +62,7 @@ def decide(catalog: Catalog, command: Command, actor: str, now: str) -> tuple[An
         case CreateDomain():
             return domains.create_domain(catalog, command)
         case ChangePolicy():
-            domains.check_policy(command.policy)
-            same = catalog.domain(command.domain).policy == command.policy
-            return () if same else (PolicyChanged(domain=command.domain, policy=command.policy),)
+            return domains.change_policy(catalog, command)
         case SetDefaultAdapter():
             return aliases.set_default(catalog, command)
         case PublishVersion():

@@ -26,6 +26,7 @@ LoraryError
 │   ├── ContentMissing       a file to publish is not stored (any more): upload it again
 │   ├── BeingCollected       a blob is being removed as garbage: repeat in a moment
 │   ├── FeedbackTooLate      an answer so old that nobody can tell whether it was judged
+│   ├── PolicyWeakened       a policy that would protect less, and nobody said that it may
 │   └── PromotionNotEarned   a guarded alias and a version that lacks something
 ├── AdmissionRefused         files that may not become a version; lists every problem
 ├── BadRequest               a request that cannot be read
@@ -291,6 +292,18 @@ class FeedbackTooLate(Conflict):
 
     code = "feedback_too_late"
     param = "id"
+
+
+class PolicyWeakened(Conflict):
+    """A change of a policy that protects less, without confirmation."""
+
+    code = "policy_weakened"
+
+    def __init__(self, domain: str, weaker: Sequence[str]) -> None:
+        super().__init__(
+            f"The change weakens the policy of {domain!r}: {', '.join(weaker)}. "
+            "Confirm it: `lorary domain policy --yes`, or `weaken=true` over HTTP."
+        )
 
 
 class PromotionNotEarned(Conflict):

@@ -106,6 +106,8 @@ class PolicyChanged(Event, frozen=True, tag="PolicyChanged"):
 
     domain: str
     policy: Policy
+    weakened: tuple[str, ...] = ()
+    """The fields that protect less than before."""
 
 
 class DefaultAdapterSet(Event, frozen=True, tag="DefaultAdapterSet"):

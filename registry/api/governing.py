@@ -36,6 +36,7 @@ from registry.commands import (
     TombstoneVersion,
 )
 from registry.events import Grant, Policy
+from registry.policies import merged
 from registry.publishing import register_base
 from registry.trials import Bounds
 
@@ -130,10 +131,18 @@ def create_domain(caller: CallerDep, body: DomainBody) -> dict[str, Any]:
     return domain_view(caller.registry.catalog.domain(body.domain))
 
 
-@router.put("/domains/{domain}/policy")
-def change_policy(caller: CallerDep, domain: str, body: PolicyBody) -> dict[str, Any]:
-    """Replace a domain's policy."""
-    _execute(caller, ChangePolicy(domain, _policy(body)))
+@router.patch("/domains/{domain}/policy")
+def change_policy(
+    caller: CallerDep, domain: str, body: PolicyBody, weaken: bool = False
+) -> dict[str, Any]:
+    """Change the fields of a domain's policy that the body names; the others stay as they are.
+
+    A change that protects less is refused unless `weaken` is true.
+    """
+    caller.require("operate", check_name(domain, "domain"))
+    now = caller.catalog.domain(domain).policy
+    policy = merged(now, body.model_dump(exclude_unset=True))
+    _execute(caller, ChangePolicy(domain, policy, expected=now, weaken=weaken))
     return domain_view(caller.registry.catalog.domain(domain))
 
 

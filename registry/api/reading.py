@@ -7,7 +7,7 @@ import msgspec
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.routing import APIRoute
 
-from adapters.names import AdapterRef
+from adapters.names import AdapterRef, check_name
 from registry.access import ANY_DOMAIN
 from registry.api.access import Caller, CallerDep, authenticated
 from registry.api.transfers import answer_file
@@ -128,6 +128,13 @@ def list_domains(caller: CallerDep) -> list[dict[str, Any]]:
     """Every domain that the caller may see."""
     domains = caller.catalog.domains
     return [domain_view(domains[name]) for name in sorted(domains) if caller.may_see(name)]
+
+
+@router.get("/domains/{domain}")
+def show_domain(caller: CallerDep, domain: str) -> dict[str, Any]:
+    """A domain's policy and its default adapter."""
+    caller.looks_at(AdapterRef(check_name(domain, "domain")))
+    return domain_view(caller.catalog.domain(domain))
 
 
 @router.get("/bases")

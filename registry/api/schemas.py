@@ -217,6 +217,7 @@ class PolicyBody(Body):
     card_sections: list[Name] = []
     guarded_role: Name = "publish"
     keep: Annotated[int | None, Field(ge=1)] = None
+    end_revoked: bool = True
     signers: Annotated[list[Annotated[str, Field(max_length=4000)]], Field(max_length=50)] = []
     signature_required: bool = False
     approvers: dict[str, Annotated[int, Field(ge=0, le=100)]] = {}

@@ -50,6 +50,7 @@ def adapter_view(adapter: Adapter, domain: Domain) -> dict[str, Any]:
         "path": f"{adapter.domain}/{adapter.name}",
         "default": domain.default == adapter.name,
         "aliases": adapter.aliases,
+        "outages": adapter.outages,
         "splits": msgspec.to_builtins(adapter.splits),
         "versions": [
             {

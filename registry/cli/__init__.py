@@ -7,7 +7,16 @@ import typer
 from pydantic import ValidationError
 
 from adapters.errors import LoraryError
-from registry.cli import evidence, governing, keeping, looking, publishing, reviewing, setup
+from registry.cli import (
+    domains,
+    evidence,
+    governing,
+    keeping,
+    looking,
+    publishing,
+    reviewing,
+    setup,
+)
 
 COMMANDS = "lorary.commands"
 """Entry-point group; each entry is a function that takes the app and adds commands."""
@@ -23,7 +32,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         add_completion=False,
     )
-    for part in (setup, publishing, looking, governing, evidence, reviewing, keeping):
+    for part in (setup, publishing, looking, domains, governing, evidence, reviewing, keeping):
         part.register(app)
     for entry in sorted(entry_points(group=COMMANDS), key=lambda entry: entry.name):
         entry.load()(app)

@@ -1,14 +1,11 @@
-"""Commands about what a version has proved: gate, and policies written as files."""
+"""The command that shows a version's promotion requirements."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from adapters.names import DEFAULT_ALIAS
 from registry.cli.output import AsJson, client, emit, say
-from registry.errors import BadRequest
 
 
 def register(app: typer.Typer) -> None:
@@ -47,25 +44,3 @@ def _show(answer: dict[str, Any]) -> None:
         say(f"{answer['ref']} may not become {answer['alias']} yet: it lacks {lacking}.")
     else:
         say(f"{answer['ref']} may become {answer['alias']}.")
-
-
-def read_policy(file: Path, context: typer.Context) -> dict[str, Any]:
-    """The policy that a YAML file writes. Raises `BadRequest`, also if flags were given beside."""
-    given = [
-        name
-        for name in context.params
-        if name not in ("domain", "file", "as_json")
-        and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
-    ]
-    if given:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise BadRequest(f"{flags} cannot stand beside a file. Write them into {file}.")
-    try:
-        policy = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadRequest(f"{file} is no YAML: {error}. Correct it.") from error
-    if not isinstance(policy, dict):
-        raise BadRequest(
-            f"{file} holds no policy. Write `approvals: 2`, `suites: [...]` and so on."
-        )
-    return policy

@@ -29,7 +29,10 @@ def list_adapters(
         [
             adapter["path"] + (" (default)" if adapter["default"] else ""),
             len(adapter["versions"]),
-            ", ".join(f"{alias} -> {number}" for alias, number in adapter["aliases"].items()),
+            ", ".join(
+                f"{alias} -> {number}" + (" (NOT SERVED)" if alias in adapter["outages"] else "")
+                for alias, number in adapter["aliases"].items()
+            ),
         ]
         for adapter in adapters
     ]

@@ -46,6 +46,7 @@ class AsyncRegistryClient:
         self.roll_back = _awaitable(client.roll_back)
         self.give_feedback = _awaitable(client.give_feedback)
         self.domains = _awaitable(client.domains)
+        self.domain = _awaitable(client.domain)
         self.create_domain = _awaitable(client.create_domain)
         self.change_policy = _awaitable(client.change_policy)
         self.set_default = _awaitable(client.set_default)

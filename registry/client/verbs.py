@@ -259,9 +259,19 @@ class RegistryClient:
         created: Json = self.call("POST", "/domains", json=body)
         return created
 
-    def change_policy(self, domain: str, policy: Json) -> Json:
-        """Replace a domain's policy."""
-        changed: Json = self.call("PUT", f"/domains/{domain}/policy", json=policy)
+    def domain(self, name: str) -> Json:
+        """One domain: its policy and its default adapter. Raises `UnknownDomain`."""
+        shown: Json = self.call("GET", f"/domains/{name}")
+        return shown
+
+    def change_policy(self, domain: str, changes: Json, *, weaken: bool = False) -> Json:
+        """Change the fields of a domain's policy that `changes` names; the others stay.
+
+        weaken: whether the change may protect less. Raises `PolicyWeakened` if it does and may not.
+        """
+        changed: Json = self.call(
+            "PATCH", f"/domains/{domain}/policy", json=changes, params={"weaken": weaken}
+        )
         return changed
 
     def set_default(self, domain: str, adapter: str) -> Json:

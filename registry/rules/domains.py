@@ -5,6 +5,7 @@ from registry import errors
 from registry.access import ANY_DOMAIN, ROLES, as_role
 from registry.catalog import Catalog
 from registry.commands import (
+    ChangePolicy,
     CreateDomain,
     CreateRegistry,
     RegisterBase,
@@ -16,8 +17,10 @@ from registry.events import (
     Grant,
     KeyIssued,
     Policy,
+    PolicyChanged,
     RegistryCreated,
 )
+from registry.policies import weakened
 from registry.rules.versions import spare
 from registry.signing import fingerprint
 
@@ -77,6 +80,27 @@ def create_domain(catalog: Catalog, command: CreateDomain) -> tuple[AnyEvent, ..
     raise errors.Conflict(
         f"Domain {command.domain!r} exists with another policy. Change that policy instead."
     )
+
+
+def change_policy(catalog: Catalog, command: ChangePolicy) -> tuple[AnyEvent, ...]:
+    """Replace a domain's policy; versions that are in production already stay.
+
+    Raises `Conflict` if the policy is no longer the expected one, and `PolicyWeakened` for a policy
+    that protects less unless the command says that it may.
+    """
+    check_policy(command.policy)
+    now = catalog.domain(command.domain).policy
+    if now == command.policy:
+        return ()
+    if command.expected is not None and command.expected != now:
+        raise errors.Conflict(
+            f"The policy of {command.domain!r} was changed meanwhile. Look at it, then change it "
+            f"again: lorary domain policy {command.domain}"
+        )
+    weaker = weakened(now, command.policy)
+    if weaker and not command.weaken:
+        raise errors.PolicyWeakened(command.domain, weaker)
+    return (PolicyChanged(domain=command.domain, policy=command.policy, weakened=weaker),)
 
 
 def check_policy(policy: Policy) -> None:

@@ -150,7 +150,10 @@ def test_a_guarded_alias_takes_another_experts_approval(shell: Shell, tmp_path: 
     assert "cannot approve" in team.run("approve", "medical/coder@1", status=1).stderr
     expert.run("approve", "medical/coder@1")
     team.run("alias", "set", "medical/coder@1", "production")
-    shell.run("revoke", "medical/coder@1", "--reason", "wrong for sepsis")
+    revoked = shell.run("revoke", "medical/coder@1", "--reason", "wrong for sepsis")
+    assert "medical/coder@production still points to it" in revoked.stderr
+    assert "production -> 1 (NOT SERVED)" in team.run("ls").stdout
+    assert team.json("ls")[0]["outages"] == {"production": "revoked: wrong for sepsis"}
     assert team.json("show", "medical/coder@1")["revoked"] == "wrong for sepsis"
 
 

@@ -15,7 +15,14 @@ from eval.evaluate import Subject, evaluate
 from eval.harness import Server
 from eval.served import Model
 from registry.client import RegistryClient
-from registry.errors import BadRequest, Conflict, Forbidden, PromotionNotEarned, UnknownFile
+from registry.errors import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    PolicyWeakened,
+    PromotionNotEarned,
+    UnknownFile,
+)
 from registry.registry import Registry
 from registry.store import LocalStore
 from tests.support.adapters import TINY, write_adapter
@@ -80,22 +87,46 @@ def evaluation(digest: str, hits: int = 900, note: str = "") -> dict[str, Any]:
 def test_a_policy_is_written_as_yaml_and_read_back(desk: Desk, tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
     file.write_text(yaml.safe_dump(POLICY))
-    done = desk.run("domain", "policy", "medical", str(file), "--json")
+    done = desk.run("domain", "policy", "medical", str(file), "--yes", "--json")
     assert done.returncode == 0, done.stderr
     policy = json.loads(done.stdout)["policy"]
     assert policy["suites"][0]["floors"] == {"accuracy": 0.6}
     assert (policy["looks"], policy["max_report_days"]) == (3, 30)
-    both = desk.run("domain", "policy", "medical", str(file), "--approvals", "2")
-    assert both.returncode == 1
-    assert "--approvals cannot stand beside a file" in both.stderr
     file.write_text("suites: [")
-    assert "is no YAML" in desk.run("domain", "policy", "medical", str(file)).stderr
+    assert "is not YAML" in desk.run("domain", "policy", "medical", str(file)).stderr
     file.write_text(yaml.safe_dump({"aproovals": 1}))
-    assert "aproovals" in desk.run("domain", "policy", "medical", str(file)).stderr
+    assert "Did you mean approvals" in desk.run("domain", "policy", "medical", str(file)).stderr
+
+
+def test_looking_at_a_policy_changes_nothing_and_a_change_keeps_the_rest(desk: Desk) -> None:
+    desk.operator.change_policy("medical", POLICY | {"approvals": 2}, weaken=True)
+    before = desk.operator.domain("medical")["policy"]
+    shown = desk.run("domain", "policy", "medical")
+    assert yaml.safe_load(shown.stdout) == before
+    assert desk.operator.domain("medical")["policy"] == before
+    kept = desk.run("domain", "policy", "medical", "--keep", "20")
+    assert kept.returncode == 0, kept.stderr
+    assert "keep: null -> 20" in kept.stderr
+    assert desk.operator.domain("medical")["policy"] == before | {"keep": 20}
+
+
+def test_a_weaker_policy_takes_a_confirmation_and_is_marked_in_the_log(desk: Desk) -> None:
+    desk.operator.change_policy("medical", POLICY | {"approvals": 2}, weaken=True)
+    change = ("domain", "policy", "medical", "--set", "approvals=1", "--set", "max_report_days=60")
+    refused = desk.run(*change)
+    assert refused.returncode == 1
+    assert "approvals: 2 -> 1  (protects less)" in refused.stderr
+    assert "Repeat the command with --yes" in refused.stderr
+    with pytest.raises(PolicyWeakened, match="approvals, max_report_days"):
+        desk.operator.change_policy("medical", {"approvals": 1, "max_report_days": 60})
+    assert desk.operator.domain("medical")["policy"]["approvals"] == 2
+    assert desk.run(*change, "--yes").returncode == 0
+    *_, last = desk.operator.log()
+    assert last["entries"][0]["event"]["weakened"] == ["approvals", "max_report_days"]
 
 
 def test_the_gate_answers_item_by_item_and_by_its_exit_code(desk: Desk) -> None:
-    desk.operator.change_policy("medical", POLICY)
+    desk.operator.change_policy("medical", POLICY, weaken=True)
     before = desk.run("gate", f"{PATH}@1")
     assert before.returncode == 1
     assert "no evaluation of these bytes is recorded" in before.stdout

@@ -194,6 +194,24 @@ def test_production_is_refused_until_an_expert_approves(page: Page, site: Site) 
     assert violations(page) == []
 
 
+def test_a_revoked_version_in_production_shows_as_an_outage_everywhere(
+    page: Page, site: Site, tmp_path: Path
+) -> None:
+    with RegistryClient(site.url, site.operator) as client:
+        client.push(write_adapter(tmp_path / "a", seed=20), "legal/withdrawn")
+        client.move_alias("legal/withdrawn", "production", 1)
+        client.revoke("legal/withdrawn@1", "wrong limitation periods")
+    page.goto(f"{site.url}/?q=withdrawn")
+    expect(page.get_by_role("row", name="legal/withdrawn")).to_contain_text("not served")
+    page.get_by_role("link", name="legal/withdrawn").click()
+    expect(page.locator(".alert")).to_contain_text("legal/withdrawn@production is not served")
+    expect(page.locator(".alert")).to_contain_text("wrong limitation periods")
+    keep(page, "outage")
+    page.goto(f"{site.url}/adapters/legal/withdrawn/versions/1")
+    expect(page.locator("h1").first).to_contain_text("production, not served")
+    expect(page.locator("h1 .good")).to_have_count(0)
+
+
 def test_the_audit_log_is_the_operators(context: BrowserContext, page: Page, site: Site) -> None:
     page.goto(f"{site.url}/log")
     expect(page.get_by_role("alert")).to_contain_text("no role 'operate'")

@@ -144,7 +144,8 @@ def test_a_revoked_versions_answers_end_where_the_policy_says_so(site: Site, str
 
 def test_a_revoked_versions_answers_are_finished_where_the_policy_says_so(site: Site) -> None:
     site.registry.execute(
-        ChangePolicy("medical", Policy(guarded=(), end_revoked=False)), site.operator.id
+        ChangePolicy("medical", Policy(guarded=(), end_revoked=False), weaken=True),
+        site.operator.id,
     )
     upstream = Upstream(pause=0.2)
 

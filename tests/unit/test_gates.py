@@ -68,7 +68,7 @@ def start(policy: Policy = POLICY) -> Catalog:
         catalog = do(catalog, IssueKey(key, key, "0" * 64, grants), OPERATOR)
     catalog = publish(catalog, 1)
     catalog = do(catalog, MoveAlias("medical", "coder", "production", 1), ALICE)
-    catalog = publish(do(catalog, ChangePolicy("medical", policy), OPERATOR), 2)
+    catalog = publish(do(catalog, ChangePolicy("medical", policy, weaken=True), OPERATOR), 2)
     return do(catalog, approval(2), BOB)
 
 
@@ -201,9 +201,11 @@ def test_a_report_grows_stale_with_time() -> None:
 def test_a_report_grows_stale_when_production_moves() -> None:
     catalog = do(publish(start(), 3), report(result()), METER)
     policy = msgspec.structs.replace(POLICY, suites=())
-    moved = do(do(catalog, ChangePolicy("medical", policy), OPERATOR), approval(3), BOB)
+    moved = do(
+        do(catalog, ChangePolicy("medical", policy, weaken=True), OPERATOR), approval(3), BOB
+    )
     moved = do(moved, MoveAlias("medical", "coder", "production", 3), ALICE)
-    moved = do(moved, ChangePolicy("medical", POLICY), OPERATOR)
+    moved = do(moved, ChangePolicy("medical", POLICY, weaken=True), OPERATOR)
     assert lacking(moved) == {"no worse than medical/coder@3"}
     refused(moved, "does not compare the two")
 
@@ -347,7 +349,7 @@ def test_approvals_may_be_asked_of_a_role() -> None:
 def test_production_may_go_back_at_once_without_a_new_evaluation() -> None:
     catalog = promoted(do(start(), report(result()), METER))
     back = msgspec.structs.replace(POLICY, approvals=0)
-    catalog = do(catalog, ChangePolicy("medical", back), OPERATOR)
+    catalog = do(catalog, ChangePolicy("medical", back, weaken=True), OPERATOR)
     catalog = do(catalog, MoveAlias("medical", "coder", "production", 1), ALICE, LATER)
     assert catalog.resolve(AdapterRef("medical", "coder")).number == 1
 
@@ -425,7 +427,7 @@ def policies() -> Iterable[Policy]:
 @pytest.mark.parametrize("policy", policies())
 def test_a_policy_that_cannot_be_kept_is_refused(policy: Policy) -> None:
     with pytest.raises(errors.BadRequest):
-        decide(start(), ChangePolicy("medical", policy), OPERATOR, NOW)
+        decide(start(), ChangePolicy("medical", policy, weaken=True), OPERATOR, NOW)
 
 
 def test_commits_from_before_evaluations_still_decode() -> None:

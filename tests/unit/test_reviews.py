@@ -177,7 +177,7 @@ def test_agreement_is_of_the_two_who_did_not_know_of_each_other() -> None:
 
 
 def test_a_harmful_finding_keeps_a_version_from_production_even_on_the_way_back() -> None:
-    catalog = do(start(), ChangePolicy("medical", Policy(approvals=0)), OPERATOR)
+    catalog = do(start(), ChangePolicy("medical", Policy(approvals=0), weaken=True), OPERATOR)
     move = MoveAlias("medical", "coder", "production", 2)
     catalog = do(catalog, move, ALICE)
     catalog = do(catalog, MoveAlias("medical", "coder", "production", 1), ALICE)
@@ -193,7 +193,11 @@ def test_harm_blocks_a_first_promotion_and_a_canary_whatever_the_policy_asks(
     reviewed_items: int, place: int
 ) -> None:
     policy = Policy(approvals=0, reviewed_items=reviewed_items)
-    catalog = do(start((2, 1) if place == 0 else (1, 2)), ChangePolicy("medical", policy), OPERATOR)
+    catalog = do(
+        start((2, 1) if place == 0 else (1, 2)),
+        ChangePolicy("medical", policy, weaken=True),
+        OPERATOR,
+    )
     verdicts: tuple[Verdict, Verdict] = ("harmful", "correct")
     for expert in (DORA, EMIL):
         catalog = do(catalog, said("item1", *verdicts[:: 1 if place == 0 else -1]), expert)
@@ -206,7 +210,7 @@ def test_harm_blocks_a_first_promotion_and_a_canary_whatever_the_policy_asks(
 
 
 def test_harm_that_one_expert_saw_blocks_until_two_others_disagree() -> None:
-    catalog = do(start(), ChangePolicy("medical", Policy(approvals=0)), OPERATOR)
+    catalog = do(start(), ChangePolicy("medical", Policy(approvals=0), weaken=True), OPERATOR)
     move = MoveAlias("medical", "coder", "production", 2)
     catalog = do(catalog, said("item1", "harmful", "correct"), DORA)
     for expert in (EMIL, FRED):
@@ -217,7 +221,7 @@ def test_harm_that_one_expert_saw_blocks_until_two_others_disagree() -> None:
 
 
 def test_harm_follows_the_weights_whatever_number_and_card_they_are_published_with() -> None:
-    catalog = do(start(), ChangePolicy("medical", Policy(approvals=0)), OPERATOR)
+    catalog = do(start(), ChangePolicy("medical", Policy(approvals=0), weaken=True), OPERATOR)
     for expert in (DORA, EMIL):
         catalog = do(catalog, said("item1", "harmful", "correct"), expert)
     again = (*files(2), File("README.md", 1, "e" * 64))
@@ -228,7 +232,7 @@ def test_harm_follows_the_weights_whatever_number_and_card_they_are_published_wi
 
 
 def test_judgements_by_a_revoked_key_settle_nothing_but_their_harm_still_counts() -> None:
-    catalog = do(start(), ChangePolicy("medical", Policy(approvals=0)), OPERATOR)
+    catalog = do(start(), ChangePolicy("medical", Policy(approvals=0), weaken=True), OPERATOR)
     move = MoveAlias("medical", "coder", "production", 2)
     catalog = do(catalog, said("item1", "harmful", "correct"), DORA)
     for expert in (EMIL, FRED):
@@ -240,7 +244,7 @@ def test_judgements_by_a_revoked_key_settle_nothing_but_their_harm_still_counts(
 
 
 def test_a_policy_may_ask_for_answers_that_experts_settled() -> None:
-    catalog = do(start(), ChangePolicy("medical", Policy(reviewed_items=2)), OPERATOR)
+    catalog = do(start(), ChangePolicy("medical", Policy(reviewed_items=2), weaken=True), OPERATOR)
     catalog = do(catalog, ApproveVersion("medical", "coder", 2, digest(2)), "carol")
     move = MoveAlias("medical", "coder", "production", 2)
     with pytest.raises(errors.PromotionNotEarned, match="0 of 2 answers settled"):

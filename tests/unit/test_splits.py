@@ -86,7 +86,7 @@ def test_a_candidate_cannot_lose_its_bytes(site: Site) -> None:
 
 def test_a_guarded_alias_gives_nobody_what_has_not_earned_it(site: Site) -> None:
     policy = Policy(guarded=("production",), approvals=1)
-    site.registry.execute(ChangePolicy("medical", policy), site.operator.id)
+    site.registry.execute(ChangePolicy("medical", policy, weaken=True), site.operator.id)
     with pytest.raises(errors.PromotionNotEarned):
         run(site, split(1))
 

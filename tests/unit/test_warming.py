@@ -24,7 +24,7 @@ REF = AdapterRef("medical", "coder")
 def guarded(site: Site) -> None:
     """Production is guarded, so what it names is to be warm."""
     policy = Policy(guarded=("production",), approvals=0)
-    site.registry.execute(ChangePolicy("medical", policy), site.operator.id)
+    site.registry.execute(ChangePolicy("medical", policy, weaken=True), site.operator.id)
 
 
 def catalog(site: Site) -> Catalog:
