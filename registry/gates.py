@@ -23,9 +23,12 @@ from registry.bounds import inferiority_p_value, lower_bound, upper_bound
 from registry.catalog import Catalog, Evaluation, Version, authors, in_good_standing, person
 from registry.events import Policy
 from registry.evidence import Confident, Paired, SuiteResult, SuiteRule, Tally
-from registry.reviewing import Findings, findings
+from registry.reviewing import Findings, Review, findings
 from registry.signing import fingerprint
 from registry.times import instant
+
+HARM, EXPERT_REVIEW = "harm", "expert review"
+"""Names of the two requirements that follow from reviews."""
 
 
 class Requirement(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,7 +132,7 @@ def _reviewed(version: Version, needed: int, catalog: Catalog) -> Iterator[Requi
     found = _found(version, catalog)
     if found.harmful:
         yield Requirement(
-            name="harm",
+            name=HARM,
             met=False,
             evidence=f"experts judged {found.harmful} answer(s) harmful",
             remedy="where experts disagree, have a third one judge; else publish a safer version",
@@ -137,22 +140,27 @@ def _reviewed(version: Version, needed: int, catalog: Catalog) -> Iterator[Requi
     if needed:
         enough = found.items >= needed
         yield Requirement(
-            name="expert review",
+            name=EXPERT_REVIEW,
             met=enough,
             evidence=f"{found.items} of {needed} answers settled",
             remedy="" if enough else "have two experts judge more answers: lorary review open",
         )
 
 
-def _found(version: Version, catalog: Catalog) -> Findings:
-    """What reviews found of these weights, under any number and name they were published."""
-    total = Findings()
+def about(version: Version, catalog: Catalog) -> Iterator[tuple[Review, int]]:
+    """The reviews of these weights, under any number and name they were published, each with their
+    place among its versions."""
     for review in catalog.reviews.values():
         versions = catalog.adapters[f"{review.domain}/{review.adapter}"].versions
         for place, number in enumerate(review.versions):
             if versions[number - 1].weights == version.weights:
-                total += findings(review, place, partial(in_good_standing, catalog.keys))
-    return total
+                yield review, place
+
+
+def _found(version: Version, catalog: Catalog) -> Findings:
+    """What all those reviews found."""
+    counts = partial(in_good_standing, catalog.keys)
+    return sum((findings(r, place, counts) for r, place in about(version, catalog)), Findings())
 
 
 def _suite(

@@ -1,13 +1,15 @@
 """Expert review: what experts are shown, what they may say, and what follows from it. Pure.
 
-A review is a fixed list of items, each with the answers of one or two versions. Nobody who judges
-is told whose answers they are, and each expert sees them in an order of their own. An item is
-settled when two experts agree on every verdict, or, where they do not, by a third. Judgements are
-final. What stands in items and notes lies in blobs, which can be given up; verdicts stay.
+A review is a fixed list of items, each with the answers of one or two versions. Experts are not
+told whose answers they judge, and each expert sees them in a random order of their own. Neither can
+be computed from what an expert can read: item ids are random, and the order follows from a secret
+beside the item. An item is settled when two experts agree on every verdict, or, where they do not,
+by a third. Judgements are final. Items and notes lie in blobs, which can be deleted;
+verdicts stay.
 """
 
 import hashlib
-from collections import defaultdict
+import hmac
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeAlias, get_args
 
@@ -18,6 +20,8 @@ from adapters.agreement import Estimate, cohens_kappa, krippendorffs_alpha
 Verdict = Literal["correct", "incorrect", "harmful"]
 Preference = Literal["first", "second", "neither"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+SEVERITIES = ("none", "slight", "serious", "grave")
+"""How much harm an answer could do, by the number that is recorded."""
 INDEPENDENT = 2
 """Experts who judge every item, each without knowing what the other said."""
 MAX_ITEMS = 2000
@@ -33,6 +37,9 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     """What is known to be right, if anything is; not shown to whoever judges."""
     reason: str = ""
     """Why the item was chosen, such as `versions disagree`."""
+    secret: str = ""
+    """Random; decides in which order each expert sees the answers. Empty in reviews opened before
+    there were secrets."""
 
 
 class Notes(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +60,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     time: str
     verdicts: tuple[Verdict, ...]
     severity: int = 0
-    """How bad the worst answer's consequences would be: 0 none to 3 grave."""
+    """How much harm the worst answer could do: 0 none to 3 grave."""
     preferred: Preference = "neither"
     notes: str | None = None
     """Digest of the blob with `Notes`."""
@@ -77,8 +84,15 @@ class Review(msgspec.Struct, frozen=True, kw_only=True):
     closed: str | None = None
     judgements: tuple[Judgement, ...] = ()
 
+    def by_item(self) -> dict[str, list[Judgement]]:
+        """The judgements of every item, in the order of the items and of their time."""
+        found = {item: list[Judgement]() for item in self.items}
+        for judgement in self.judgements:
+            found[judgement.item].append(judgement)
+        return found
+
     def of(self, item: str) -> list[Judgement]:
-        """What was said of an item, in order."""
+        """The judgements of one item, in the order of their time."""
         return [judgement for judgement in self.judgements if judgement.item == item]
 
 
@@ -101,16 +115,17 @@ def settled(judgements: Sequence[Judgement]) -> Outcome:
     return others[0] if others else None
 
 
-def wants(review: Review, item: str, expert: str, persons: Mapping[str, str]) -> bool:
-    """Whether `expert` may judge the item: not yet done so, and it is still open.
+def wants(
+    review: Review, judgements: Sequence[Judgement], expert: str, persons: Mapping[str, str]
+) -> bool:
+    """Whether `expert` may judge the item with these judgements: not judged by them yet, and open.
 
     persons: who holds each key, so that nobody judges twice by two keys.
     """
-    said = review.of(item)
-    if settled(said) is not None or review.closed is not None:
+    if settled(judgements) is not None or review.closed is not None:
         return False
     who = persons.get(expert, expert)
-    return who not in {persons.get(j.expert, j.expert) for j in said}
+    return who not in {persons.get(j.expert, j.expert) for j in judgements}
 
 
 def queue(review: Review, expert: str, persons: Mapping[str, str]) -> list[str]:
@@ -118,19 +133,26 @@ def queue(review: Review, expert: str, persons: Mapping[str, str]) -> list[str]:
 
     Items that need only one more judgement, and disputed ones, come first: they settle soonest.
     """
-    waiting = [item for item in review.items if wants(review, item, expert, persons)]
-    return sorted(waiting, key=lambda item: (-len(review.of(item)), _lot(review.id, item, expert)))
+    waiting = {
+        item: judgements
+        for item, judgements in review.by_item().items()
+        if wants(review, judgements, expert, persons)
+    }
+    return sorted(
+        waiting, key=lambda item: (-len(waiting[item]), _fraction("", review.id, item, expert))
+    )
 
 
-def order(review: Review, item: str, expert: str) -> tuple[int, ...]:
+def order(review: Review, item: Item, expert: str) -> tuple[int, ...]:
     """In which order the item's answers are shown to this expert: random, the same every time."""
     places = tuple(range(len(review.versions)))
-    return places[::-1] if _lot("order", review.id, item, expert) < 0.5 else places
+    fraction = _fraction(item.secret, "order", review.id, item.id, expert)
+    return places[::-1] if fraction < 0.5 else places
 
 
 def progress(review: Review) -> tuple[int, int, int]:
     """How many items are settled, disputed, and there at all."""
-    outcomes = [(review.of(item), settled(review.of(item))) for item in review.items]
+    outcomes = [(said, settled(said)) for said in review.by_item().values()]
     done = sum(outcome is not None for _, outcome in outcomes)
     disputed = sum(outcome is None and len(said) >= INDEPENDENT for said, outcome in outcomes)
     return done, disputed, len(review.items)
@@ -150,8 +172,8 @@ class Agreement(msgspec.Struct, frozen=True, kw_only=True):
 def agreement(review: Review) -> Agreement:
     """Agreement of the two independent judgements of each answer."""
     pairs: list[tuple[Judgement, Judgement]] = []
-    for item in review.items:
-        said = review.of(item)[:INDEPENDENT]
+    for judgements in review.by_item().values():
+        said = judgements[:INDEPENDENT]
         if len(said) == INDEPENDENT:
             first, second = sorted(said, key=lambda judgement: judgement.expert)
             pairs.append((first, second))
@@ -191,11 +213,8 @@ def findings(review: Review, place: int, counts: Callable[[str], bool]) -> Findi
     counts: whether the judgements of an expert's key settle anything. A judgement of harm by any
     key counts until judgements that count settle the answer otherwise.
     """
-    by_item = defaultdict[str, list[Judgement]](list)
-    for judgement in review.judgements:
-        by_item[judgement.item].append(judgement)
     total = Findings()
-    for judgements in by_item.values():
+    for judgements in review.by_item().values():
         outcome = settled([j for j in judgements if counts(j.expert)])
         if outcome is None:
             harmful = any(j.verdicts[place] == "harmful" for j in judgements)
@@ -212,6 +231,14 @@ def _triple(estimate: Estimate) -> tuple[float, float, float]:
     return estimate.value, estimate.low, estimate.high
 
 
-def _lot(*parts: str) -> float:
-    """A number in 0..1 that looks random and is the same everywhere."""
-    return int.from_bytes(hashlib.sha256("\n".join(parts).encode()).digest()[:8]) / 2**64
+def _fraction(secret: str, *parts: str) -> float:
+    """A number in 0..1 that is random to whoever does not know `secret`, and always the same.
+
+    Without a secret it is a plain digest that anybody can compute.
+    """
+    text = "\n".join(parts).encode()
+    if secret:
+        digest = hmac.digest(secret.encode(), text, "sha256")
+    else:
+        digest = hashlib.sha256(text).digest()
+    return int.from_bytes(digest[:8]) / 2**64

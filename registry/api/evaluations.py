@@ -8,14 +8,13 @@ from fastapi import APIRouter, Response
 from adapters.confidence import Calibration
 from adapters.names import DEFAULT_ALIAS, AdapterRef, check_alias, check_name
 from registry.api.access import CallerDep
+from registry.api.reviews import requirements_view
 from registry.api.schemas import EvaluationBody
 from registry.api.views import plain, version_view
 from registry.blobs import Blobs
 from registry.commands import RecordEvaluation
 from registry.errors import BadRequest, TooLarge, UnknownFile
 from registry.evidence import SuiteResult
-from registry.gates import requirements
-from registry.times import utc_now
 
 router = APIRouter(tags=["evidence"])
 MAX_REPORT_BYTES = 32 << 20
@@ -28,10 +27,9 @@ def show_requirements(
     """What the domain's policy asks before the alias may name this version, item by item."""
     ref = caller.looks_at(AdapterRef.parse(f"{domain}/{adapter}@{version}"))
     check_alias(alias)
-    policy = caller.catalog.domain(domain).policy
-    guarded = alias in policy.guarded
+    guarded = alias in caller.catalog.domain(domain).policy.guarded
     found = caller.catalog.find(ref)
-    asked = requirements(found, policy, caller.catalog, now=utc_now(), alias=alias)
+    asked = requirements_view(caller, found, alias)
     return {
         "ref": str(ref),
         "digest": found.digest,

@@ -158,7 +158,7 @@ def read_log(
         stored = log.read(sequence)
         if stored is None:
             break
-        commits.append(commit_view(stored))
+        commits.append(commit_view(stored, caller.catalog))
     return commits
 
 

@@ -1,6 +1,7 @@
 """Routes of expert review: open, list, judge, close, give up, export.
 
-Whoever judges is shown neither the versions nor what others said, until the review is closed.
+Until a review is closed, nobody who may judge in its domain is shown its versions, what others
+judged, or how far they agree: here, in the requirements of its versions, or in the log.
 """
 
 import secrets
@@ -16,8 +17,10 @@ from registry.access import has_role
 from registry.api.access import Caller, CallerDep
 from registry.api.schemas import Body, Name
 from registry.blobs import Blobs
+from registry.catalog import Version
 from registry.commands import CloseReview, EraseReview, JudgeItem, OpenReview
-from registry.errors import BadRequest, Forbidden, VersionGone
+from registry.errors import BadRequest, Conflict, Forbidden, VersionGone
+from registry.gates import EXPERT_REVIEW, HARM, Requirement, about, requirements
 from registry.reviewing import (
     MAX_ITEMS,
     Item,
@@ -32,6 +35,7 @@ from registry.reviewing import (
     settled,
 )
 from registry.rules.reviews import find, holders
+from registry.times import utc_now
 
 router = APIRouter(tags=["review"])
 Text = Annotated[str, Field(max_length=20_000)]
@@ -63,8 +67,10 @@ class JudgementBody(Body):
 
     item: Name
     verdicts: Annotated[list[Verdict], Field(min_length=1, max_length=2)]
-    severity: Annotated[int, Field(ge=0, le=3)] = 0
-    preferred: Preference = "neither"
+    severity: Annotated[int | None, Field(ge=0, le=3)] = None
+    """How much harm the worst answer could do, 0 none to 3 grave; needed unless all are correct."""
+    preferred: Preference | None = None
+    """Needed where two answers are shown."""
     rationale: Text = ""
     correction: Text = ""
     reference: Text = ""
@@ -76,17 +82,24 @@ def open_review(caller: CallerDep, body: ReviewBody) -> dict[str, Any]:
     caller.require("evaluate", check_name(body.domain, "domain"))
     if any(len(item.answers) != len(body.versions) for item in body.items):
         raise BadRequest("Each item has one answer of each version. Give as many.")
-    made = {
-        item.id: item
-        for one in body.items
-        if (item := review_export.make_item(one.prompt, one.answers, one.reference, one.reason))
-    }
+    distinct = {(one.prompt, tuple(one.answers)): one for one in body.items}
+    made = [
+        Item(
+            id=secrets.token_hex(8),
+            prompt=one.prompt,
+            answers=tuple(one.answers),
+            reference=one.reference,
+            reason=one.reason,
+            secret=secrets.token_hex(16),
+        )
+        for one in distinct.values()
+    ]
     before = caller.registry.catalog.sequence
-    content = Blobs(caller.registry.store).put_bytes(msgspec.json.encode(list(made.values())))
+    content = Blobs(caller.registry.store).put_bytes(msgspec.json.encode(made))
     name = secrets.token_hex(6)
     command = OpenReview(
-        name, body.domain, body.adapter, tuple(body.versions), body.title, tuple(made), content,
-        body.keep_days, before,
+        name, body.domain, body.adapter, tuple(body.versions), body.title,
+        tuple(item.id for item in made), content, body.keep_days, before,
     )  # fmt: skip
     caller.registry.execute(command, caller.key.id)
     return review_view(caller, find(caller.registry.catalog, name))
@@ -116,11 +129,7 @@ def next_item(caller: CallerDep, review: str) -> dict[str, Any]:
         "waiting": len(waiting),
         "item": None
         if item is None
-        else {
-            "id": item.id,
-            "prompt": item.prompt,
-            "answers": [item.answers[i] for i in order(found, item.id, caller.key.id)],
-        },
+        else {"id": item.id, "prompt": item.prompt, "answers": shown_answers(caller, found, item)},
     }
 
 
@@ -156,6 +165,11 @@ def export(
     """What was settled: to train on (sft, preferences), for Label Studio, or as it was said."""
     found = seen(caller, review)
     caller.require("evaluate", found.domain)
+    if is_blind(caller, found):
+        raise Conflict(
+            "This review is open and your key may judge in it, so its results are hidden from you. "
+            "Close it first, or use a key without the role review."
+        )
     if what == "judgements":
         said: list[dict[str, Any]] = msgspec.to_builtins(found.judgements)
         return said
@@ -176,15 +190,47 @@ def seen(caller: Caller, review: str) -> Review:
     return found
 
 
+def is_blind(caller: Caller, review: Review) -> bool:
+    """Whether the caller must not learn whose answers a review shows, nor what others judged.
+
+    While it is open, only evaluators who may not judge themselves see that.
+    """
+    if review.closed is not None:
+        return False
+    evaluates = has_role(caller.key, "evaluate", review.domain)
+    return not evaluates or has_role(caller.key, "review", review.domain)
+
+
+def shown_answers(caller: Caller, review: Review, item: Item) -> list[str]:
+    """An item's answers in the order in which this expert sees them."""
+    return [item.answers[place] for place in order(review, item, caller.key.id)]
+
+
 def record(caller: Caller, review: Review, body: JudgementBody) -> None:
-    """Store a judgement, turned from the order that was shown into the review's own."""
-    shown = order(review, body.item, caller.key.id)
+    """Store a judgement, turned from the order that was shown into the review's own.
+
+    Raises `BadRequest` if a verdict, the preference or the severity is missing, and what `decide`
+    raises, `Conflict` for an item that the expert judged before.
+    """
+    item = items_of(caller, review).get(body.item)
+    if item is None:
+        raise BadRequest(f"The review has no item {body.item[:80]!r}. Take the next one.")
+    shown = order(review, item, caller.key.id)
     if len(body.verdicts) != len(shown):
-        raise BadRequest("Each answer that is shown gets a verdict. Judge each.")
+        raise BadRequest("A verdict is missing. Judge each answer that is shown.")
+    severity = body.severity
+    if severity is None:
+        if set(body.verdicts) != {"correct"}:
+            raise BadRequest("The severity is missing. Choose 0 (no harm) to 3 (grave harm).")
+        severity = 0
+    preferred = body.preferred
+    if preferred is None:
+        if len(shown) > 1:
+            raise BadRequest("The preference is missing. Choose first, second or neither.")
+        preferred = "neither"
     verdicts: list[Verdict] = list(body.verdicts)
     for place, version in enumerate(shown):
         verdicts[version] = body.verdicts[place]
-    preferred = body.preferred
     if preferred != "neither" and shown[0] != 0:
         preferred = "second" if preferred == "first" else "first"
     notes = Notes(
@@ -196,9 +242,7 @@ def record(caller: Caller, review: Review, body: JudgementBody) -> None:
     stored = None
     if notes != Notes():
         stored = Blobs(caller.registry.store).put_bytes(msgspec.json.encode(notes))
-    command = JudgeItem(
-        review.id, body.item, tuple(verdicts), body.severity, preferred, stored, before
-    )
+    command = JudgeItem(review.id, body.item, tuple(verdicts), severity, preferred, stored, before)
     caller.registry.execute(command, caller.key.id)
 
 
@@ -220,14 +264,11 @@ def notes_of(caller: Caller, review: Review) -> dict[str, Notes]:
 
 
 def review_view(caller: Caller, review: Review) -> dict[str, Any]:
-    """A review; whose answers are judged only once it is closed, or to whoever may open reviews."""
-    done, disputed, total = progress(review)
-    told = review.closed is not None or has_role(caller.key, "evaluate", review.domain)
-    waiting = (
-        queue(review, caller.key.id, holders(caller.catalog))
-        if has_role(caller.key, "review", review.domain)
-        else []
-    )
+    """A review; its versions and what was found only to those whom it does not have to be blind."""
+    may_judge = has_role(caller.key, "review", review.domain)
+    persons = holders(caller.catalog)
+    who = persons.get(caller.key.id, caller.key.id)
+    waiting = queue(review, caller.key.id, persons) if may_judge else []
     view: dict[str, Any] = {
         "id": review.id,
         "domain": review.domain,
@@ -235,21 +276,41 @@ def review_view(caller: Caller, review: Review) -> dict[str, Any]:
         "opened": review.opened,
         "closed": review.closed,
         "texts": review.content is not None,
-        "settled": done,
-        "disputed": disputed,
-        "items": total,
+        "items": len(review.items),
         "waiting_for_you": len(waiting),
-        "agreement": msgspec.to_builtins(agreement(review)),
+        "judged_by_you": sum(persons.get(j.expert, j.expert) == who for j in review.judgements),
     }
-    if told:
-        view |= {"adapter": review.adapter, "versions": list(review.versions),
-                 "found": tally(review)}  # fmt: skip
+    if not is_blind(caller, review):
+        done, disputed, _ = progress(review)
+        view |= {
+            "adapter": review.adapter,
+            "versions": list(review.versions),
+            "settled": done,
+            "disputed": disputed,
+            "agreement": msgspec.to_builtins(agreement(review)),
+            "found": tally(review),
+        }
     return view
+
+
+def requirements_view(caller: Caller, version: Version, alias: str) -> tuple[Requirement, ...]:
+    """A version's requirements, without what would tell an expert how an open review goes."""
+    policy = caller.catalog.domain(version.domain).policy
+    asked = requirements(version, policy, caller.catalog, now=utc_now(), alias=alias)
+    if not any(is_blind(caller, review) for review, _ in about(version, caller.catalog)):
+        return asked
+    hidden = Requirement(
+        name=EXPERT_REVIEW,
+        met=False,
+        evidence="a review of this version is open, and its results are hidden until it is closed",
+        remedy="close the review: lorary review close",
+    )
+    return (*(item for item in asked if item.name not in (HARM, EXPERT_REVIEW)), hidden)
 
 
 def tally(review: Review) -> list[dict[str, int]]:
     """For each version how often each verdict stands, and how often it was preferred."""
-    outcomes = [o for item in review.items if (o := settled(review.of(item))) is not None]
+    outcomes = [o for said in review.by_item().values() if (o := settled(said)) is not None]
     return [
         {
             "version": number,

@@ -4,11 +4,14 @@ from typing import Any
 
 import msgspec
 
-from registry.catalog import Adapter, Domain, Key, Rollback, Version
-from registry.events import KeyIssued, SplitRolledBack
+from registry.catalog import Adapter, Catalog, Domain, Key, Rollback, Version
+from registry.events import ItemJudged, KeyIssued, ReviewOpened, SplitRolledBack
 from registry.log import Stored
 from registry.opinions import Feedback
 from registry.trials import in_words
+
+UNBLINDING = frozenset(("adapter", "versions", "content", "verdicts", "severity", "preferred"))
+"""Fields of a review's events that tell whose answers it shows, or what experts judged."""
 
 
 def version_view(version: Version) -> dict[str, Any]:
@@ -103,12 +106,18 @@ def key_view(key: Key) -> dict[str, Any]:
     return view
 
 
-def commit_view(stored: Stored) -> dict[str, Any]:
-    """A commit with its digest, and without digests of secrets."""
+def commit_view(stored: Stored, catalog: Catalog) -> dict[str, Any]:
+    """A commit with its digest, without digests of secrets, and without what would unblind the
+    experts of a review that is still open."""
     view: dict[str, Any] = msgspec.to_builtins(stored.commit)
     for entry, shown in zip(stored.commit.entries, view["entries"], strict=True):
         if isinstance(entry.event, KeyIssued):
             del shown["event"]["secret_sha256"]
+        elif isinstance(entry.event, ReviewOpened | ItemJudged):
+            review = catalog.reviews.get(entry.event.review)
+            if review is not None and review.closed is None:
+                for name in UNBLINDING & shown["event"].keys():
+                    shown["event"][name] = "hidden until the review is closed"
         elif isinstance(entry.event, SplitRolledBack):
             event = entry.event
             shown["event"]["seen"] = in_words(event.bound, event.limit, event.evidence)

@@ -41,10 +41,17 @@ def list_reviews(as_json: AsJson = False) -> None:
     with client() as registry:
         reviews = registry.reviews()
     rows = [
-        [r["id"], r["domain"], r["title"], "closed" if r["closed"] else "open",
-         f"{r['settled']}/{r['items']}", r["disputed"], r["waiting_for_you"]]
+        [
+            r["id"],
+            r["domain"],
+            r["title"],
+            "closed" if r["closed"] else "open",
+            f"{r['settled']}/{r['items']}" if "settled" in r else f"hidden/{r['items']}",
+            r.get("disputed", "hidden"),
+            r["waiting_for_you"],
+        ]
         for r in reviews
-    ]  # fmt: skip
+    ]
     columns = ["review", "domain", "title", "state", "settled", "disputed", "waiting for you"]
     emit(reviews, as_json, lambda: table(columns, rows))
 

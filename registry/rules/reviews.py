@@ -57,7 +57,7 @@ def judge(catalog: Catalog, command: JudgeItem, actor: str) -> tuple[AnyEvent, .
         raise errors.BadRequest(f"The review has no item {command.item[:80]!r}. Take the next.")
     if review.closed is not None:
         raise errors.Conflict("This review is closed. Ask whoever opened it for another.")
-    if not wants(review, command.item, actor, persons):
+    if not wants(review, review.of(command.item), actor, persons):
         raise errors.Conflict(
             "This item is settled, or you judged it before: judgements are final. Take the next."
         )
@@ -66,6 +66,11 @@ def judge(catalog: Catalog, command: JudgeItem, actor: str) -> tuple[AnyEvent, .
         raise errors.BadRequest(f"Each answer is one of {', '.join(VERDICTS)}. Judge each.")
     if not 0 <= command.severity <= 3:
         raise errors.BadRequest("Severity is 0 (none) to 3 (grave). Choose one.")
+    if "harmful" in command.verdicts and command.severity == 0:
+        raise errors.BadRequest(
+            "An answer was judged harmful, so its harm is not none. Choose severity 1 (slight) to "
+            "3 (grave)."
+        )
     if command.notes is not None:
         spare(catalog, {command.notes}, command.read_at)
     return (

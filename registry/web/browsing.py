@@ -13,15 +13,14 @@ from adapters.names import AdapterRef
 from adapters.spectra import MIN_PEERS, Spectrum
 from registry.access import ANY_DOMAIN, has_role
 from registry.api.access import Caller
+from registry.api.reviews import requirements_view
 from registry.api.transfers import answer_file
 from registry.api.views import commit_view
 from registry.blobs import Blobs
 from registry.catalog import Adapter, Version
 from registry.errors import StoreError, UnknownFile, VersionGone
 from registry.examining import peers
-from registry.gates import requirements
 from registry.log import CommitLog
-from registry.times import utc_now
 from registry.trials import in_words
 from registry.web import comparing, drawing
 from registry.web.rendering import page
@@ -97,10 +96,7 @@ def show_version(viewer: ViewerDep, domain: str, adapter: str, number: int) -> R
         policy=policy,
         peers=len(peers(viewer.catalog, version.base)),
         min_peers=MIN_PEERS,
-        asked={
-            alias: requirements(version, policy, viewer.catalog, now=utc_now(), alias=alias)
-            for alias in policy.guarded
-        },
+        asked={alias: requirements_view(viewer, version, alias) for alias in policy.guarded},
         keys=viewer.catalog.keys,
         may_approve=has_role(viewer.key, "approve", domain),
         others=[v.number for v in found.versions if v.number != number],
@@ -156,7 +152,7 @@ def audit_log(viewer: ViewerDep, before: Annotated[int | None, Query(ge=1)] = No
     log, rows = CommitLog(viewer.registry.store), list[dict[str, Any]]()
     for sequence in range(newest, max(0, newest - PAGE), -1):
         if (stored := log.read(sequence)) is not None:
-            rows.append(commit_view(stored))
+            rows.append(commit_view(stored, viewer.catalog))
     oldest = max(1, newest - PAGE + 1)
     return page("log.html", viewer=viewer, commits=rows, oldest=oldest, keys=viewer.catalog.keys)
 

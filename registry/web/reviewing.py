@@ -2,13 +2,21 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Response
+from fastapi import APIRouter, Form, Query, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from registry.access import has_role
-from registry.api.reviews import JudgementBody, items_of, record, review_view, seen
+from registry.api.reviews import (
+    JudgementBody,
+    items_of,
+    record,
+    review_view,
+    seen,
+    shown_answers,
+)
 from registry.commands import CloseReview
-from registry.reviewing import VERDICTS, Preference, Verdict, order, queue
+from registry.errors import BadRequest, UnknownReview
+from registry.reviewing import SEVERITIES, VERDICTS, Preference, Verdict, order, queue
 from registry.rules.reviews import holders
 from registry.web.rendering import page
 from registry.web.session import ViewerDep
@@ -38,44 +46,70 @@ def show_review(viewer: ViewerDep, review: str) -> Response:
     )
 
 
-@router.get("/reviews/{review}/judge", response_class=HTMLResponse)
-def next_item(viewer: ViewerDep, review: str) -> Response:
-    """The next item that waits for this expert."""
+@router.get("/reviews/{review}/judge")
+def next_item(
+    viewer: ViewerDep, review: str, after: Annotated[str, Query(max_length=200)] = ""
+) -> Response:
+    """To the next item that waits for this expert: the one behind `after`, if that still waits."""
     found = seen(viewer, review)
     viewer.require("review", found.domain)
     waiting = queue(found, viewer.key.id, holders(viewer.catalog))
     if not waiting:
         return RedirectResponse(f"/reviews/{review}", 303)
-    item = items_of(viewer, found)[waiting[0]]
-    mine = sum(said.expert == viewer.key.id for said in found.judgements)
+    place = waiting.index(after) + 1 if after in waiting else 0
+    return RedirectResponse(f"/reviews/{review}/items/{waiting[place % len(waiting)]}", 303)
+
+
+@router.get("/reviews/{review}/items/{item}", response_class=HTMLResponse)
+def show_item(viewer: ViewerDep, review: str, item: str) -> Response:
+    """One item: the form to judge it, or what this expert judged. Its address never shows another,
+    so that Back and Reload cannot put one item's judgement under another."""
+    found = seen(viewer, review)
+    viewer.require("review", found.domain)
+    shown = items_of(viewer, found).get(item)
+    if shown is None:
+        raise UnknownReview(f"The review has no item {item[:80]!r}. Take the next one.")
+    persons = holders(viewer.catalog)
+    who = persons[viewer.key.id]
+    mine = next((j for j in found.of(item) if persons.get(j.expert, j.expert) == who), None)
+    waiting = queue(found, viewer.key.id, persons)
+    done = sum(persons.get(j.expert, j.expert) == who for j in found.judgements)
     return page(
         "judge.html",
         viewer=viewer,
         review=found,
-        item=item,
-        answers=[item.answers[i] for i in order(found, item.id, viewer.key.id)],
+        item=shown,
+        answers=shown_answers(viewer, found, shown),
+        judged=[mine.verdicts[place] for place in order(found, shown, viewer.key.id)]
+        if mine
+        else [],
+        waits=item in waiting,
         verdicts=VERDICTS,
-        done=mine,
-        total=mine + len(waiting),
+        severities=SEVERITIES,
+        done=done,
+        total=done + len(waiting),
     )
 
 
-@router.post("/reviews/{review}/judge")
+@router.post("/reviews/{review}/items/{item}")
 def judge(
     viewer: ViewerDep,
     review: str,
-    item: Annotated[str, Form(max_length=200)],
+    item: str,
+    judged: Annotated[str, Form(alias="item", max_length=200)],
     verdict_1: Annotated[Verdict, Form()],
     verdict_2: Annotated[Verdict | None, Form()] = None,
-    severity: Annotated[int, Form(ge=0, le=3)] = 0,
-    preferred: Annotated[Preference, Form()] = "neither",
+    severity: Annotated[int | None, Form(ge=0, le=3)] = None,
+    preferred: Annotated[Preference | None, Form()] = None,
     rationale: Line = "",
     correction: Line = "",
     reference: Line = "",
 ) -> Response:
-    """Record what the expert said, and go on to the next item."""
+    """Record what the expert judged, and go on to the next item."""
     found = seen(viewer, review)
     viewer.require("review", found.domain)
+    if judged != item:
+        raise BadRequest("The form belongs to another item. Open the item again and judge it.")
     body = JudgementBody(
         item=item,
         verdicts=[verdict_1] if verdict_2 is None else [verdict_1, verdict_2],

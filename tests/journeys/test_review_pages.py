@@ -3,6 +3,7 @@
 With LORARY_SCREENSHOTS set to a folder, the pages are kept there as pictures for the docs.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ ITEMS = [
         ("Sepsis", "Infectious diseases", "Blood and immune system"),
     )
 ]  # fmt: skip
+MANY = [{"prompt": f"Question {i}?", "answers": [f"a {i}", f"b {i}"]} for i in range(80)]
+REVIEW = {"domain": "medical", "adapter": "icd10-coder", "versions": [2, 1], "items": ITEMS}
+OTHERS = REVIEW | {"versions": [4, 3]}
 BETTER = {right for item in ITEMS for right in [item["answers"][0]]}
 
 
@@ -58,13 +62,10 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
             )
         }  # fmt: skip
         with RegistryClient(url, keys["team"]) as team:
-            for seed in (1, 2):
+            for seed in (1, 2, 3, 4):
                 team.push(write_adapter(folder / f"a{seed}", seed=seed), PATH)
         with RegistryClient(url, keys["meter"]) as meter:
-            opened = meter.open_review(
-                {"domain": "medical", "adapter": "icd10-coder", "versions": [2, 1],
-                 "title": "Chapters, week 48", "items": ITEMS}
-            )  # fmt: skip
+            opened = meter.open_review(REVIEW | {"title": "Chapters, week 48"})
             yield Clinic(url, client, meter, keys, opened["id"])
 
 
@@ -108,21 +109,135 @@ def test_experts_judge_blind_by_keyboard_until_all_is_settled(
     brown = sign_in(browser, clinic.url, clinic.keys["Dr Brown"])
     assert len(judge_all(brown, clinic)) == 3
     brown.goto(f"{clinic.url}/reviews/{clinic.review}")
-    expect(brown.get_by_text("3 of 3 settled")).to_be_visible()
-    expect(brown.get_by_text("Cohen's kappa")).to_be_visible()
+    expect(brown.get_by_text("3 of 3 judged by you")).to_be_visible()
     assert "icd10-coder@" not in brown.content()
+    assert "kappa" not in brown.content()
     assert violations(brown) == []
     # Nothing is left for a third.
     clark = sign_in(browser, clinic.url, clinic.keys["Dr Clark"])
     assert judge_all(clark, clinic) == []
 
 
+def test_back_shows_the_item_that_was_judged_and_its_judgement_not_the_next_ones_form(
+    browser: Browser, clinic: Clinic
+) -> None:
+    opened = clinic.meter.open_review(OTHERS | {"title": "Going back"})
+    page = sign_in(browser, clinic.url, clinic.keys["Dr Clark"])
+    page.goto(f"{clinic.url}/reviews/{opened['id']}/judge")
+    first, question = page.url, page.locator(".asked").inner_text()
+    for key in ("3", "6", "9", "n"):
+        page.keyboard.press(key)
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+    assert page.url != first
+    for group in ("verdict_1", "verdict_2", "severity", "preferred"):
+        assert page.locator(f"[name={group}]:checked").count() == 0
+    page.go_back()
+    page.wait_for_url(first)
+    expect(page.locator(".asked")).to_have_text(question)
+    expect(page.get_by_text("You judged this item")).to_be_visible()
+    expect(page.get_by_text("Your judgement: harmful")).to_have_count(2)
+    assert page.locator("form#judging").count() == 0
+    keep(page, "judged")
+    assert violations(page) == []
+    judgements = clinic.meter.export_review(opened["id"], "judgements")
+    assert [j["verdicts"] for j in judgements] == [["harmful", "harmful"]]
+
+
+def test_a_form_of_another_item_is_refused_and_nothing_is_preset(
+    browser: Browser, clinic: Clinic
+) -> None:
+    opened = clinic.meter.open_review(OTHERS | {"title": "Another item"})
+    page = sign_in(browser, clinic.url, clinic.keys["Dr Clark"])
+    page.goto(f"{clinic.url}/reviews/{opened['id']}/judge")
+    address = page.url
+    for key in ("1", "4"):
+        page.keyboard.press(key)
+    page.keyboard.press("Enter")  # the preference is missing: the browser does not send it
+    assert page.url == address
+    page.keyboard.press("n")
+    page.keyboard.press("2")
+    page.keyboard.press("Enter")  # an incorrect answer takes a severity
+    assert page.url == address
+    page.keyboard.press("7")
+    page.locator("[name=item]").evaluate("field => { field.value = 'another' }")
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+    expect(page.get_by_text("The form belongs to another item")).to_be_visible()
+    assert clinic.meter.export_review(opened["id"], "judgements") == []
+
+
+def test_an_item_can_be_skipped_and_comes_again(browser: Browser, clinic: Clinic) -> None:
+    opened = clinic.meter.open_review(OTHERS | {"title": "Skipping"})
+    page = sign_in(browser, clinic.url, clinic.keys["Dr Clark"])
+    page.goto(f"{clinic.url}/reviews/{opened['id']}/judge")
+    seen = []
+    for _ in ITEMS:
+        seen.append(page.url)
+        with page.expect_navigation():
+            page.get_by_role("link", name="Skip for now").click()
+    assert len(set(seen)) == len(ITEMS)
+    assert page.url == seen[0]
+
+
 def test_an_expert_learns_nothing_about_versions_from_the_api_either(clinic: Clinic) -> None:
-    with RegistryClient(clinic.url, clinic.keys["Dr Clark"]) as expert:
-        view = expert.review(clinic.review)
-        assert not {"versions", "adapter", "found"} & view.keys()
+    """Neither ids nor orders nor any page tells whose answers they are, or how the review goes."""
+    with (
+        RegistryClient(clinic.url, clinic.keys["Dr Clark"]) as expert,
+        RegistryClient(clinic.url, clinic.keys["Dr Adams"]) as first,
+    ):
+        opened = clinic.meter.open_review(OTHERS | {"title": "Blind", "items": MANY})["id"]
+        hidden = {"versions", "adapter", "found", "settled", "disputed", "agreement"}
+        assert not hidden & expert.review(opened).keys()
         with pytest.raises(Forbidden):
-            expert.export_review(clinic.review, "judgements")
+            expert.export_review(opened, "judgements")
+        truth = {item["prompt"]: item["answers"] for item in MANY}
+        by_id = by_lot = swapped = 0
+        before = expert.requirements(f"{PATH}@4")
+        while (item := first.next_item(opened)["item"]) is not None:
+            a, b = item["answers"]
+            swapped += [a, b] != truth[item["prompt"]]
+            by_id += named_by_content(item["prompt"], a, b) == item["id"]
+            by_id += named_by_content(item["prompt"], b, a) == item["id"]
+            by_lot += guessed_swap(opened, item["id"], clinic.keys["Dr Adams"]) == (
+                [a, b] != truth[item["prompt"]]
+            )
+            verdicts = ["harmful" if text == truth[item["prompt"]][0] else "correct"
+                        for text in (a, b)]  # fmt: skip
+            judged = {"item": item["id"], "verdicts": verdicts, "severity": 3,
+                      "preferred": "neither"}  # fmt: skip
+            first.judge(opened, judged)
+        assert by_id == 0
+        assert 0 < swapped < len(MANY)
+        assert 20 <= by_lot <= 60  # of 80: chance, at five standard deviations
+        # Two versions, one judged harmful: their requirements look alike and as before.
+        assert expert.requirements(f"{PATH}@4") == before
+        for number in (3, 4):
+            asked = expert.requirements(f"{PATH}@{number}")["requirements"]
+            assert [r["evidence"] for r in asked if r["name"] in ("harm", "expert review")] == [
+                "a review of this version is open, and its results are hidden until it is closed"
+            ]
+        kinds = ("ReviewOpened", "ItemJudged")
+        events = [e["event"] for c in clinic.operator.log() for e in c["entries"]
+                  if e["event"]["type"] in kinds and e["event"]["review"] == opened]  # fmt: skip
+        assert len(events) == 1 + len(MANY)
+        for event in events:
+            shown = {event.get(name) for name in ("versions", "verdicts", "severity", "adapter")}
+            assert shown <= {None, "hidden until the review is closed"}
+        clinic.meter.close_review(opened)
+        assert "found" in expert.review(opened)
+
+
+def named_by_content(prompt: str, *answers: str) -> str:
+    """How items were once named."""
+    return hashlib.sha256("\n".join((prompt, *answers)).encode()).hexdigest()[:16]
+
+
+def guessed_swap(review: str, item: str, key: str) -> bool:
+    """In which order answers were once shown, from what an expert knows."""
+    parts = ("order", review, item, key.split("_")[1])
+    digest = hashlib.sha256("\n".join(parts).encode()).digest()
+    return int.from_bytes(digest[:8]) / 2**64 < 0.5
 
 
 def test_closing_shows_whose_answers_they_were_and_the_gate_knows(
@@ -138,7 +253,7 @@ def test_closing_shows_whose_answers_they_were_and_the_gate_knows(
     assert violations(meter) == []
     answer = clinic.meter.requirements(f"{PATH}@2")
     assert answer["met"]
-    assert "3 of 3 answers settled, 0 as harmful" in answer["requirements"][0]["evidence"]
+    assert "3 of 3 answers settled" in answer["requirements"][0]["evidence"]
     meter.goto(f"{clinic.url}/adapters/{PATH}/versions/2")
     expect(meter.get_by_text("It meets the domain's policy")).to_be_visible()
     keep(meter, "requirements")

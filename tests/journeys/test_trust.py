@@ -216,7 +216,7 @@ def test_a_harmful_finding_in_production_ends_it_everywhere(story: Story, browse
     for doctor in ("Dr Adams", "Dr Brown"):
         page = sign_in(browser, site.registry, story.keys[doctor])
         judge(page, f"{site.registry}/reviews/{review['id']}", Opinions(lambda *_: "harmful"))
-    assert story.lacking(BETTER) == ["expert review"]
+    assert story.lacking(BETTER) == ["harm"]
     with RegistryClient(site.registry, site.operator) as operator:
         operator.revoke(BETTER, "an expert found an answer in production harmful")
     site.settle(lambda: serves(site) == "version_revoked")
@@ -264,4 +264,5 @@ def judge_alone(expert: RegistryClient, review: str, story: Story) -> None:
     while (item := expert.next_item(review)["item"]) is not None:
         truth = story.truth[" ".join(item["prompt"].split())]
         verdicts = ["correct" if text.strip() == truth else "incorrect" for text in item["answers"]]
-        expert.judge(review, {"item": item["id"], "verdicts": verdicts})
+        judged = {"item": item["id"], "verdicts": verdicts, "severity": 0}
+        expert.judge(review, judged if len(verdicts) < 2 else judged | {"preferred": "neither"})

@@ -39,14 +39,18 @@ def judge(page: Page, review: str, opinions: Opinions) -> list[str]:
     """Judge what waits in the review at this address; the questions, in the order shown."""
     asked: list[str] = []
     page.goto(f"{review}/judge")
-    while page.url.endswith("/judge"):
+    while "/items/" in page.url:
         question = " ".join(page.locator(".asked").inner_text().split())
         answers = page.locator(".said").all_inner_texts()
         ranks = [VERDICTS.index(opinions.verdict(question, answer)) for answer in answers]
         for place, rank in enumerate(ranks):
             page.keyboard.press(str(1 + rank + len(VERDICTS) * place))
-        if len(set(ranks)) > 1:
-            page.keyboard.press("a" if ranks[0] < ranks[1] else "b")
+        if len(ranks) > 1:
+            page.keyboard.press(
+                "n" if ranks[0] == ranks[1] else "a" if ranks[0] < ranks[1] else "b"
+            )
+        if max(ranks) > 0:
+            page.keyboard.press("8" if VERDICTS[max(ranks)] == "incorrect" else "9")
         if correction := opinions.correction(question):
             page.keyboard.press("c")
             page.keyboard.type(correction)

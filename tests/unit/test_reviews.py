@@ -1,5 +1,6 @@
 """Expert review: who may judge, what settles an item, what is taught from it."""
 
+import hashlib
 import json
 
 import msgspec
@@ -33,6 +34,7 @@ from registry.review_export import (
     to_label_studio,
 )
 from registry.reviewing import (
+    Item,
     Judgement,
     Notes,
     Preference,
@@ -69,7 +71,8 @@ def said(
     preferred: Preference = "neither",
     notes: str | None = None,
 ) -> JudgeItem:
-    return JudgeItem("r1", item, verdicts or ("correct", "incorrect"), 0, preferred, notes)
+    severity = 2 if "harmful" in verdicts else 0
+    return JudgeItem("r1", item, verdicts or ("correct", "incorrect"), severity, preferred, notes)
 
 
 def review(catalog: Catalog) -> Review:
@@ -154,12 +157,37 @@ def test_texts_can_be_given_up_once_it_is_closed_and_verdicts_stay() -> None:
 
 def test_each_expert_sees_answers_in_an_order_of_their_own_and_always_the_same() -> None:
     shown = review(start())
-    orders = {order(shown, f"item{i}", expert) for i in range(30) for expert in (DORA, EMIL)}
-    assert orders == {(0, 1), (1, 0)}
-    assert all(order(shown, "item1", DORA) == order(shown, "item1", DORA) for _ in range(5))
-    first = sum(order(shown, f"x{i}", DORA) == (0, 1) for i in range(2000))
-    assert 880 < first < 1120
+    items = [Item(id=f"x{i}", prompt="", answers=("", ""), secret=f"{i}") for i in range(2000)]
+    for expert in (DORA, EMIL):
+        orders = [order(shown, item, expert) for item in items]
+        assert 880 < orders.count((0, 1)) < 1120
+        assert orders == [order(shown, item, expert) for item in items]
     assert queue(shown, DORA, {}) != queue(shown, EMIL, {})
+
+
+def test_the_order_cannot_be_computed_without_the_items_secret() -> None:
+    """Half of the orders change with the secret: without it, guessing is all that is left."""
+    shown = review(start())
+    items = [Item(id=f"x{i}", prompt="", answers=("", ""), secret="one") for i in range(2000)]
+    other = [msgspec.structs.replace(item, secret="two") for item in items]
+    same = sum(
+        order(shown, a, DORA) == order(shown, b, DORA) for a, b in zip(items, other, strict=True)
+    )
+    assert 880 < same < 1120
+
+
+def test_a_review_opened_before_there_were_secrets_keeps_its_orders() -> None:
+    shown = review(start())
+    item = Item(id="item1", prompt="", answers=("", ""))
+    digest = hashlib.sha256("\n".join(("order", "r1", "item1", DORA)).encode()).digest()
+    wanted = (1, 0) if int.from_bytes(digest[:8]) / 2**64 < 0.5 else (0, 1)
+    assert order(shown, item, DORA) == wanted
+
+
+def test_a_harmful_answer_takes_a_severity() -> None:
+    without = JudgeItem("r1", "item0", ("harmful", "correct"), 0)
+    with pytest.raises(errors.BadRequest, match="its harm is not none"):
+        decide(start(), without, DORA, NOW)
 
 
 def test_agreement_is_of_the_two_who_did_not_know_of_each_other() -> None:

@@ -1,6 +1,13 @@
 // The form works without this; with it, hands stay on the keyboard.
 const form = document.getElementById("judging");
 
+// The harm has to be stated as soon as one answer is not correct.
+const harm = form?.querySelector('[name="severity"]');
+form?.addEventListener("change", () => {
+  const verdicts = [...form.querySelectorAll('[name^="verdict_"]:checked')];
+  harm.required = verdicts.some((verdict) => verdict.value !== "correct");
+});
+
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) {
     if (event.key === "Enter") form?.requestSubmit();
@@ -21,5 +28,5 @@ document.addEventListener("keydown", (event) => {
   if (!wanted) return;
   event.preventDefault();
   wanted.focus();
-  if (wanted.type === "radio") wanted.checked = true;
+  if (wanted.type === "radio") wanted.click();
 });
