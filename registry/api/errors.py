@@ -25,7 +25,7 @@ from registry.web.errors import error_page
 
 PAGES = re.compile(r"/(?:(?:adapters|reviews)(?:/.*)?|log|login|logout|upload)?", re.DOTALL)
 """Paths of the registry's pages."""
-HUB = re.compile(r"/api/(?!v1/).*|/lfs/.*|.*/resolve/.*|.*\.git/.*", re.DOTALL)
+HUB = re.compile(r"(?!/api/v1/)(?:/(?:api|lfs)/.*|.*/resolve/.*|.*\.git/.*)", re.DOTALL)
 """Paths that the Hugging Face Hub's clients and Git LFS use, where `PAGES` does not match."""
 logger = logging.getLogger("lorary.registry")
 

@@ -46,8 +46,8 @@ class Desk:
     meter: RegistryClient
     keys: dict[str, str]
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        variables = {"LORARY_REGISTRY_URL": self.url, "LORARY_KEY": self.keys["operator"]}
+    def run(self, *arguments: str, who: str = "operator") -> subprocess.CompletedProcess[str]:
+        variables = {"LORARY_REGISTRY_URL": self.url, "LORARY_KEY": self.keys[who]}
         return subprocess.run(
             [str(BIN / "lorary"), *arguments],
             env={**os.environ, **variables},
@@ -201,8 +201,9 @@ def test_what_was_recorded_becomes_a_page_a_cards_index_and_a_review(
     assert opened["items"] == 6
     assert opened["title"] in desk.run("review", "ls", "--json").stdout
     tasks = tmp_path / "tasks.json"
-    exported = desk.run("review", "export", opened["id"], str(tasks), "--what", "label-studio")
-    assert exported.returncode == 0
+    export = ("review", "export", opened["id"], str(tasks), "--what", "label-studio")
+    assert "its results are hidden from you" in desk.run(*export).stderr  # an operator may judge
+    assert desk.run(*export, who="meter").returncode == 0
     again = desk.run("review", "import", ref, str(tasks), "--json")
     assert json.loads(again.stdout)["items"] == 6
     missing = desk.run("review", "open", ref, "--against", "1")
