@@ -50,6 +50,7 @@ from serving.request.scopes import (
 from serving.telemetry import journal
 from serving.telemetry.metering import Meter
 from serving.telemetry.metrics import REFUSALS
+from serving.tiers.residency import reconcile_regularly
 from serving.tiers.warming import follow
 
 RESPONSES = "/v1/responses"
@@ -131,6 +132,7 @@ class Gate:
                 seconds = replica.settings.poll_seconds
                 self._background = [
                     asyncio.create_task(follow(warming, lambda: replica.catalog, seconds)),
+                    asyncio.create_task(reconcile_regularly(replica.residency)),
                     asyncio.create_task(
                         watch(replica.flights, lambda: replica.catalog, seconds / 4)
                     ),

@@ -72,6 +72,14 @@ TURN_WAIT = Histogram(
     buckets=(0.001, 0.01, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
 )
 EVICTIONS = Counter("lorary_evictions", "Versions given back, by tier", ["tier"])
+RESIDENCY_CHECKS = Counter(
+    "lorary_residency_checks", "Comparisons of the adapters held with the engine's own list"
+)
+RESIDENCY_DIVERGENCE = Counter(
+    "lorary_residency_divergence",
+    "Adapters that differed in such a comparison: missing from the engine, or unexpected in it",
+    ["kind"],
+)
 ENGINE_NAMES = Gauge("lorary_engine_names", "Pinned names that the engine holds")
 SLOTS = Gauge(
     "lorary_slots", "Adapters there is room for: in one batch, and in host memory", ["where"]
@@ -85,6 +93,8 @@ for _limit in ("key_requests", "key_tokens", "key_concurrency", "adapter_concurr
     LIMITED.labels(_limit)
 for _tier in ("engine", "disk"):
     EVICTIONS.labels(_tier)
+for _kind in ("missing", "unexpected"):
+    RESIDENCY_DIVERGENCE.labels(_kind)
 REGISTRY_SEQUENCE = Gauge("lorary_registry_sequence", "The last commit this replica has folded")
 REGISTRY_AGE = Gauge(
     "lorary_registry_age_seconds", "Seconds since the registry's log was last read successfully"

@@ -52,6 +52,7 @@ class AdapterCache:
         self.folder = folder
         self._blobs = blobs
         self._sizes = _on_disk(folder)
+        self._used: set[str] = set()
         self._loads: dict[str, asyncio.Task[None]] = {}
         self._failed: dict[str, tuple[float, LoraryError]] = {}
         self._turn = asyncio.Semaphore(at_once)
@@ -67,9 +68,16 @@ class AdapterCache:
         return version.digest in self._sizes
 
     def touch(self, version: Version) -> None:
-        """Note that the version is in use."""
+        """Note that a request uses the version."""
         if version.digest in self._sizes:
             self._sizes.move_to_end(version.digest)
+            self._used.add(version.digest)
+
+    def demote(self, version: Version) -> None:
+        """Note that no request uses the version yet: it makes room before those that one used."""
+        if version.digest not in self._used:
+            for digest in [digest for digest in self._sizes if digest in self._used]:
+                self._sizes.move_to_end(digest)
 
     @property
     def bytes(self) -> int:
@@ -98,6 +106,7 @@ class AdapterCache:
         if digest in self._loads:
             return False
         self._sizes.pop(digest, None)
+        self._used.discard(digest)
         gone = _set_aside(self.folder / digest)
         if gone is not None:
             await asyncio.to_thread(shutil.rmtree, gone)

@@ -10,17 +10,22 @@ Requests find their adapter by name in the mapping `lora_requests` of vLLM's `Op
 where vLLM's own resolvers put what they found. The entry there is the request that was added here,
 so both sides use one id. Ids are never used twice.
 
+`reconcile` compares with the engine's own list. Nothing in here can make the two differ; should
+something else do so, it is counted and mended.
+
 `pin_lora` is not used: besides host memory it pins one of the `max_loras` slots of a batch, which
 vLLM's scheduler goes on counting as free, so a full batch of other adapters would end the engine.
 """
 
 import asyncio
 import itertools
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from serving.errors import EngineRefused
+from serving.telemetry.metrics import RESIDENCY_CHECKS, RESIDENCY_DIVERGENCE
 
 RELEASE_SECONDS = 0.02
 """How long a removal waits after its name was withdrawn. A stream whose caller left is aborted when
@@ -65,6 +70,11 @@ class Engine:
         """How many adapters the engine holds, those that are just being removed among them."""
         return len(self._held)
 
+    @property
+    def names(self) -> set[str]:
+        """The same, by name."""
+        return set(self._held)
+
     async def load(self, name: str, path: Path) -> None:
         """Load the adapter at `path` as `name`; one at a time, so that decoding goes on.
 
@@ -72,12 +82,8 @@ class Engine:
         """
         async with self._one_change:
             request = self._make_request(name, next(self._ids), str(path))
-            try:
+            with _refusing(f"The engine cannot load {name}", "Ask its owner."):
                 await self._client.add_lora(request)
-            except Exception as error:  # vLLM hands on whatever its worker raised
-                raise EngineRefused(
-                    f"The engine cannot load {name}: {_reason(error)} Ask its owner."
-                ) from error
             self._held[name] = request.lora_int_id
             self._registered[name] = request
 
@@ -91,13 +97,42 @@ class Engine:
                 return
             self._registered.pop(name, None)
             await asyncio.sleep(self._release_seconds)
-            try:
+            with _refusing(f"The engine cannot remove {name}", "Retry later."):
                 await self._client.remove_lora(self._held[name])
-            except Exception as error:  # as above
-                raise EngineRefused(
-                    f"The engine cannot remove {name}: {_reason(error)} Retry later."
-                ) from error
             del self._held[name]
+
+    async def reload(self, name: str) -> None:
+        """Load an adapter again that the engine lost, under its id; one that it holds is fine.
+
+        Its files must have been verified just now. Raises `EngineRefused`.
+        """
+        async with self._one_change:
+            with _refusing(f"The engine cannot load {name} again", "Retry later."):
+                await self._client.add_lora(self._registered[name])
+
+    async def reconcile(self) -> set[str]:
+        """Compare with the engine's own list, remove what it should not hold, and return the names
+        of the adapters that it should hold and does not. Raises `EngineRefused`."""
+        async with self._one_change:
+            with _refusing("The engine cannot list its adapters", "Retry later."):
+                listed = set(await self._client.list_loras())
+                unexpected = listed - set(self._held.values())
+                for lora_id in unexpected:
+                    await self._client.remove_lora(lora_id)
+        missing = {name for name, lora_id in self._held.items() if lora_id not in listed}
+        RESIDENCY_CHECKS.inc()
+        RESIDENCY_DIVERGENCE.labels("missing").inc(len(missing))
+        RESIDENCY_DIVERGENCE.labels("unexpected").inc(len(unexpected))
+        return missing
+
+
+@contextmanager
+def _refusing(what: str, remedy: str) -> Iterator[None]:
+    """Turn whatever vLLM raises, which may be anything that its worker raised, into one error."""
+    try:
+        yield
+    except Exception as error:
+        raise EngineRefused(f"{what}: {_reason(error)} {remedy}") from error
 
 
 def _reason(error: Exception) -> str:

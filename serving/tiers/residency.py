@@ -7,6 +7,9 @@ back, the least recently used first: names when the engine's memory is full, fil
 The engine holds no more names than its memory has adapters. Otherwise it would drop some by itself
 and read their files again in the middle of its work, where a file that is gone or damaged by then
 ends the whole engine. So it reads a file only when it is told to, right after it was verified.
+
+Only requests count as use. A version that is warmed takes a free place, or that of an adapter which
+was used no later than the version that it replaces; it never displaces a busier one.
 """
 
 import asyncio
@@ -27,6 +30,8 @@ from serving.tiers.cache import AdapterCache
 from serving.tiers.engine import Engine
 from serving.tiers.turns import Turns
 
+RECONCILE_SECONDS = 5.0
+"""Between two comparisons with the engine's own list of adapters."""
 JUST_NOW_SECONDS = 1.0
 """Files that were verified so little ago are not read again before the engine reads them."""
 
@@ -39,6 +44,9 @@ class Entry:
 
     holders: int = 0
     used: float = 0.0
+    """When a request last held it; 0 if none ever did."""
+    brought: float = 0.0
+    """When the engine last loaded it."""
     names: dict[str, Version] = field(default_factory=dict)
     moving: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -46,6 +54,10 @@ class Entry:
     def idle(self) -> bool:
         """Whether nobody holds it or is moving it."""
         return not self.holders and not self.moving.locked()
+
+
+class AllBusier(Exception):
+    """The engine is full of adapters that are used more than the one to be warmed."""
 
 
 class Residency:
@@ -68,6 +80,7 @@ class Residency:
         self._max_names = max_names
         self._entries: dict[str, Entry] = {}
         self._coming = 0
+        self._going = 0
         self._queue = asyncio.Lock()
         self._released = asyncio.Event()
         self._trimming: asyncio.Task[None] | None = None
@@ -102,24 +115,66 @@ class Residency:
                 await self._fetch(version)
                 fetched = time.monotonic()
         async with self._turns.take(str(version.ref)), self._kept(version) as entry:
+            entry.used = time.monotonic()
             await self._bring(version, entry, fetched)
-            yield tier
+            self._cache.touch(version)
+            try:
+                yield tier
+            finally:
+                entry.used = time.monotonic()
 
-    async def warm(self, version: Version) -> None:
-        """Bring the version up for whoever will ask for it; it takes no turn. Raises as `hold`."""
+    async def warm(self, version: Version, *, replaces: Version | None = None) -> bool:
+        """Bring the version up for whoever will ask for it; it takes no turn.
+
+        replaces: the version whose requests it will get, and as recently used as which it counts;
+        without one it counts as never used. False if everything that the engine holds is busier:
+        then only its files are here. Raises as `hold`.
+        """
+        before = self._entries.get(replaces.digest) if replaces is not None else None
+        rank = before.used if before is not None else 0.0
         async with self._kept(version) as entry:
-            await self._bring(version, entry)
+            try:
+                await self._bring(version, entry, rank=rank)
+            except AllBusier:
+                return False
+            finally:
+                if not rank:
+                    self._cache.demote(version)
+            entry.used = max(entry.used, rank)
+        return True
 
     def prefetch(self, version: Version) -> None:
         """Bring the version up in the background. That it fails shows when it is asked for."""
 
         async def bring() -> None:
             with contextlib.suppress(LoraryError):
-                await self.warm(version)
+                async with self._kept(version) as entry:
+                    entry.used = time.monotonic()  # its caller is about to ask
+                    await self._bring(version, entry)
 
         task = asyncio.create_task(bring())
         self._hints.add(task)
         task.add_done_callback(self._hints.discard)
+
+    async def reconcile(self) -> None:
+        """Compare what is held here with the engine's own list, and mend what differs.
+
+        An adapter that the engine lost would be read, unverified, in the middle of a step. One that
+        a request holds is verified and loaded again; any other is forgotten. Raises as `hold`.
+        """
+        missing = await self._engine.reconcile()
+        for digest, entry in tuple(self._entries.items()):
+            lost = [version for name, version in entry.names.items() if name in missing]
+            if lost and not entry.holders:
+                await self._give_back(digest, files=False)
+            for version in lost if entry.holders else ():
+                async with self._kept(version):
+                    await self._fetch(version)
+                    await self._engine.reload(str(version.ref))
+        if not any(entry.moving.locked() for entry in self._entries.values()):
+            known = {name for entry in self._entries.values() for name in entry.names}
+            for name in self._engine.names - known:  # a removal that had failed
+                await self._engine.unload(name)
 
     @asynccontextmanager
     async def _kept(self, version: Version) -> AsyncIterator[Entry]:
@@ -137,19 +192,24 @@ class Residency:
 
     def _let_go(self, digest: str, entry: Entry) -> None:
         entry.holders -= 1
-        entry.used = time.monotonic()
         if entry.idle:
             self._released.set()
             if not entry.names:
                 del self._entries[digest]
         self._trim_soon()
 
-    async def _bring(self, version: Version, entry: Entry, fetched: float = -math.inf) -> None:
+    async def _bring(
+        self,
+        version: Version,
+        entry: Entry,
+        fetched: float = -math.inf,
+        rank: float = math.inf,
+    ) -> None:
         """A caller who leaves must not leave the engine with a name that we do not know of."""
         if self.tier(version) == "engine":
             return
         self._take(version.digest)
-        bringing = asyncio.ensure_future(self._load(version, entry, fetched))
+        bringing = asyncio.ensure_future(self._load(version, entry, fetched, rank))
 
         def done(task: "asyncio.Future[None]") -> None:
             self._let_go(version.digest, entry)
@@ -159,7 +219,7 @@ class Residency:
         bringing.add_done_callback(done)
         await asyncio.shield(bringing)
 
-    async def _load(self, version: Version, entry: Entry, fetched: float) -> None:
+    async def _load(self, version: Version, entry: Entry, fetched: float, rank: float) -> None:
         name = str(version.ref)
         async with entry.moving:
             if name in entry.names:
@@ -169,11 +229,12 @@ class Residency:
                 just_now = time.monotonic() - fetched < JUST_NOW_SECONDS
                 if not (just_now and self._cache.holds(version)):
                     await self._fetch(version)
-                async with self._place():
+                async with self._place(rank):
                     with COLD_LOAD_PHASES.labels("engine").time():
                         await self._engine.load(name, path)
                     # It is loaded, and no request can hold it before it is noted here.
                     entry.names[name] = version
+                    entry.brought = time.monotonic()
 
     async def _fetch(self, version: Version) -> Path:
         """The version on disk and verified; a full disk gives back what nobody holds first."""
@@ -187,14 +248,24 @@ class Residency:
                     raise
 
     @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
-        """A place in the engine's memory, first come first served: the name idle longest goes."""
+    async def _place(self, rank: float) -> AsyncIterator[None]:
+        """A place in the engine's memory, first come first served: the name idle longest goes, if
+        it was used no later than `rank`. Raises `AllBusier` if there is none and `rank` is finite;
+        else waits."""
         async with self._queue:
             while len(self._engine) + self._coming >= self._max_names:
                 self._released.clear()
-                idle = [(e.used, d) for d, e in self._entries.items() if e.idle and e.names]
-                if idle:
-                    await self._give_back(min(idle)[1], files=False)
+                idle = [
+                    (entry.used, entry.brought, digest)
+                    for digest, entry in self._entries.items()
+                    if entry.idle and entry.names and entry.used <= rank
+                ]
+                if self._going:  # a place is about to be free
+                    await self._released.wait()
+                elif idle:
+                    await self._give_back(min(idle)[2], files=False)
+                elif rank < math.inf:
+                    raise AllBusier
                 else:
                     await self._released.wait()
             self._coming += 1
@@ -233,10 +304,23 @@ class Residency:
                 return  # given back by somebody else while we waited
             while entry.names and not entry.holders:
                 name, _ = entry.names.popitem()
-                await self._engine.unload(name)
+                self._going += 1
+                try:
+                    await self._engine.unload(name)
+                finally:
+                    self._going -= 1
+                    self._released.set()
                 EVICTIONS.labels("engine").inc()
             if files and not entry.holders and await self._cache.discard(digest):
                 EVICTIONS.labels("disk").inc()
         self._released.set()
         if entry.idle and not entry.names:
             self._entries.pop(digest, None)
+
+
+async def reconcile_regularly(residency: Residency, seconds: float = RECONCILE_SECONDS) -> None:
+    """Compare with the engine's own list every so often, until cancelled."""
+    while True:
+        with contextlib.suppress(LoraryError):  # counted by kind, and tried again next time
+            await residency.reconcile()
+        await asyncio.sleep(seconds)

@@ -1,8 +1,10 @@
 """Guarded aliases answered by warm versions only: nobody pays a cold load for a promotion.
 
-Before the replica says that it is ready, every guarded alias's target is brought up. When such an
-alias moves, the version it named before goes on answering until the new one is up, for a bounded
-time: then the new one answers, warm or not, so that a promotion cannot hang on one replica's disk.
+Before the replica says that it is ready, every guarded alias's target is brought up, as far as
+there is room. Later only what changed is: the target of an alias that has moved, which counts as
+used as recently as the version that the alias named before. That version goes on answering until
+the new one is up, for a bounded time: then the new one answers, warm or not, so that a promotion
+cannot hang on one replica's disk or on its busier adapters.
 """
 
 import asyncio
@@ -16,6 +18,8 @@ from adapters.names import DEFAULT_ALIAS, AdapterRef
 from registry.catalog import Catalog, Version
 from serving.tiers.residency import Residency
 
+CANDIDATE = " candidate"
+"""What the candidate of a split alias is told apart by."""
 RETRY_SECONDS = 5.0
 """Between two tries to bring up a target that failed."""
 PATIENCE_SECONDS = 1.0
@@ -65,6 +69,8 @@ class Warming:
         self._most = most
         self._choose = choose
         self._turns: dict[AliasName, Turn] = {}
+        self._brought: dict[AliasName, Version] = {}
+        """The target that each guarded alias had when it was last brought up."""
 
     def resolve(self, catalog: Catalog, ref: AdapterRef, caller: str = "") -> Version:
         """As `choose`, but a guarded alias that just moved may still name what is warm."""
@@ -89,17 +95,27 @@ class Warming:
             self._turns.setdefault(alias, Turn(target)).notice(target)
 
     async def bring_up(self, catalog: Catalog) -> None:
-        """Bring every guarded target up; one that fails is noted, and tried again next time.
+        """Bring up the guarded targets that changed since the last time; one that fails is noted,
+        and tried again next time. Those of the latest moves come last, so that they stay.
 
         It answers from the next request on: by then the alias may have moved again.
         """
         self.notice(catalog)
         failures = {}
-        for target in guarded_targets(catalog, self._base, self._most).values():
+        targets = guarded_targets(catalog, self._base, self._most)
+        self._brought = {alias: self._brought[alias] for alias in targets if alias in self._brought}
+        for alias, target in reversed(targets.items()):
+            before = self._brought.get(alias)
+            if before is not None and before.ref == target.ref:
+                continue
+            path, name = alias
+            stable = targets.get((path, name.removesuffix(CANDIDATE)))
             try:
-                await self._residency.warm(target)
+                await self._residency.warm(target, replaces=before or stable)
             except LoraryError as error:
                 failures[str(target.ref)] = error.message
+            else:
+                self._brought[alias] = target
         self.failures = failures
         self.ready = True
 
@@ -143,7 +159,7 @@ def guarded_targets(catalog: Catalog, base: str, most: int) -> dict[AliasName, V
             if number is None:
                 continue
             split = adapter.splits.get(alias)
-            named = {alias: number} | ({f"{alias} candidate": split.candidate} if split else {})
+            named = {alias: number} | ({alias + CANDIDATE: split.candidate} if split else {})
             for name, wanted in named.items():
                 version = adapter.versions[wanted - 1]
                 gone = version.revoked is not None or version.tombstone is not None

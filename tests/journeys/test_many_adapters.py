@@ -1,4 +1,5 @@
-"""More adapters than fit: each answers as itself, and disk and names stay bounded."""
+"""More adapters than fit: each answers as itself, disk and names stay bounded, and the engine holds
+what the replica believes it to hold."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -71,6 +72,11 @@ def test_three_rounds_through_more_adapters_than_fit(site: Site, many: list[str]
     site.settle(lambda: on_disk(site.folder / "cache") <= CACHE_BYTES)
     site.settle(lambda: metric(site, "lorary_engine_names") <= ENGINE_NAMES)
     assert metric(site, "lorary_cache_bytes") <= CACHE_BYTES
+    compared = metric(site, "lorary_residency_checks_total")
+    site.settle(lambda: metric(site, "lorary_residency_checks_total") >= compared + 2)
+    for kind in ("missing", "unexpected"):
+        assert metric(site, f'lorary_residency_divergence_total{{kind="{kind}"}}') == 0
+    assert metric(site, "lorary_engine_names") == ENGINE_NAMES
 
 
 def test_a_hint_spares_the_first_caller_the_cold_load(site: Site, many: list[str]) -> None:

@@ -55,11 +55,45 @@ def test_names_are_bounded_even_where_the_disk_is_not(site: Site) -> None:
         residency, cache = made(site, engine, max_names=2)
         for version in many:
             await use(residency, version)
-        await settled(lambda: residency.names <= 2)
+            assert residency.names <= 2
         assert len(cache) == 6
         assert residency.tier(many[0]) == "disk"
 
     run(work)
+    assert (engine.most, engine.evicted) == (2, [])
+
+
+def test_adapters_that_are_loaded_at_the_same_time_count_before_they_are_there(site: Site) -> None:
+    engine = VllmEngine()
+    many = versions(site, 6)
+
+    async def work() -> None:
+        residency, _ = made(site, engine, max_names=3)
+        await asyncio.gather(*(use(residency, version) for version in many * 3))
+
+    run(work)
+    assert (engine.most, engine.evicted) == (3, [])
+
+
+def test_an_adapter_that_a_request_holds_is_not_removed_from_the_engine(site: Site) -> None:
+    engine = VllmEngine()
+    held, *others = versions(site, 4)
+
+    async def work() -> None:
+        residency, _ = made(site, engine, max_names=2)
+        async with residency.hold(held), residency.hold(others[0]):
+            waiting = asyncio.create_task(use(residency, others[1]))
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+            assert engine.holds() == {str(held.ref), str(others[0].ref)}
+        await waiting
+        async with residency.hold(held):
+            for version in others * 2:
+                await use(residency, version)
+                engine.step(str(held.ref))
+
+    run(work)
+    assert engine.reread == []
 
 
 def test_what_a_request_holds_is_not_taken(site: Site) -> None:
