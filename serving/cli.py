@@ -20,7 +20,8 @@ def serve(
 ) -> None:
     """Serve every published adapter from one vLLM, behind the gate. Settings: lorary config
 
-    What follows `--` goes to vLLM, except options that would open a way around the gate.
+    What follows `--` goes to vLLM. Options that would open a way around the gateway, or make it
+    count adapters differently than the engine, are refused with what to use instead.
 
     Example: lorary serve --port 8000 -- --max-num-seqs 32
     """

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
+from serving.options import check_engine
 from serving.tiers.engine import Engine
 
 STALE_SECONDS = 30.0
@@ -26,13 +27,20 @@ class Endpoints:
         app.add_api_route("/health", health, methods=["GET"])
 
     async def init_state(self, engine_client: Any, state: Any, _args: Namespace) -> None:
-        """Hand the engine to the replica. Called by vLLM before it takes requests."""
+        """Hand the engine to the replica. Called by vLLM before it takes requests.
+
+        Raises `CannotServe` if the engine runs with other bounds than the replica counts with.
+        """
         from vllm.lora.request import LoRARequest
 
         from serving.replica import current
 
+        replica = current()
+        check_engine(engine_client.vllm_config, replica.settings)
         registered = state.openai_serving_models.lora_requests
-        current().attach(Engine(engine_client, registered, LoRARequest))
+        engine = Engine(engine_client, registered, LoRARequest)
+        await engine.reconcile()  # vLLM may have left adapters of its own warm-up
+        replica.attach(engine)
 
 
 async def health(request: Request) -> JSONResponse:

@@ -9,31 +9,18 @@ from pathlib import Path
 from adapters.errors import LoraryError
 from registry.follower import Follower
 from serving.errors import CannotServe
+from serving.options import RUST_FRONTEND, check_options
 from serving.outcomes.reporting import check_serving_key
 from serving.settings import ServingSettings
 from serving.telemetry import journal
 
-FIXED = (
-    "--middleware",
-    "--api-key",
-    "--lora-modules",
-    "--enable-lora",
-    "--served-model-name",
-    "--model",
-    "--host",
-    "--port",
-    "--root-path",
-    "--uds",
-    "--api-server-count",
-    "--allowed-origins",
-    "--trust-request-chat-template",
-    "--config",
-)
-"""Options that would open a way around the gate or that Lorary sets itself."""
-
 
 def preflight(settings: ServingSettings) -> None:
     """Raise `CannotServe`, in seconds and in plain words, for what would fail after minutes."""
+    if os.environ.get(RUST_FRONTEND, "0") not in ("", "0"):
+        raise CannotServe(
+            f"{RUST_FRONTEND} replaces vLLM's server by one without the gateway. Unset it."
+        )
     if Path(settings.model).is_absolute() and not Path(settings.model, "config.json").exists():
         raise CannotServe(
             f"There is no model in {settings.model}. Build the small one (lorary small-model), "
@@ -66,6 +53,8 @@ def environment(settings: ServingSettings) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib),
         "VLLM_SERVER_DEV_MODE": "0",
+        "VLLM_API_KEY": "",
+        RUST_FRONTEND: "0",
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     }
     if Path(settings.model).is_absolute():
@@ -74,11 +63,8 @@ def environment(settings: ServingSettings) -> dict[str, str]:
 
 
 def arguments(settings: ServingSettings, extra: Sequence[str] = ()) -> list[str]:
-    """vLLM's command line; `extra` goes at its end. Raises `CannotServe` for a fixed option."""
-    for option in extra:
-        name = option.partition("=")[0].replace("_", "-")
-        if any(fixed.startswith(name) and name.startswith("--") for fixed in FIXED):
-            raise CannotServe(f"{name} is set by Lorary. Use its settings: lorary config")
+    """vLLM's command line; `extra` goes at its end. Raises as `check_options`."""
+    check_options(extra)
     return [
         f"--model={settings.model}",
         f"--served-model-name={settings.base_name}",

@@ -1,0 +1,102 @@
+"""Which of vLLM's options may follow `lorary serve --`.
+
+Options that Lorary sets itself, that open a way around the gateway, or that make the gateway count
+adapters differently than the engine are refused in every spelling that vLLM's parser (argparse,
+with `_` for `-`, `--no-` before, `.key` after and unique abbreviations) would take for them. What
+the engine came up with is compared with the settings as well, since vLLM also reads environment
+variables.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from serving.errors import CannotServe
+from serving.settings import ServingSettings
+
+_REPLICAS = "Run more replicas instead, each `lorary serve` with a port of its own"
+_PUBLISH = "Publish adapters to the registry instead: lorary push"
+_OPEN = "It would open a way around the gateway. Leave it out"
+_GATEWAY = "The gateway depends on it. Leave it out"
+
+FIXED = {
+    "--model": "Set LORARY_MODEL instead",
+    "--served-model-name": "Set LORARY_BASE_NAME instead",
+    "--host": "Use `lorary serve --host` or LORARY_HOST instead",
+    "--port": "Use `lorary serve --port` or LORARY_PORT instead",
+    "--max-model-len": "Set LORARY_MAX_MODEL_LEN instead",
+    "--max-loras": "Set LORARY_MAX_LORAS instead",
+    "--max-cpu-loras": "Set LORARY_MAX_CPU_LORAS instead",
+    "--max-lora-rank": "Set LORARY_MAX_LORA_RANK instead",
+    "--config": "Give the options one by one after `--` instead",
+    "--api-key": "Issue keys with `lorary keys issue` instead",
+    "--enable-lora": _GATEWAY,
+    "--disable-fastapi-docs": _GATEWAY,
+    "--disable-uvicorn-access-log": _GATEWAY,
+    "--default-mm-loras": _PUBLISH,
+    "--middleware": _OPEN,
+    "--root-path": _OPEN,
+    "--uds": _OPEN,
+    "--grpc": _OPEN,
+    "--grpc-port": _OPEN,
+    "--allowed-origins": _OPEN,
+    "--trust-request-chat-template": _OPEN,
+    "--trust-request-mm-kwargs": _OPEN,
+    "--headless": _REPLICAS,
+    "--api-server-count": _REPLICAS,
+    "--enable-elastic-ep": _REPLICAS,
+    "-asc": _REPLICAS,
+}
+"""Refused options, and what to do instead."""
+FAMILIES = {
+    "--lora-": _PUBLISH,
+    "--data-parallel-": _REPLICAS,
+    "--dp-": _REPLICAS,
+    "--elastic-ep-": _REPLICAS,
+    "-dp": _REPLICAS,
+}
+"""How refused options begin, and what to do instead."""
+RUST_FRONTEND = "VLLM_USE_RUST_FRONTEND"
+
+
+def check_options(extra: Sequence[str]) -> None:
+    """Raise `CannotServe` for the first option that is refused, with what to do instead."""
+    for argument in extra:
+        if not argument.startswith("-"):
+            continue
+        option = argument.partition("=")[0].partition(".")[0]
+        if option.startswith("--"):
+            option = option.replace("_", "-")
+        positive = f"--{option[5:]}" if option.startswith("--no-") else option
+        for name in (option, positive):
+            for refused, instead in FIXED.items():
+                if refused.startswith(name):
+                    raise CannotServe(f"vLLM's option {argument!r} is not allowed. {instead}.")
+            for start, instead in FAMILIES.items():
+                if name.startswith(start) or start.startswith(name):
+                    raise CannotServe(f"vLLM's option {argument!r} is not allowed. {instead}.")
+
+
+def check_engine(config: Any, settings: ServingSettings) -> None:
+    """Raise `CannotServe` unless the engine runs with what the settings say.
+
+    config: vLLM's `VllmConfig`.
+    """
+    lora, parallel = config.lora_config, config.parallel_config
+    if lora is None:
+        raise CannotServe("The engine was started without adapters. Remove what turned them off.")
+    expected = {
+        "max_loras": (lora.max_loras, settings.max_loras),
+        "max_cpu_loras": (lora.max_cpu_loras, settings.max_cpu_loras),
+        "max_lora_rank": (lora.max_lora_rank, settings.max_lora_rank),
+    }
+    for name, (actual, wanted) in expected.items():
+        if actual != wanted:
+            raise CannotServe(
+                f"The engine runs with {name}={actual}, and LORARY_{name.upper()} is {wanted}. "
+                "Remove what sets it elsewhere (an option of vLLM, or a variable VLLM_...)."
+            )
+    if parallel.data_parallel_size != 1:
+        raise CannotServe(
+            f"The engine runs with data_parallel_size={parallel.data_parallel_size}: each of its "
+            f"ranks would hold adapters of its own. {_REPLICAS}."
+        )

@@ -1,0 +1,119 @@
+"""What may follow `lorary serve --`, in every spelling that vLLM's parser takes."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from serving.errors import CannotServe
+from serving.launch import arguments, environment, preflight
+from serving.options import check_engine
+from serving.settings import ServingSettings
+
+
+@pytest.mark.parametrize(
+    ("option", "instead"),
+    [
+        ("--max-loras=2", "LORARY_MAX_LORAS"),
+        ("--max_loras", "LORARY_MAX_LORAS"),
+        ("--max-lora", "LORARY_MAX_LORA"),
+        ("--max-cpu-loras", "LORARY_MAX_CPU_LORAS"),
+        ("--max_cpu_loras=4", "LORARY_MAX_CPU_LORAS"),
+        ("--max-cpu", "LORARY_MAX_CPU_LORAS"),
+        ("--max-lora-rank=512", "LORARY_MAX_LORA_RANK"),
+        ("--max-model-len", "LORARY_MAX_MODEL_LEN"),
+        ("--no-enable-lora", "gateway depends"),
+        ("--no_enable_lora", "gateway depends"),
+        ("--no-enable-lo", "gateway depends"),
+        ("--enable-lora", "gateway depends"),
+        ("--lora-modules", "lorary push"),
+        ("--lora_modules=a=/tmp", "lorary push"),
+        ("--lora-target-modules", "lorary push"),
+        ("--lora-dtype=float16", "lorary push"),
+        ("--lor", "lorary push"),
+        ("--default-mm-loras.image", "lorary push"),
+        ("--middleware", "around the gateway"),
+        ("--middlew=x", "around the gateway"),
+        ("--mid", "around the gateway"),
+        ("--grpc", "around the gateway"),
+        ("--grpc-port=1234", "around the gateway"),
+        ("--trust-request-mm-kwargs", "around the gateway"),
+        ("--data-parallel-size=8", "more replicas"),
+        ("--data_parallel_size", "more replicas"),
+        ("--data-par=8", "more replicas"),
+        ("--data-parallel-hybrid-lb", "more replicas"),
+        ("--no-data-parallel-external-lb", "more replicas"),
+        ("-dp", "more replicas"),
+        ("-dp=8", "more replicas"),
+        ("-dpl", "more replicas"),
+        ("-d", "more replicas"),
+        ("--dp-sync-interval", "more replicas"),
+        ("--api-server-count=4", "more replicas"),
+        ("--api-s=4", "more replicas"),
+        ("-asc", "more replicas"),
+        ("-as", "more replicas"),
+        ("--headless", "more replicas"),
+        ("--config", "one by one"),
+        ("--config=a.yaml", "one by one"),
+        ("--conf", "one by one"),
+        ("--no-disable-fastapi-docs", "gateway depends"),
+        ("--model.x=1", "LORARY_MODEL"),
+        ("--served_model_name", "LORARY_BASE_NAME"),
+        ("--no-", "."),
+        ("--", "."),
+    ],
+)
+def test_an_option_that_gate_and_engine_would_disagree_about_is_refused(
+    option: str, instead: str
+) -> None:
+    with pytest.raises(CannotServe, match="is not allowed") as refused:
+        arguments(ServingSettings(), ["--max-num-seqs=32", option, "4"])
+    assert instead in refused.value.message
+
+
+def test_other_options_are_passed_on_as_they_are() -> None:
+    extra = [
+        "--max-num-seqs", "32", "--enable-auto-tool-choice", "--tool-call-parser=hermes",
+        "-tp", "2", "--model-loader-extra-config.a", "-1", "--no-enable-prefix-caching", "-O3",
+        "--seed=-1", "--gpu-memory-utilization=0.92", "-q=fp8", "--enable-lora-something-of-later",
+        "--speculative-config.model", "max-loras", "-cc.level=3", "--fully-sharded-loras",
+    ]  # fmt: skip
+    assert arguments(ServingSettings(), extra)[-len(extra) :] == extra
+
+
+def running(**changed: Any) -> SimpleNamespace:
+    """vLLM's configuration, as the default settings have it come up."""
+    found = {"max_loras": 4, "max_cpu_loras": 16, "max_lora_rank": 64, "data_parallel_size": 1}
+    found |= changed
+    lora = SimpleNamespace(**found) if found.get("enable_lora", True) else None
+    return SimpleNamespace(lora_config=lora, parallel_config=SimpleNamespace(**found))
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"max_loras": 2}, "LORARY_MAX_LORAS is 4"),
+        ({"max_cpu_loras": 4}, "LORARY_MAX_CPU_LORAS is 16"),
+        ({"max_lora_rank": 8}, "LORARY_MAX_LORA_RANK is 64"),
+        ({"enable_lora": False}, "without adapters"),
+        ({"data_parallel_size": 8}, "more replicas"),
+    ],
+)
+def test_an_engine_that_came_up_otherwise_is_not_served(changed: dict[str, Any], told: str) -> None:
+    settings = ServingSettings(max_loras=4, max_cpu_loras=16, max_lora_rank=64)
+    check_engine(running(), settings)
+    with pytest.raises(CannotServe, match=told):
+        check_engine(running(**changed), settings)
+
+
+def test_vllms_own_load_routes_key_and_rust_front_end_are_off(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    set_by_lorary = environment(ServingSettings())
+    assert set_by_lorary["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "0"
+    assert set_by_lorary["VLLM_USE_RUST_FRONTEND"] == "0"
+    assert set_by_lorary["VLLM_API_KEY"] == ""
+    assert "lorary-endpoints" in set_by_lorary["VLLM_PLUGINS"].split(",")
+    monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", "1")
+    with pytest.raises(CannotServe, match="VLLM_USE_RUST_FRONTEND"):
+        preflight(ServingSettings(store=str(tmp_path), model="hub/model"))
