@@ -46,6 +46,9 @@ class VllmEngine:
     """Why loading fails, if it shall."""
     stuck: asyncio.Event | None = None
     """What loading waits for, if it shall."""
+    removing: asyncio.Event | None = None
+    """What removing waits for, if it shall."""
+    load_seconds: float = 0.0
     _loading: int = 0
 
     def driven(self) -> Engine:
@@ -57,7 +60,7 @@ class VllmEngine:
         self._loading += 1
         self.most = max(self.most, len(self.host) + self._loading)
         try:
-            await asyncio.sleep(0)
+            await asyncio.sleep(self.load_seconds)
             if self.stuck is not None:
                 await self.stuck.wait()
             if self.refusal:
@@ -72,6 +75,8 @@ class VllmEngine:
     async def remove_lora(self, lora_id: int) -> bool:
         """Drop an adapter, as vLLM's client does."""
         await asyncio.sleep(0)
+        if self.removing is not None:
+            await self.removing.wait()
         self.slots.pop(lora_id, None)
         dropped = self.host.pop(lora_id, None)
         if dropped is not None:

@@ -64,11 +64,13 @@ def test_names_are_bounded_even_where_the_disk_is_not(site: Site) -> None:
 
 
 def test_adapters_that_are_loaded_at_the_same_time_count_before_they_are_there(site: Site) -> None:
-    engine = VllmEngine()
+    engine = VllmEngine(load_seconds=0.02)
     many = versions(site, 6)
 
     async def work() -> None:
-        residency, _ = made(site, engine, max_names=3)
+        residency, cache = made(site, engine, max_names=3)
+        for version in many:
+            await cache.ensure(version)
         await asyncio.gather(*(use(residency, version) for version in many * 3))
 
     run(work)
@@ -91,6 +93,34 @@ def test_an_adapter_that_a_request_holds_is_not_removed_from_the_engine(site: Si
             for version in others * 2:
                 await use(residency, version)
                 engine.step(str(held.ref))
+
+    run(work)
+    assert engine.reread == []
+
+
+def test_a_name_that_is_asked_for_while_another_of_the_same_bytes_is_removed_stays(
+    site: Site,
+) -> None:
+    engine = VllmEngine()
+    for name in ("one", "two", "three"):
+        site.publish("medical", name, b"the same" if name != "three" else b"other")
+    adapters = site.registry.catalog.adapters
+    one, two, three = (adapters[f"medical/{name}"].versions[0] for name in ("one", "two", "three"))
+    assert one.digest == two.digest
+
+    async def work() -> None:
+        residency, _ = made(site, engine, max_names=2)
+        await use(residency, one)
+        await use(residency, two)
+        engine.removing = asyncio.Event()
+        waiting = asyncio.create_task(use(residency, three))
+        await settled(lambda: len(engine.lora_requests) == 1)
+        (kept,) = (version for version in (one, two) if str(version.ref) in engine.lora_requests)
+        async with residency.hold(kept) as tier:
+            assert tier == "engine"
+            engine.removing.set()
+            await waiting
+            engine.step(str(kept.ref))
 
     run(work)
     assert engine.reread == []

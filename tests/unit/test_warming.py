@@ -14,7 +14,7 @@ from registry.commands import (
 from registry.events import Policy
 from serving.tiers.warming import PATIENCE_SECONDS, Warming, follow
 from tests.support.replicas import BASE, Site
-from tests.support.tiers import made, run, settled, versions
+from tests.support.tiers import made, run, settled, use, versions
 from tests.support.vllm_engine import VllmEngine
 
 REF = AdapterRef("medical", "coder")
@@ -136,6 +136,30 @@ def test_moves_are_noticed_while_targets_are_still_brought_up(site: Site) -> Non
         assert warming.resolve(catalog(site), REF).number == 3
         engine.stuck.set()
         following.cancel()
+
+    run(work)
+
+
+def test_a_commit_that_moves_no_guarded_alias_warms_nothing(site: Site) -> None:
+    engine = VllmEngine()
+    many = versions(site, 6)
+
+    async def work() -> None:
+        residency, _ = made(site, engine, max_names=4)
+        warming = Warming(residency, BASE)
+        await warming.bring_up(catalog(site))
+        for version in many[:2]:
+            await use(residency, version)
+        loads = list(engine.loads)
+        site.registry.execute(MoveAlias("legal", "clauses", "production", 1), site.operator.id)
+        site.registry.execute(MoveAlias("medical", "many-5", "beta", 1), site.operator.id)
+        await warming.bring_up(catalog(site))
+        assert engine.loads == loads
+        site.publish("medical", "many-5", b"many five, second")
+        await warming.bring_up(catalog(site))
+        made_room, came = engine.loads[len(loads) :]
+        assert (made_room[0], came) == ("-", "medical/many-5@2")
+        assert {str(version.ref) for version in many[:2]} <= engine.holds()
 
     run(work)
 
