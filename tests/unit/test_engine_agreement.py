@@ -228,7 +228,7 @@ def test_six_hot_adapters_in_eight_places_stay_there_however_often_the_log_grows
     hot = many[:6]
     operator = site.operator.id
     site.registry.execute(
-        ChangePolicy("medical", Policy(guarded=("production",), approvals=0)), operator
+        ChangePolicy("medical", Policy(guarded=("production",), approvals=0), weaken=True), operator
     )
     second = [f"many-{number}" for number in range(6, 22)]
     for name in second:
