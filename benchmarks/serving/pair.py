@@ -134,7 +134,8 @@ def _bare(stack: contextlib.ExitStack, folder: Path, library: Library) -> Served
             [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry", *options],
             folder / "bare.log",
             ready=f"{url}/health",
-            environment=environment(settings) | {"VLLM_PLUGINS": ""},
+            environment=environment(settings)
+            | {"VLLM_PLUGINS": "", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"},
             seconds=400,
         )
     )
