@@ -14,7 +14,7 @@ from registry import times
 from registry.catalog import Catalog, Key
 from registry.errors import BadRequest, Forbidden, Unauthenticated
 
-Role = Literal["infer", "publish", "evaluate", "review", "approve", "operate", "serve"]
+Role = Literal["infer", "publish", "evaluate", "review", "approve", "operate", "serve", "observe"]
 ROLES: tuple[Role, ...] = get_args(Role)
 ANY_DOMAIN = "*"
 BOOTSTRAP = "bootstrap"
@@ -99,9 +99,24 @@ def has_role(key: Key, role: Role, domain: str) -> bool:
 
 
 def may_see(key: Key, domain: str) -> bool:
-    """Whether `key` has a role in `domain` that is enough to look at what it holds: any but that of
-    a replica, which only reports."""
-    return any(g.role != "serve" and g.domain in (ANY_DOMAIN, domain) for g in key.grants)
+    """Whether `key` has a role in `domain` that is enough to look at what it holds.
+
+    Any is, but `serve`, which only reports, and `observe`, which only reads metrics.
+    """
+    return any(
+        g.role not in ("serve", "observe") and g.domain in (ANY_DOMAIN, domain) for g in key.grants
+    )
+
+
+def may_observe(key: Key) -> bool:
+    """Whether `key` may read metrics and the details of a server's health."""
+    return has_role(key, "observe", ANY_DOMAIN) or has_role(key, "operate", ANY_DOMAIN)
+
+
+def require_observe(key: Key) -> None:
+    """Raises `Forbidden` unless `key` may read metrics."""
+    if not may_observe(key):
+        require(key, "observe", ANY_DOMAIN)
 
 
 def require(key: Key, role: Role, domain: str) -> None:

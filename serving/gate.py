@@ -16,7 +16,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adapters.errors import LoraryError
 from adapters.names import AdapterRef
-from registry.access import ANY_DOMAIN, authenticate, bearer, has_role, may_see, require
+from registry.access import (
+    authenticate,
+    bearer,
+    may_observe,
+    may_see,
+    require,
+    require_observe,
+)
 from registry.catalog import Catalog, Key, Version
 from registry.errors import Forbidden, NotFound, Unauthenticated, UnknownAdapter
 from registry.times import utc_now
@@ -162,7 +169,7 @@ class Gate:
             await self.app({**inner(scope, path, b""), **seen}, receive, send)
         elif method == "GET" and path == "/metrics":
             _, key = await self._caller(scope)
-            require(key, "operate", ANY_DOMAIN)
+            require_observe(key)
             await self.app({**inner(scope, path, b""), "method": method}, receive, send)
         elif method == "GET" and (path == MODELS or path.startswith(f"{MODELS}/")):
             await self._show_models(scope, send)
@@ -278,7 +285,7 @@ class Gate:
             key = authenticate(self.replica.catalog, presented, utc_now())
         except LoraryError:
             return False
-        return has_role(key, "operate", ANY_DOMAIN)
+        return may_observe(key)
 
     async def _resolve(
         self, catalog: Catalog, key: Key, models: Sequence[str], caller: str = ""

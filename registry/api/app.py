@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
 from registry import metrics
-from registry.access import ANY_DOMAIN
+from registry.access import require_observe
 from registry.api import (
     bodies,
     errors,
@@ -84,8 +84,8 @@ def create_app(settings: RegistrySettings) -> FastAPI:
 
     @app.get("/metrics", response_class=PlainTextResponse, responses=_errors(Envelope))
     def show_metrics(caller: CallerDep) -> PlainTextResponse:
-        """What Prometheus sees. It takes the role operate in all domains."""
-        caller.require("operate", ANY_DOMAIN)
+        """Metrics for Prometheus. They take the role observe, or operate, in all domains."""
+        require_observe(caller.key)
         page = metrics.page(caller.catalog, utc_now())
         return PlainTextResponse(page, media_type=CONTENT_TYPE_LATEST)
 

@@ -11,6 +11,7 @@ import yaml
 
 from helm.values_docs import README, with_table
 from registry.settings import RegistrySettings
+from serving.gate import FEEDBACK, GENERATION, PREFETCH
 from serving.settings import ServingSettings
 from tests.support import schemas
 from tests.support.helm import CHART, HelmRefused, helm, render
@@ -119,6 +120,16 @@ def test_the_policies_notice_what_they_are_for() -> None:
         ({"registry": {"resources": {"limits": None}}}, "limits"),
         ({"registry": {"settings": {"LORARY_SESSION_SECRET": "x"}}}, "SESSION_SECRET"),
         ({"registry": {"settings": {"AWS_SECRET_ACCESS_KEY": "x"}}}, "AWS_SECRET"),
+        ({"serving": {"keySecret": {"name": "x", "value": "lry_1_2"}}}, "value"),
+        *(
+            ({"pools": {"small": {"base": "b", "model": "/m", "settings": {name: "x"}}}}, name)
+            for name in (
+                "LORARY_SERVING_KEY",
+                "LORARY_KEY",
+                "LORARY_S3_PASSWORD",
+                "LORARY_HF_TOKEN",
+            )
+        ),
         ({"pools": {"small": {"model": "/m"}}}, "base"),
         ({"pools": {"Small": {"base": "b", "model": "/m"}}}, "Small"),
         ({"pools": {"small": {"base": "b", "model": "/m", "maxLoraRank": 12}}}, "maxLoraRank"),
@@ -226,3 +237,58 @@ def test_what_the_chart_prints_names_every_secret_it_needs() -> None:
     notes = helm(*arguments, stdin=yaml.safe_dump(values))
     assert "bucket-key" in notes
     assert "lorary-session" in notes
+
+
+def test_every_path_that_a_server_serves_is_routed_by_the_front_and_by_a_gateway() -> None:
+    served = {*GENERATION, PREFETCH, FEEDBACK}
+    [route] = of_kind(rendered(CHART / "ci" / "gateway-values.yaml"), "HTTPRoute").values()
+    default = route["spec"]["rules"][-1]["matches"]
+    assert {m["path"]["value"] for m in default if m["method"] == "POST"} == served
+    [config] = [m for m in with_values() if "envoy.yaml" in m.get("data", {})]
+    for path in served:
+        assert path in config["data"]["envoy.yaml"]
+
+
+def test_servers_are_told_where_and_with_what_key_to_report() -> None:
+    manifests = with_values()
+    [server] = [pod for name, pod in pods(manifests) if "serving" in name]
+    environment = {v["name"]: v for v in server["spec"]["containers"][0]["env"]}
+    key = environment["LORARY_SERVING_KEY"]["valueFrom"]["secretKeyRef"]
+    assert key == {"name": "lorary-serving", "key": "key"}
+    [service] = [m for m in manifests if m["kind"] == "Service" and "registry" in name_of(m)]
+    port = service["spec"]["ports"][0]["port"]
+    url = environment["LORARY_REGISTRY_URL"]["value"]
+    assert url == f"http://{name_of(service)}:{port}"
+    [registry] = [pod for name, pod in pods(manifests) if "registry" in name]
+    policies = {name_of(m): m["spec"] for m in manifests if m["kind"] == "NetworkPolicy"}
+    [way_out] = [spec for name, spec in policies.items() if "serving" in name]
+    allowed = [
+        rule["ports"][0]["port"]
+        for rule in way_out["egress"]
+        for peer in rule.get("to", [])
+        if matches(peer.get("podSelector", {}), registry)
+    ]
+    assert allowed == [registry["spec"]["containers"][0]["ports"][0]["containerPort"]]
+
+
+def test_only_those_who_must_report_reach_a_registry_that_is_closed_to_others() -> None:
+    peer = {"podSelector": {"matchLabels": {"app": "portal"}}}
+    manifests = with_values(networkPolicy={"clients": [peer]})
+    [server] = [pod for name, pod in pods(manifests) if "serving" in name]
+    [way_in] = [
+        m["spec"]["ingress"][0]["from"]
+        for m in manifests
+        if m["kind"] == "NetworkPolicy" and "registry" in name_of(m)
+    ]
+    assert any(matches(peer.get("podSelector", {}), server) for peer in way_in)
+
+
+def name_of(manifest: dict[str, Any]) -> str:
+    name: str = manifest["metadata"]["name"]
+    return name
+
+
+def matches(selector: dict[str, Any], pod: dict[str, Any]) -> bool:
+    """Whether the selector names labels, and the pod has all of them."""
+    wanted = selector.get("matchLabels", {})
+    return bool(wanted) and wanted.items() <= pod["metadata"]["labels"].items()

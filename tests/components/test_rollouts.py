@@ -21,6 +21,7 @@ from registry.log import CommitLog
 from registry.store import open_store
 from registry.trials import Bounds
 from tests.components.test_replicas import Fleet, fleet_over
+from tests.support.front import front
 from tests.support.s3 import BUCKET, S3Server
 from tests.support.servers import free_port, registry_server
 
@@ -177,3 +178,33 @@ def test_an_opinion_is_counted_once_whichever_replica_it_comes_by(rollout: Rollo
         for info in rollout.fleet.registry.store.list("log/0")
     )
     assert b"patient" not in raw
+
+
+def test_an_app_behind_the_charts_front_gives_feedback_and_ends_a_bad_canary(
+    rollout: Rollout, tmp_path: Path
+) -> None:
+    """All that the app reaches is the chart's Envoy."""
+    registry, operator = rollout.fleet.registry, rollout.fleet.operator.id
+    ports = [int(url.rpartition(":")[2]) for url in rollout.fleet.urls]
+    with rollout.service(), front({"pool": ports}, tmp_path) as api:
+        deadline = time.monotonic() + 30
+        while api.healthy("pool") < REPLICAS:
+            assert time.monotonic() < deadline, "Envoy finds no replica"
+            time.sleep(0.1)
+        chat = {"model": "medical/coder@1", "messages": [{"role": "user", "content": "Well?"}]}
+        answer = rollout.http.post(f"{api.url}/v1/chat/completions", json=chat)
+        opinion = {"id": answer.json()["id"], "rating": "negative"}
+        before = rollout.tally()
+        kept = rollout.http.post(f"{api.url}/v1/feedback", json=opinion)
+        assert (kept.status_code, kept.json()["counted"]) == (200, True)
+        assert rollout.tally() == (before[0], before[1] + 1)
+        split = SplitAlias("medical", "coder", "production", 2, 50, Bounds(min_requests=10))
+        registry.execute(split, operator)
+        rollbacks = len(registry.refresh().adapters["medical/coder"].rollbacks)
+        deadline = time.monotonic() + 60
+        user = 0
+        while len(registry.refresh().adapters["medical/coder"].rollbacks) == rollbacks:
+            assert time.monotonic() < deadline, "no replica reported the rollback"
+            user += 1
+            asked = {**chat, "model": "medical/coder", "user": str(user % USERS)}
+            rollout.http.post(f"{api.url}/v1/chat/completions", json=asked)

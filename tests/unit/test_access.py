@@ -1,10 +1,20 @@
 """Keys: parsed strictly, compared by digest, never shown by accident."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.access import Secret, authenticate, bearer, has_role, require
+from registry.access import (
+    ROLES,
+    Secret,
+    authenticate,
+    bearer,
+    has_role,
+    may_see,
+    require,
+    require_observe,
+)
 from registry.catalog import Catalog, Key
 from registry.commands import RevokeKey
 from registry.decide import decide
@@ -79,3 +89,16 @@ def test_the_last_operators_key_cannot_be_revoked(others: tuple[tuple[str, str],
 def test_one_of_two_operators_keys_can_be_revoked() -> None:
     catalog = operators(("op", None), ("other", None))
     assert decide(catalog, RevokeKey("op", "leaving"), "op", NOW)
+
+
+def test_a_scrapers_key_reads_metrics_and_nothing_else() -> None:
+    scraper = operators(("scrape", None)).keys["scrape"]
+    scraper = msgspec.structs.replace(scraper, grants=(Grant("observe", "*"),))
+    require_observe(scraper)
+    assert not may_see(scraper, "medical")
+    for role in ROLES:
+        assert has_role(scraper, role, "*") == (role == "observe")
+    app = msgspec.structs.replace(scraper, grants=(Grant("infer", "*"),))
+    with pytest.raises(Forbidden, match="observe"):
+        require_observe(app)
+    require_observe(operators(("op", None)).keys["op"])

@@ -187,12 +187,13 @@ virtual_hosts:
               string_match: {safe_regex: {regex: "[!-~]{0,256}"}}
             - {name: ":method", string_match: {exact: POST}}
         {{- include "lorary.envoy.refusal" (list 400 "invalid_request_error" "invalid_name" "`model` is no name. Write DOMAIN/ADAPTER, DOMAIN/ADAPTER@VERSION or DOMAIN/ADAPTER@ALIAS.") | nindent 8 }}
+      {{- $paths := include "lorary.paths" . | fromYaml }}
       {{- $default := "" }}
       {{- range $pool, $given := .Values.pools }}
       {{- $p := include "lorary.pool" (dict "root" $ "pool" $given) | fromYaml }}
       {{- if $p.domains }}
       - match:
-          safe_regex: {regex: "/v1/(chat/completions|completions|responses|embeddings|adapters/prefetch)"}
+          safe_regex: {regex: {{ join "|" $paths.model | quote }}}
           headers:
             - name: ":method"
               string_match: {exact: POST}
@@ -206,9 +207,15 @@ virtual_hosts:
       {{- end }}
       {{- $default = $default | default (keys .Values.pools | sortAlpha | first) }}
       - match:
-          safe_regex: {regex: "/v1/(chat/completions|completions|responses|embeddings|adapters/prefetch)"}
+          safe_regex: {regex: {{ join "|" $paths.model | quote }}}
           headers: [{name: ":method", string_match: {exact: POST}}]
         {{- include "lorary.envoy.route" (dict "root" $ "pool" $default) | nindent 8 }}
+      {{- range $paths.other }}
+      - match:
+          path: {{ . }}
+          headers: [{name: ":method", string_match: {exact: POST}}]
+        {{- include "lorary.envoy.route" (dict "root" $ "pool" $default) | nindent 8 }}
+      {{- end }}
       - match:
           safe_regex: {regex: "/v1/models(/.*)?"}
           headers: [{name: ":method", string_match: {exact: GET}}]

@@ -131,3 +131,16 @@ topologySpreadConstraints:
     {{- toYaml . | nindent 4 }}
   {{- end }}
 {{- end }}
+
+{{/* Paths that apps POST to: the front, the Gateway's route and a test against the server's own list
+read them here. `model`: the body names a model, which decides the pool. `other`: any pool answers. */}}
+{{- define "lorary.paths" -}}
+model:
+  - /v1/chat/completions
+  - /v1/completions
+  - /v1/responses
+  - /v1/embeddings
+  - /v1/adapters/prefetch
+other:
+  - /v1/feedback
+{{- end }}
