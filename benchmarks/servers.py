@@ -132,5 +132,6 @@ def _gate() -> ASGIApp:
     from serving.replica import current
     from tests.support.vllm_engine import VllmEngine
 
-    current().attach(VllmEngine().driven())
+    vllm = VllmEngine()
+    current().attach(vllm.driven(), vllm.tried())
     return Gate(bare_app)

@@ -11,6 +11,8 @@ from fastapi.responses import JSONResponse
 
 from serving.options import check_engine
 from serving.tiers.engine import Engine
+from serving.tiers.recovery import PROBE_TOKENS, PROMPT_TOKENS, TOP, Probe, Recovery
+from serving.tiers.trial import Trials
 
 STALE_SECONDS = 30.0
 """A registry last read longer ago than this is called stale; what was read is still served."""
@@ -31,6 +33,7 @@ class Endpoints:
 
         Raises `CannotServe` if the engine runs with other bounds than the replica counts with.
         """
+        from vllm import SamplingParams
         from vllm.lora.request import LoRARequest
 
         from serving.replica import current
@@ -40,12 +43,18 @@ class Endpoints:
         registered = state.openai_serving_models.lora_requests
         engine = Engine(engine_client, registered, LoRARequest)
         await engine.reconcile()  # vLLM may have left adapters of its own warm-up
-        replica.attach(engine)
+        sampling = SamplingParams(
+            temperature=0.0, max_tokens=PROBE_TOKENS, ignore_eos=True, logprobs=TOP
+        )
+        prompt_tokens = max(1, min(PROMPT_TOKENS, replica.settings.max_model_len - PROBE_TOKENS))
+        recovery = Recovery(engine_client, Probe(sampling, prompt_tokens), replica.departure.begin)
+        replica.attach(engine, Trials(recovery, registered))
 
 
 async def health(request: Request) -> JSONResponse:
-    """200 if the engine runs, the registry was read, guarded targets are warm and the server was
-    not told to end; else 503. Adapters and their errors are named only to a key with `operate`."""
+    """200 if the engine runs and is sound, the registry was read, guarded targets are warm and the
+    server was not told to end; else 503. Adapters and their errors are named only to a key with
+    `operate`."""
     from serving.replica import current
     from serving.request.scopes import DETAILS
 
@@ -55,6 +64,10 @@ async def health(request: Request) -> JSONResponse:
         await request.app.state.engine_client.check_health()
     except Exception as error:  # whatever it is, the engine is not healthy
         engine = type(error).__name__
+    trials = replica.residency.trials
+    faulty = trials.faulty
+    if engine == "ok":
+        engine = trials.recovery.state
     follower = replica.follower
     age = follower.age_seconds if follower.has_read else None
     warming = replica.warming
@@ -69,7 +82,8 @@ async def health(request: Request) -> JSONResponse:
         "adapters": {
             "warm": warm,
             "failing": len(failures),
-            **({"failed": failures} if request.scope.get(DETAILS) else {}),
+            "faulty": len(faulty),
+            **({"failed": failures, "quarantined": faulty} if request.scope.get(DETAILS) else {}),
             "in_engine": replica.residency.names,
             "on_disk": len(replica.cache),
         },

@@ -1,4 +1,4 @@
-"""vLLM's own metrics, with one series where there would be more for ever.
+"""vLLM's own metrics, with one series where there would be more for ever, and its NaN counts.
 
 Extension point: the entry-point group `vllm.stat_logger_plugins`. A class there that extends vLLM's
 Prometheus logger takes its place.
@@ -8,6 +8,8 @@ from typing import Any
 
 from vllm.v1.metrics.loggers import PrometheusStatLogger
 
+from serving.telemetry.verdicts import VERDICTS
+
 
 class EngineMetrics(PrometheusStatLogger):  # type: ignore[misc] # vLLM ships no types for it
     """What vLLM tells Prometheus, and of which adapters run and wait only the latest.
@@ -16,8 +18,18 @@ class EngineMetrics(PrometheusStatLogger):  # type: ignore[misc] # vLLM ships no
     value the time. Whoever reads it, as the Gateway API's endpoint picker does, wants the newest.
     """
 
-    def record(self, scheduler_stats: Any, *arguments: Any, **named: Any) -> None:
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        VERDICTS.reported = True
+
+    def record(
+        self, scheduler_stats: Any, iteration_stats: Any, *arguments: Any, **named: Any
+    ) -> None:
         """Take in one step of the engine."""
         if scheduler_stats is not None and self.gauge_lora_info is not None:
             self.gauge_lora_info.clear()
-        super().record(scheduler_stats, *arguments, **named)
+        if iteration_stats is not None:
+            for finished in iteration_stats.finished_requests:
+                aborted = str(finished.finish_reason) == "abort"
+                VERDICTS.note(finished.request_id, corrupted=finished.is_corrupted, aborted=aborted)
+        super().record(scheduler_stats, iteration_stats, *arguments, **named)

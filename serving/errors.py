@@ -5,6 +5,8 @@ LoraryError
 ├── ColdLoadFailed       a version whose files cannot be had right now
 │   └── DiskFull         this replica's disk has no room for it
 ├── EngineRefused        vLLM cannot load a version that was admitted
+│   └── AdapterFaulty    vLLM computes NaN with it, so it is served to nobody
+├── EngineFault          an answer that the engine computed from NaN
 ├── EngineNotAttached    vLLM's engine has not been handed to the gateway
 ├── TooManyColdLoads     more versions wait for a download than may
 ├── LimitReached         a key or an adapter has taken its share; says when to come again
@@ -58,6 +60,34 @@ class EngineRefused(LoraryError):
     status = 503
     code = "engine_refused"
     param = "model"
+
+
+class AdapterFaulty(EngineRefused):
+    """A version with which the engine computes NaN: quarantined on this server."""
+
+    status = 422
+    code = "adapter_faulty"
+
+    def __init__(self, ref: str, reason: str) -> None:
+        self.ref = ref
+        self.reason = reason
+        super().__init__(
+            f"{ref} is quarantined on this server: {reason}. Ask for another version; its owner "
+            "has to publish a corrected one."
+        )
+
+
+class EngineFault(LoraryError):
+    """An answer that the engine computed from NaN, or an engine that no longer answers soundly."""
+
+    status = 503
+    code = "engine_fault"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The engine could not compute this answer: a fault of the server. Send the request "
+            "again."
+        )
 
 
 class EngineNotAttached(LoraryError):

@@ -10,6 +10,7 @@ Extension point: `--middleware serving.gate.Gate`, a pure ASGI class.
 import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -38,7 +39,6 @@ from serving.request.body import (
     parse_body,
     parse_hint,
     read_body,
-    replay,
 )
 from serving.request.confidence import Judge, terms
 from serving.request.fields import FIELDS, RESPONSES_FIELDS
@@ -204,13 +204,16 @@ class Gate:
                 require(key, "evaluate", version.domain)
                 abstains = False
             judged = terms(scope["path"], body, version, wanted=wanted, abstains=abstains)
-        response_id = self.replica.response_ids.issue(scope["path"], version, key.id)
-        if scope["path"] == RESPONSES:
-            body["request_id"] = PREFIXES[RESPONSES] + response_id  # vLLM reads no header there
-        data = msgspec.json.encode(body)
-        length = (b"content-length", str(len(data)).encode())
-        named = (b"x-request-id", response_id.encode())
-        passed_on = inner(scope, scope["path"], b"", length, named)
+
+        def prepare(body: dict[str, Any]) -> tuple[str, Scope, bytes]:
+            response_id = self.replica.response_ids.issue(scope["path"], version, key.id)
+            if scope["path"] == RESPONSES:  # vLLM reads no header there
+                body = {**body, "request_id": PREFIXES[RESPONSES] + response_id}
+            data = msgspec.json.encode(body)
+            length = (b"content-length", str(len(data)).encode())
+            named = (b"x-request-id", response_id.encode())
+            return response_id, inner(scope, scope["path"], b"", length, named), data
+
         name = f"{version.domain}/{version.adapter}" if version else settings.base_name
         seconds = allowed_seconds(scope, settings.request_seconds)
         async with AsyncExitStack() as held:
@@ -225,7 +228,9 @@ class Gate:
             told = Judge(flight.send, judged).send if judged is not None else flight.send
             meter = Meter(watched.through(told), version, settings.base_name)
             try:
-                await self.app(passed_on, replay(data, flight.receiver(receive)), meter.send)
+                listen = flight.receiver(receive)
+                faults = self.replica.faults
+                await faults.relay(self.app, prepare, body, version, listen, meter.send)
             finally:
                 meter.end()
                 grant.tokens = meter.tokens + meter.prompt_tokens

@@ -55,6 +55,8 @@ def environment(settings: ServingSettings) -> dict[str, str]:
         "VLLM_SERVER_DEV_MODE": "0",
         "VLLM_API_KEY": "",
         RUST_FRONTEND: "0",
+        "VLLM_COMPUTE_NANS_IN_LOGITS": "1",
+        "VLLM_RAISE_ON_LOGIT_NANS": "0",  # it would end the engine, and with it everybody's answers
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     }
     if Path(settings.model).is_absolute():
@@ -76,6 +78,7 @@ def arguments(settings: ServingSettings, extra: Sequence[str] = ()) -> list[str]
         f"--max-cpu-loras={settings.max_cpu_loras}",
         f"--max-lora-rank={settings.max_lora_rank}",
         "--middleware=serving.gate.Gate",
+        "--worker-extension-cls=serving.worker.KVCacheEraser",
         "--disable-fastapi-docs",
         "--disable-uvicorn-access-log",
         *extra,

@@ -32,6 +32,8 @@ FIXED = {
     "--enable-lora": _GATEWAY,
     "--disable-fastapi-docs": _GATEWAY,
     "--disable-uvicorn-access-log": _GATEWAY,
+    "--worker-extension-cls": _GATEWAY,
+    "--disable-log-stats": _GATEWAY,
     "--default-mm-loras": _PUBLISH,
     "--middleware": _OPEN,
     "--root-path": _OPEN,

@@ -11,6 +11,7 @@ from registry.catalog import Catalog, Version
 from registry.errors import BaseMismatch
 from registry.follower import Follower
 from serving.errors import EngineNotAttached, RegistryUnread
+from serving.faults import Faults
 from serving.leaving import Departure
 from serving.outcomes.reporting import Reports
 from serving.outcomes.response_ids import ResponseIds
@@ -31,6 +32,7 @@ from serving.telemetry.metrics import (
 from serving.tiers.cache import AdapterCache
 from serving.tiers.engine import Engine
 from serving.tiers.residency import Residency
+from serving.tiers.trial import Trials
 from serving.tiers.turns import Turns
 from serving.tiers.warming import Warming
 
@@ -63,18 +65,21 @@ class Replica:
         self.reports = Reports(settings.registry_url, serving_key)
         self.rollouts = Rollouts(lambda: self.catalog, self.reports, replicas=settings.replicas)
         self._residency: Residency | None = None
+        self._faults: Faults | None = None
         self._warming: Warming | None = None
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: Engine, trials: Trials) -> None:
         """Serve adapters through `engine`. Called once, before the first request."""
         settings = self.settings
         self._residency = Residency(
             self.cache,
             engine,
             Turns(settings.slots, settings.turn_seconds),
+            trials,
             max_bytes=settings.cache_bytes,
             max_names=settings.max_cpu_loras,
         )
+        self._faults = Faults(trials, self.flights)
         self._warming = Warming(
             self._residency,
             settings.base_name,
@@ -88,6 +93,13 @@ class Replica:
         if self._residency is None:
             raise EngineNotAttached
         return self._residency
+
+    @property
+    def faults(self) -> Faults:
+        """What handles faulty answers; raises as `residency`."""
+        if self._faults is None:
+            raise EngineNotAttached
+        return self._faults
 
     @property
     def warming(self) -> Warming:

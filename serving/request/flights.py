@@ -136,6 +136,12 @@ class Flights:
         for flight in tuple(self._all):
             flight.end(reason)
 
+    def end_version(self, digest: str, reason: LoraryError) -> None:
+        """End the requests that a version of these bytes answers."""
+        for flight in tuple(self._all):
+            if flight.version is not None and flight.version.digest == digest:
+                flight.end(reason)
+
     def end_revoked(self, catalog: Catalog) -> None:
         """End the requests whose version was revoked, where the domain's policy says so."""
         for flight in tuple(self._all):

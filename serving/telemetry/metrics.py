@@ -57,7 +57,7 @@ VERIFICATION_FAILURES = Counter(
 COLD_LOAD_PHASES = Histogram(
     "lorary_cold_load_phase_seconds",
     "Seconds of a cold load by phase: download (hashed as it comes), verify (what lay on the disk "
-    "already), engine (its own load)",
+    "already), engine (its own load), trial (a version's first on this server)",
     ["phase"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
@@ -83,6 +83,15 @@ RESIDENCY_DIVERGENCE = Counter(
 ENGINE_NAMES = Gauge("lorary_engine_names", "Pinned names that the engine holds")
 SLOTS = Gauge(
     "lorary_slots", "Adapters there is room for: in one batch, and in host memory", ["where"]
+)
+FAULTY_ADAPTERS = Gauge(
+    "lorary_faulty_adapters", "Versions quarantined on this replica: the engine computes NaN"
+)
+CORRUPTED = Counter(
+    "lorary_corrupted_answers", "Answers with NaN in their logits, replaced by an error"
+)
+RECOVERIES = Counter(
+    "lorary_engine_recoveries", "Times that the engine's KV cache was erased because of NaN"
 )
 CACHE_BYTES = Gauge("lorary_cache_bytes", "Bytes of adapters on this replica's disk")
 CACHE_ADAPTERS = Gauge("lorary_cache_adapters", "Adapters on this replica's disk")

@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ from serving.errors import DiskFull
 from serving.telemetry.metrics import COLD_LOAD_PHASES, COLD_LOADS, EVICTIONS, TIER_REQUESTS
 from serving.tiers.cache import AdapterCache
 from serving.tiers.engine import Engine
+from serving.tiers.trial import Trials
 from serving.tiers.turns import Turns
 
 RECONCILE_SECONDS = 5.0
@@ -68,6 +69,7 @@ class Residency:
         cache: AdapterCache,
         engine: Engine,
         turns: Turns,
+        trials: Trials,
         *,
         max_bytes: int,
         max_names: int,
@@ -76,6 +78,8 @@ class Residency:
         self._cache = cache
         self._engine = engine
         self._turns = turns
+        self.trials = trials
+        """What is known of versions by trying them."""
         self._max_bytes = max_bytes
         self._max_names = max_names
         self._entries: dict[str, Entry] = {}
@@ -104,8 +108,9 @@ class Residency:
 
         Its files are brought here before its turn; its name has a place in the engine only then, so
         that those who wait keep nothing from those whose turn it is. Yields where it was before.
-        Raises `ColdLoadFailed`, `DiskFull`, `TooManyColdLoads`, `EngineRefused`.
+        Raises `ColdLoadFailed`, `DiskFull`, `TooManyColdLoads`, `EngineRefused`, `AdapterFaulty`.
         """
+        self.trials.check(version)
         tier = self.tier(version)
         TIER_REQUESTS.labels(tier).inc()
         self._cache.touch(version)
@@ -118,6 +123,7 @@ class Residency:
             entry.used = time.monotonic()
             await self._bring(version, entry, fetched)
             self._cache.touch(version)
+            await self._tried(version)
             try:
                 yield tier
             finally:
@@ -127,8 +133,9 @@ class Residency:
         """Bring the version up for whoever will ask for it; it takes no turn.
 
         replaces: the version whose requests it will get, and as recently used as which it counts;
-        without one it counts as never used. False if everything that the engine holds is busier:
-        then only its files are here. Raises as `hold`.
+        without one it counts as never used. It is tried in the background, as soon as it has a
+        turn: a trial needs one of the engine's slots. False if everything that the engine holds is
+        busier: then only its files are here. Raises as `hold`.
         """
         before = self._entries.get(replaces.digest) if replaces is not None else None
         rank = before.used if before is not None else 0.0
@@ -141,18 +148,31 @@ class Residency:
                 if not rank:
                     self._cache.demote(version)
             entry.used = max(entry.used, rank)
+        if not self.trials.is_sound(version):
+            self._in_background(self._try(version))
         return True
 
     def prefetch(self, version: Version) -> None:
         """Bring the version up in the background. That it fails shows when it is asked for."""
 
         async def bring() -> None:
-            with contextlib.suppress(LoraryError):
-                async with self._kept(version) as entry:
-                    entry.used = time.monotonic()  # its caller is about to ask
-                    await self._bring(version, entry)
+            async with self._kept(version) as entry:
+                entry.used = time.monotonic()  # its caller is about to ask
+                await self._bring(version, entry)
 
-        task = asyncio.create_task(bring())
+        self._in_background(bring())
+
+    async def _try(self, version: Version) -> None:
+        async with self._turns.take(str(version.ref)):
+            if self.tier(version) == "engine":
+                await self._tried(version)
+
+    def _in_background(self, work: Coroutine[None, None, None]) -> None:
+        async def quietly() -> None:
+            with contextlib.suppress(LoraryError):
+                await work
+
+        task = asyncio.create_task(quietly())
         self._hints.add(task)
         task.add_done_callback(self._hints.discard)
 
@@ -206,6 +226,7 @@ class Residency:
         rank: float = math.inf,
     ) -> None:
         """A caller who leaves must not leave the engine with a name that we do not know of."""
+        self.trials.check(version)
         if self.tier(version) == "engine":
             return
         self._take(version.digest)
@@ -218,6 +239,15 @@ class Residency:
 
         bringing.add_done_callback(done)
         await asyncio.shield(bringing)
+
+    async def _tried(self, version: Version) -> None:
+        """A trial goes on though its callers leave, so it keeps the version itself."""
+
+        def keep() -> Callable[[], None]:
+            entry = self._take(version.digest)
+            return lambda: self._let_go(version.digest, entry)
+
+        await self.trials.attend(version, keep)
 
     async def _load(self, version: Version, entry: Entry, fetched: float, rank: float) -> None:
         name = str(version.ref)

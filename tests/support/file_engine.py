@@ -19,7 +19,9 @@ from starlette.types import Message, Receive, Scope, Send
 from serving.gate import Gate
 from serving.replica import current
 from serving.tiers.engine import Engine
-from tests.support.vllm_engine import LoRARequest
+from serving.tiers.recovery import Probe, Recovery
+from serving.tiers.trial import Trials
+from tests.support.vllm_engine import LoRARequest, VllmEngine
 
 PIECES = 4
 PAUSE = 0.03
@@ -53,7 +55,9 @@ class FileClient:
 async def engine(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer the routes that the gate passes on."""
     if scope["type"] == "lifespan":
-        current().attach(Engine(FileClient(), {}, LoRARequest))
+        names: dict[str, LoRARequest] = {}
+        driven = Engine(FileClient(), names, LoRARequest)
+        current().attach(driven, Trials(Recovery(VllmEngine(), Probe(None), print), names))
         for state in ("startup", "shutdown"):
             await receive()
             await send({"type": f"lifespan.{state}.complete"})

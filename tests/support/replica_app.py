@@ -30,7 +30,8 @@ ANSWER = {
 async def engine(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers every request; a prompt that is a number waits so many seconds first."""
     if scope["type"] == "lifespan":
-        current().attach(VllmEngine().driven())
+        vllm = VllmEngine()
+        current().attach(vllm.driven(), vllm.tried())
         for state in ("startup", "shutdown"):
             await receive()
             await send({"type": f"lifespan.{state}.complete"})

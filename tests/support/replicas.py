@@ -79,7 +79,7 @@ def make_site(folder: Path, **settings: Any) -> Site:
     )
     replica.follower.refresh()
     engine = VllmEngine()
-    replica.attach(engine.driven())
+    replica.attach(engine.driven(), engine.tried())
     site = Site(folder, registry, operator, keys["medical"], keys["legal"], replica, engine)
     site.publish("medical", "coder", b"medical one")
     site.publish("legal", "clauses", b"legal one")

@@ -35,7 +35,9 @@ def made(
     cache = AdapterCache(site.folder / "cache", Blobs(site.registry.store))
     turns = Turns(slots, 0.01)
     engine.max_cpu_loras = max_names
-    residency = Residency(cache, engine.driven(), turns, max_bytes=max_bytes, max_names=max_names)
+    residency = Residency(
+        cache, engine.driven(), turns, engine.tried(), max_bytes=max_bytes, max_names=max_names
+    )
     return residency, cache
 
 

@@ -7,11 +7,17 @@ worker does not hold is read from its path there and then.
 """
 
 import asyncio
+import math
 from collections import OrderedDict
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from serving.tiers.engine import Engine
+from serving.tiers.recovery import Probe, Recovery
+from serving.tiers.trial import Trials
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,30 @@ class LoRARequest:
     lora_name: str
     lora_int_id: int
     lora_path: str
+
+
+@dataclass
+class KvCache:
+    """Blocks of the KV cache as vLLM gives them out, each sound or full of NaN.
+
+    Modelled on `BlockPool.free_blocks`: a request's last block, which is not full, is the first to
+    be given out again; nothing is cleared in between.
+    """
+
+    free: list[int] = field(default_factory=lambda: list(range(64)))
+    poisoned: set[int] = field(default_factory=set)
+
+    def take(self, *, nan: bool) -> tuple[int, bool]:
+        """A block for a request, and whether its logits are NaN. nan: its adapter overflows."""
+        block = self.free.pop(0)
+        corrupted = nan or block in self.poisoned
+        if corrupted:
+            self.poisoned.add(block)
+        return block, corrupted
+
+    def give_back(self, block: int) -> None:
+        """The request has ended."""
+        self.free.insert(0, block)
 
 
 @dataclass
@@ -49,11 +79,87 @@ class VllmEngine:
     removing: asyncio.Event | None = None
     """What removing waits for, if it shall."""
     load_seconds: float = 0.0
+    cache: KvCache = field(default_factory=KvCache)
+    overflowing: set[str] = field(default_factory=set)
+    """Names of adapters with which every request's logits are NaN."""
+    idle: set[str] = field(default_factory=set)
+    """Names of adapters that change nothing."""
+    probes: list[str | None] = field(default_factory=list)
+    """What was asked through the engine client: names, or None for the base model."""
+    calls: list[str] = field(default_factory=list)
+    """What was done to the engine as a whole."""
+    base_overflows: bool = False
+    """Whether the base model's logits are NaN, too."""
+    held: asyncio.Event | None = None
+    """What the first token of an adapter waits for, if it shall."""
+    broken_rpc: bool = False
+    """Whether the workers fail."""
+    given_up: int = 0
+    """How often the server was told to end."""
+    running: dict[int, int] = field(default_factory=dict)
+    """Blocks of the requests of the engine client, by request."""
     _loading: int = 0
 
     def driven(self) -> Engine:
         """What drives it."""
         return Engine(self, self.lora_requests, LoRARequest, release_seconds=0.0)
+
+    def tried(self) -> Trials:
+        """What tries its adapters."""
+
+        def give_up() -> None:
+            self.given_up += 1
+
+        return Trials(Recovery(self, Probe(None), give_up), self.lora_requests)
+
+    async def generate(
+        self, prompt: Any, sampling_params: Any, request_id: str, *, lora_request: Any = None
+    ) -> AsyncGenerator[Any, None]:
+        """Tokens until the generator is closed, as vLLM's client; NaN where the engine has NaN."""
+        name = None if lora_request is None else lora_request.lora_name
+        self.probes.append(name)
+        mine = len(self.probes)
+        overflows = self.base_overflows if name is None else name in self.overflowing
+        self.running[mine], nan = self.cache.take(nan=overflows)
+        try:
+            while True:
+                await asyncio.sleep(0)
+                if self.held is not None and name is not None:
+                    await self.held.wait()
+                value = math.nan if nan else -1.0 if name is None or name in self.idle else -2.0
+                logprobs = [{7: SimpleNamespace(logprob=value)}]
+                yield SimpleNamespace(outputs=[SimpleNamespace(logprobs=logprobs)])
+        finally:
+            block = self.running.pop(mine)
+            if block >= 0:
+                self.cache.give_back(block)
+
+    async def pause_generation(self, *, mode: str, clear_cache: bool) -> None:
+        """Freeze; what runs is preempted and keeps no block."""
+        assert (mode, clear_cache) == ("keep", True)
+        self.calls.append("pause")
+        await asyncio.sleep(0.005)
+        for request, block in self.running.items():
+            if block >= 0:
+                self.cache.give_back(block)
+            self.running[request] = -1
+
+    async def resume_generation(self) -> None:
+        """Go on: what was preempted and not aborted is computed again."""
+        self.calls.append("resume")
+        for request in self.running:
+            self.running[request], _ = self.cache.take(
+                nan=self.probes[request - 1] in self.overflowing
+            )
+
+    async def collective_rpc(self, method: str) -> list[Any]:
+        """Run the worker extension's method."""
+        assert method == "lorary_erase_kv_cache"
+        if self.broken_rpc:
+            raise RuntimeError("a worker is gone")
+        self.calls.append("erase")
+        self.cache.poisoned.clear()
+        return [1 << 30]
 
     async def add_lora(self, lora_request: LoRARequest) -> bool:
         """Load an adapter, as vLLM's client does."""

@@ -152,7 +152,8 @@ def test_an_evaluator_is_told_what_others_would_not_be(site: Site, upstream: Ups
 
 
 def test_streams_pass_piece_by_piece_as_they_come(site: Site) -> None:
-    upstream = Upstream(pieces=(b"data: 1\n\n", b"data: 2\n\n", b"data: 3\n\n"), pause=0.05)
+    pieces = (b"data: 1\n\n", b"data: 2\n\n", b"data: 3\n\n")
+    upstream = Upstream(pieces=pieces, pause=0.05, kind=b"text/event-stream")
     times: list[float] = []
 
     async def run() -> None:

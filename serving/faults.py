@@ -1,0 +1,144 @@
+"""What follows when the engine computed an answer from NaN: clean, find the cause, refuse it.
+
+The answer's own adapter may be the cause or a victim, which got a block of the KV cache that
+another request had filled with NaN. So the engine is cleaned and the request is repeated, cut to a
+few tokens. NaN again, twice, each time in a clean engine, proves that the adapter is the cause.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from adapters.errors import LoraryError
+from registry.catalog import Version
+from serving.errors import AdapterFaulty, EngineFault
+from serving.request.body import replay, sequences
+from serving.request.flights import Flights
+from serving.request.guard import Guard
+from serving.telemetry import journal
+from serving.telemetry.metrics import CORRUPTED
+from serving.telemetry.verdicts import VERDICTS
+from serving.tiers.trial import Trials
+
+REPEAT_TOKENS = 16
+"""Tokens of a repeated request."""
+REPEAT_SECONDS = 30.0
+REPEATS = 2
+MAX_WAITING = 8
+"""Answers that may wait for their cause to be found; with more, the engine is only cleaned."""
+IN_TRAFFIC = "its logits were not finite numbers for a request, and again when it was repeated"
+
+Prepare = Callable[[dict[str, Any]], tuple[str, Scope, bytes]]
+"""Makes of a body what vLLM gets: the request's id, the scope and the bytes."""
+Repeat = Callable[[], Awaitable[bool]]
+"""Runs a request once more; whether its logits had NaN again."""
+
+
+class Faults:
+    """The faulty answers of one replica. Use it from one event loop."""
+
+    def __init__(self, trials: Trials, flights: Flights) -> None:
+        self.trials = trials
+        self._flights = flights
+        self._one = asyncio.Lock()
+        self._waiting = 0
+        trials.on_fault = self._end_flights
+
+    async def relay(
+        self,
+        app: ASGIApp,
+        prepare: Prepare,
+        body: dict[str, Any],
+        version: Version | None,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Have vLLM answer `body`; an answer made of NaN becomes an error.
+
+        Raises `AdapterFaulty` or `EngineFault` if nothing
+        was sent yet; a stream gets the error as its last event.
+        """
+        self.trials.recovery.check()
+        request_id, scope, data = prepare(body)
+        with VERDICTS.follow(request_id, sequences(body)) as verdict:
+            guard = Guard(send, verdict)
+            try:
+                await app(scope, replay(data, receive), guard.send)
+            except Exception:
+                if not verdict.failed:  # NaN among log-probabilities cannot be written as JSON
+                    raise
+        if not verdict.failed:
+            return
+        if not verdict.corrupted:
+            await guard.refuse(EngineFault())
+            return
+
+        async def repeat() -> bool:
+            return await _repeat(app, prepare, shortened(body, scope["path"]))
+
+        await guard.refuse(await self.explain(version, repeat))
+
+    async def explain(self, version: Version | None, repeat: Repeat) -> LoraryError:
+        """The error for an answer of `version` that had NaN; by then the engine is clean again."""
+        CORRUPTED.inc()
+        journal.write("nan_logits", model=None if version is None else str(version.ref))
+        recovery = self.trials.recovery
+        try:
+            await recovery.clean()
+            if version is None or self._waiting >= MAX_WAITING:
+                return EngineFault()
+            self._waiting += 1
+            try:
+                async with self._one:
+                    self.trials.check(version)
+                    for _ in range(REPEATS):
+                        async with asyncio.timeout(REPEAT_SECONDS):
+                            if not await repeat():
+                                return EngineFault()
+                        await recovery.clean()
+                    self.trials.condemn(version, IN_TRAFFIC)
+                    await recovery.clean()  # what else of it was under way has ended
+                    self.trials.check(version)
+            finally:
+                self._waiting -= 1
+        except LoraryError as error:
+            return error
+        except TimeoutError:
+            pass
+        return EngineFault()
+
+    def _end_flights(self, version: Version, error: AdapterFaulty) -> None:
+        self._flights.end_version(version.digest, error)
+
+
+async def _repeat(app: ASGIApp, prepare: Prepare, body: dict[str, Any]) -> bool:
+    request_id, scope, data = prepare(body)
+    with VERDICTS.follow(request_id) as verdict:
+        with contextlib.suppress(Exception):  # whatever became of it, its logits are the question
+            await app(scope, replay(data, _never), _ignore)
+        return verdict.corrupted
+
+
+async def _never() -> Message:
+    await asyncio.sleep(REPEAT_SECONDS)
+    return {"type": "http.disconnect"}
+
+
+async def _ignore(_message: Message) -> None:
+    pass
+
+
+def shortened(body: dict[str, Any], path: str) -> dict[str, Any]:
+    """The same request for one short, whole answer."""
+    limit = {
+        "/v1/chat/completions": "max_completion_tokens",
+        "/v1/completions": "max_tokens",
+        "/v1/responses": "max_output_tokens",
+    }.get(path)
+    dropped = {"stream", "stream_options", "n", "best_of", "min_tokens", "max_tokens",
+               "max_completion_tokens", "logprobs", "top_logprobs"}  # fmt: skip
+    kept = {name: value for name, value in body.items() if name not in dropped}
+    return kept if limit is None else kept | {limit: REPEAT_TOKENS}

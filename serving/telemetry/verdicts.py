@@ -1,0 +1,81 @@
+"""Which answers the engine computed from NaN logits or cut off, as its own statistics report it.
+
+vLLM counts NaN in each request's logits (`VLLM_COMPUTE_NANS_IN_LOGITS`) and marks the statistics
+of the finished request. `serving.engine_metrics` receives those in the API process, before the
+answer's last piece is sent, and notes them here by the request id that the gateway chose.
+"""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Iterator
+
+_PREFIXES = ("chatcmpl-", "cmpl-", "resp_")
+_NUMBER = re.compile(r"[-_]\d+$")
+"""vLLM numbers a completion's prompts, cmpl-ID-0, and a response's turns, resp_ID_0."""
+WAIT_SECONDS = 1.0
+"""How long a complete answer waits for its statistics, which normally are there before it is."""
+
+
+class Verdict:
+    """What the engine reports about one request's sequences."""
+
+    def __init__(self, sequences: int) -> None:
+        """sequences: how many will be reported."""
+        self.corrupted = False
+        """Whether a sequence had NaN in its logits."""
+        self.aborted = False
+        """Whether the engine ended a sequence by itself, complete or not."""
+        self._missing = sequences
+        self._complete = asyncio.Event()
+        if not sequences:
+            self._complete.set()
+
+    @property
+    def failed(self) -> bool:
+        """Whether the answer must not be given."""
+        return self.corrupted or self.aborted
+
+    def note(self, *, corrupted: bool, aborted: bool = False) -> None:
+        """One sequence has finished."""
+        self.corrupted = self.corrupted or corrupted
+        self.aborted = self.aborted or aborted
+        self._missing -= 1
+        if self.failed or self._missing <= 0:
+            self._complete.set()
+
+    async def complete(self) -> None:
+        """Wait until every sequence was reported, for a bounded time."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._complete.wait(), WAIT_SECONDS)
+
+
+class Verdicts:
+    """The requests under way. Use it from one event loop."""
+
+    def __init__(self) -> None:
+        self.reported = False
+        """Whether an engine reports here at all; without one nobody waits."""
+        self._running: dict[str, Verdict] = {}
+
+    @contextlib.contextmanager
+    def follow(self, request_id: str, sequences: int = 1) -> Iterator[Verdict]:
+        """The verdict on a request while the context lasts. request_id: without vLLM's prefix."""
+        verdict = self._running[request_id] = Verdict(sequences if self.reported else 0)
+        try:
+            yield verdict
+        finally:
+            del self._running[request_id]
+
+    def note(self, request_id: str | None, *, corrupted: bool, aborted: bool = False) -> None:
+        """A sequence of vLLM's request `request_id` has finished."""
+        name = request_id or ""
+        for prefix in _PREFIXES:
+            name = name.removeprefix(prefix)
+        verdict = self._running.get(name) or self._running.get(_NUMBER.sub("", name))
+        if verdict is not None:
+            verdict.note(corrupted=corrupted, aborted=aborted)
+
+
+VERDICTS = Verdicts()
+"""Those of this process: vLLM makes its statistics loggers itself."""
