@@ -47,13 +47,15 @@ def show(cells: Sequence[Cell], baseline: Mapping[str, Proportion], base: str) -
     from rich.console import Console
     from rich.table import Table
 
+    from registry.cli.output import escaped
+
     table = Table(title="Accuracy on held-out items (95 % Wilson interval)")
     table.add_column("model")
     for domain in baseline:
         table.add_column(f"{domain} (n = {baseline[domain].n})", justify="right")
     for title, scores in by_row(cells, baseline, base).items():
         best = [f"[bold]{s}[/bold]" if title == d else str(s) for d, s in scores.items()]
-        table.add_row(title, *best)
+        table.add_row(escaped(title), *best)
     Console().print(table)
 
 

@@ -7,7 +7,7 @@ import typer
 
 from adapters.names import DEFAULT_ALIAS, AdapterRef
 from eval.errors import NotEvaluated, UnknownSuite
-from registry.cli.output import AsJson, client, emit, say, table
+from registry.cli.output import AsJson, client, emit, escaped, say, table
 from registry.cli.reviewing import GROUP, KeepDays, Title, open_review
 from registry.errors import UnknownAlias
 
@@ -92,7 +92,9 @@ def evaluate(
                 subject,
                 chosen,
                 target_risk=risk,
-                progress=lambda what, steps: bars.update(bar, advance=steps, description=what),
+                progress=lambda what, steps: bars.update(
+                    bar, advance=steps, description=escaped(what)
+                ),
             )
         if record:
             registry.record_evaluation(version["ref"], found.body(version["digest"]))

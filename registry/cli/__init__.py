@@ -17,6 +17,7 @@ from registry.cli import (
     reviewing,
     setup,
 )
+from registry.cli.output import plain
 
 COMMANDS = "lorary.commands"
 """Entry-point group; each entry is a function that takes the app and adds commands."""
@@ -44,7 +45,7 @@ def main() -> None:
     try:
         build()()
     except LoraryError as error:
-        print(f"lorary: {error.message}", file=sys.stderr)
+        print(plain(f"lorary: {error.message}"), file=sys.stderr)
         sys.exit(1)
     except ValidationError as error:
         for problem in error.errors(include_input=False):

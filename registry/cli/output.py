@@ -1,12 +1,14 @@
 """How commands print, and what they share: a client, options, progress."""
 
 import json
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -16,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from registry.client import RegistryClient
 from registry.settings import ClientSettings
@@ -31,6 +34,22 @@ def client() -> Iterator[RegistryClient]:
         yield opened
 
 
+def plain(text: str) -> str:
+    """`text` as a terminal may get it: what others wrote cannot move the cursor, set a title, turn
+    the direction of writing, or hide. Lines and tabs stay; other controls are shown as escapes."""
+    return "".join(
+        letter
+        if letter.isprintable() or letter in "\n\t" or unicodedata.category(letter) == "Zs"
+        else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
+def escaped(text: str) -> str:
+    """As `plain`, for places where rich reads markup."""
+    return escape(plain(text))
+
+
 def emit(value: Any, as_json: bool, show: Callable[[], None]) -> None:
     """Print `value` as JSON, or let `show` print it for people."""
     if as_json:
@@ -43,18 +62,18 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows under their titles."""
     drawn = Table(*columns, box=None, pad_edge=False)
     for row in rows:
-        drawn.add_row(*(str(cell) for cell in row))
+        drawn.add_row(*(Text(plain(str(cell))) for cell in row))
     Console().print(drawn)
 
 
 def say(text: str) -> None:
     """One line for people, whatever brackets it holds."""
-    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+    Console().print(plain(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def warn(text: str) -> None:
     """One line on standard error, so that what a script reads stays as it is."""
-    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+    Console(stderr=True).print(plain(text), markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -63,13 +82,18 @@ def progress_bar(
 ) -> Iterator[Callable[[str, int, int], None]]:
     """A function to call with what is being done, how much is done and how much there is."""
     amount = DownloadColumn() if transfer else MofNCompleteColumn()
-    columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        amount,
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), disable=quiet, transient=True) as bars:
         known: dict[str, Any] = {}
 
         def advance(what: str, done: int, total: int) -> None:
             if what not in known:
-                known[what] = bars.add_task(what, total=total or None)
+                known[what] = bars.add_task(plain(what), total=total or None)
             bars.update(known[what], completed=done, total=total or None)
 
         yield advance

@@ -107,10 +107,7 @@ def from_complaints(
     with client() as registry:
         version = registry.resolve(ref)
     complaints = version["feedback"]["complaints"]
-    try:
-        rows = [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
-    except ValueError as error:
-        raise BadRequest(f"{file} is no JSON lines: {error}. Write one object a line.") from error
+    rows = read_rows(file)
     items, missing = review_intake.from_complaints(complaints, rows)
     if missing:
         warn(f"{missing} of {len(complaints)} complaints are about answers not in {file}.")
@@ -130,6 +127,15 @@ def from_complaints(
     told = [msgspec.to_builtins(item) for item in items]
     opened = open_review(version["ref"], None, told, title, keep_days)
     emit(opened, as_json, lambda: say(f"Review {opened['id']}: {opened['items']} items"))
+
+
+def read_rows(file: Path) -> list[Any]:
+    """The rows of a JSON Lines file; raises `BadRequest`."""
+    try:
+        # Bytes are split at line feeds only, text also at U+2028 and others, which may be in rows.
+        return [json.loads(line) for line in file.read_bytes().splitlines() if line.strip()]
+    except ValueError as error:
+        raise BadRequest(f"{file} is not JSON Lines: {error}. Write one object a line.") from error
 
 
 def _show_removed(removed: list[tuple[str, str]]) -> None:

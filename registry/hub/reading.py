@@ -76,10 +76,26 @@ def model_info(caller: CallerDep, domain: str, adapter: str) -> dict[str, Any]:
 
 
 @router.get("/api/models/{domain}/{adapter}/revision/{revision}")
-def model_revision(caller: CallerDep, domain: str, adapter: str, revision: str) -> dict[str, Any]:
-    """An adapter at one version."""
-    found = _adapter(caller, domain, adapter)
-    return model_view(found, find(caller.catalog, domain, adapter, revision))
+def model_revision(
+    caller: CallerDep,
+    domain: str,
+    adapter: str,
+    revision: str,
+    expand: Annotated[list[str] | None, Query(max_length=50)] = None,
+) -> dict[str, Any]:
+    """An adapter at one version. Clients from 0.30 to 0.36 ask before they publish whether `main`
+    of what they publish to, which may not exist yet, is kept in Xet storage."""
+    ref = caller.looks_at(AdapterRef.parse(f"{domain}/{adapter}"))
+    try:
+        view = model_view(
+            caller.catalog.adapter(ref), find(caller.catalog, domain, adapter, revision)
+        )
+    except (errors.UnknownAdapter, errors.UnknownAlias):
+        publishes = revision == MAIN and has_role(caller.key, "publish", domain)
+        if not publishes or expand != ["xetEnabled"]:
+            raise
+        view = {"id": ref.path}
+    return {**view, "xetEnabled": False} if expand else view
 
 
 @router.get("/api/models/{domain}/{adapter}/tree/{revision}")

@@ -23,6 +23,7 @@ from registry.catalog import Version
 from registry.events import File
 from registry.hub import commit_body, tickets
 from registry.hub.revisions import MAIN, commit_id, newest
+from registry.hub.side_files import is_side_file
 from registry.incoming import incoming
 from registry.publishing import publish
 
@@ -92,14 +93,14 @@ def preupload(
     revision: str,
     files: Annotated[list[Announced], Body(embed=True, max_length=1000)],
 ) -> dict[str, Any]:
-    """How each file shall come: in the commit, or by Git LFS if it is very large."""
+    """How each file shall come: in the commit, by Git LFS if it is very large, or not at all."""
     _publishes(caller, domain, adapter, revision)
     return {
         "files": [
             {
                 "path": file.path,
                 "uploadMode": "regular" if file.size <= INLINE else "lfs",
-                "shouldIgnore": False,
+                "shouldIgnore": is_side_file(file.path),
                 "oid": None,
             }
             for file in files

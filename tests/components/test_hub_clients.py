@@ -21,7 +21,7 @@ from tests.support.s3 import BUCKET, S3Server
 from tests.support.servers import registry_server
 
 HOME = Path(os.environ.get("LORARY_HOME") or Path(__file__).parents[2] / ".cache" / "lorary")
-OLDER = ("0.25.2", "0.36.2", "1.33.0")
+OLDER = ("0.25.2", "0.34.4", "0.36.2", "1.33.0")
 """Versions of huggingface_hub that people still run, beside the current one of the environment."""
 
 
@@ -105,6 +105,59 @@ def test_huggingface_hub_publishes_fetches_and_looks_around(
     assert "RevisionNotFound" in refusals["revision"]
     assert "pull requests" in refusals["pull request"]
     assert verify(hub.store).sound
+
+
+FOLDER = """
+import json, sys
+import huggingface_hub as hub
+
+api = hub.HfApi()
+folder, how = sys.argv[1:]
+if how == "large":
+    api.upload_large_folder("medical/new", folder, repo_type="model", num_workers=1)
+else:
+    hub.HfApi().upload_folder(
+        repo_id="medical/new", folder_path=folder, ignore_patterns=["_*", "checkpoint-*"]
+    )
+"""
+
+
+@pytest.mark.parametrize(
+    ("version", "how"),
+    [("current", "folder"), ("0.30.2", "folder"), ("0.34.4", "folder"), ("0.36.2", "large")],
+)
+def test_a_trainers_folder_becomes_a_new_adapters_first_version(
+    hub: Hub, tmp_path: Path, version: str, how: str
+) -> None:
+    folder = write_adapter(tmp_path / "adapter", seed=1)
+    names = {path.name for path in folder.iterdir()}
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (folder / name).write_text("{}")
+    (folder / "training_args.bin").write_bytes(b"\x80\x04a pickle")
+    (folder / "runs" / "1").mkdir(parents=True)
+    (folder / "runs" / "1" / "events.out.tfevents.1").write_bytes(b"x")
+    path = "" if version == "current" else older_hub(version)
+    done = hub.run(["-c", FOLDER, str(folder), how], path)
+    assert done.returncode == 0, done.stderr
+    published = hub.operator.resolve("medical/new@1")
+    assert {file["path"] for file in published["files"]} == names
+
+
+CARD = """
+from huggingface_hub import metadata_update
+
+metadata_update("medical/coder", {"license": "mit"}, overwrite=True)
+"""
+
+
+def test_a_cards_metadata_is_updated_as_the_next_version(hub: Hub, tmp_path: Path) -> None:
+    hub.operator.push(write_adapter(tmp_path / "adapter", seed=1), "medical/coder")
+    hub.operator.move_alias("medical/coder", "production", 1)
+    done = hub.run(["-c", CARD])
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "out"
+    hub.operator.pull("medical/coder@2", out)
+    assert "license: mit" in (out / "README.md").read_text()
 
 
 PEFT = """

@@ -1,0 +1,55 @@
+"""What others wrote reaches a terminal as text: no markup, no control characters."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.cli.output import escaped, plain, progress_bar, say, table, warn
+from registry.cli.reviewing import read_rows
+
+HOSTILE = [
+    "[/bold] x",
+    "[link=http://evil/]click[/link] [red]APPROVED[/red]",
+    "[/x] \x1b[31mred\x1b]0;pwn\x07",
+    "\u202ereversed",
+    "a\u200bb",
+    "\x9b31m",
+    "\ud800",
+    "\r overwritten",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_others_texts_are_shown_as_they_are_without_controls(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table(["title"], [[text]])
+    say(text)
+    warn(text)
+    with progress_bar(quiet=False) as advance:
+        advance(text, 1, 2)
+    shown = capsys.readouterr()
+    for line in (shown.out, shown.err):
+        assert not {"\x07", "\x9b", "\u202e", "\u200b", "\ud800"} & set(line)
+        assert "]0;pwn\x07" not in line
+    assert "\x1b" not in shown.out
+    if text.startswith("["):
+        assert text.partition("\x1b")[0] in shown.out
+
+
+@given(st.text())
+def test_plain_text_has_no_controls_and_stays_if_it_had_none(text: str) -> None:
+    assert all(c.isprintable() or c in "\n\t" or c.isspace() for c in plain(text))
+    if text.isprintable():
+        assert plain(text) == text
+    escaped(text)
+
+
+def test_a_complaint_with_u2028_is_one_row(tmp_path: Path) -> None:
+    rows = [{"id": "1", "prompt": "first\u2028second\u2029third\x85", "answer": "y"}]
+    file = tmp_path / "answers.jsonl"
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    assert read_rows(file) == rows
