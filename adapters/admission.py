@@ -7,13 +7,15 @@ files. It reads weights in pieces, so its memory does not grow with their size.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Annotated, Protocol
 
 import msgspec
+from annotated_types import MaxLen
 
 from adapters.base_model import BaseModel
 from adapters.card import MAX_CARD_BYTES, parse_card
 from adapters.errors import InvalidAdapter
+from adapters.fields import Count, Finite, Word
 from adapters.peft_config import MAX_CONFIG_BYTES, LoraConfig, parse_config
 from adapters.weights import check_weights
 
@@ -74,12 +76,12 @@ class Problem:
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What admission measured of a version's bytes."""
 
-    rank: int
-    alpha: float
+    rank: Count
+    alpha: Finite
     rslora: bool
-    target_modules: tuple[str, ...]
-    parameters: int
-    tensors: int
+    target_modules: Annotated[tuple[Word, ...], MaxLen(2000)]
+    parameters: Count
+    tensors: Count
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,12 @@ a calibration, fitted per version on items kept for that alone, makes it so.
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from annotated_types import MaxLen
+
+from adapters.fields import Count, Finite, Share, Word
 
 EDGE = 1e-6
 """Calibrated probabilities stay this far from 0 and 1: nothing is certain."""
@@ -23,17 +26,17 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     """How a version's raw scores become probabilities, and below which an answer is withheld."""
 
     method: Literal["temperature", "isotonic"]
-    temperature: float = 1.0
+    temperature: Finite = 1.0
     """Divides the raw score's log-odds (Guo et al., arXiv 1706.04599, for one probability)."""
-    knots: tuple[tuple[float, float], ...] = ()
+    knots: Annotated[tuple[tuple[Finite, Finite], ...], MaxLen(2000)] = ()
     """Raw score and probability, both rising; between two knots a straight line."""
-    threshold: float = 0.0
+    threshold: Share = 0.0
     """Answers with less confidence should be withheld: 0 withholds none, 1 withholds all."""
-    target_risk: float | None = None
+    target_risk: Share | None = None
     """The share of wrong answers among those given that `threshold` was certified for."""
-    n: int = 0
+    n: Count = 0
     """Items that it was fitted on."""
-    report: str = ""
+    report: Word = ""
     """Digest of the evaluation report that it was recorded with."""
 
 

@@ -1,8 +1,12 @@
 """What an adapter says of its making: read from its `provenance.json`, claimed, not verified."""
 
+from typing import Annotated
+
 import msgspec
+from annotated_types import MaxLen
 
 from adapters.errors import InvalidAdapter
+from adapters.fields import Word
 from adapters.names import AdapterRef
 
 MAX_BYTES = 1 << 20
@@ -13,15 +17,15 @@ _MAX_REVIEWS = 100
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     """Where a version comes from. The `lineage` object of `provenance.json`."""
 
-    parent: str | None = None
+    parent: Word | None = None
     """The version whose training it continues, as `domain/adapter@number`."""
-    data: str | None = None
+    data: Word | None = None
     """Digest, or name and revision, of the training data."""
-    recipe: str | None = None
+    recipe: Word | None = None
     """Digest or name of the recipe."""
-    code: str | None = None
+    code: Word | None = None
     """Revision of the training code."""
-    reviews: tuple[str, ...] = ()
+    reviews: Annotated[tuple[Word, ...], MaxLen(100)] = ()
     """Expert reviews whose judgements are in the training data, by their ids."""
 
 

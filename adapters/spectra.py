@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from adapters.fields import Finite
 from adapters.peft_config import LoraConfig
 from adapters.safetensors_header import TensorInfo, read_header
 from adapters.weights import PREFIX
@@ -35,15 +36,15 @@ UNUSUAL = 5.0
 class Spectrum(msgspec.Struct, frozen=True, kw_only=True):
     """Statistics of one update, (alpha / r) B A; of a whole adapter, their means over modules."""
 
-    norm: float
+    norm: Finite
     """Frobenius norm."""
-    top: float
+    top: Finite
     """Largest singular value."""
-    concentration: float
+    concentration: Finite
     """Share of the energy (squared singular values) in the largest one, 1/rank to 1."""
-    entropy: float
+    entropy: Finite
     """Shannon entropy of the energy's distribution over its singular values, 0 to 1."""
-    kurtosis: float
+    kurtosis: Finite
     """Excess kurtosis of the entries of both factors."""
 
 

@@ -8,12 +8,13 @@ told to repeat. A grace period keeps clear of pushes under way; correctness does
 
 import time
 from collections.abc import Callable
+from itertools import islice
 
 import msgspec
 
 from registry.blobs import PARTS, Blobs
 from registry.catalog import Catalog, Version, blobs_in_use
-from registry.commands import CondemnBlobs, EraseReview, SweepBlobs, TombstoneVersion
+from registry.commands import MAX_CONDEMNED, CondemnBlobs, EraseReview, SweepBlobs, TombstoneVersion
 from registry.errors import BeingCollected
 from registry.registry import Registry
 from registry.reviewing import Review
@@ -97,6 +98,7 @@ def collect(
     oldest = clock() - grace_seconds
     blobs = _unused(registry.store, "blobs/", blobs_in_use(catalog), oldest)
     parts = _unused(registry.store, PARTS, set(), oldest)
+    blobs = dict(islice(blobs.items(), MAX_CONDEMNED))  # the next collection takes the others
     if apply and blobs:
         registry.execute(CondemnBlobs(tuple(blobs)), actor)
         blobs = {digest: blobs[digest] for digest in registry.catalog.condemned if digest in blobs}

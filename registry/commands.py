@@ -1,40 +1,45 @@
 """What a caller may ask the registry to do. `decide` turns a command into events, or refuses."""
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
+
+from annotated_types import Ge, Le, MaxLen, MinLen, Predicate
 
 from adapters.admission import Facts
 from adapters.confidence import Calibration
+from adapters.fields import Comment, Count, Digest, Name, Reason, Word, is_text
 from adapters.lineage import Lineage
 from adapters.spectra import Spectrum
 from registry.events import File, Grant, Policy
 from registry.evidence import SuiteResult
 from registry.opinions import Category, Rating
-from registry.reviewing import Preference, Verdict
+from registry.reviewing import MAX_ITEMS, Preference, Verdict
 from registry.trials import BoundName, Bounds, Evidence
 
 NO_LINEAGE = Lineage()
+MAX_CONDEMNED = 200_000
+"""Blobs that one collection removes, so that its commit stays within `registry.log.MAX_COMMIT`."""
 
 
 @dataclass(frozen=True, slots=True)
 class CreateRegistry:
     """Begin the log: name the registry and issue its first operator's key."""
 
-    registry: str
-    key: str
-    key_name: str
-    secret_sha256: str
+    registry: Name
+    key: Name
+    key_name: Name
+    secret_sha256: Digest
 
 
 @dataclass(frozen=True, slots=True)
 class RegisterBase:
     """Make a base model known; `shapes` is the digest of a stored blob."""
 
-    name: str
-    digest: str
-    shapes: str
-    known_as: tuple[str, ...] = ()
-    read_at: int = 0
+    name: Name
+    digest: Digest
+    shapes: Digest
+    known_as: Annotated[tuple[Name, ...], MaxLen(100)] = ()
+    read_at: Count = 0
     """As for `PublishVersion`."""
 
 
@@ -42,7 +47,7 @@ class RegisterBase:
 class CreateDomain:
     """Open a domain under a policy."""
 
-    domain: str
+    domain: Name
     policy: Policy
 
 
@@ -50,7 +55,7 @@ class CreateDomain:
 class ChangePolicy:
     """Replace a domain's policy. With `expected`, only if that is the policy now."""
 
-    domain: str
+    domain: Name
     policy: Policy
     expected: Policy | None = None
     weaken: bool = False
@@ -61,8 +66,8 @@ class ChangePolicy:
 class SetDefaultAdapter:
     """Let the bare domain name mean `adapter`."""
 
-    domain: str
-    adapter: str
+    domain: Name
+    adapter: Name
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,42 +78,42 @@ class PublishVersion:
     whose reply was lost just repeats its push.
     """
 
-    domain: str
-    adapter: str
-    digest: str
-    base: str
-    files: tuple[File, ...]
+    domain: Name
+    adapter: Name
+    digest: Digest
+    base: Name
+    files: Annotated[tuple[File, ...], MaxLen(1000)]
     facts: Facts
-    read_at: int = 0
+    read_at: Count = 0
     """The commit after which the stored files were read back: a collection that ended later may
     have removed them since."""
     lineage: Lineage = NO_LINEAGE
-    signer: str | None = None
+    signer: Digest | None = None
     spectrum: Spectrum | None = None
-    analysis: str | None = None
-    flags: tuple[str, ...] = ()
+    analysis: Digest | None = None
+    flags: Annotated[tuple[Reason, ...], MaxLen(100)] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class MoveAlias:
     """Let an alias name `version`. With `expected`, only if it names that version now (0: none)."""
 
-    domain: str
-    adapter: str
-    alias: str
-    version: int
-    expected: int | None = None
+    domain: Name
+    adapter: Name
+    alias: Name
+    version: Count
+    expected: Count | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SplitAlias:
     """Let `percent` of an alias's callers get `candidate`; the others keep what it names."""
 
-    domain: str
-    adapter: str
-    alias: str
-    candidate: int
-    percent: int
+    domain: Name
+    adapter: Name
+    alias: Name
+    candidate: Count
+    percent: Annotated[int, Ge(0), Le(100)]
     bounds: Bounds | None = None
     """What the candidate must keep; None: only people end the split."""
 
@@ -117,11 +122,11 @@ class SplitAlias:
 class RollBackSplit:
     """End a split whose candidate crossed a bound, as the evidence shows. Repeating it is safe."""
 
-    domain: str
-    adapter: str
-    alias: str
-    candidate: int
-    split: int
+    domain: Name
+    adapter: Name
+    alias: Name
+    candidate: Count
+    split: Count
     bound: BoundName
     evidence: Evidence
 
@@ -130,25 +135,25 @@ class RollBackSplit:
 class GiveFeedback:
     """Tell what a caller thought of one answer. The same again changes nothing."""
 
-    domain: str
-    adapter: str
-    version: int
-    response: str
-    answered: int
-    asker: str
+    domain: Name
+    adapter: Name
+    version: Count
+    response: Annotated[str, MinLen(1), MaxLen(400), Predicate(is_text)]
+    answered: Count
+    asker: Name
     rating: Rating
     category: Category | None = None
-    comment: str | None = None
+    comment: Comment | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ApproveVersion:
     """Vouch, as an expert, for exactly the bytes with `digest`."""
 
-    domain: str
-    adapter: str
-    version: int
-    digest: str
+    domain: Name
+    adapter: Name
+    version: Count
+    digest: Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,14 +163,14 @@ class RecordEvaluation:
     Its report is stored already. Recording the same report again changes nothing.
     """
 
-    domain: str
-    adapter: str
-    version: int
-    digest: str
-    report: str
-    results: tuple[SuiteResult, ...]
+    domain: Name
+    adapter: Name
+    version: Count
+    digest: Digest
+    report: Digest
+    results: Annotated[tuple[SuiteResult, ...], MinLen(1), MaxLen(100)]
     calibration: Calibration | None = None
-    read_at: int = 0
+    read_at: Count = 0
     """As for `PublishVersion`."""
 
 
@@ -176,15 +181,15 @@ class OpenReview:
     `content` is the digest of a stored blob with the items, whose ids are `items`.
     """
 
-    review: str
-    domain: str
-    adapter: str
-    versions: tuple[int, ...]
-    title: str
-    items: tuple[str, ...]
-    content: str
-    keep_days: int | None = None
-    read_at: int = 0
+    review: Name
+    domain: Name
+    adapter: Name
+    versions: Annotated[tuple[Count, ...], MinLen(1), MaxLen(2)]
+    title: Name
+    items: Annotated[tuple[Name, ...], MinLen(1), MaxLen(MAX_ITEMS)]
+    content: Digest
+    keep_days: Annotated[int, Ge(0), Le(10_000)] | None = None
+    read_at: Count = 0
     """As for `PublishVersion`."""
 
 
@@ -192,13 +197,13 @@ class OpenReview:
 class JudgeItem:
     """Say, finally, what an item's answers are; verdicts in the order of the versions."""
 
-    review: str
-    item: str
-    verdicts: tuple[Verdict, ...]
-    severity: int = 0
+    review: Name
+    item: Name
+    verdicts: Annotated[tuple[Verdict, ...], MinLen(1), MaxLen(2)]
+    severity: Annotated[int, Ge(0), Le(3)] = 0
     preferred: Preference = "neither"
-    notes: str | None = None
-    read_at: int = 0
+    notes: Digest | None = None
+    read_at: Count = 0
     """As for `PublishVersion`."""
 
 
@@ -206,41 +211,41 @@ class JudgeItem:
 class CloseReview:
     """Let nobody judge it any more."""
 
-    review: str
+    review: Name
 
 
 @dataclass(frozen=True, slots=True)
 class EraseReview:
     """Give up the texts of a review that has ended."""
 
-    review: str
+    review: Name
 
 
 @dataclass(frozen=True, slots=True)
 class RevokeVersion:
     """Let nobody be served this version any more."""
 
-    domain: str
-    adapter: str
-    version: int
-    reason: str
+    domain: Name
+    adapter: Name
+    version: Count
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
 class TombstoneVersion:
     """Give up a version's bytes for good."""
 
-    domain: str
-    adapter: str
-    version: int
-    reason: str
+    domain: Name
+    adapter: Name
+    version: Count
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
 class CondemnBlobs:
     """Announce the removal of blobs. Those that something names by now are spared."""
 
-    digests: tuple[str, ...]
+    digests: Annotated[tuple[Digest, ...], MaxLen(MAX_CONDEMNED)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,19 +257,19 @@ class SweepBlobs:
 class IssueKey:
     """Make a key known; the caller generated the secret and shows it once."""
 
-    key: str
-    name: str
-    secret_sha256: str
-    grants: tuple[Grant, ...]
-    expires: str | None = None
+    key: Name
+    name: Name
+    secret_sha256: Digest
+    grants: Annotated[tuple[Grant, ...], MaxLen(100)]
+    expires: Word | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RevokeKey:
     """Let a key open nothing any more."""
 
-    key: str
-    reason: str
+    key: Name
+    reason: Reason
 
 
 Command: TypeAlias = (

@@ -6,6 +6,7 @@ rule here holds however many registries run.
 
 from typing import assert_never
 
+from adapters.fields import problem
 from registry import errors
 from registry.access import (
     ANY_DOMAIN,
@@ -53,6 +54,8 @@ def decide(catalog: Catalog, command: Command, actor: str, now: str) -> tuple[An
 
     An empty tuple means: already so. Raises a `LoraryError` that says why not.
     """
+    if wrong := problem(command):
+        raise errors.BadRequest(f"{wrong}. Correct the request.")
     _authorise(catalog, command, actor, now)
     match command:
         case CreateRegistry():

@@ -4,12 +4,14 @@ An event says what was decided, in full; folding it needs nothing but the state 
 Times are UTC, ISO 8601 with a `Z`. Digests are hexadecimal SHA-256.
 """
 
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
+from annotated_types import Ge, Gt, Le, Lt, MaxLen
 
 from adapters.admission import Facts
 from adapters.confidence import Calibration
+from adapters.fields import Count, Digest, Name, Number, Path, Pem
 from adapters.lineage import Lineage
 from adapters.spectra import Spectrum
 from registry.evidence import SuiteResult, SuiteRule
@@ -21,47 +23,50 @@ SCHEMA = 1
 """Version of the commit's own layout; a reader refuses a commit with a higher one."""
 
 
+Days = Annotated[int, Ge(1), Le(10_000)]
+
+
 class File(msgspec.Struct, frozen=True):
     """One file of a version: its path inside the adapter, size in bytes and digest."""
 
-    path: str
-    size: int
-    sha256: str
+    path: Path
+    size: Count
+    sha256: Digest
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """What a domain requires before a version may be served as production."""
 
-    guarded: tuple[str, ...] = ("production",)
+    guarded: Annotated[tuple[Name, ...], MaxLen(100)] = ("production",)
     """Aliases that move only to a version which meets the requirements."""
-    approvals: int = 1
+    approvals: Annotated[int, Ge(0), Le(100)] = 1
     """How many experts, none of them the publisher, must approve the version's bytes."""
-    card_sections: tuple[str, ...] = ()
+    card_sections: Annotated[tuple[Name, ...], MaxLen(100)] = ()
     """Headings that a model card must contain."""
-    guarded_role: str = "publish"
+    guarded_role: Name = "publish"
     """The role in the domain that moving a guarded alias takes."""
-    keep: int | None = None
+    keep: Number | None = None
     """How many of an adapter's newest versions `lorary gc` keeps, besides those that an alias
     names; None keeps all."""
     end_revoked: bool = True
     """Whether answers under way end when their version is revoked, or are finished."""
-    signers: tuple[str, ...] = ()
+    signers: Annotated[tuple[Pem, ...], MaxLen(50)] = ()
     """Public keys (PEM) whose OpenSSF model signatures count."""
     signature_required: bool = False
     """Whether a version without the signature of one of `signers` is refused."""
-    approvers: dict[str, int] = {}
+    approvers: Annotated[dict[Name, Annotated[int, Ge(0), Le(100)]], MaxLen(20)] = {}
     """Of the approving experts, how many must also hold these roles in the domain."""
-    suites: tuple[SuiteRule, ...] = ()
+    suites: Annotated[tuple[SuiteRule, ...], MaxLen(100)] = ()
     """Evaluations that a version must have passed."""
-    alpha: float = 0.05
+    alpha: Annotated[float, Gt(0), Lt(0.5)] = 0.05
     """Chance, at most, that a version which breaks a suite's rule passes it, over all looks."""
-    looks: int = 10
+    looks: Annotated[int, Ge(1), Le(1000)] = 10
     """How many recorded evaluations on one held-out set share `alpha`; later ones pass nothing."""
-    max_report_days: int | None = None
+    max_report_days: Days | None = None
     """Age beyond which an evaluation no longer counts."""
-    target_risk: float | None = None
+    target_risk: Annotated[float, Gt(0), Lt(1)] | None = None
     """The share of wrong answers among those given that evaluations certify a threshold for."""
-    reviewed_items: int = 0
+    reviewed_items: Annotated[int, Ge(0), Le(10_000)] = 0
     """How many of a version's answers experts must have settled, none of them as harmful."""
     abstain: bool = False
     """Whether servers withhold the answers that are less sure than that threshold."""
@@ -70,8 +75,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 class Grant(msgspec.Struct, frozen=True):
     """A role in one domain, or in all (`*`)."""
 
-    role: str
-    domain: str
+    role: Name
+    domain: Name
 
 
 class Event(msgspec.Struct, frozen=True, tag_field="type", kw_only=True):

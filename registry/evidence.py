@@ -4,7 +4,12 @@ Counts are recorded, never bounds: whoever weighs the evidence computes the boun
 (`registry.bounds`), so a report cannot claim more certainty than its numbers carry.
 """
 
+from typing import Annotated
+
 import msgspec
+from annotated_types import MaxLen
+
+from adapters.fields import MOST, Count, Digest, Effect, Name, Share
 
 ACCURACY = "accuracy"
 """The tally that pairings are about: whether an item was answered correctly."""
@@ -13,61 +18,69 @@ ACCURACY = "accuracy"
 class Tally(msgspec.Struct, frozen=True):
     """How many of `n` items had the wanted outcome: correct, valid, safe, unchanged."""
 
-    hits: int
-    n: int
-    design_effect: float = 1.0
+    hits: Count
+    n: Count
+    design_effect: Effect = 1.0
     """By how much items of one unit, being alike, inflate the variance of the share; >= 1."""
 
 
 class Paired(msgspec.Struct, frozen=True, kw_only=True):
     """The same items asked of another model: how often just one of the two was right."""
 
-    other: str
+    other: Digest
     """Digest of the other version, or of the base model."""
-    gained: int
+    gained: Count
     """Items that only this version got right."""
-    lost: int
+    lost: Count
     """Items that only the other got right."""
-    n: int
-    design_effect: float = 1.0
+    n: Count
+    design_effect: Effect = 1.0
 
 
 class Confident(msgspec.Struct, frozen=True, kw_only=True):
     """Wrong answers among those given with at least that much (calibrated) confidence."""
 
-    at: float
-    wrong: int
-    n: int
-    design_effect: float = 1.0
+    at: Share
+    wrong: Count
+    n: Count
+    design_effect: Effect = 1.0
+
+
+def effective(count: int, of: Tally | Paired | Confident) -> float:
+    """`count` items as so many independent ones: divided by the design effect.
+
+    Earlier releases recorded numbers without a bound, too large for a float even.
+    """
+    return min(count, MOST) / min(max(1.0, of.design_effect), MOST)
 
 
 class SuiteResult(msgspec.Struct, frozen=True, kw_only=True):
     """What one suite found."""
 
-    suite: str
-    digest: str
+    suite: Name
+    digest: Digest
     """SHA-256 of how is asked and scored."""
-    held_out: str
+    held_out: Digest
     """SHA-256 of the items."""
-    tallies: dict[str, Tally]
-    paired: tuple[Paired, ...] = ()
-    confident: tuple[Confident, ...] = ()
+    tallies: Annotated[dict[Name, Tally], MaxLen(100)]
+    paired: Annotated[tuple[Paired, ...], MaxLen(100)] = ()
+    confident: Annotated[tuple[Confident, ...], MaxLen(100)] = ()
 
 
 class SuiteRule(msgspec.Struct, frozen=True, kw_only=True):
     """What a policy requires of one suite, pinned to the very questions and items."""
 
-    suite: str
-    digest: str
-    held_out: str
-    floors: dict[str, float] = {}
+    suite: Name
+    digest: Digest
+    held_out: Digest
+    floors: Annotated[dict[Name, Share], MaxLen(100)] = {}
     """By tally: the share that the lower confidence bound must reach."""
-    margin: float | None = None
+    margin: Share | None = None
     """How much less accurate than what the alias names now a version may be at most; the
     confidence bound must exclude more. 0.02 is two points. None compares nothing."""
     better_than_base: bool = False
     """Whether accuracy must be above the base model's beyond chance."""
-    confident_at: float = 0.9
-    confident_errors: float | None = None
+    confident_at: Share = 0.9
+    confident_errors: Share | None = None
     """Highest share of wrong answers among those at least `confident_at` sure; the upper
     confidence bound must not exceed it."""

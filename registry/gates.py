@@ -22,7 +22,7 @@ from registry.access import ANY_DOMAIN
 from registry.bounds import inferiority_p_value, lower_bound, upper_bound
 from registry.catalog import Catalog, Evaluation, Version, authors, in_good_standing, person
 from registry.events import Policy
-from registry.evidence import Confident, Paired, SuiteResult, SuiteRule, Tally
+from registry.evidence import Confident, Paired, SuiteResult, SuiteRule, Tally, effective
 from registry.reviewing import Findings, Review, findings
 from registry.signing import fingerprint
 from registry.times import instant
@@ -248,8 +248,7 @@ def _floor(suite: str, name: str, floor: float, tally: Tally | None, alpha: floa
     title = f"{suite}: {name} at least {_percent(floor)}"
     if tally is None or tally.n == 0:
         return Requirement(name=title, met=False, evidence="not measured", remedy="evaluate anew")
-    effect = max(1.0, tally.design_effect)
-    bound = lower_bound(tally.hits / effect, tally.n / effect, alpha)
+    bound = lower_bound(effective(tally.hits, tally), effective(tally.n, tally), alpha)
     met = bound >= floor
     found = f"{tally.hits} of {tally.n}, surely at least {_percent(bound)}"
     remedy = "" if met else _remedy(tally.hits / tally.n >= floor)
@@ -260,9 +259,8 @@ def _against(title: str, pair: Paired | None, margin: float, alpha: float) -> Re
     if pair is None or pair.n == 0:
         missing = "the newest report does not compare the two"
         return Requirement(name=title, met=False, evidence=missing, remedy="evaluate anew")
-    effect = max(1.0, pair.design_effect)
-    gained, lost = math.floor(pair.gained / effect), math.ceil(pair.lost / effect)
-    n = max(math.floor(pair.n / effect), gained + lost)
+    gained, lost = math.floor(effective(pair.gained, pair)), math.ceil(effective(pair.lost, pair))
+    n = max(math.floor(effective(pair.n, pair)), gained + lost)
     p = inferiority_p_value(gained, lost, n, margin)
     met = p <= alpha
     within = f" within {_percent(margin)}" if margin else ""
@@ -275,8 +273,7 @@ def _confident(rule: SuiteRule, limit: float, level: Confident | None, alpha: fl
     title = f"{rule.suite}: at most {_percent(limit)} wrong when {_percent(rule.confident_at)} sure"
     if level is None:
         return Requirement(name=title, met=False, evidence="not measured", remedy="evaluate anew")
-    effect = max(1.0, level.design_effect)
-    bound = upper_bound(level.wrong / effect, level.n / effect, alpha)
+    bound = upper_bound(effective(level.wrong, level), effective(level.n, level), alpha)
     met = bound <= limit
     found = f"{level.wrong} of {level.n} wrong, surely at most {_percent(bound)}"
     promising = level.n > 0 and level.wrong / level.n <= limit

@@ -15,9 +15,12 @@ inference", Operations Research 70 (2022).
 """
 
 import math
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import msgspec
+from annotated_types import Ge, Le
+
+from adapters.fields import Count, Number, Share
 
 BoundName = Literal["error_rate", "latency_ratio", "negative_share"]
 BOUND_NAMES: tuple[BoundName, ...] = get_args(BoundName)
@@ -37,14 +40,14 @@ FEW = 20
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """What a candidate must keep. None where nothing is asked."""
 
-    max_error_rate: float | None = 0.05
+    max_error_rate: Share | None = 0.05
     """The highest share of its requests that may fail, in 0..1."""
-    max_latency_ratio: float | None = 2.0
+    max_latency_ratio: Annotated[float, Ge(1), Le(1000)] | None = 2.0
     """How many times as slow as the version it is compared with it may be, at the 95th percentile
     of the time to a stream's first token, or of a whole answer's time for each token."""
-    max_negative_share: float | None = 0.5
+    max_negative_share: Share | None = 0.5
     """The highest share of negative opinions among all, in 0..1."""
-    min_requests: int = 50
+    min_requests: Number = 50
     """How many requests it must have had before errors or times are judged."""
 
     def limit(self, bound: BoundName) -> float | None:
@@ -60,13 +63,13 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
 class Arm(msgspec.Struct, frozen=True, kw_only=True):
     """What was seen of one of two versions since the split began."""
 
-    requests: int = 0
+    requests: Count = 0
     """Those that succeeded or failed; what a caller did wrong counts as neither."""
-    errors: int = 0
-    first_token_p95: float | None = None
+    errors: Count = 0
+    first_token_p95: Annotated[float, Ge(0), Le(1e9)] | None = None
     """Seconds, over the latest streams: for people, it decides nothing."""
-    positive: int = 0
-    negative: int = 0
+    positive: Count = 0
+    negative: Count = 0
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,9 +77,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
     candidate: Arm
     stable: Arm
-    compared: int = 0
+    compared: Count = 0
     """Comparisons of a candidate's time with those of `PEERS` others."""
-    slower: int = 0
+    slower: Count = 0
     """In how many of them the candidate was slower than the bound allows."""
 
 

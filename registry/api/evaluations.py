@@ -51,7 +51,10 @@ def record(
         calibration = msgspec.convert(body.calibration, Calibration | None)
     except msgspec.ValidationError as error:
         raise BadRequest(f"The evaluation cannot be read: {error}. Write it anew.") from error
-    report = msgspec.json.encode(body.report)
+    try:
+        report = msgspec.json.encode(body.report)
+    except ValueError as error:  # lone surrogates, or more digits than any number has
+        raise BadRequest(f"The report cannot be stored: {error}. Correct it.") from error
     if len(report) > MAX_REPORT_BYTES:
         raise TooLarge(f"The report is above {MAX_REPORT_BYTES} bytes. Keep fewer items in it.")
     before = caller.registry.catalog.sequence

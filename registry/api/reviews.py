@@ -11,6 +11,7 @@ import msgspec
 from fastapi import APIRouter, Query
 from pydantic import Field
 
+from adapters.fields import Number
 from adapters.names import check_name
 from registry import review_export
 from registry.access import has_role
@@ -56,8 +57,8 @@ class ReviewBody(Body):
 
     domain: Name
     adapter: Name
-    versions: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=2)]
-    title: Annotated[str, Field(min_length=1, max_length=200)]
+    versions: Annotated[list[Number], Field(min_length=1, max_length=2)]
+    title: Name
     items: Annotated[list[ItemBody], Field(min_length=1, max_length=MAX_ITEMS)]
     keep_days: Annotated[int | None, Field(ge=0, le=10_000)] = None
 

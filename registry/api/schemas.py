@@ -4,11 +4,26 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from adapters.fields import (
+    DIGEST,
+    Comment,
+    Count,
+    Digest,
+    Name,
+    Number,
+    Path,
+    Pem,
+    Reason,
+    Share,
+    Word,
+)
 from registry.opinions import Category, Rating
 from registry.trials import BoundName
 
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Name = Annotated[str, Field(min_length=1, max_length=200)]
+Sha256 = Annotated[Digest, Field(pattern=DIGEST)]
+
+
+Names = Annotated[list[Name], Field(max_length=100)]
 
 
 class Body(BaseModel):
@@ -20,8 +35,8 @@ class Body(BaseModel):
 class FileBody(Body):
     """One file of a version to publish."""
 
-    path: Annotated[str, Field(min_length=1, max_length=500)]
-    size: Annotated[int, Field(ge=0)]
+    path: Path
+    size: Count
     sha256: Sha256
 
 
@@ -70,7 +85,7 @@ class UploadBody(Body):
     """A file to upload, whole or in parts that are joined in order."""
 
     sha256: Sha256
-    size: Annotated[int, Field(ge=0)]
+    size: Count
     parts: Annotated[list[PartBody], Field(min_length=1, max_length=10_000)]
 
     @model_validator(mode="after")
@@ -104,8 +119,8 @@ class PublishBody(Body):
 class AliasBody(Body):
     """Where an alias shall point; `expected` is the version it names now, 0 if none."""
 
-    version: Annotated[int, Field(ge=1)]
-    expected: Annotated[int | None, Field(ge=0)] = None
+    version: Number
+    expected: Count | None = None
 
 
 class BoundsBody(Body):
@@ -121,12 +136,9 @@ class SplitBody(Body):
     """Which version a share of an alias's callers shall get; 0 percent ends it. With bounds null,
     only people end it."""
 
-    candidate: Annotated[int, Field(ge=1)]
+    candidate: Number
     percent: Annotated[int, Field(ge=0, le=99)]
     bounds: BoundsBody | None = BoundsBody()
-
-
-Count = Annotated[int, Field(ge=0, le=1 << 53)]
 
 
 class ArmBody(Body):
@@ -134,7 +146,7 @@ class ArmBody(Body):
 
     requests: Count = 0
     errors: Count = 0
-    first_token_p95: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
+    first_token_p95: Annotated[float | None, Field(ge=0, le=1e9)] = None
 
 
 class EvidenceBody(Body):
@@ -149,8 +161,8 @@ class EvidenceBody(Body):
 class RollbackBody(Body):
     """Which bound of which split was crossed, and what shows it."""
 
-    candidate: Annotated[int, Field(ge=1)]
-    split: Annotated[int, Field(ge=1)]
+    candidate: Number
+    split: Number
     bound: BoundName
     evidence: EvidenceBody
 
@@ -163,7 +175,7 @@ class FeedbackBody(Body):
     asker: Name
     rating: Rating
     category: Category | None = None
-    comment: Annotated[str | None, Field(max_length=2000)] = None
+    comment: Comment | None = None
 
 
 class ApproveBody(Body):
@@ -175,7 +187,7 @@ class ApproveBody(Body):
 class ReasonBody(Body):
     """Why."""
 
-    reason: Annotated[str, Field(min_length=1, max_length=1000)]
+    reason: Reason
 
 
 class GrantBody(Body):
@@ -190,10 +202,7 @@ class KeyBody(Body):
 
     name: Name
     grants: Annotated[list[GrantBody], Field(min_length=1, max_length=100)]
-    expires: str | None = None
-
-
-Share = Annotated[float, Field(ge=0, le=1)]
+    expires: Word | None = None
 
 
 class SuiteRuleBody(Body):
@@ -202,7 +211,7 @@ class SuiteRuleBody(Body):
     suite: Name
     digest: Sha256
     held_out: Sha256
-    floors: dict[str, Share] = {}
+    floors: Annotated[dict[Name, Share], Field(max_length=100)] = {}
     margin: Share | None = None
     better_than_base: bool = False
     confident_at: Share = 0.9
@@ -212,15 +221,15 @@ class SuiteRuleBody(Body):
 class PolicyBody(Body):
     """A domain's policy."""
 
-    guarded: list[Name] = ["production"]
+    guarded: Names = ["production"]
     approvals: Annotated[int, Field(ge=0, le=100)] = 1
-    card_sections: list[Name] = []
+    card_sections: Names = []
     guarded_role: Name = "publish"
-    keep: Annotated[int | None, Field(ge=1)] = None
+    keep: Number | None = None
     end_revoked: bool = True
-    signers: Annotated[list[Annotated[str, Field(max_length=4000)]], Field(max_length=50)] = []
+    signers: Annotated[list[Pem], Field(max_length=50)] = []
     signature_required: bool = False
-    approvers: dict[str, Annotated[int, Field(ge=0, le=100)]] = {}
+    approvers: Annotated[dict[Name, Annotated[int, Field(ge=0, le=100)]], Field(max_length=20)] = {}
     suites: Annotated[list[SuiteRuleBody], Field(max_length=100)] = []
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     looks: Annotated[int, Field(ge=1, le=1000)] = 10
@@ -261,5 +270,5 @@ class BaseBody(Body):
 
     name: Name
     digest: Sha256
-    modules: Annotated[dict[str, tuple[int, int]], Field(min_length=1, max_length=100_000)]
-    known_as: list[Name] = []
+    modules: Annotated[dict[Name, tuple[Number, Number]], Field(min_length=1, max_length=100_000)]
+    known_as: Names = []

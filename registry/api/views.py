@@ -12,6 +12,8 @@ from registry.trials import in_words
 
 UNBLINDING = frozenset(("adapter", "versions", "content", "verdicts", "severity", "preferred"))
 """Fields of a review's events that tell whose answers it shows, or what experts judged."""
+EVALUATIONS = 20
+"""How many of a version's evaluations are shown, the newest."""
 
 
 def version_view(version: Version) -> dict[str, Any]:
@@ -35,7 +37,7 @@ def version_view(version: Version) -> dict[str, Any]:
         "signer": version.signer,
         "spectrum": version.spectrum,
         "flags": version.flags,
-        "evaluations": version.evaluations,
+        "evaluations": version.evaluations[-EVALUATIONS:],
         "calibration": version.calibration,
         "feedback": feedback_view(version.feedback),
     }

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 
 from adapters.errors import LoraryError
+from adapters.fields import Path
 from adapters.names import AdapterRef
 from registry import errors
 from registry.access import has_role
@@ -116,7 +117,7 @@ def paths_info(
     domain: str,
     adapter: str,
     revision: str,
-    paths: Annotated[list[str], Body(embed=True, max_length=1000)],
+    paths: Annotated[list[Path], Body(embed=True, max_length=1000)],
 ) -> list[dict[str, Any]]:
     """Those of `paths` that are files of the version."""
     version = _version(caller, domain, adapter, revision)
@@ -145,11 +146,8 @@ def auth_check(caller: CallerDep, domain: str, adapter: str) -> dict[str, bool]:
     return {"ok": True}
 
 
-@router.api_route(
-    "/{domain}/{adapter}/resolve/{revision}/{path:path}",
-    methods=["GET", "HEAD"],
-    operation_id="hub_resolve",
-)
+@router.head("/{domain}/{adapter}/resolve/{revision}/{path:path}", include_in_schema=False)
+@router.get("/{domain}/{adapter}/resolve/{revision}/{path:path}", operation_id="hub_resolve")
 def resolve_file(
     caller: CallerDep,
     request: Request,

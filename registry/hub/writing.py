@@ -7,12 +7,14 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from adapters.admission import CONFIG
 from adapters.card import parse_card
 from adapters.errors import InvalidAdapter
+from adapters.fields import Count
+from adapters.fields import Path as FilePath
 from adapters.names import AdapterRef
 from adapters.peft_config import MAX_CONFIG_BYTES, parse_config
 from registry import errors
@@ -42,15 +44,15 @@ class LfsAnswer(JSONResponse):
 class Announced(BaseModel):
     """A file that a client is about to send; what else it says of it is not needed."""
 
-    path: Annotated[str, Field(max_length=500)]
-    size: Annotated[int, Field(ge=0)]
+    path: FilePath
+    size: Count
 
 
 class LfsObject(BaseModel):
     """A large file by its digest."""
 
     oid: Sha256
-    size: Annotated[int, Field(ge=0)]
+    size: Count
 
 
 @router.post("/api/repos/create")
@@ -59,7 +61,7 @@ def create_repo(
     request: Request,
     name: Annotated[str, Body(max_length=200)],
     organization: Annotated[str | None, Body(max_length=200)] = None,
-    type: Annotated[str, Body()] = "model",
+    type: Annotated[str, Body(max_length=20)] = "model",
 ) -> JSONResponse:
     """Nothing to do: an adapter begins with its first version. 409 if it has begun."""
     if type != "model" or organization is None:

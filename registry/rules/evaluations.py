@@ -2,6 +2,8 @@
 
 import math
 
+import msgspec
+
 from adapters import confidence
 from adapters.names import AdapterRef
 from registry import errors
@@ -14,6 +16,8 @@ from registry.rules.versions import spare
 MAX_RESULTS = 100
 """Suites in one evaluation; and tallies, pairings or confidence levels in one suite."""
 MAX_NAME = 100
+MAX_BYTES = 128 << 10
+"""Of the counts as JSON: whoever resolves the version gets them."""
 
 
 def record(catalog: Catalog, command: RecordEvaluation) -> tuple[AnyEvent, ...]:
@@ -44,6 +48,10 @@ def record(catalog: Catalog, command: RecordEvaluation) -> tuple[AnyEvent, ...]:
             return ()
         raise errors.Conflict(
             f"Report {command.report[:12]} is recorded with other counts. Evaluate again."
+        )
+    if (size := len(msgspec.json.encode((command.results, command.calibration)))) > MAX_BYTES:
+        raise errors.TooLarge(
+            f"The counts of an evaluation have at most {MAX_BYTES} bytes, not {size}. Split it."
         )
     spare(catalog, {command.report}, command.read_at)
     return (

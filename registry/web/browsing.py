@@ -190,8 +190,8 @@ def _norms_plot(viewer: Caller, versions: list[Version]) -> str | None:
             return None
         try:
             data = Blobs(viewer.registry.store).get(version.analysis)
-        except StoreError:
+            modules = msgspec.json.decode(data, type=dict[str, Spectrum])
+        except (StoreError, msgspec.MsgspecError):
             return None
-        modules = msgspec.json.decode(data, type=dict[str, Spectrum])
         series[str(version.ref)] = drawing.layer_norms(modules)
     return drawing.lines(series, "layer", "norm of the update")

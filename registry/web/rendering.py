@@ -8,7 +8,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from registry.bounds import lower_bound, upper_bound
-from registry.evidence import Confident, Tally
+from registry.evidence import Confident, Tally, effective
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; "
@@ -42,9 +42,8 @@ def _card(text: str) -> Markup:
 def _interval(count: Tally | Confident) -> str:
     """The exact 95 % interval of a share, in percent."""
     found = count.hits if isinstance(count, Tally) else count.wrong
-    effect = max(1.0, count.design_effect)
-    low = lower_bound(found / effect, count.n / effect, 0.025)
-    high = upper_bound(found / effect, count.n / effect, 0.025)
+    hits, n = effective(found, count), effective(count.n, count)
+    low, high = lower_bound(hits, n, 0.025), upper_bound(hits, n, 0.025)
     return f"{100 * low:.1f} to {100 * high:.1f} %"
 
 
@@ -61,4 +60,5 @@ _ENVIRONMENT.filters.update(bytes=_bytes, card=_card, interval=_interval)
 def page(template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
     """A page; `viewer` among the values is who looks, or None."""
     text = _ENVIRONMENT.get_template(template).render(**values)
-    return HTMLResponse(text, status, HEADERS)
+    # A form may have brought lone surrogates, which UTF-8 cannot encode.
+    return HTMLResponse(text.encode(errors="replace"), status, HEADERS)

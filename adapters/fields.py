@@ -1,0 +1,187 @@
+"""What each kind of field may hold: one type for one bound, and one check for all. Pure.
+
+The types annotate the fields of commands, of what events are made of, and of request bodies.
+pydantic enforces them on a body; `problem` on any value that is about to become an event. msgspec
+ignores them, so that what an earlier release wrote with laxer bounds can still be read.
+"""
+
+import dataclasses
+import types
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen, Predicate
+
+DIGEST = "^[0-9a-f]{64}$"
+MOST = 1 << 53
+"""No count is higher; above it, JSON's readers disagree about numbers."""
+
+
+def is_hexadecimal(text: str) -> bool:
+    """Whether `text` holds lower-case hexadecimal digits only."""
+    return set(text) <= set("0123456789abcdef")
+
+
+def is_text(text: str) -> bool:
+    """Whether `text` can be encoded: it holds no lone surrogates."""
+    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+Digest = Annotated[str, MinLen(64), MaxLen(64), Predicate(is_hexadecimal)]
+"""A SHA-256."""
+Name = Annotated[str, MinLen(1), MaxLen(200), Predicate(str.isprintable)]
+"""A name of one line; grammars are checked where the name is used."""
+Word = Annotated[str, MaxLen(200), Predicate(is_text)]
+"""A short text that may be empty."""
+Path = Annotated[str, MinLen(1), MaxLen(500), Predicate(is_text)]
+Reason = Annotated[str, MinLen(1), MaxLen(1000), Predicate(is_text)]
+"""A sentence or two."""
+Comment = Annotated[str, MaxLen(2000), Predicate(is_text)]
+Pem = Annotated[str, MaxLen(4000), Predicate(is_text)]
+"""A public key."""
+Count = Annotated[int, Ge(0), Le(MOST)]
+Number = Annotated[int, Ge(1), Le(MOST)]
+"""The number of a version or a split, or a size of at least one."""
+Share = Annotated[float, Ge(0), Le(1)]
+Finite = Annotated[float, Ge(-1e300), Le(1e300)]
+Effect = Annotated[float, Ge(1), Le(1e9)]
+"""A design effect."""
+
+Check: TypeAlias = Callable[[Any, str], "str | None"]
+"""What is wrong with a value that stands at a path, or None."""
+
+
+def problem(value: Any) -> str | None:
+    """What is wrong with the first field of `value`, a dataclass or struct, that is out of bounds.
+
+    Raises `TypeError` if its class has a field without a bound.
+    """
+    return _check(type(value))(value, "")
+
+
+@cache
+def _check(kind: Any) -> Check:
+    """The check for values of a type."""
+    if kind in (bool, type(None)):
+        return _instance((kind,))
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _annotated(parts[0], parts[1:])
+    if origin is Literal:
+        return lambda value, at: None if value in parts else f"{at} is not one of {parts}"
+    if origin in (Union, types.UnionType):
+        return _optional(parts)
+    if origin is tuple and Ellipsis not in parts:
+        return _pair(parts)
+    if dataclasses.is_dataclass(kind) or (
+        isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+    ):
+        return _record(kind)
+    raise TypeError(f"a field of type {kind} has no bound")
+
+
+def _instance(kinds: tuple[type, ...]) -> Check:
+    def check(value: Any, at: str) -> str | None:
+        return None if isinstance(value, kinds) else f"{at} is no {kinds[-1].__name__}"
+
+    return check
+
+
+def _annotated(kind: Any, bounds: tuple[Any, ...]) -> Check:
+    """The check for a text, number, list or table with its bounds."""
+    given = {type(bound) for bound in bounds}
+    origin, parts = get_origin(kind) or kind, get_args(kind)
+    sized = origin in (str, tuple, dict)
+    if not (MaxLen in given if sized else given & {Ge, Gt} and given & {Le, Lt}):
+        raise TypeError(f"a field of type {kind} has no bound")
+    of_type = _instance((int, float) if origin is float else (origin,))
+    inner = [_check(part) for part in parts if part is not Ellipsis]
+
+    def check(value: Any, at: str) -> str | None:
+        if wrong := of_type(value, at):
+            return wrong
+        for bound in bounds:
+            if not _holds(bound, value):
+                return f"{at} does not keep its bound, {_words(bound)}"
+        members = value.items() if origin is dict else ((m,) for m in value) if inner else ()
+        for place, member in enumerate(members):
+            for one, part in zip(inner, member, strict=True):
+                if wrong := one(part, f"{at}.{place}"):
+                    return wrong
+        return None
+
+    return check
+
+
+def _holds(bound: Any, value: Any) -> bool:
+    match bound:
+        case MaxLen(most):
+            return len(value) <= most
+        case MinLen(least):
+            return len(value) >= least
+        case Ge(least):
+            return bool(value >= least)
+        case Gt(least):
+            return bool(value > least)
+        case Le(most):
+            return bool(value <= most)
+        case Lt(most):
+            return bool(value < most)
+        case Predicate(holds):
+            return bool(holds(value))
+    raise TypeError(f"{bound} is no bound")
+
+
+def _words(bound: Any) -> str:
+    match bound:
+        case MaxLen(most):
+            return f"a length of at most {most}"
+        case MinLen(least):
+            return f"a length of at least {least}"
+        case Ge(number) | Gt(number):
+            return f"above {number}" if isinstance(bound, Gt) else f"at least {number}"
+        case Le(number) | Lt(number):
+            return f"below {number}" if isinstance(bound, Lt) else f"at most {number}"
+        case _:
+            return bound.func.__name__.removeprefix("is").strip("_")
+
+
+def _optional(parts: tuple[Any, ...]) -> Check:
+    (inner,) = (_check(part) for part in parts if part is not type(None))
+    return lambda value, at: None if value is None else inner(value, at)
+
+
+def _pair(parts: tuple[Any, ...]) -> Check:
+    checks = [_check(part) for part in parts]
+
+    def check(value: Any, at: str) -> str | None:
+        if not isinstance(value, tuple) or len(value) != len(checks):
+            return f"{at} has not {len(checks)} members"
+        found = (one(part, at) for one, part in zip(checks, value, strict=True))
+        return next((wrong for wrong in found if wrong), None)
+
+    return check
+
+
+def _record(kind: type) -> Check:
+    checks = dict(_fields(kind))
+
+    def check(value: Any, at: str) -> str | None:
+        if not isinstance(value, kind):
+            return f"{at} is no {kind.__name__}"
+        for name, one in checks.items():
+            if wrong := one(getattr(value, name), f"{at}.{name}".lstrip(".")):
+                return wrong
+        return None
+
+    return check
+
+
+def _fields(kind: type) -> Iterator[tuple[str, Check]]:
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        try:
+            yield name, _check(hint)
+        except TypeError as error:
+            raise TypeError(f"{kind.__name__}.{name}: {error}") from error
