@@ -58,7 +58,8 @@ def problem(value: Any) -> str | None:
 
     Raises `TypeError` if its class has a field without a bound.
     """
-    return _check(type(value))(value, "")
+    kind: Any = type(value)
+    return _check(kind)(value, "")
 
 
 @cache
@@ -75,8 +76,8 @@ def _check(kind: Any) -> Check:
         return _optional(parts)
     if origin is tuple and Ellipsis not in parts:
         return _pair(parts)
-    if dataclasses.is_dataclass(kind) or (
-        isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+    if isinstance(kind, type) and (
+        dataclasses.is_dataclass(kind) or issubclass(kind, msgspec.Struct)
     ):
         return _record(kind)
     raise TypeError(f"a field of type {kind} has no bound")
@@ -145,7 +146,7 @@ def _words(bound: Any) -> str:
         case Le(number) | Lt(number):
             return f"below {number}" if isinstance(bound, Lt) else f"at most {number}"
         case _:
-            return bound.func.__name__.removeprefix("is").strip("_")
+            return str(bound.func.__name__).removeprefix("is").strip("_")
 
 
 def _optional(parts: tuple[Any, ...]) -> Check:

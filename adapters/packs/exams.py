@@ -28,7 +28,7 @@ _LIMITS = "An exam, for measuring only. Passing it licenses nobody to practise."
 
 def rows(member: str) -> Iterator[tuple[list[str], str]]:
     """The messages and the ideal answer of each row of one set."""
-    for line in SOURCE.read(f"evals/registry/data/{member}").split("\n"):
+    for line in SOURCE.read(f"evals/registry/data/{member}").splitlines():
         if line.strip():
             row = json.loads(line)
             yield [message["content"] for message in row["input"]], str(row["ideal"])

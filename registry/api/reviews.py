@@ -11,12 +11,12 @@ import msgspec
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from adapters.fields import Number
+from adapters.fields import Name, Number
 from adapters.names import check_name
 from registry import review_export
 from registry.access import has_role
 from registry.api.access import Caller, CallerDep
-from registry.api.schemas import Body, Name
+from registry.api.schemas import Body
 from registry.blobs import Blobs
 from registry.catalog import Version
 from registry.commands import CloseReview, EraseReview, JudgeItem, OpenReview
