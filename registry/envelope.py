@@ -42,6 +42,8 @@ def headers_of(error: LoraryError) -> dict[str, str]:
             return {"www-authenticate": "Bearer"}
         case 408 | 413:
             return {"connection": "close"}  # the rest of the body is not worth reading
+        case 416:
+            return {"content-range": f"bytes */{getattr(error, 'size', '*')}"}
         case 429 | 503:
             return {"retry-after": str(max(1, math.ceil(getattr(error, "retry_after", 1.0))))}
         case _:

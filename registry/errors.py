@@ -30,6 +30,7 @@ LoraryError
 │   └── PromotionNotEarned   a guarded alias and a version that lacks something
 ├── AdmissionRefused         files that may not become a version; lists every problem
 ├── BadRequest               a request that cannot be read
+├── RangeNotSatisfiable      a part of a file that lies outside it
 ├── TooLarge                 more bytes than a limit allows
 ├── TooSlow                  a body that did not arrive in time
 └── Overloaded               too many unfinished requests: repeat in a moment
@@ -333,6 +334,17 @@ class BadRequest(LoraryError):
 
     status = 400
     code = "invalid_request"
+
+
+class RangeNotSatisfiable(LoraryError):
+    """A part of a file that lies outside it."""
+
+    status = 416
+    code = "range_not_satisfiable"
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        super().__init__(f"The file has {size} bytes, and the range lies outside. Ask for less.")
 
 
 class TooLarge(LoraryError):

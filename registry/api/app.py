@@ -23,6 +23,7 @@ from registry.api import (
     uploads,
 )
 from registry.api.access import CallerDep
+from registry.api.request_ids import RequestIds
 from registry.api.schemas import ERRORS, Envelope, HubError
 from registry.hub import reading as hub_reading
 from registry.hub import writing as hub_writing
@@ -68,6 +69,7 @@ def create_app(settings: RegistrySettings) -> FastAPI:
     app.state.ended = session.Ended()
     app.add_middleware(bodies.BodyLimits, settings=settings)
     app.add_middleware(metrics.Counting)
+    app.add_middleware(RequestIds)
     errors.install(app)
     for part in (reading, uploads, governing, evaluations, reviews, reporting):
         app.include_router(part.router, prefix=PREFIX, responses=_errors(Envelope))

@@ -129,6 +129,7 @@ def log_refusal(request: Request, status: int, code: str, message: str) -> None:
     REFUSALS.labels(code).inc()
     record = {
         "event": "refused",
+        "request": getattr(request.state, "request_id", None),
         "actor": getattr(request.state, "actor", None),
         "method": request.method,
         "path": request.url.path[:300],

@@ -70,7 +70,7 @@ class HubError(BaseModel):
     error: str | None = None
 
 
-ERRORS = (400, 401, 403, 404, 409, 410, 413, 422, 503)
+ERRORS = (400, 401, 403, 404, 408, 409, 410, 413, 416, 422, 503)
 """Statuses that refusals have."""
 
 

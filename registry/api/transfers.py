@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 
 from registry.api.schemas import UploadBody
 from registry.blobs import Blobs, blob_key, part_key
-from registry.errors import BadRequest
+from registry.errors import RangeNotSatisfiable
 from registry.events import File
 from registry.store import ObjectStore
 
@@ -68,7 +68,7 @@ def answer_file(
         return StreamingResponse(whole, 200, headers, media)
     first, last = int(found[1]), min(int(found[2] or file.size), file.size - 1)
     if first > last:
-        raise BadRequest(f"The file has {file.size} bytes: {span} lies outside it.")
+        raise RangeNotSatisfiable(file.size)
     headers["Content-Length"] = str(last - first + 1)
     headers["Content-Range"] = f"bytes {first}-{last}/{file.size}"
     piece = _span(store, blob_key(file.sha256), first, last - first + 1)

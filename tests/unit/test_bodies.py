@@ -264,3 +264,16 @@ def test_a_body_of_pieces_is_taken(service: Service) -> None:
             return answer.status_code
 
     assert asyncio.run(send()) == 400
+
+
+def test_every_answer_and_every_refusal_in_the_log_has_a_request_id(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    with TestClient(service.app) as client:
+        assert len(client.get("/live").headers["x-request-id"]) == 16
+        headers = {"X-Request-Id": "from-the-client"}
+        refused = client.post("/api/v1/keys", json={}, headers=headers)
+        assert refused.headers["x-request-id"] == "from-the-client"
+        assert '"request": "from-the-client"' in caplog.text
+        made_up = client.get("/live", headers={"X-Request-Id": "x" * 129})
+        assert len(made_up.headers["x-request-id"]) == 16

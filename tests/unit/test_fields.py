@@ -11,12 +11,12 @@ from annotated_types import Ge, Le, MaxLen
 from adapters import fields
 from adapters.fields import Count, Digest, Name, Share
 from registry import errors, gates
-from registry.commands import Command, IssueKey, OpenReview, RecordEvaluation
+from registry.commands import Command, IssueKey, RecordEvaluation
 from registry.decide import decide
-from registry.events import MAX_COMMIT, Entry, FeedbackGiven, Grant
+from registry.events import Entry, FeedbackGiven, Grant
 from registry.evidence import Paired, SuiteResult, Tally
-from registry.log import CommitLog, commit_key
-from registry.registry import Registry, _Request
+from registry.log import MAX_COMMIT, CommitLog
+from registry.registry import Registry
 from registry.store import LocalStore
 from registry.web.rendering import _interval
 from tests.unit.test_gates import METER, NOW, digest, start
@@ -101,28 +101,6 @@ def test_a_commit_above_its_limit_is_not_written(registry: Registry) -> None:
     with pytest.raises(errors.TooLarge):
         log.append(catalog, [Entry("op", opinion)], catalog.time)
     assert log.read(catalog.sequence + 1) is None
-
-
-def test_a_group_of_commands_above_the_limit_becomes_several_commits(tmp_path: Path) -> None:
-    store = LocalStore(tmp_path / "store")
-    registry = Registry(store)
-    catalog = start()
-    registry._catalog = catalog  # a domain with a version, without its log
-    try:
-        items = tuple(f"{'i' * 190}{i}" for i in range(2000))
-        commands = [
-            OpenReview(f"review-{n}", "medical", "coder", (1,), "title", items, "0" * 64)
-            for n in range(50)
-        ]
-        requests = [_Request(command, METER) for command in commands]
-        registry._commit(requests)
-        assert all(request.answer.result() for request in requests)
-        sizes = []
-        for sequence in range(catalog.sequence + 1, registry.catalog.sequence + 1):
-            sizes.append(len(store.get(commit_key(sequence))))
-        assert sum(sizes) > MAX_COMMIT >= max(sizes)
-    finally:
-        registry.close()
 
 
 def test_numbers_that_an_older_release_accepted_break_nothing() -> None:

@@ -11,10 +11,12 @@ from starlette.testclient import TestClient
 
 from registry import errors
 from registry.api.app import create_app
+from registry.api.transfers import answer_file
 from registry.archive import import_
 from registry.blobs import Blobs, blob_key
 from registry.commands import CreateDomain
-from registry.events import Policy
+from registry.envelope import headers_of
+from registry.events import File, Policy
 from registry.incoming import incoming
 from registry.registry import Registry
 from registry.settings import RegistrySettings
@@ -99,3 +101,13 @@ def test_an_import_takes_no_blob_of_another_digest(tmp_path: Path) -> None:
         with pytest.raises(error):
             import_(elsewhere, path)
         assert list(elsewhere.list("")) == [], "all of it is checked before anything is stored"
+        assert Blobs(elsewhere).missing([named]) == (set() if named == SHA256 else {named})
+
+
+def test_a_range_outside_a_file_is_416_with_the_files_size(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    digest = Blobs(store).put_bytes(DATA)
+    with pytest.raises(errors.RangeNotSatisfiable) as refused:
+        answer_file(store, File("README.md", len(DATA), digest), "bytes=9999-", direct=False)
+    assert refused.value.status == 416
+    assert headers_of(refused.value) == {"content-range": f"bytes */{len(DATA)}"}
