@@ -69,10 +69,11 @@ HEADERS: list[dict[str, bytes]] = [
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """A registry with something of everything, asked with a key that may do everything."""
     store = LocalStore(tmp_path_factory.mktemp("hostile") / "store")
-    catalog = import_(store, GOLDEN)
-    operator = next(key for key in catalog.keys.values() if key.grants == EVERYTHING)
-    secret = Secret.generate()
+    import_(store, GOLDEN)
     registry = Registry(store)
+    keys = registry.refresh().keys
+    operator = next(key for key in keys.values() if key.grants == EVERYTHING)
+    secret = Secret.generate()
     registry.execute(IssueKey(secret.id, "all", secret.digest, EVERYTHING), operator.id)
     registry.close()
     app = create_app(RegistrySettings(store=str(store.root)))
