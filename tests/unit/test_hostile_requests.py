@@ -69,7 +69,7 @@ HEADERS: list[dict[str, bytes]] = [
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """A registry with something of everything, asked with a key that may do everything."""
     store = LocalStore(tmp_path_factory.mktemp("hostile") / "store")
-    import_(store, GOLDEN)
+    import_(store, GOLDEN, without_trailer=True)
     registry = Registry(store)
     keys = registry.refresh().keys
     operator = next(key for key in keys.values() if key.grants == EVERYTHING)
