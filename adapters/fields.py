@@ -7,6 +7,7 @@ ignores them, so that what an earlier release wrote with laxer bounds can still 
 
 import dataclasses
 import types
+import unicodedata
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
@@ -29,9 +30,16 @@ def is_text(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
+def is_line(text: str) -> bool:
+    """Whether `text` is one line that shows all it holds: any spaces, but no controls."""
+    return text.isprintable() or all(
+        letter.isprintable() or unicodedata.category(letter) == "Zs" for letter in text
+    )
+
+
 Digest = Annotated[str, MinLen(64), MaxLen(64), Predicate(is_hexadecimal)]
 """A SHA-256."""
-Name = Annotated[str, MinLen(1), MaxLen(200), Predicate(str.isprintable)]
+Name = Annotated[str, MinLen(1), MaxLen(200), Predicate(is_line)]
 """A name of one line; grammars are checked where the name is used."""
 Word = Annotated[str, MaxLen(200), Predicate(is_text)]
 """A short text that may be empty."""

@@ -118,7 +118,7 @@ def filled(client: TestClient, path: str) -> str:
     known = {
         "domain": adapter.domain, "adapter": adapter.name, "version": "1", "number": "1",
         "alias": "production", "ref": f"{adapter.domain}/{adapter.name}@1", "revision": "1",
-        "review": next(iter(catalog.reviews)), "key": "nobody", "sha256": "0" * 64,
+        "review": next(iter(catalog.reviews)), "key": "nobody", "item": "0" * 12, "sha256": "0" * 64,
         "path": "README.md", "name": "README.md", "report": "0" * 64, "ticket": "a.b.1.c",
     }  # fmt: skip
     return re.sub(r"\{(\w+)(?::path)?\}", lambda m: known[m[1]], path)
