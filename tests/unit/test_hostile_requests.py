@@ -13,6 +13,7 @@ from registry.access import Secret
 from registry.api.app import create_app
 from registry.archive import import_
 from registry.commands import IssueKey
+from registry.events import Grant
 from registry.registry import Registry
 from registry.rules.domains import EVERYTHING
 from registry.settings import RegistrySettings
@@ -72,7 +73,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     import_(store, GOLDEN, without_trailer=True)
     registry = Registry(store)
     keys = registry.refresh().keys
-    operator = next(key for key in keys.values() if key.grants == EVERYTHING)
+    operator = next(key for key in keys.values() if Grant("operate", "*") in key.grants)
     secret = Secret.generate()
     registry.execute(IssueKey(secret.id, "all", secret.digest, EVERYTHING), operator.id)
     registry.close()
@@ -118,7 +119,8 @@ def filled(client: TestClient, path: str) -> str:
     known = {
         "domain": adapter.domain, "adapter": adapter.name, "version": "1", "number": "1",
         "alias": "production", "ref": f"{adapter.domain}/{adapter.name}@1", "revision": "1",
-        "review": next(iter(catalog.reviews)), "key": "nobody", "item": "0" * 12, "sha256": "0" * 64,
+        "review": next(iter(catalog.reviews)), "key": "nobody", "item": "0" * 12,
+        "sha256": "0" * 64,
         "path": "README.md", "name": "README.md", "report": "0" * 64, "ticket": "a.b.1.c",
     }  # fmt: skip
     return re.sub(r"\{(\w+)(?::path)?\}", lambda m: known[m[1]], path)
