@@ -98,9 +98,9 @@ class Faults:
                         async with asyncio.timeout(REPEAT_SECONDS):
                             if not await repeat():
                                 return EngineFault()
-                        await recovery.clean()
+                        await recovery.clean(test=False)
                     self.trials.condemn(version, IN_TRAFFIC)
-                    await recovery.clean()  # what else of it was under way has ended
+                    await recovery.clean(test=False)  # its other requests have ended
                     self.trials.check(version)
             finally:
                 self._waiting -= 1

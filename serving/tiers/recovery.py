@@ -105,12 +105,13 @@ class Recovery:
         """
         return await self._whole(self._first_token(lora_request))
 
-    async def clean(self) -> None:
+    async def clean(self, *, test: bool = True) -> None:
         """Remove NaN from the cache; calls that come together share one cleaning.
 
-        Raises `EngineFault` if that fails; the server then ends itself.
+        test: also test the base model. Raises `EngineFault` if the engine cannot be repaired; the
+        server then ends itself.
         """
-        await self._whole(self._clean(self._erased + 1))
+        await self._whole(self._clean(self._erased + 1, test=test))
 
     async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
         """The outcome of `work`, which goes on though its caller leaves: a frozen engine must be
@@ -139,13 +140,13 @@ class Recovery:
                 await self._erase(stream)
         return None
 
-    async def _clean(self, wanted: int) -> None:
+    async def _clean(self, wanted: int, *, test: bool) -> None:
         async with self._one:
             self.check()
             if self._erased >= wanted:
                 return
             await self._erase()
-        for _ in range(ATTEMPTS):
+        for _ in range(ATTEMPTS if test else 0):
             try:
                 async with asyncio.timeout(PROBE_SECONDS):
                     if await self.first_token() is not None:
@@ -153,8 +154,9 @@ class Recovery:
             except TimeoutError:
                 journal.write("base_not_tested", reason="the engine is busy")
                 return
-        self._fail("the base model's logits are not finite")
-        raise EngineFault
+        if test:
+            self._fail("the base model's logits are not finite")
+            raise EngineFault
 
     async def _erase(self, dropped: AsyncGenerator[Any, None] | None = None) -> None:
         """Freeze the engine, erase its cache, let it go on. dropped: a request to abort."""
