@@ -89,7 +89,7 @@ class Recovery:
         self._probe = probe
         self._give_up = give_up
         self._one = asyncio.Lock()
-        self._erased = self._asked = 0
+        self._begun = self._asked = 0
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def check(self) -> None:
@@ -106,12 +106,12 @@ class Recovery:
         return await self._whole(self._first_token(lora_request))
 
     async def clean(self, *, test: bool = True) -> None:
-        """Remove NaN from the cache; calls that come together share one cleaning.
+        """Remove NaN from the cache; calls that wait for the same erasure to begin share it.
 
         test: also test the base model. Raises `EngineFault` if the engine cannot be repaired; the
         server then ends itself.
         """
-        await self._whole(self._clean(self._erased + 1, test=test))
+        await self._whole(self._clean(self._begun + 1, test=test))
 
     async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
         """The outcome of `work`, which goes on though its caller leaves: a frozen engine must be
@@ -143,10 +143,12 @@ class Recovery:
     async def _clean(self, wanted: int, *, test: bool) -> None:
         async with self._one:
             self.check()
-            if self._erased >= wanted:
+            if self._begun >= wanted:
                 return
             await self._erase()
-        for _ in range(ATTEMPTS if test else 0):
+        if not test:
+            return
+        for _ in range(ATTEMPTS):
             try:
                 async with asyncio.timeout(PROBE_SECONDS):
                     if await self.first_token() is not None:
@@ -154,12 +156,12 @@ class Recovery:
             except TimeoutError:
                 journal.write("base_not_tested", reason="the engine is busy")
                 return
-        if test:
-            self._fail("the base model's logits are not finite")
-            raise EngineFault
+        self._fail("the base model's logits are not finite")
+        raise EngineFault
 
     async def _erase(self, dropped: AsyncGenerator[Any, None] | None = None) -> None:
         """Freeze the engine, erase its cache, let it go on. dropped: a request to abort."""
+        self._begun += 1
         self.state = "recovering"
         RECOVERIES.inc()
         try:
@@ -173,7 +175,6 @@ class Recovery:
             journal.failed("kv cache recovery", error)
             self._fail("the KV cache could not be erased")
             raise EngineFault from error
-        self._erased += 1
         self.state = "ok"
         journal.write("kv_cache_erased", bytes=sum(erased))
 

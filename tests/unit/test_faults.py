@@ -284,6 +284,17 @@ def test_a_version_stays_loaded_while_it_is_tried_though_its_caller_leaves(
     run(work)
 
 
+def test_erasures_are_shared_by_those_who_asked_before_they_began(site: Site) -> None:
+    async def work() -> None:
+        recovery = site.engine.tried().recovery
+        first = asyncio.create_task(recovery.clean(test=False))
+        await settled(lambda: site.engine.calls == ["pause"])
+        await asyncio.gather(*(recovery.clean(test=False) for _ in range(3)), first)
+        assert site.engine.calls.count("erase") == 2
+
+    run(work)
+
+
 def test_an_adapter_without_effect_is_served_with_a_warning(
     site: Site, upstream: NanEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
