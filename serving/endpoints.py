@@ -35,6 +35,7 @@ class Endpoints:
         """
         from vllm import SamplingParams
         from vllm.lora.request import LoRARequest
+        from xgrammar import TokenizerInfo
 
         from serving.replica import current
 
@@ -49,6 +50,11 @@ class Endpoints:
         prompt_tokens = max(1, min(PROMPT_TOKENS, replica.settings.max_model_len - PROBE_TOKENS))
         recovery = Recovery(engine_client, Probe(sampling, prompt_tokens), replica.departure.begin)
         replica.attach(engine, Trials(recovery, registered))
+        vocab_size = engine_client.model_config.get_vocab_size()
+        tokenizer = TokenizerInfo.from_huggingface(
+            engine_client.get_tokenizer(), vocab_size=vocab_size
+        )
+        replica.grammars.attach(tokenizer.serialize_json(), vocab_size)
 
 
 async def health(request: Request) -> JSONResponse:

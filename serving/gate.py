@@ -29,6 +29,7 @@ from registry.catalog import Catalog, Key, Version
 from registry.errors import Forbidden, NotFound, Unauthenticated, UnknownAdapter
 from registry.times import utc_now
 from serving.errors import Broken, RouteNotFound
+from serving.grammars.wanted import grammars
 from serving.outcomes.feedback import FEEDBACK_FIELDS, MAX_FEEDBACK_BYTES, give
 from serving.outcomes.response_ids import PREFIXES
 from serving.replica import Replica, current
@@ -39,6 +40,7 @@ from serving.request.body import (
     parse_body,
     parse_hint,
     read_body,
+    sequences,
 )
 from serving.request.confidence import Judge, terms
 from serving.request.fields import FIELDS, RESPONSES_FIELDS
@@ -143,6 +145,7 @@ class Gate:
                     asyncio.create_task(
                         watch(replica.flights, lambda: replica.catalog, seconds / 4)
                     ),
+                    asyncio.create_task(replica.grammars.process.start()),
                 ]
                 for task in self._background:
                     task.add_done_callback(_tell_if_broken)
@@ -150,6 +153,7 @@ class Gate:
             elif message["type"] == "lifespan.shutdown.complete":
                 for task in self._background:
                     task.cancel()
+                await self.replica.grammars.process.stop()
             await send(message)
 
         return send_watching
@@ -218,6 +222,8 @@ class Gate:
         seconds = allowed_seconds(scope, settings.request_seconds)
         async with AsyncExitStack() as held:
             grant = held.enter_context(self.replica.limits.admit(key.id, name))
+            if wanted_grammars := grammars(body):
+                await self.replica.grammars.check(key.id, wanted_grammars, sequences(body))
             watched = held.enter_context(self.replica.rollouts.watch(catalog, asked, version))
             flights = self.replica.flights
             flight = await held.enter_async_context(flights.follow(version, send, seconds))

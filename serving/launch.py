@@ -14,6 +14,11 @@ from serving.outcomes.reporting import check_serving_key
 from serving.settings import ServingSettings
 from serving.telemetry import journal
 
+STRUCTURED_OUTPUTS = '{"backend": "xgrammar", "disable_any_whitespace": true}'
+"""Grammars are tried for xgrammar (`serving.grammars`). By default vLLM falls back to another
+backend, and every later request then gets that one. No whitespace between JSON tokens: small models
+would write nothing else."""
+
 
 def preflight(settings: ServingSettings) -> None:
     """Raise `CannotServe`, in seconds and in plain words, for what would fail after minutes."""
@@ -77,6 +82,7 @@ def arguments(settings: ServingSettings, extra: Sequence[str] = ()) -> list[str]
         f"--max-loras={settings.max_loras}",
         f"--max-cpu-loras={settings.max_cpu_loras}",
         f"--max-lora-rank={settings.max_lora_rank}",
+        f"--structured-outputs-config={STRUCTURED_OUTPUTS}",
         "--middleware=serving.gate.Gate",
         "--worker-extension-cls=serving.worker.KVCacheEraser",
         "--disable-fastapi-docs",

@@ -30,6 +30,7 @@ FIXED = {
     "--config": "Give the options one by one after `--` instead",
     "--api-key": "Issue keys with `lorary keys issue` instead",
     "--enable-lora": _GATEWAY,
+    "--structured-outputs-config": _GATEWAY,
     "--disable-fastapi-docs": _GATEWAY,
     "--disable-uvicorn-access-log": _GATEWAY,
     "--worker-extension-cls": _GATEWAY,

@@ -12,6 +12,8 @@ from registry.errors import BaseMismatch
 from registry.follower import Follower
 from serving.errors import EngineNotAttached, RegistryUnread
 from serving.faults import Faults
+from serving.grammars.gatekeeper import Gatekeeper
+from serving.grammars.protocol import Limits as GrammarLimits
 from serving.leaving import Departure
 from serving.outcomes.reporting import Reports
 from serving.outcomes.response_ids import ResponseIds
@@ -53,6 +55,7 @@ class Replica:
             at_once=settings.cold_loads,
             waiting=settings.cold_queue,
         )
+        self.grammars = Gatekeeper(GrammarLimits(seconds=settings.grammar_seconds))
         self.limits = Limits(settings.bounds)
         self.flights = Flights()
         self.departure = Departure(

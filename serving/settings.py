@@ -66,6 +66,12 @@ class ServingSettings(StoreSettings):
         description="Seconds after which an unfinished answer is ended; unset: no limit. A caller "
         "may ask for less in the header X-Lorary-Timeout.",
     )
+    grammar_seconds: float = Field(
+        default=3.0,
+        gt=0,
+        le=60,
+        description="CPU time that the grammar or schema of an answer may take to compile.",
+    )
     leave_notice_seconds: float = Field(
         default=0.0,
         ge=0,

@@ -43,6 +43,15 @@ _TOKEN = Whole(0, _INT32)
 _COUNT = Whole(0, _INT32)
 
 
+def _check_tool_type(name: str, value: Any) -> None:
+    """Only functions, which the caller runs: other tools would run something here, or far away."""
+    if value != "function":
+        raise InvalidField(name, '"function"', "Other tools are not served here: leave them out.")
+
+
+_TOOL_TYPE = Checked('"function"', _check_tool_type)
+
+
 def _token_id(key: str) -> bool:
     return key.isascii() and key.isdigit() and len(key) <= 10
 
@@ -63,10 +72,8 @@ _FUNCTION: dict[str, Bound] = {
     "parameters": SCHEMA,
     "strict": Flag(),
 }
-_TOOL = Shape(
-    {"type": OneOf(("function",)), "function": Shape(_FUNCTION, ("name",))}, ("type", "function")
-)
-_RESPONSES_TOOL = Shape({"type": OneOf(("function",)), **_FUNCTION}, ("type", "name"))
+_TOOL = Shape({"type": _TOOL_TYPE, "function": Shape(_FUNCTION, ("name",))}, ("type", "function"))
+_RESPONSES_TOOL = Shape({"type": _TOOL_TYPE, **_FUNCTION}, ("type", "name"))
 _ANY_CHOICE = OneOf(("none", "auto", "required"))
 _TOOL_CHOICE = Either(
     (

@@ -1,0 +1,1 @@
+"""What one caller's requests do to another caller of the same server."""
