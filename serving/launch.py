@@ -11,6 +11,7 @@ from registry.follower import Follower
 from serving.errors import CannotServe
 from serving.options import RUST_FRONTEND, check_options
 from serving.outcomes.reporting import check_serving_key
+from serving.request.fields import MAX_CHOICES
 from serving.settings import ServingSettings
 from serving.telemetry import journal
 
@@ -58,6 +59,8 @@ def environment(settings: ServingSettings) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib),
         "VLLM_SERVER_DEV_MODE": "0",
+        "VLLM_XGRAMMAR_CACHE_MB": "128",
+        "VLLM_MAX_N_SEQUENCES": str(MAX_CHOICES),
         "VLLM_API_KEY": "",
         RUST_FRONTEND: "0",
         "VLLM_COMPUTE_NANS_IN_LOGITS": "1",

@@ -19,6 +19,7 @@ SERVING_PARTS = {
     "telemetry": set[str](),
     "tiers": {"errors", "telemetry"},
     "request": {"errors", "telemetry"},
+    "grammars": {"errors", "telemetry"},
     "outcomes": {"errors", "telemetry"},
 }
 """Folders of serving/, and what else of serving/ each may import. The modules beside them put the
