@@ -145,7 +145,7 @@ class Gate:
                     asyncio.create_task(
                         watch(replica.flights, lambda: replica.catalog, seconds / 4)
                     ),
-                    asyncio.create_task(replica.grammars.process.start()),
+                    asyncio.create_task(replica.grammars.start()),
                 ]
                 for task in self._background:
                     task.add_done_callback(_tell_if_broken)
@@ -153,7 +153,7 @@ class Gate:
             elif message["type"] == "lifespan.shutdown.complete":
                 for task in self._background:
                     task.cancel()
-                await self.replica.grammars.process.stop()
+                await self.replica.grammars.stop()
             await send(message)
 
         return send_watching

@@ -61,6 +61,16 @@ class Gatekeeper:
         """Try grammars for this tokenizer, xgrammar's `TokenizerInfo`, serialised."""
         self._process = TryingProcess(Setup(tokenizer, vocab_size, self._limits))
 
+    async def start(self) -> None:
+        """Have the process ready before the first grammar comes."""
+        if self._process is not None:
+            await self._process.start()
+
+    async def stop(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            await self._process.stop()
+
     @property
     def process(self) -> TryingProcess:
         """What tries; raises `EngineNotAttached` before a tokenizer is known."""
