@@ -22,6 +22,25 @@ EDGE = 1e-6
 """Calibrated probabilities stay this far from 0 and 1: nothing is certain."""
 
 
+class Decoding(msgspec.Struct, frozen=True, kw_only=True):
+    """How the answers were asked for that a calibration was fitted on.
+
+    The defaults are what evaluations ask with, and what a calibration without this field was fitted
+    on: never change them. A task that asks in another way says so in its calibration.
+    """
+
+    temperature: Finite = 0.0
+    max_tokens: Count = 24
+    """A request may allow more: an answer that ends sooner is the same."""
+    stop: Annotated[tuple[Word, ...], MaxLen(16)] = ("\n",)
+    messages: Annotated[tuple[Word, ...], MaxLen(16)] = ("user",)
+    """The roles of a conversation's messages."""
+
+
+EVALUATED = Decoding()
+"""The decoding settings of evaluations: greedy, one answer of one message, without constraints."""
+
+
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     """How a version's raw scores become probabilities, and below which an answer is withheld."""
 
@@ -38,6 +57,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     """Items that it was fitted on."""
     report: Word = ""
     """Digest of the evaluation report that it was recorded with."""
+    decoding: Decoding = EVALUATED
+    """What it holds for: answers to requests with other settings are not calibrated by it."""
 
 
 def raw_score(logprobs: Sequence[float]) -> float:
@@ -78,6 +99,8 @@ def fault(calibration: Calibration) -> str | None:
     numbers = [calibration.temperature, calibration.threshold, *sum(calibration.knots, ())]
     if not all(math.isfinite(number) for number in numbers):
         return "its parameters are not all finite"
+    if not math.isfinite(calibration.decoding.temperature) or calibration.decoding.max_tokens < 1:
+        return "its decoding settings are impossible"
     if not 0.0 <= calibration.threshold <= 1.0:
         return "its threshold is not between 0 and 1"
     if calibration.method == "temperature":

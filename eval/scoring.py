@@ -38,6 +38,7 @@ def calibrate(
     fits = [answer for answer in answers if answer.unit in fitting]
     checks = [answer for answer in answers if answer.unit not in fitting]
     found = fit_calibration(_scores(fits), _right(fits))
+    found = msgspec.structs.replace(found, decoding=task.decoding)
     if target_risk is None or not checks:
         return found
     sure = apply(found, _scores(checks))

@@ -17,7 +17,7 @@ import openai
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
-from adapters.confidence import raw_score
+from adapters.confidence import EVALUATED, raw_score
 from eval.errors import EvaluationFailed, WrongBytes
 
 DIGEST_HEADER = "x-lorary-digest"
@@ -180,7 +180,7 @@ class ServedModel(LM):  # type: ignore[misc]
             reply = await client.chat.completions.with_raw_response.create(
                 model=self._model.name,
                 messages=json.loads(context),
-                temperature=how.get("temperature", 0),
+                temperature=how.get("temperature", EVALUATED.temperature),
                 max_completion_tokens=how["max_gen_toks"],
                 stop=how.get("until") or None,
                 logprobs=True,

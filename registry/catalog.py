@@ -114,9 +114,11 @@ class Split(msgspec.Struct, frozen=True):
     since: int = 0
     """When it began, seconds since 1970."""
     opinions: Tally = Tally()
-    """About answers of the candidate since then."""
+    """About the candidate's answers to requests for the alias."""
     stable_opinions: Tally = Tally()
-    """About answers of the version it is compared with."""
+    """About those of the version it is compared with."""
+    askers: dict[str, Tally] = {}
+    """`opinions` by the person whose keys asked."""
 
 
 class Rollback(msgspec.Struct, frozen=True, kw_only=True):

@@ -144,6 +144,8 @@ class GiveFeedback:
     rating: Rating
     category: Category | None = None
     comment: Comment | None = None
+    alias: Name | None = None
+    split: Count = 0
 
 
 @dataclass(frozen=True, slots=True)

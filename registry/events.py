@@ -4,7 +4,7 @@ An event says what was decided, in full; folding it needs nothing but the state 
 Times are UTC, ISO 8601 with a `Z`. Digests are hexadecimal SHA-256.
 """
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 from annotated_types import Ge, Gt, Le, Lt, MaxLen
@@ -32,6 +32,9 @@ class File(msgspec.Struct, frozen=True):
     path: Path
     size: Count
     sha256: Digest
+
+
+PrefixCache = Literal["domain", "key"]
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +73,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """How many of a version's answers experts must have settled, none of them as harmful."""
     abstain: bool = False
     """Whether servers withhold the answers that are less sure than that threshold."""
+    prefix_cache: PrefixCache = "domain"
+    """Whose requests share cached prompts: the whole domain's, or each key's alone."""
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -196,6 +201,10 @@ class FeedbackGiven(Event, frozen=True, tag="FeedbackGiven"):
     category: Category | None = None
     comment: str | None = None
     """The caller's words, where the operator had them kept."""
+    alias: str | None = None
+    """The split alias that was asked for; None where a version was named, or nothing was split."""
+    split: int = 0
+    """Which of the adapter's splits chose the version; 0 where none did."""
 
 
 class VersionApproved(Event, frozen=True, tag="VersionApproved"):

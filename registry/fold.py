@@ -49,6 +49,7 @@ from registry.events import (
     VersionTombstoned,
 )
 from registry.layout import LAYOUT
+from registry.opinions import Tally
 from registry.reviewing import Review
 from registry.times import instant
 
@@ -136,7 +137,8 @@ class _Tables(msgspec.Struct, kw_only=True):
                 self._roll_back(event, actor, time)
             case FeedbackGiven():
                 path = f"{event.domain}/{event.adapter}"
-                self.adapters[path] = hear(self.adapters[path], event, time)
+                asker = person(self.keys, event.asker)
+                self.adapters[path] = hear(self.adapters[path], event, time, asker)
             case VersionApproved():
                 self._change_version(event, approver=actor)
             case EvaluationRecorded():
@@ -285,10 +287,12 @@ class _Tables(msgspec.Struct, kw_only=True):
         self.adapters[path] = msgspec.structs.replace(adapter, versions=tuple(versions))
 
 
-def hear(adapter: Adapter, event: FeedbackGiven, time: str) -> Adapter:
-    """The adapter after an opinion about an answer of one of its versions.
+def hear(adapter: Adapter, event: FeedbackGiven, time: str, asker: str) -> Adapter:
+    """The adapter after feedback of `asker`, a person, about an answer of one of its versions.
 
-    It counts in a split that ran when the answer was asked for, on the side of its version.
+    It counts in the split that chose the version for a request of its alias, on the version's side.
+    Feedback about pinned versions counts in no split: whoever names the candidate could otherwise
+    decide alone what it is worth.
     """
     old = adapter.versions[event.version - 1]
     before = old.feedback.of(event.response, event.answered)
@@ -299,13 +303,17 @@ def hear(adapter: Adapter, event: FeedbackGiven, time: str) -> Adapter:
     versions = list(adapter.versions)
     versions[event.version - 1] = msgspec.structs.replace(old, feedback=feedback)
     splits = dict(adapter.splits)
-    for alias, split in adapter.splits.items():
-        if event.answered < split.since:
-            continue
+    split = splits.get(event.alias or "")
+    if split is not None and split.number == event.split:
         if event.version == split.candidate:
-            tally = split.opinions.changed(was, event.rating)
-            splits[alias] = msgspec.structs.replace(split, opinions=tally)
-        elif event.version == adapter.aliases.get(alias):
+            of_asker = split.askers.get(asker, Tally()).changed(was, event.rating)
+            split = msgspec.structs.replace(
+                split,
+                opinions=split.opinions.changed(was, event.rating),
+                askers={**split.askers, asker: of_asker},
+            )
+        elif event.version == adapter.aliases.get(event.alias or ""):
             tally = split.stable_opinions.changed(was, event.rating)
-            splits[alias] = msgspec.structs.replace(split, stable_opinions=tally)
+            split = msgspec.structs.replace(split, stable_opinions=tally)
+        splits[event.alias or ""] = split
     return msgspec.structs.replace(adapter, versions=tuple(versions), splits=splits)

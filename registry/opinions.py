@@ -32,6 +32,10 @@ class Tally(msgspec.Struct, frozen=True, omit_defaults=True):
         more = {rating: getattr(self, rating) + count}
         return msgspec.structs.replace(self, **more)
 
+    def minus(self, other: "Tally") -> "Tally":
+        """Without those of `other`."""
+        return Tally(self.positive - other.positive, self.negative - other.negative)
+
     def changed(self, before: Rating | None, after: Rating) -> "Tally":
         """With an opinion that is new, or was another before."""
         kept = self if before is None else self.plus(before, -1)

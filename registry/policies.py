@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from registry.errors import BadRequest
-from registry.events import Policy
+from registry.events import Policy, PrefixCache
 from registry.evidence import SuiteRule
 
 Weaker: TypeAlias = Callable[[Any, Any], bool]
@@ -41,6 +41,10 @@ def _added(old: Sequence[str], new: Sequence[str]) -> bool:
 
 def _any_lower(old: Mapping[str, float], new: Mapping[str, float]) -> bool:
     return any(new.get(name, 0) < least for name, least in old.items())
+
+
+def _shared_by_more(old: PrefixCache, new: PrefixCache) -> bool:
+    return (old, new) == ("key", "domain")
 
 
 def _other(old: object, new: object) -> bool:
@@ -78,6 +82,7 @@ POLICY_FIELDS: dict[str, Weaker] = {
     "target_risk": _limit_relaxed,
     "reviewed_items": _lower,
     "abstain": _switched_off,
+    "prefix_cache": _shared_by_more,
 }
 """For each field of a policy, when a change of it protects less."""
 

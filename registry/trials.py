@@ -49,6 +49,9 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """The highest share of negative opinions among all, in 0..1."""
     min_requests: Number = 50
     """How many requests it must have had before errors or times are judged."""
+    min_askers: Number = 2
+    """How many persons' keys feedback must come from before it is judged. From 2 on it must cross
+    the bound without any one of them, too; 1 is for an app whose one key serves all its users."""
 
     def limit(self, bound: BoundName) -> float | None:
         """What is declared for `bound`."""

@@ -10,6 +10,8 @@ LoraryError
 ├── EngineNotAttached    vLLM's engine has not been handed to the gateway
 ├── TooManyColdLoads     more versions wait for a download than may
 ├── LimitReached         a key or an adapter has taken its share; says when to come again
+├── CallerLeft           the caller disconnected; nobody is answered
+│   └── ReaderTooSlow    the caller did not read its answer
 ├── UnknownResponse      feedback about an answer that was not given here
 ├── FeedbackUnavailable  feedback that the registry does not take now
 ├── ReportsOff           a replica that has no key to report with
@@ -116,6 +118,25 @@ class LimitReached(LoraryError):
     def __init__(self, what: str, retry_after: float) -> None:
         self.retry_after = retry_after
         super().__init__(f"{what} Retry in {retry_after:.0f} s or later.")
+
+
+class CallerLeft(LoraryError):
+    """The caller disconnected before its answer was complete. For the access log alone."""
+
+    status = 499
+    code = "caller_left"
+
+    def __init__(self, message: str = "The caller disconnected.") -> None:
+        super().__init__(message)
+
+
+class ReaderTooSlow(CallerLeft):
+    """The caller kept its answer waiting, so the connection is closed."""
+
+    code = "reader_too_slow"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"The caller left its answer unread for {seconds:g} s.")
 
 
 class RegistryUnread(LoraryError):

@@ -8,11 +8,10 @@ Extension point: `--middleware serving.gate.Gate`, a pure ASGI class.
 """
 
 import asyncio
+import functools
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Any
 
-import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adapters.errors import LoraryError
@@ -28,10 +27,10 @@ from registry.access import (
 from registry.catalog import Catalog, Key, Version
 from registry.errors import Forbidden, NotFound, Unauthenticated, UnknownAdapter
 from registry.times import utc_now
-from serving.errors import Broken, RouteNotFound
+from serving.errors import Broken, CallerLeft, RouteNotFound
+from serving.exchange import RESPONSES, bring, exchange, prepare, terms_of
 from serving.grammars.wanted import grammars
 from serving.outcomes.feedback import FEEDBACK_FIELDS, MAX_FEEDBACK_BYTES, give
-from serving.outcomes.response_ids import PREFIXES
 from serving.replica import Replica, current
 from serving.request.answers import Noting, answer, refuse
 from serving.request.body import (
@@ -39,30 +38,27 @@ from serving.request.body import (
     json_object,
     parse_body,
     parse_hint,
-    read_body,
     sequences,
 )
-from serving.request.confidence import Judge, terms
+from serving.request.charges import most_tokens
+from serving.request.confidence import Judge
 from serving.request.fields import FIELDS, RESPONSES_FIELDS
 from serving.request.flights import watch
 from serving.request.listing import Base, encoded, named
 from serving.request.scopes import (
     DETAILS,
-    allowed_seconds,
     declared_length,
-    flag,
     header,
     inner,
     routed,
     sticky,
 )
 from serving.telemetry import journal
-from serving.telemetry.metering import Meter
+from serving.telemetry.metering import Meter, Shown, ask_for_usage
 from serving.telemetry.metrics import REFUSALS
 from serving.tiers.residency import reconcile_regularly
 from serving.tiers.warming import follow
 
-RESPONSES = "/v1/responses"
 GENERATION = {
     "/v1/chat/completions": FIELDS,
     "/v1/completions": FIELDS,
@@ -108,6 +104,10 @@ class Gate:
             noting = Noting(send)
             try:
                 await self._serve(scope, receive, noting.send)
+            except CallerLeft as error:
+                journal.write(
+                    "left", key=scope.get("lorary.key"), path=scope["path"], code=error.code
+                )
             except LoraryError as error:
                 REFUSALS.labels(error.code).inc()
                 journal.write(
@@ -193,53 +193,41 @@ class Gate:
                 f"The base model {settings.base_name!r} makes no embeddings. "
                 "Use /v1/chat/completions or /v1/completions."
             )
-        data = await read_body(receive, declared_length(scope), settings.max_body_bytes)
-        body = parse_body(data, GENERATION[scope["path"]], settings.max_model_len)
-        caller = sticky(scope, body.get("user"), key)
-        asked = body["model"]
-        catalog, (version,) = await self._resolve(catalog, key, [asked], caller)
-        judged = None
-        if version is not None:
-            body["model"] = str(version.ref)
-            wanted = flag(scope, b"x-lorary-confidence")
-            abstains = catalog.domain(version.domain).policy.abstain
-            if flag(scope, b"x-lorary-evaluate"):
-                # Whoever judges a version must see what it would have said.
-                require(key, "evaluate", version.domain)
-                abstains = False
-            judged = terms(scope["path"], body, version, wanted=wanted, abstains=abstains)
-
-        def prepare(body: dict[str, Any]) -> tuple[str, Scope, bytes]:
-            response_id = self.replica.response_ids.issue(scope["path"], version, key.id)
-            if scope["path"] == RESPONSES:  # vLLM reads no header there
-                body = {**body, "request_id": PREFIXES[RESPONSES] + response_id}
-            data = msgspec.json.encode(body)
-            length = (b"content-length", str(len(data)).encode())
-            named = (b"x-request-id", response_id.encode())
-            return response_id, inner(scope, scope["path"], b"", length, named), data
-
-        name = f"{version.domain}/{version.adapter}" if version else settings.base_name
-        seconds = allowed_seconds(scope, settings.request_seconds)
         async with AsyncExitStack() as held:
-            grant = held.enter_context(self.replica.limits.admit(key.id, name))
-            if wanted_grammars := grammars(body):
-                await self.replica.grammars.check(key.id, wanted_grammars, sequences(body))
+            flight, grant = await held.enter_async_context(
+                exchange(self.replica, scope, key, receive, send, settings.request_seconds)
+            )
+            data = await flight.read(declared_length(scope), settings.max_body_bytes)
+            body = parse_body(data, GENERATION[scope["path"]], settings.max_model_len)
+            asked, count = body["model"], body.get("n", 1)
+            caller = sticky(scope, body.get("user"), key)
+            catalog, (version,) = await self._resolve(catalog, key, [asked], caller)
+            name = f"{version.domain}/{version.adapter}" if version else settings.base_name
+            reserve = most_tokens(body, len(data), settings.max_model_len)
+            grant.claim(name, sequences=sequences(body), tokens=reserve)
+            flight.version = version
+            if wanted := grammars(body):
+                await self.replica.grammars.check(key.id, wanted, sequences(body))
             watched = held.enter_context(self.replica.rollouts.watch(catalog, asked, version))
-            flights = self.replica.flights
-            flight = await held.enter_async_context(flights.follow(version, send, seconds))
+            judged = terms_of(self.replica, scope, catalog, key, body, version)
+            shown = Shown() if scope["path"] == RESPONSES else ask_for_usage(body)
+            body["cache_salt"] = self.replica.salts.salt(catalog, version, key)
             tier = None
             if version is not None:
-                tier = await held.enter_async_context(self.replica.residency.hold(version))
+                body["model"] = str(version.ref)
+                tier = await bring(self.replica, held, key, version)
                 self.replica.catalog.resolve(version.ref)  # it may have been revoked meanwhile
             told = Judge(flight.send, judged).send if judged is not None else flight.send
-            meter = Meter(watched.through(told), version, settings.base_name)
+            meter = Meter(watched.through(told), version, settings.base_name, shown, count)
+            grant.tokens = None  # from here on the engine may spend the reserve
             try:
-                listen = flight.receiver(receive)
-                faults = self.replica.faults
-                await faults.relay(self.app, prepare, body, version, listen, meter.send)
+                made = functools.partial(prepare, self.replica, scope, key, version, watched.split)
+                faults, listen = self.replica.faults, flight.receiver()
+                await faults.relay(self.app, made, body, version, listen, meter.send)
             finally:
                 meter.end()
-                grant.tokens = meter.tokens + meter.prompt_tokens
+                failed = flight.reason is None and not meter.status
+                grant.tokens = 0 if failed else meter.charge
                 watched.tokens = meter.tokens
                 journal.write(
                     "request",
@@ -256,25 +244,28 @@ class Gate:
     async def _take_feedback(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Have a caller's opinion about one of its answers kept."""
         _, key = await self._caller(scope)
-        data = await read_body(receive, declared_length(scope), MAX_FEEDBACK_BYTES)
         replica = self.replica
         keep = replica.settings.feedback_comments
-        with replica.limits.admit(key.id, FEEDBACK):
+        async with exchange(self.replica, scope, key, receive, send) as (flight, _):
+            data = await flight.read(declared_length(scope), MAX_FEEDBACK_BYTES)
             body = json_object(data, FEEDBACK_FIELDS)
             kept = await give(replica.reports, replica.response_ids, key, body, keep_comment=keep)
-        await answer(send, 200, kept)
+            await answer(flight.send, 200, kept)
 
     async def _prefetch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Begin to bring up what the caller will soon ask for; tells where it is now."""
+        """Begin to bring up what the caller will soon ask for; tells where it is now.
+
+        Each hint is charged as a request.
+        """
         catalog, key = await self._caller(scope)
-        data = await read_body(receive, declared_length(scope), MAX_HINT_BYTES)
-        _, versions = await self._resolve(catalog, key, parse_hint(data))
-        residency = self.replica.residency
-        tiers = {str(v.ref): residency.tier(v) for v in versions if v is not None}
-        for version in versions:
-            if version is not None:
-                self.replica.residency.prefetch(version)
-        await answer(send, 202, {"adapters": tiers})
+        async with exchange(self.replica, scope, key, receive, send) as (flight, grant):
+            data = await flight.read(declared_length(scope), MAX_HINT_BYTES)
+            _, named = await self._resolve(catalog, key, parse_hint(data))
+            versions = [version for version in named if version is not None]
+            grant.charge(max(1, len(versions)))
+            tiers = {str(v.ref): self.replica.residency.tier(v) for v in versions}
+            self.replica.hints.add(key.id, (v for v in versions if tiers[str(v.ref)] != "engine"))
+            await answer(flight.send, 202, {"adapters": tiers})
 
     async def _caller(self, scope: Scope) -> tuple[Catalog, Key]:
         """Who asks, by the newest catalog; raises `Unauthenticated`, once the registry was asked

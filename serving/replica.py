@@ -18,8 +18,10 @@ from serving.leaving import Departure
 from serving.outcomes.reporting import Reports
 from serving.outcomes.response_ids import ResponseIds
 from serving.outcomes.rollout import Rollouts
+from serving.request.controls import control_tokens
 from serving.request.flights import Flights
 from serving.request.limits import Limits
+from serving.request.salts import Salts
 from serving.settings import ServingSettings
 from serving.telemetry.metrics import (
     CACHE_ADAPTERS,
@@ -33,6 +35,7 @@ from serving.telemetry.metrics import (
 )
 from serving.tiers.cache import AdapterCache
 from serving.tiers.engine import Engine
+from serving.tiers.fairness import ColdLoads, Hints
 from serving.tiers.residency import Residency
 from serving.tiers.trial import Trials
 from serving.tiers.turns import Turns
@@ -57,6 +60,8 @@ class Replica:
         )
         self.grammars = Gatekeeper(GrammarLimits(seconds=settings.grammar_seconds))
         self.limits = Limits(settings.bounds)
+        self.cold_loads = ColdLoads(settings.key_cold_loads)
+        self.hints = Hints(lambda version: self.residency.prefetch(version))
         self.flights = Flights()
         self.departure = Departure(
             self.flights,
@@ -65,6 +70,8 @@ class Replica:
         )
         serving_key = settings.serving_key.get_secret_value()
         self.response_ids = ResponseIds(serving_key)
+        self.salts = Salts(serving_key)
+        self.controls = control_tokens(settings.model)
         self.reports = Reports(settings.registry_url, serving_key)
         self.rollouts = Rollouts(lambda: self.catalog, self.reports, replicas=settings.replicas)
         self._residency: Residency | None = None

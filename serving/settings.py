@@ -42,20 +42,37 @@ class ServingSettings(StoreSettings):
     cold_queue: int = Field(
         default=32, ge=1, description="Versions that may wait for a download; more get 429."
     )
+    key_cold_loads: int = Field(
+        default=4,
+        ge=1,
+        description="Versions that the requests of one key may bring into the engine at once; "
+        "its other requests wait.",
+    )
     key_requests_per_minute: int | None = Field(
-        default=None, ge=1, description="Requests a minute that one key may send; unset: no limit."
+        default=None,
+        ge=1,
+        description="Requests a minute that one key may send, a request with several prompts or "
+        "choices counting as that many; unset: no limit.",
     )
     key_tokens_per_minute: int | None = Field(
-        default=None, ge=1, description="Tokens a minute that one key's answers may have."
+        default=None,
+        ge=1,
+        description="Tokens a minute that one key's prompts and answers may have; unset: no limit.",
     )
     key_concurrency: int | None = Field(
-        default=None, ge=1, description="Requests of one key that may run at once."
+        default=None,
+        ge=1,
+        description="Sequences (prompts times choices) of one key that may run or wait at once.",
     )
     adapter_concurrency: int | None = Field(
-        default=None, ge=1, description="Requests for one adapter that may run at once."
+        default=None,
+        ge=1,
+        description="Sequences for one adapter that may run or wait at once.",
     )
     concurrency: int = Field(
-        default=1024, ge=1, description="Requests that may run or wait in this replica at once."
+        default=1024,
+        ge=1,
+        description="Sequences that may run or wait in this replica at once.",
     )
     replicas: int = Field(
         default=1, ge=1, description="Replicas among which the keys' limits are divided."

@@ -5,6 +5,7 @@ that anybody can ask the very same questions without Lorary. One digest covers h
 scored, the other the items: a policy names both, so neither can be edited unnoticed.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -15,6 +16,9 @@ from typing import Any, Literal
 
 import msgspec
 import yaml
+from msgspec.structs import replace
+
+from adapters.confidence import EVALUATED, Decoding
 
 SCORING = 1
 """Raised when answers are scored in another way: earlier reports then count no longer."""
@@ -67,8 +71,13 @@ class Task:
     name: str
     role: Role
     questions: tuple[Question, ...]
-    max_tokens: int = 24
-    stop: tuple[str, ...] = ("\n",)
+    max_tokens: int = EVALUATED.max_tokens
+    stop: tuple[str, ...] = EVALUATED.stop
+
+    @property
+    def decoding(self) -> Decoding:
+        """How its questions are asked: what a calibration fitted on it holds for."""
+        return replace(EVALUATED, max_tokens=self.max_tokens, stop=self.stop)
 
     @property
     def needs_hint(self) -> bool:
@@ -93,7 +102,7 @@ class Task:
             "generation_kwargs": {
                 "until": list(self.stop),
                 "max_gen_toks": self.max_tokens,
-                "temperature": 0,
+                "temperature": int(EVALUATED.temperature),  # in the digest of every suite
                 "do_sample": False,
             },
             "filter_list": [
@@ -146,10 +155,8 @@ class Suite:
 
         Its items have another digest.
         """
-        from dataclasses import replace
-
-        cut = tuple(replace(task, questions=task.questions[:n]) for task in self.tasks)
-        return replace(self, tasks=cut)
+        cut = tuple(dataclasses.replace(task, questions=task.questions[:n]) for task in self.tasks)
+        return dataclasses.replace(self, tasks=cut)
 
     def write(self, folder: Path, at: Path | None = None) -> Path:
         """Every task's YAML and items in `folder`, for `lm_eval --include_path`.

@@ -52,6 +52,8 @@ def give_feedback(
         body.rating,
         body.category,
         body.comment,
+        body.alias,
+        body.split,
     )
     events = caller.registry.execute(command, caller.key.id)
     ended = [event.alias for event in events if isinstance(event, SplitRolledBack)]

@@ -1,6 +1,6 @@
 """What the API takes, as Pydantic models. What it answers is the catalog's own structs."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -130,6 +130,7 @@ class BoundsBody(Body):
     max_latency_ratio: Annotated[float | None, Field(ge=1, le=1000)] = 2.0
     max_negative_share: Annotated[float | None, Field(gt=0, le=1)] = 0.5
     min_requests: Annotated[int, Field(ge=1, le=1_000_000_000)] = 50
+    min_askers: Annotated[int, Field(ge=1, le=1_000_000)] = 2
 
 
 class SplitBody(Body):
@@ -176,6 +177,8 @@ class FeedbackBody(Body):
     rating: Rating
     category: Category | None = None
     comment: Comment | None = None
+    alias: Name | None = None
+    split: Count = 0
 
 
 class ApproveBody(Body):
@@ -237,6 +240,7 @@ class PolicyBody(Body):
     target_risk: Annotated[float | None, Field(gt=0, lt=1)] = None
     reviewed_items: Annotated[int, Field(ge=0, le=10_000)] = 0
     abstain: bool = False
+    prefix_cache: Literal["domain", "key"] = "domain"
 
 
 class EvaluationBody(Body):

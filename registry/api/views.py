@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from registry.catalog import Adapter, Catalog, Domain, Key, Rollback, Version
+from registry.catalog import Adapter, Catalog, Domain, Key, Rollback, Split, Version
 from registry.events import ItemJudged, KeyIssued, ReviewOpened, SplitRolledBack
 from registry.log import Stored
 from registry.opinions import Feedback
@@ -49,6 +49,13 @@ def plain(view: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _split(split: Split) -> dict[str, Any]:
+    """A split, without who gave feedback."""
+    shown: dict[str, Any] = msgspec.to_builtins(split)
+    del shown["askers"]
+    return shown
+
+
 def adapter_view(adapter: Adapter, domain: Domain) -> dict[str, Any]:
     """An adapter, its versions in short and its aliases with how they moved."""
     return {
@@ -56,7 +63,7 @@ def adapter_view(adapter: Adapter, domain: Domain) -> dict[str, Any]:
         "default": domain.default == adapter.name,
         "aliases": adapter.aliases,
         "outages": adapter.outages,
-        "splits": msgspec.to_builtins(adapter.splits),
+        "splits": {alias: _split(split) for alias, split in adapter.splits.items()},
         "versions": [
             {
                 "version": version.number,

@@ -115,6 +115,12 @@ def split_alias(
     min_requests: Annotated[
         int, typer.Option(min=1, help="Requests before errors and times are judged.")
     ] = 50,
+    min_askers: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Persons whose keys must give feedback; 1: one key serves all users."
+        ),
+    ] = 2,
     no_rollback: Annotated[
         bool, typer.Option("--no-rollback", help="Declare no bounds: only people end it.")
     ] = False,
@@ -131,6 +137,7 @@ def split_alias(
         max_latency_ratio=max_latency_ratio,
         max_negative_share=max_negative_share,
         min_requests=min_requests,
+        min_askers=min_askers,
     )
     parsed = AdapterRef.parse(ref)
     if parsed.version is None:

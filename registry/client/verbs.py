@@ -232,9 +232,11 @@ class RegistryClient:
         asker: str,
         category: Category | None = None,
         comment: str | None = None,
+        alias: str | None = None,
+        split: int = 0,
     ) -> Json:
         """Tell what `asker` thought of an answer of the pinned version `ref`. Safe to repeat. It
-        takes the role serve."""
+        takes the role serve. alias, split: the split that chose the version, if one did."""
         body = {
             "response": response,
             "answered": answered,
@@ -242,6 +244,8 @@ class RegistryClient:
             "rating": rating,
             "category": category,
             "comment": comment,
+            "alias": alias,
+            "split": split,
         }
         kept: Json = self.call("POST", f"{_version(ref)}/feedback", json=body)
         return kept

@@ -2,13 +2,13 @@
 
 import math
 
-from adapters.names import AdapterRef
+from adapters.names import AdapterRef, check_alias
 from registry import errors
-from registry.catalog import Adapter, Catalog, Split
+from registry.catalog import Adapter, Catalog, Split, person
 from registry.commands import GiveFeedback, RollBackSplit
 from registry.events import AnyEvent, FeedbackGiven, SplitRolledBack
 from registry.fold import hear
-from registry.opinions import CATEGORIES, RATINGS
+from registry.opinions import CATEGORIES, RATINGS, Tally
 from registry.trials import BOUND_NAMES, Arm, BoundName, Bounds, Evidence, crosses
 
 MAX_RESPONSE = 400
@@ -31,6 +31,8 @@ def check_bounds(bounds: Bounds) -> None:
         raise errors.BadRequest(f"A latency ratio's bound is 1 to {MAX_RATIO:g}: 2 for twice.")
     if not 1 <= bounds.min_requests <= MAX_COUNT:
         raise errors.BadRequest("The least number of requests is 1 or more.")
+    if not 1 <= bounds.min_askers <= MAX_COUNT:
+        raise errors.BadRequest("The least number of askers is 1 or more.")
 
 
 def roll_back(catalog: Catalog, command: RollBackSplit) -> tuple[AnyEvent, ...]:
@@ -78,8 +80,11 @@ def give_feedback(catalog: Catalog, command: GiveFeedback, now: str) -> tuple[An
         rating=command.rating,
         category=command.category,
         comment=command.comment,
+        alias=command.alias,
+        split=command.split,
     )
-    after = hear(catalog.adapters[f"{command.domain}/{command.adapter}"], given, now)
+    adapter = catalog.adapters[f"{command.domain}/{command.adapter}"]
+    after = hear(adapter, given, now, person(catalog.keys, command.asker))
     return (given, *_sunk(after))
 
 
@@ -87,14 +92,28 @@ def _sunk(adapter: Adapter) -> list[AnyEvent]:
     """The ends of splits whose candidates have too many negative opinions."""
     ended: list[AnyEvent] = []
     for alias, split in adapter.splits.items():
-        ours, theirs = split.opinions, split.stable_opinions
-        evidence = Evidence(
-            candidate=Arm(positive=ours.positive, negative=ours.negative),
-            stable=Arm(positive=theirs.positive, negative=theirs.negative),
-        )
-        if split.bounds is not None and crosses("negative_share", split.bounds, evidence):
+        if split.bounds is not None and _is_sunk(split, split.bounds):
+            evidence = _evidence(split, split.opinions)
             ended.append(_rolled_back(adapter, alias, split, "negative_share", evidence))
     return ended
+
+
+def _is_sunk(split: Split, bounds: Bounds) -> bool:
+    """Whether enough askers gave the candidate too many negative opinions, and no one of them
+    alone makes the difference."""
+    if len(split.askers) < bounds.min_askers:
+        return False
+    without = split.askers.values() if bounds.min_askers > 1 else ()
+    tallies = [split.opinions, *(split.opinions.minus(tally) for tally in without)]
+    return all(crosses("negative_share", bounds, _evidence(split, tally)) for tally in tallies)
+
+
+def _evidence(split: Split, ours: Tally) -> Evidence:
+    theirs = split.stable_opinions
+    return Evidence(
+        candidate=Arm(positive=ours.positive, negative=ours.negative),
+        stable=Arm(positive=theirs.positive, negative=theirs.negative),
+    )
 
 
 def _rolled_back(
@@ -135,5 +154,9 @@ def _check_feedback(command: GiveFeedback) -> None:
         raise errors.BadRequest("`id` is not the id of an answer.")
     if command.comment is not None and len(command.comment) > MAX_COMMENT:
         raise errors.BadRequest(f"A comment has at most {MAX_COMMENT} letters. Send fewer.")
+    if command.alias is not None:
+        check_alias(command.alias)
+    if not 0 <= command.split <= MAX_COUNT:
+        raise errors.BadRequest("The number of the split is none.")
     if not 0 <= command.answered <= MAX_COUNT:
         raise errors.BadRequest("The time of the answer is none.")

@@ -76,6 +76,8 @@ async def give(
             asker=key.id,
             category=given.category,
             comment=comment,
+            alias=answered.alias,
+            split=answered.split,
         )
     except (FeedbackTooLate, LimitReached, ReportsOff):
         raise

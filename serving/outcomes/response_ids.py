@@ -3,9 +3,9 @@ nothing.
 
 vLLM names an answer after the header X-Request-Id: `chatcmpl-` or `cmpl-` and the header's value
 (`_base_request_id` in 0.32.0); `/v1/responses` takes the whole id in its body. The gate lets no
-caller's header through and sets its own: a nonce, the time, the key that asks and the version that
-answers, under an HMAC-SHA256 whose secret all replicas of a deployment share. Nothing in it is
-hidden, and nothing can be made up.
+caller's header through and sets its own: a nonce, the time, the key that asks, the version that
+answers and the split that chose it, under an HMAC-SHA256 whose secret all replicas of a deployment
+share. Nothing in it is hidden, and nothing can be made up.
 """
 
 import base64
@@ -42,6 +42,10 @@ class Answered:
     key: str
     at: int
     """When it was asked for, seconds since 1970."""
+    alias: str | None = None
+    """The split alias that was asked for; None where a version was named, or nothing was split."""
+    split: int = 0
+    """Which of the adapter's splits chose the version; 0 where none did."""
 
 
 class ResponseIds:
@@ -52,9 +56,16 @@ class ResponseIds:
         shared = secret or secrets.token_hex(32)
         self._secret = hashlib.sha256(f"lorary response ids\n{shared}".encode()).digest()
 
-    def issue(self, path: str, version: Version | None, key: str) -> str:
-        """A new id for an answer of the route `path`, without vLLM's prefix."""
+    def issue(
+        self, path: str, version: Version | None, key: str, split: tuple[str, int] | None = None
+    ) -> str:
+        """A new id for an answer of the route `path`, without vLLM's prefix.
+
+        split: the alias and the number of the split that chose the version, if one did.
+        """
         named = "" if version is None else str(version.ref)
+        if split is not None:
+            named = f"{named} {split[0]} {split[1]}"
         head = _HEAD.pack(secrets.token_bytes(NONCE), int(time.time()))
         content = head + f"{key}:{named}".encode()
         return _encode(self._tag(PREFIXES.get(path, ""), content) + content)
@@ -70,9 +81,12 @@ class ResponseIds:
             )
         _, at = _HEAD.unpack_from(content)
         key, _, named = content[_HEAD.size :].decode().rpartition(":")
+        named, _, chosen = named.partition(" ")
+        alias, _, number = chosen.partition(" ")
         try:
-            return Answered(AdapterRef.parse(named) if named else None, key, at)
-        except InvalidName as error:
+            ref = AdapterRef.parse(named) if named else None
+            return Answered(ref, key, at, alias or None, int(number or 0))
+        except (InvalidName, ValueError) as error:
             raise AssertionError("an id of ours names no version") from error
 
     def _tag(self, prefix: str, content: bytes) -> bytes:

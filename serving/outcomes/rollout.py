@@ -245,6 +245,11 @@ class Watch(AbstractContextManager["Watch"]):
         self._rollouts, self._name, self._split, self._side = rollouts, name, split, side
         self._timed = Stopwatch()
 
+    @property
+    def split(self) -> tuple[str, int] | None:
+        """The alias and the number of the split that the request came by; None if by none."""
+        return None if self._rollouts is None else self._name[1:]
+
     def through(self, send: Send) -> Send:
         """A `send` that is watched."""
         if self._rollouts is None:

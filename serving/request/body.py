@@ -9,7 +9,7 @@ import msgspec
 from starlette.types import Message, Receive
 
 from registry.errors import BadRequest, TooLarge
-from serving.errors import SlowBody
+from serving.errors import CallerLeft, SlowBody
 from serving.request.bounds import Bound, InvalidField
 from serving.request.fields import (
     ASKS_NOTHING,
@@ -37,8 +37,8 @@ async def read_body(
     """The whole body, never more than `limit` bytes of it in memory.
 
     declared: the Content-Length, if there was one. Raises `TooLarge` before reading what is
-    declared too large, `SlowBody` if it takes more than `seconds`, and `BadRequest` if the caller
-    left.
+    declared too large, `SlowBody` if it takes more than `seconds`, and `CallerLeft` if the caller
+    disconnects.
     """
     if declared is not None and declared > limit:
         raise _too_large(limit)
@@ -49,7 +49,7 @@ async def read_body(
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise BadRequest("The connection closed inside the request. Send it again.")
+                    raise CallerLeft
                 piece: bytes = message.get("body", b"")
                 size += len(piece)
                 if size > limit:

@@ -6,16 +6,22 @@ carries it as `lorary`: `{"confidence", "calibrated", "threshold", "withheld"}`.
 policy abstains, a choice below the threshold that the version's evaluation certified comes as a
 refusal, and a stream is kept back until that is known. A version without a calibration is answered
 for, with `calibrated` false: its score is a ranking and no promise, and nothing can be withheld.
+
+A calibration holds for the settings that it was fitted with (`adapters.confidence.Decoding`). A
+grammar, a prefilled answer or a few allowed tokens would make any answer look certain. So what a
+request leaves open is set as certified, and what it sets otherwise makes its figure uncalibrated,
+with the reason beside it; a domain that abstains refuses it, for its threshold says nothing there.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.types import Message, Send
 
 from adapters import confidence
+from adapters.confidence import Decoding
 from registry.catalog import Version
 from registry.errors import BadRequest
 from serving.telemetry.metrics import CONFIDENCE, WITHHELD
@@ -23,6 +29,17 @@ from serving.telemetry.metrics import CONFIDENCE, WITHHELD
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 REFUSAL = "This model is not sure enough of its answer to give it. Ask an expert."
+
+
+ASKED_ANY = frozenset(
+    ("model", "messages", "stream", "stream_options", "logprobs", "top_logprobs", "user",
+     "metadata", "store", "service_tier", "safety_identifier")
+)  # fmt: skip
+"""Fields that do not shape an answer."""
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "n": (1,), "best_of": (1,), "top_p": (1,), "presence_penalty": (0,), "frequency_penalty": (0,)
+}  # fmt: skip
+"""Fields that do not shape a greedy answer if they have these values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +51,25 @@ class Terms:
     abstains: bool
     shown: bool
     """Whether the caller asked for the log-probabilities, too."""
+    uncertified: str | None = None
+    """Why the version's calibration does not hold for the request; None if it does."""
 
 
 def terms(
-    path: str, body: dict[str, Any], version: Version, *, wanted: bool, abstains: bool
+    path: str,
+    body: dict[str, Any],
+    version: Version,
+    *,
+    wanted: bool,
+    abstains: bool,
+    controls: Collection[str] = (),
 ) -> Terms | None:
-    """How to judge the answer to `body`, which is changed to ask for log-probabilities.
+    """How to judge the answer to `body`, which is changed to ask for log-probabilities, and for the
+    certified settings where it names none of its own.
 
-    None if it need not be judged. Raises `BadRequest` for what cannot be.
+    None if it need not be judged. controls: the base model's control tokens. Raises `BadRequest`
+    for what cannot be judged, and where the domain abstains for a request that the version's
+    calibration does not hold for.
     """
     if not (wanted or abstains):
         return None
@@ -49,13 +77,71 @@ def terms(
         raise BadRequest(f"{path} tells no confidence, which this needs. Use {CHAT}.")
     if body.get("echo"):
         raise BadRequest("`echo` mixes the prompt into the answer's confidence. Leave it out.")
+    calibration = version.calibration
+    uncertified = None
+    if calibration is not None:
+        uncertified = mismatch(path, body, calibration.decoding, controls)
+        if uncertified is None:
+            body["temperature"] = calibration.decoding.temperature
+            body["stop"] = list(calibration.decoding.stop)
+        elif abstains:
+            raise BadRequest(
+                f"{version.domain} answers only as its threshold was certified: {uncertified} "
+                "Settings that you leave out are set as certified."
+            )
     if path == CHAT:
         shown = bool(body.get("logprobs"))
         body["logprobs"] = True
     else:
         shown = body.get("logprobs") is not None
         body.setdefault("logprobs", 0)
-    return Terms(version, path == CHAT, abstains, shown)
+    return Terms(version, path == CHAT, abstains, shown, uncertified)
+
+
+def mismatch(
+    path: str, body: dict[str, Any], certified: Decoding, controls: Collection[str] = ()
+) -> str | None:
+    """What of a request differs from the settings that a calibration holds for, and what to send
+    instead; None if nothing does.
+
+    Whatever is not known to leave an answer as it was certified counts as a difference.
+    """
+    if path != CHAT:
+        return f"use {CHAT}."
+    given = {name: value for name, value in body.items() if value is not None}
+    for name, value in given.items():
+        if name in NEUTRAL and value not in NEUTRAL[name]:
+            return f"`{name}` must be {NEUTRAL[name][0]}."
+        if name not in ASKED_ANY and name not in NEUTRAL and name not in _CERTIFIED:
+            return f"leave out `{name}`."
+    if given.get("temperature", certified.temperature) != certified.temperature:
+        return f"`temperature` must be {certified.temperature:g}."
+    for name in ("max_tokens", "max_completion_tokens"):
+        most = given.get(name, certified.max_tokens)
+        if type(most) is not int or most < certified.max_tokens:
+            return f"`{name}` must be {certified.max_tokens} or more."
+    stop = given.get("stop", list(certified.stop))
+    if (stop if isinstance(stop, list) else [stop]) != list(certified.stop):
+        return f"`stop` must be {json.dumps(certified.stop)}."
+    messages = given.get("messages")
+    if not isinstance(messages, list) or not all(_is_plain(message) for message in messages):
+        return "each message must have a `role` and a text as `content`, and nothing else."
+    if tuple(message["role"] for message in messages) != certified.messages:
+        return f"the messages' roles must be {json.dumps(certified.messages)}."
+    if any(token in message["content"] for message in messages for token in controls):
+        return "messages must not contain the base model's control tokens."
+    return None
+
+
+_CERTIFIED = frozenset(("temperature", "max_tokens", "max_completion_tokens", "stop"))
+
+
+def _is_plain(message: Any) -> bool:
+    return (
+        isinstance(message, dict)
+        and message.keys() == {"role", "content"}
+        and all(isinstance(value, str) for value in message.values())
+    )
 
 
 class Judge:
@@ -67,7 +153,8 @@ class Judge:
     def __init__(self, send: Send, terms: Terms) -> None:
         self._send = send
         self._terms = terms
-        self._keeps = terms.abstains and terms.version.calibration is not None
+        self._calibration = terms.version.calibration if terms.uncertified is None else None
+        self._keeps = terms.abstains and self._calibration is not None
         self._start: Message | None = None
         self._streams = False
         self._waiting = b""
@@ -153,22 +240,27 @@ class Judge:
         return [*chunks, {**self._frame, "choices": last}]
 
     def _verdict(self, logprobs: list[float]) -> dict[str, Any]:
-        version = self._terms.version
-        calibration = version.calibration
-        if not logprobs:
-            sure, withheld = None, False
-        else:
+        version, calibration = self._terms.version, self._calibration
+        reason = self._terms.uncertified or "The version has no calibration."
+        if calibration is not None and len(logprobs) > calibration.decoding.max_tokens:
+            calibration = None
+            reason = "The answer is longer than any that was certified."
+        # In a domain that abstains nothing is given that the threshold says nothing about.
+        withheld = self._keeps and (calibration is None or not logprobs)
+        sure = None
+        if logprobs:
             sure = confidence.confidence(logprobs, calibration)
-            withheld = self._terms.abstains and confidence.withheld(sure, calibration)
+            withheld |= self._terms.abstains and confidence.withheld(sure, calibration)
             CONFIDENCE.labels(version.domain, version.adapter, str(version.number)).observe(sure)
         if withheld:
             WITHHELD.labels(version.domain, version.adapter, str(version.number)).inc()
-        return {
+        verdict = {
             "confidence": None if sure is None else round(sure, 6),
             "calibrated": calibration is not None,
             "threshold": calibration.threshold if calibration is not None else None,
             "withheld": withheld,
         }
+        return verdict if calibration is not None else verdict | {"reason": reason}
 
 
 def _logprobs(choice: dict[str, Any], *, chat: bool) -> list[float]:

@@ -1,8 +1,10 @@
-"""Requests under way in the engine, and what may end them before they are complete.
+"""Requests in flight, and what ends them before they are complete.
 
-A deadline passes, the version is revoked, the server is told to leave: whoever still waits gets the
-error itself, and a stream that has begun gets it as its last event. The engine is told in the ways
-it listens to: first as if the caller had left, then by cancelling what still runs.
+The caller disconnects, a deadline passes, the version is revoked, the server shuts down: whatever
+the request waits for at that moment (its body, a slot, a download, the engine) is cancelled, and
+everything it holds is given back. A caller that is still there gets the error, a stream that has
+begun gets it as its last event. vLLM is told in the ways it listens to: first as if the caller had
+disconnected, then by cancelling what still runs.
 """
 
 import asyncio
@@ -17,48 +19,66 @@ from adapters.errors import LoraryError
 from registry.catalog import Catalog, Version
 from registry.envelope import body_of
 from registry.errors import VersionRevoked
-from serving.errors import DeadlineExceeded
+from serving.errors import CallerLeft, DeadlineExceeded, ReaderTooSlow
+from serving.request.body import read_body
 from serving.telemetry.metrics import IN_FLIGHT, REFUSALS
 
 CLOSE = (b"connection", b"close")
 LEAVE_SECONDS = 1.0
-"""How long the engine may take to let go of a request whose caller has left."""
+"""How long the engine may take to let go of a request that was ended."""
+READER_SECONDS = 30.0
+"""How long, in all, a caller may keep an answer waiting because it does not read: what it holds of
+the engine's slots and of its key's limits is given back then."""
 
 
 class Flight:
     """One request, from its admission to its last byte."""
 
-    def __init__(self, version: Version | None, send: Send, flights: "Flights") -> None:
-        self.version = version
+    def __init__(self, receive: Receive, send: Send, flights: "Flights") -> None:
+        self.version: Version | None = None
+        """What answers, once it is known; None before, and for the base model."""
         self.reason: LoraryError | None = None
         """Why it was ended; None while it may go on."""
+        self._receive = receive
         self._send = send
         self._flights = flights
         self._limit = asyncio.timeout(None)
         self._ended = asyncio.get_running_loop().create_future()
-        self._started = self._streams = False
+        self._listening: asyncio.Task[None] | None = None
+        self._in_engine = self._started = self._streams = self._complete = False
+        self._blocked = 0.0
 
     def end(self, reason: LoraryError) -> None:
-        """End it with `reason`, unless its answer is complete but for the sending."""
-        if self.reason is not None or (self._started and not self._streams):
+        """End it with `reason`, unless its answer is complete or needs nothing but sending."""
+        if self.reason is not None or self._complete:
+            return
+        if self._started and not self._streams and not isinstance(reason, ReaderTooSlow):
             return
         self.reason = reason
         self._ended.set_result(None)
         now = asyncio.get_running_loop().time()
-        self._limit.reschedule(now if self._started else now + LEAVE_SECONDS)
+        told_first = self._in_engine and not self._started
+        self._limit.reschedule(now + LEAVE_SECONDS if told_first else now)
 
-    def receiver(self, receive: Receive) -> Receive:
-        """A `receive` that also says that the caller left once the request was ended."""
+    async def read(self, declared: int | None, limit: int) -> bytes:
+        """The request's body; from then on the request ends when its caller disconnects.
 
-        async def receive_or_leave() -> Message:
-            listening = asyncio.ensure_future(receive())
-            try:
-                await asyncio.wait((listening, self._ended), return_when=asyncio.FIRST_COMPLETED)
-                return listening.result() if listening.done() else {"type": "http.disconnect"}
-            finally:
-                listening.cancel()
+        Raises `TooLarge`, `SlowBody`, `CallerLeft`.
+        """
+        data = await read_body(self._receive, declared, limit)
+        self._listening = asyncio.create_task(self._listen())
+        return data
 
-        return receive_or_leave
+    def receiver(self) -> Receive:
+        """A `receive` for the engine, which gets the request now: it says that the caller left once
+        the request was ended."""
+        self._in_engine = True
+
+        async def receive() -> Message:
+            await asyncio.shield(self._ended)
+            return {"type": "http.disconnect"}
+
+        return receive
 
     async def send(self, message: Message) -> None:
         """Pass `message` on, unless the request was ended."""
@@ -70,19 +90,37 @@ class Flight:
             self._streams = kind.startswith(b"text/event-stream")
             if self._flights.closing:
                 message = {**message, "headers": [*message.get("headers", ()), CLOSE]}
-        await self._send(message)
+        elif not message.get("more_body", False):
+            self._complete = self._streams  # a whole answer may still be refused by its reader
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        left = READER_SECONDS - self._blocked
+        overdue = loop.call_later(left, self.end, ReaderTooSlow(READER_SECONDS))
+        try:
+            await self._send(message)
+        finally:
+            overdue.cancel()
+            self._blocked += loop.time() - began
+
+    async def _listen(self) -> None:
+        """End the request when its caller disconnects: nothing else follows a body."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self.end(CallerLeft())
 
     async def _conclude(self, reason: LoraryError) -> None:
         """Tell the caller: raises `reason`, or makes it the last event of a stream."""
-        if not self._started:
+        if not self._started or isinstance(reason, CallerLeft | ReaderTooSlow):
             raise reason
         REFUSALS.labels(reason.code).inc()
         event = b"data: " + json.dumps(body_of(reason)).encode() + b"\n\n"
-        await self._send({"type": "http.response.body", "body": event})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await self._send({"type": "http.response.body", "body": event})
 
 
 class Flights:
-    """All of a replica's requests under way. Use it from one event loop."""
+    """All of a replica's requests in flight. Use it from one event loop."""
 
     def __init__(self) -> None:
         self.closing = False
@@ -96,13 +134,13 @@ class Flights:
 
     @asynccontextmanager
     async def follow(
-        self, version: Version | None, send: Send, seconds: float | None = None
+        self, receive: Receive, send: Send, seconds: float | None = None
     ) -> AsyncIterator[Flight]:
         """Everything that one request does, for at most `seconds`.
 
-        Raises why it was ended, if it was and nothing had been answered yet.
+        Raises why it was ended, if it was and nothing had been answered yet, or nobody listens.
         """
-        flight = Flight(version, send, self)
+        flight = Flight(receive, send, self)
         self._all.add(flight)
         self._landed.clear()
         IN_FLIGHT.set(len(self._all))
@@ -119,6 +157,8 @@ class Flights:
         finally:
             if timer is not None:
                 timer.cancel()
+            if flight._listening is not None:
+                flight._listening.cancel()
             self._all.discard(flight)
             IN_FLIGHT.set(len(self._all))
             if not self._all:
@@ -127,7 +167,7 @@ class Flights:
             await flight._conclude(flight.reason)
 
     async def landed(self, seconds: float) -> None:
-        """Wait until no request is under way, for at most `seconds`."""
+        """Wait until no request is in flight, for at most `seconds`."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._landed.wait(), seconds)
 

@@ -11,10 +11,12 @@ from starlette.types import Scope
 from registry.catalog import Key
 from registry.errors import BadRequest
 
-PASSED_HEADERS = frozenset((b"accept", b"content-type", b"user-agent"))
+PASSED_HEADERS = frozenset(
+    (b"accept", b"content-type", b"user-agent", b"traceparent", b"tracestate")
+)
 """Every other request header stays outside: some make layers inside choose another model, another
 engine, or run something, the caller's key is nobody's business there, and the id of an answer is
-ours to choose."""
+ours to choose. The last two are W3C's: a caller's trace goes on in vLLM's spans."""
 
 DETAILS = "lorary.details"
 """In the scope of /health: whether the answer may name adapters."""

@@ -9,6 +9,7 @@ When something is deleted is decided in `serving.tiers.residency`.
 import asyncio
 import contextlib
 import errno
+import functools
 import hashlib
 import os
 import shutil
@@ -17,6 +18,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from adapters.admission import CONFIG, WEIGHTS
@@ -37,6 +39,16 @@ STRAY = 3600.0
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+@dataclass
+class Load:
+    """One version on its way to the disk."""
+
+    task: "asyncio.Task[None]" = field(init=False)
+    callers: int = 0
+    begun: bool = False
+    """Whether its download runs; a thread cannot be cancelled."""
+
+
 class AdapterCache:
     """A folder of verified adapters. Use it from one event loop."""
 
@@ -53,7 +65,7 @@ class AdapterCache:
         self._blobs = blobs
         self._sizes = _on_disk(folder)
         self._used: set[str] = set()
-        self._loads: dict[str, asyncio.Task[None]] = {}
+        self._loads: dict[str, Load] = {}
         self._failed: dict[str, tuple[float, LoraryError]] = {}
         self._turn = asyncio.Semaphore(at_once)
         self._waiting = waiting
@@ -117,22 +129,29 @@ class AdapterCache:
         """Bring the version here, verify it now, and return where it lies.
 
         Raises `ColdLoadFailed`, `DiskFull` or `TooManyColdLoads`. A caller that is cancelled
-        cancels nothing for the others.
+        cancels nothing for the others; when all are, a load that has not begun is given up.
         """
         digest = version.digest
         load = self._loads.get(digest)
-        if load is None:
+        if load is None or load.task.cancelling():
             self._refuse(version)
-            load = asyncio.create_task(self._load(version))
-            self._loads[digest] = load
-            load.add_done_callback(lambda done: self._loaded(digest, done))
-        await asyncio.shield(load)
+            load = self._loads[digest] = Load()
+            load.task = asyncio.create_task(self._load(version, load))
+            load.task.add_done_callback(functools.partial(self._loaded, digest, load))
+        load.callers += 1
+        try:
+            await asyncio.shield(load.task)
+        finally:
+            load.callers -= 1
+            if not load.callers and not load.begun:
+                load.task.cancel()
         return self.path(version)
 
-    def _loaded(self, digest: str, load: "asyncio.Task[None]") -> None:
-        del self._loads[digest]
-        if not load.cancelled():
-            load.exception()  # everybody who asked may have left
+    def _loaded(self, digest: str, load: Load, task: "asyncio.Task[None]") -> None:
+        if self._loads.get(digest) is load:
+            del self._loads[digest]
+        if not task.cancelled():
+            task.exception()  # everybody who asked may have left
 
     def _refuse(self, version: Version) -> None:
         failed = self._failed.get(version.digest)
@@ -143,7 +162,7 @@ class AdapterCache:
                 f"{len(self._loads)} adapters are being loaded already. Retry in a second."
             )
 
-    async def _load(self, version: Version) -> None:
+    async def _load(self, version: Version, load: Load) -> None:
         files = [file for file in version.files if file.path in NEEDED]
         path = self.path(version)
         try:
@@ -152,6 +171,7 @@ class AdapterCache:
             if not sound:
                 self._sizes.pop(version.digest, None)
                 async with self._turn:
+                    load.begun = True
                     with COLD_LOAD_PHASES.labels("download").time():
                         await asyncio.to_thread(self._download, version, files)
         except (LoraryError, OSError) as error:

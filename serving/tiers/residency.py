@@ -88,7 +88,7 @@ class Residency:
         self._queue = asyncio.Lock()
         self._released = asyncio.Event()
         self._trimming: asyncio.Task[None] | None = None
-        self._hints: set[asyncio.Task[None]] = set()
+        self._trying: set[asyncio.Task[None]] = set()
 
     def tier(self, version: Version) -> Tier:
         """Where the version is now."""
@@ -152,15 +152,11 @@ class Residency:
             self._in_background(self._try(version))
         return True
 
-    def prefetch(self, version: Version) -> None:
-        """Bring the version up in the background. That it fails shows when it is asked for."""
-
-        async def bring() -> None:
-            async with self._kept(version) as entry:
-                entry.used = time.monotonic()  # its caller is about to ask
-                await self._bring(version, entry)
-
-        self._in_background(bring())
+    async def prefetch(self, version: Version) -> None:
+        """Bring the version up for a caller that is about to ask for it. Raises as `hold`."""
+        async with self._kept(version) as entry:
+            entry.used = time.monotonic()
+            await self._bring(version, entry)
 
     async def _try(self, version: Version) -> None:
         async with self._turns.take(str(version.ref)):
@@ -173,8 +169,8 @@ class Residency:
                 await work
 
         task = asyncio.create_task(quietly())
-        self._hints.add(task)
-        task.add_done_callback(self._hints.discard)
+        self._trying.add(task)
+        task.add_done_callback(self._trying.discard)
 
     async def reconcile(self) -> None:
         """Compare what is held here with the engine's own list, and mend what differs.
@@ -225,12 +221,14 @@ class Residency:
         fetched: float = -math.inf,
         rank: float = math.inf,
     ) -> None:
-        """A caller who leaves must not leave the engine with a name that we do not know of."""
+        """A caller who leaves must not leave the engine with a name that we do not know of: the
+        engine's own load is finished, whatever comes before it is not."""
         self.trials.check(version)
         if self.tier(version) == "engine":
             return
         self._take(version.digest)
-        bringing = asyncio.ensure_future(self._load(version, entry, fetched, rank))
+        in_engine = asyncio.Event()
+        bringing = asyncio.ensure_future(self._load(version, entry, fetched, rank, in_engine))
 
         def done(task: "asyncio.Future[None]") -> None:
             self._let_go(version.digest, entry)
@@ -238,7 +236,12 @@ class Residency:
                 task.exception()  # its caller may have left
 
         bringing.add_done_callback(done)
-        await asyncio.shield(bringing)
+        try:
+            await asyncio.shield(bringing)
+        except asyncio.CancelledError:
+            if not in_engine.is_set():
+                bringing.cancel()
+            raise
 
     async def _tried(self, version: Version) -> None:
         """A trial goes on though its callers leave, so it keeps the version itself."""
@@ -249,7 +252,14 @@ class Residency:
 
         await self.trials.attend(version, keep)
 
-    async def _load(self, version: Version, entry: Entry, fetched: float, rank: float) -> None:
+    async def _load(
+        self,
+        version: Version,
+        entry: Entry,
+        fetched: float,
+        rank: float,
+        in_engine: asyncio.Event,
+    ) -> None:
         name = str(version.ref)
         async with entry.moving:
             if name in entry.names:
@@ -260,6 +270,7 @@ class Residency:
                 if not (just_now and self._cache.holds(version)):
                     await self._fetch(version)
                 async with self._place(rank):
+                    in_engine.set()
                     with COLD_LOAD_PHASES.labels("engine").time():
                         await self._engine.load(name, path)
                     # It is loaded, and no request can hold it before it is noted here.
@@ -293,7 +304,7 @@ class Residency:
                 if self._going:  # a place is about to be free
                     await self._released.wait()
                 elif idle:
-                    await self._give_back(min(idle)[2], files=False)
+                    await asyncio.shield(self._give_back(min(idle)[2], files=False))
                 elif rank < math.inf:
                     raise AllBusier
                 else:
@@ -323,7 +334,8 @@ class Residency:
         digest = self._cache.oldest(self._held())
         if digest is None:
             return False
-        await self._give_back(digest, files=True)
+        # What was begun is finished, whoever leaves: nothing half given back may stay.
+        await asyncio.shield(self._give_back(digest, files=True))
         return True
 
     async def _give_back(self, digest: str, *, files: bool) -> None:

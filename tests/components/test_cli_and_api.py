@@ -102,6 +102,7 @@ def test_a_team_publishes_promotes_looks_and_pulls(shell: Shell, tmp_path: Path)
         "max_latency_ratio": 2.0,
         "max_negative_share": 0.5,
         "min_requests": 80,
+        "min_askers": 2,
     }
     too_much = ["--percent", "5", "--max-error-rate", "2"]
     team.run("alias", "split", "medical/coder@1", "production", *too_much, status=1)

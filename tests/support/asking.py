@@ -23,10 +23,21 @@ def scope_of(method: str, path: str, key: Secret | None, **extra: str) -> Scope:
 
 
 def whole(body: bytes) -> Receive:
-    """A caller who sends `body` in one piece."""
+    """A caller who sends `body` in one piece and stays."""
+    return leaving_after(body, asyncio.Event())
+
+
+def leaving_after(body: bytes, leave: asyncio.Event) -> Receive:
+    """A caller who sends `body` in one piece, and disconnects when `leave` is set."""
+    handed_out = False
 
     async def receive() -> Message:
-        return {"type": "http.request", "body": body, "more_body": False}
+        nonlocal handed_out
+        if not handed_out:
+            handed_out = True
+            return {"type": "http.request", "body": body, "more_body": False}
+        await leave.wait()
+        return {"type": "http.disconnect"}
 
     return receive
 

@@ -80,7 +80,7 @@ def test_any_mixture_of_requests_hints_and_warming_leaves_the_engine_nothing_to_
                 case 0:
                     await residency.warm(version, replaces=chance.choice(many))
                 case 1:
-                    residency.prefetch(version)
+                    await residency.prefetch(version)
                 case _:
                     async with residency.hold(version):
                         engine.step(str(version.ref))

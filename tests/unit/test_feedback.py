@@ -15,6 +15,7 @@ from adapters.errors import LoraryError
 from adapters.names import AdapterRef
 from registry.access import Secret
 from registry.catalog import Version
+from registry.commands import MoveAlias, SplitAlias
 from registry.errors import BadRequest
 from serving.errors import UnknownResponse
 from serving.gate import Gate
@@ -41,6 +42,10 @@ def test_every_replica_of_a_deployment_reads_what_another_issued_and_strangers_d
         with pytest.raises(UnknownResponse):
             others.read(given_id)
     assert IDS.read("chatcmpl-" + IDS.issue(CHAT, None, "key-1")).ref is None
+    chosen = IDS.read("chatcmpl-" + IDS.issue(CHAT, VERSION, "key-1", ("production", 3)))
+    assert (chosen.alias, chosen.split) == ("production", 3)
+    assert (chosen.ref, chosen.key) == (read.ref, read.key)
+    assert (read.alias, read.split) == (None, 0)
 
 
 @given(st.integers(0, 400), st.characters(codec="ascii"))
@@ -183,3 +188,18 @@ async def call(gate: Gate, key: Secret, path: str, body: bytes) -> int:
     sent: list[Message] = []
     await gate(scope_of("POST", path, key), whole(body), into(sent))
     return answered(sent)[0]
+
+
+def test_an_answers_id_says_which_split_chose_its_version(site: Site) -> None:
+    site.publish("medical", "coder", b"medical two")
+    operator = site.operator.id
+    site.registry.execute(MoveAlias("medical", "coder", "production", 1), operator)
+    site.registry.execute(SplitAlias("medical", "coder", "production", 2, 50), operator)
+    site.replica.follower.refresh()
+    ids = site.replica.response_ids
+    for model, chosen in (
+        ("medical", ("production", 1)), ("medical/coder@production", ("production", 1)),
+        ("medical/coder@2", (None, 0)), ("medical/coder@1", (None, 0)),
+    ):  # fmt: skip
+        answered = ids.read(asked(site, site.medical, model))
+        assert (answered.alias, answered.split) == chosen

@@ -15,7 +15,7 @@ from serving.errors import DeadlineExceeded, Leaving
 from serving.gate import Gate
 from serving.leaving import Departure
 from serving.request.flights import Flights
-from tests.support.asking import CHAT, into, scope_of
+from tests.support.asking import CHAT, into, scope_of, whole
 from tests.support.replicas import Site, Upstream, answered, make_site
 
 
@@ -186,7 +186,7 @@ def test_an_engines_own_timeout_is_not_taken_for_a_deadline(site: Site) -> None:
 def test_waiting_for_the_last_request_takes_no_longer_than_allowed() -> None:
     async def run() -> int:
         flights = Flights()
-        async with flights.follow(None, _nowhere):
+        async with flights.follow(whole(b""), _nowhere):
             await flights.landed(0.05)
             left = len(flights)
         await flights.landed(0.05)
@@ -196,16 +196,20 @@ def test_waiting_for_the_last_request_takes_no_longer_than_allowed() -> None:
 
 
 def test_a_reason_that_comes_too_late_changes_nothing() -> None:
+    sent: list[Message] = []
+
     async def run() -> None:
         flights = Flights()
-        async with flights.follow(None, _nowhere) as flight:
-            start = {"type": "http.response.start", "status": 200, "headers": []}
-            await flight.send(start)
+        async with flights.follow(whole(b""), into(sent)) as flight:
+            await flight.send({"type": "http.response.start", "status": 200, "headers": []})
             flight.end(DeadlineExceeded(1))
             await asyncio.sleep(0)
+            await flight.send({"type": "http.response.body", "body": b"null"})
         flight.end(Leaving("too late"))
+        assert flight.reason is None
 
     asyncio.run(run())
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
 
 
 def _close(departure: Departure) -> None:

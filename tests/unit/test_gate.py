@@ -32,6 +32,7 @@ def test_every_form_of_a_name_reaches_vllm_as_the_pinned_version(
     version = site.registry.catalog.adapters["medical/coder"].versions[0]
     assert headers["x-lorary-digest"] == version.digest
     passed = json.loads(upstream.bodies[0])
+    assert len(passed.pop("cache_salt")) == 64
     assert passed == {"model": "medical/coder@1", "messages": [], "temperature": 0}
     assert (site.replica.cache.path(version) / "adapter_model.safetensors").read_bytes()
 

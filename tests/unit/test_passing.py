@@ -25,7 +25,7 @@ from registry.evidence import SuiteResult
 from serving.gate import Gate
 from serving.request.body import parse_body
 from serving.request.fields import FIELDS
-from tests.support.asking import CHAT, chat, into, scope_of, send_to, whole
+from tests.support.asking import CHAT, chat, into, leaving_after, scope_of, send_to, whole
 from tests.support.replicas import Site, Upstream, make_site
 
 
@@ -174,23 +174,16 @@ def test_streams_pass_piece_by_piece_as_they_come(site: Site) -> None:
 
 def test_a_caller_who_leaves_is_seen_by_vllm(site: Site) -> None:
     seen: list[str] = []
+    leave = asyncio.Event()
 
     async def upstream(scope: Scope, receive: Any, send: Any) -> None:
         if scope["path"] == CHAT:
             seen.append((await receive())["type"])
+            leave.set()
             seen.append((await receive())["type"])
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
-    messages: Iterator[Message] = iter(
-        [
-            {"type": "http.request", "body": b'{"model": "medical", "messages": []}'},
-            {"type": "http.disconnect"},
-        ]
-    )
-
-    async def receive() -> Message:
-        return next(messages)
-
+    receive = leaving_after(b'{"model": "medical", "messages": []}', leave)
     scope = scope_of("POST", CHAT, site.medical)
     asyncio.run(Gate(upstream, site.replica)(scope, receive, into([])))
     assert seen == ["http.request", "http.disconnect"]

@@ -24,6 +24,7 @@ STRICT = msgspec.structs.replace(
     target_risk=0.1,
     reviewed_items=20,
     abstain=True,
+    prefix_cache="key",
 )
 WEAKER: list[dict[str, Any]] = [
     {"guarded": ()},
@@ -44,6 +45,7 @@ WEAKER: list[dict[str, Any]] = [
     {"target_risk": 0.2},
     {"reviewed_items": 19},
     {"abstain": False},
+    {"prefix_cache": "domain"},
 ]
 WEAKER_RULES: list[dict[str, Any]] = [
     {"suite": "others"},

@@ -25,8 +25,9 @@ from registry.commands import (
     SplitAlias,
 )
 from registry.decide import decide
-from registry.events import AliasSplit, Entry, Grant, SplitRolledBack
+from registry.events import AliasSplit, Entry, FeedbackGiven, Grant, SplitRolledBack
 from registry.fold import fold
+from registry.opinions import Rating
 from registry.rules.rollouts import check_bounds
 from registry.trials import Arm, Bounds, Evidence, crosses
 from tests.support.replicas import Site, make_site
@@ -61,11 +62,21 @@ def rollback(number: int = 1, candidate: int = 2, evidence: Evidence = BAD) -> R
 numbers = itertools.count()
 
 
-def opinion(rating: str = "negative", *, version: int = 2, response: str = "") -> GiveFeedback:
+def opinion(
+    rating: Rating = "negative",
+    *,
+    version: int = 2,
+    response: str = "",
+    asker: str = "app",
+    alias: str | None = "production",
+    split: int = 1,
+) -> GiveFeedback:
     """About another answer each time, unless `response` names one."""
     name = response or f"chatcmpl-{next(numbers)}"
     at = int(time.time()) + 60
-    return GiveFeedback("medical", "coder", version, name, at, "app", rating)  # type: ignore[arg-type]
+    return GiveFeedback(
+        "medical", "coder", version, name, at, asker, rating, alias=alias, split=split
+    )
 
 
 def coder(site: Site) -> Adapter:
@@ -138,15 +149,16 @@ def test_a_split_without_bounds_is_ended_by_people_only(site: Site) -> None:
     site.registry.execute(bare, site.operator.id)
     with pytest.raises(errors.Conflict, match="declared"):
         site.registry.execute(rollback(number=2), site.operator.id)
-    for _ in range(100):
-        site.registry.execute(opinion(), site.operator.id)
+    for number in range(100):
+        site.registry.execute(opinion(split=2, asker=str(number % 5)), site.operator.id)
     assert coder(site).splits["production"].opinions.negative == 100
 
 
 def test_many_negative_opinions_end_the_split_by_themselves(site: Site) -> None:
-    for _ in range(50):
+    for number in range(50):
         site.registry.execute(opinion("positive", version=1), site.operator.id)
-        events = site.registry.execute(opinion(), site.operator.id)
+        by = f"app {number % 3}"
+        events = site.registry.execute(opinion(asker=by), site.operator.id)
         if len(events) > 1:
             break
     ended = events[-1]
@@ -161,11 +173,12 @@ def test_many_negative_opinions_end_the_split_by_themselves(site: Site) -> None:
 
 
 def test_the_same_opinion_again_changes_nothing_and_another_replaces(site: Site) -> None:
-    def tell(rating: str) -> int:
+    def tell(rating: Rating) -> int:
         command = replace(opinion(rating, response="chatcmpl-one"), answered=4_000_000_000)
         return len(site.registry.execute(command, site.operator.id))
 
-    assert [tell(rating) for rating in ("negative", "negative", "positive", "positive")] == [
+    told: list[Rating] = ["negative", "negative", "positive", "positive"]
+    assert [tell(rating) for rating in told] == [
         1, 0, 1, 0,
     ]  # fmt: skip
     tally = coder(site).versions[1].feedback.tally
@@ -178,8 +191,59 @@ def test_an_opinion_on_an_answer_from_before_the_split_does_not_count_against_it
 ) -> None:
     old = GiveFeedback("medical", "coder", 2, "chatcmpl-old", 1, "app", "negative")
     site.registry.execute(old, site.operator.id)
+    for command in (
+        opinion(alias=None, split=0),
+        opinion(split=2),
+        opinion(split=0),
+        opinion(alias="beta"),
+    ):
+        site.registry.execute(command, site.operator.id)
     assert coder(site).splits["production"].opinions.negative == 0
-    assert coder(site).versions[1].feedback.tally.negative == 1
+    assert coder(site).versions[1].feedback.tally.negative == 5
+
+
+def test_feedback_on_pinned_answers_ends_no_split(site: Site) -> None:
+    for number in range(60):
+        pinned = opinion(asker=f"app {number % 5}", alias=None, split=0)
+        site.registry.execute(pinned, site.operator.id)
+    assert coder(site).splits["production"].opinions.negative == 0
+    assert coder(site).versions[1].feedback.tally.negative == 60
+
+
+def test_no_asker_ends_a_split_alone(site: Site) -> None:
+    """Neither with one key nor with a second one of the same name, nor beside others' praise."""
+    secrets = [Secret.generate() for _ in range(2)]
+    for secret in secrets:
+        grants = (Grant("infer", "medical"),)
+        key = IssueKey(secret.id, "One App", secret.digest, grants)
+        site.registry.execute(key, site.operator.id)
+    for number in range(60):
+        site.registry.execute(opinion(asker=secrets[number % 2].id), site.operator.id)
+    for number in range(5):
+        site.registry.execute(opinion("positive", asker=f"other {number}"), site.operator.id)
+    (mine,) = [t for t in coder(site).splits["production"].askers.values() if t.negative]
+    assert mine.negative == 60
+    assert not coder(site).rollbacks
+
+
+def test_one_key_that_serves_all_users_may_be_declared_enough(site: Site) -> None:
+    site.registry.execute(split(percent=0), site.operator.id)
+    site.registry.execute(split(min_askers=1), site.operator.id)
+    for _ in range(20):
+        if not coder(site).splits:
+            break
+        site.registry.execute(opinion(split=2), site.operator.id)
+    (ended,) = coder(site).rollbacks
+    assert ended.bound == "negative_share"
+
+
+def test_feedback_written_before_splits_were_named_counts_in_none() -> None:
+    old = (
+        b'{"type":"FeedbackGiven","domain":"medical","adapter":"coder","version":2,'
+        b'"response":"r","answered":9,"asker":"app","rating":"negative"}'
+    )
+    event = msgspec.json.decode(old, type=FeedbackGiven)
+    assert (event.alias, event.split) == (None, 0)
 
 
 def test_a_replicas_key_reports_and_opens_nothing_else(site: Site) -> None:
@@ -223,6 +287,7 @@ def test_a_split_written_before_bounds_existed_still_reads_and_never_ends_by_its
         max_latency_ratio=st.none() | st.floats(),
         max_negative_share=st.none() | st.floats(),
         min_requests=st.integers(),
+        min_askers=st.integers(),
     )
 )
 def test_trials_are_refused_or_survive_the_log(bounds: Bounds) -> None:

@@ -31,9 +31,13 @@ def test_an_answer_is_counted_as_it_passes(site: Site) -> None:
     plain = Upstream(pieces=(b'{"usage": {"prompt_tokens": 7, ', b'"completion_tokens": 5}}'))
     chat(site, plain, "medical", site.medical)
     assert sample("lorary_tokens_total") == before + 5
-    events = (*[b"data: {}\n\n"] * 3, b"data: [DONE]\n\n")
-    chat_stream(site, Upstream(pieces=events, kind=b"text/event-stream"))
-    assert sample("lorary_tokens_total") == before + 8
+    events = tuple(
+        b'data: {"choices": [{"index": 0}], "usage": {"prompt_tokens": 2, "completion_tokens": %d}}'
+        b"\n\n" % made
+        for made in (1, 3, 4)
+    )
+    chat_stream(site, Upstream(pieces=(*events, b"data: [DONE]\n\n"), kind=b"text/event-stream"))
+    assert sample("lorary_tokens_total") == before + 9
     assert sample("lorary_time_to_first_token_seconds_count") == firsts + 1
     assert sample("lorary_inter_token_seconds_count") == others + 3
 
