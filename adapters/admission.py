@@ -5,7 +5,7 @@ files. It reads weights in pieces, so its memory does not grow with their size.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Annotated, Protocol
 
@@ -17,7 +17,8 @@ from adapters.card import MAX_CARD_BYTES, parse_card
 from adapters.errors import InvalidAdapter
 from adapters.fields import Count, Finite, Word
 from adapters.peft_config import MAX_CONFIG_BYTES, LoraConfig, parse_config
-from adapters.weights import check_weights
+from adapters.spectra import Spectrum
+from adapters.weights import Tensors, check_weights
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -27,6 +28,7 @@ SIGNATURE = "model.sig"
 PROVENANCE = "provenance.json"
 CURVE = "training.png"
 OPTIONAL = (PROVENANCE, SIGNATURE, "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", CURVE)
+_BOOKKEEPING = (".git/", ".gitattributes", ".gitignore", ".cache/huggingface/")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
 _ARCHIVES = (".zip", ".tar", ".gz", ".bz2", ".xz", ".7z", ".zst")
 _CODE = (".py", ".pyc", ".so", ".sh", ".ipynb", ".jinja")
@@ -101,6 +103,8 @@ class Admission:
 
     problems: tuple[Problem, ...]
     facts: Facts | None
+    modules: Mapping[str, Spectrum] = field(default_factory=dict)
+    """The spectrum of each module's update."""
 
 
 DEFAULT_LIMITS = Limits()
@@ -109,14 +113,20 @@ DEFAULT_LIMITS = Limits()
 def files_in(directory: Path) -> dict[str, AdapterFile]:
     """Every regular file below `directory` by its relative path.
 
-    Raises `InvalidAdapter` if it is no directory, or holds a symbolic link.
+    Leaves out the bookkeeping of git and of Hub downloads. In a snapshot of a Hub cache
+    (`.../snapshots/REVISION`), links to files in the cache's own `blobs` folder are followed.
+    Raises `InvalidAdapter` if it is no directory, or holds any other symbolic link.
     """
     if not directory.is_dir():
         raise InvalidAdapter(f"{directory} is no directory. Name the one PEFT saved to.")
+    root = directory.resolve()
+    blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else None
     files: dict[str, AdapterFile] = {}
-    for path in sorted(directory.rglob("*")):
-        name = path.relative_to(directory).as_posix()
-        if path.is_symlink():
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root).as_posix()
+        if name.startswith(_BOOKKEEPING):
+            continue
+        if path.is_symlink() and not (path.is_file() and path.resolve().parent == blobs):
             raise InvalidAdapter(f"{name} is a symbolic link. Replace it by the file itself.")
         if path.is_file():
             files[name] = LocalFile(path)
@@ -141,21 +151,23 @@ def admit(
         problems += [Problem(CONFIG, finding.problem, finding.remedy) for finding in found]
     if config is not None:
         problems += _check_config(config, base, limits)
-    facts = None
+    facts, tensors = None, Tensors()
     if WEIGHTS in readable:
         with files[WEIGHTS].open() as stream:
-            tensors, weights = check_weights(stream, files[WEIGHTS].size, base, config)
+            tensors, weights = check_weights(
+                stream, files[WEIGHTS].size, base, config, max_rank=limits.max_rank
+            )
         problems += [Problem(WEIGHTS, finding.problem, finding.remedy) for finding in weights]
         if config is not None and not problems:
             facts = Facts(
                 rank=config.max_rank,
                 alpha=config.alpha,
                 rslora=config.rslora,
-                target_modules=config.target_modules,
+                target_modules=tuple(sorted({m.rpartition(".")[2] for m in tensors.modules})),
                 parameters=tensors.parameters,
                 tensors=tensors.count,
             )
-    return Admission(tuple(problems), facts)
+    return Admission(tuple(problems), facts, tensors.modules)
 
 
 def _check_names(files: Mapping[str, AdapterFile], limits: Limits) -> list[Problem]:
@@ -194,6 +206,8 @@ def _name_problem(name: str) -> tuple[str, str] | None:
     lower = name.lower()
     if ".." in parts or name.startswith(("/", "~")) or "\\" in name or ":" in name or "\0" in name:
         return "The name leads out of the adapter's directory.", "Use plain file names."
+    if lower == "adapters.safetensors":
+        return "It is an MLX adapter.", "Convert it to PEFT's format, and leave this file out."
     if lower.endswith(_PICKLES):
         return (
             "It is a pickle or another format that can run code when it is loaded.",
@@ -249,7 +263,7 @@ def _check_config(config: LoraConfig, base: BaseModel, limits: Limits) -> list[P
                 f"Train with r of {limits.max_rank} or less.",
             )
         )
-    if config.base and not base.is_called(config.base):
+    if config.base and not _is_local(config.base) and not base.is_called(config.base):
         problems.append(
             Problem(
                 CONFIG,
@@ -259,6 +273,16 @@ def _check_config(config: LoraConfig, base: BaseModel, limits: Limits) -> list[P
             )
         )
     return problems
+
+
+def _is_local(declared: str) -> bool:
+    """Whether a declared base is a path on its trainer's machine, which names no model."""
+    return (
+        declared.startswith(("/", ".", "~"))
+        or "\\" in declared
+        or declared[1:2] == ":"
+        or declared.count("/") > 1
+    )
 
 
 def _read(file: AdapterFile, limit: int) -> bytes:

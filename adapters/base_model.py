@@ -1,17 +1,28 @@
-"""What the registry knows of a base model: its name, its digest and its linear modules' shapes.
+"""What the registry knows of a base model: name, digest, and each linear module's shape and norm.
 
-It does not know weights: shapes are read from the headers of the model's safetensors files.
+It does not keep weights: they are read once, from the model's safetensors files, in pieces.
 """
 
 import hashlib
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from adapters.errors import InvalidAdapter
-from adapters.safetensors_header import read_header
+from adapters.safetensors_header import TensorInfo, read_header
+from adapters.tensor_values import FLOATS, floats, pieces
 
 _NOT_LINEAR = ("embed", "norm", "wte", "wpe", "lm_head")
+_UNPACKED = FLOATS | {"F64", "F8_E4M3", "F8_E5M2", "I8"}
+"""Types of weights whose shape is that of the module."""
+_PACKED = (".qweight", ".weight_packed", "_blocks")
+"""Endings of tensors that hold several weights in one number (GPTQ, AWQ, MXFP4 and others)."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with a file's name, how many of its bytes are read, and how many there are."""
 
 
 class BaseModel(msgspec.Struct, frozen=True):
@@ -25,6 +36,9 @@ class BaseModel(msgspec.Struct, frozen=True):
     """Module path (`model.layers.0.self_attn.q_proj`) to its weight's (out, in) features."""
     known_as: tuple[str, ...] = ()
     """Other names under which the same weights are published."""
+    norms: dict[str, float] = {}
+    """Frobenius norm of a module's weight, where it was measured: not of 8-bit weights, nor of
+    bases that earlier versions registered."""
 
     def is_called(self, name: str) -> bool:
         """Whether an adapter that declares `name` declares this model."""
@@ -32,12 +46,18 @@ class BaseModel(msgspec.Struct, frozen=True):
 
     @classmethod
     def from_directory(
-        cls, directory: Path, name: str, known_as: tuple[str, ...] = ()
+        cls,
+        directory: Path,
+        name: str,
+        known_as: tuple[str, ...] = (),
+        *,
+        progress: Progress | None = None,
     ) -> "BaseModel":
         """Describe a Hugging Face checkpoint of safetensors files, sharded or not.
 
         Its linear modules are the two-dimensional `*.weight` tensors that are neither embeddings
-        nor norms. Raises `InvalidAdapter` if the directory holds no such checkpoint.
+        nor norms. Reads every byte once. Raises `InvalidAdapter` if the directory holds no such
+        checkpoint, or one whose weights are packed.
         """
         weights = sorted(directory.glob("*.safetensors"))
         config = directory / "config.json"
@@ -46,20 +66,70 @@ class BaseModel(msgspec.Struct, frozen=True):
                 f"{directory} holds no model (config.json and *.safetensors). "
                 "Name the directory that save_pretrained wrote."
             )
-        modules = {}
-        for path in weights:
-            with path.open("rb") as file:
-                for tensor in read_header(file, path.stat().st_size):
-                    module, dot, kind = tensor.name.rpartition(".")
-                    linear = not any(word in module for word in _NOT_LINEAR)
-                    if dot and kind == "weight" and len(tensor.shape) == 2 and linear:
-                        modules[module] = (tensor.shape[0], tensor.shape[1])
-        return cls(name, _digest([config, *weights]), modules, known_as)
+        headers = {path: _header(path) for path in weights}
+        modules: dict[str, tuple[int, int]] = {}
+        for info in (info for infos in headers.values() for info in infos):
+            module = _linear(info)
+            if info.name.endswith(_PACKED) or (module and info.dtype not in _UNPACKED):
+                raise InvalidAdapter(
+                    f"{directory} is quantised ({_quantisation(config)}): its files hold packed "
+                    "numbers instead of the modules' shapes. Register the unquantised checkpoint "
+                    "that it was made from, with this one's names as --known-as."
+                )
+            if module:
+                modules[module] = (info.shape[0], info.shape[1])
+        if not modules:
+            raise InvalidAdapter(
+                f"{directory} holds no linear modules (two-dimensional *.weight tensors). "
+                "Register a decoder-only language model that save_pretrained wrote."
+            )
+        digests = [(config.name, hashlib.sha256(config.read_bytes()).hexdigest())]
+        norms: dict[str, float] = {}
+        for path, infos in headers.items():
+            digests.append((path.name, _measure(path, infos, norms, progress)))
+        digest = hashlib.sha256(msgspec.json.encode(digests)).hexdigest()
+        return cls(name, digest, modules, known_as, norms)
 
 
-def _digest(files: list[Path]) -> str:
-    listed = []
-    for path in files:
-        with path.open("rb") as file:
-            listed.append((path.name, hashlib.file_digest(file, "sha256").hexdigest()))
-    return hashlib.sha256(msgspec.json.encode(listed)).hexdigest()
+def _header(path: Path) -> list[TensorInfo]:
+    with path.open("rb") as file:
+        return read_header(file, path.stat().st_size)
+
+
+def _linear(info: TensorInfo) -> str:
+    """The linear module that a tensor is the weight of; empty if it is none."""
+    module, _, kind = info.name.rpartition(".")
+    linear = kind == "weight" and len(info.shape) == 2
+    return module if linear and not any(word in module for word in _NOT_LINEAR) else ""
+
+
+def _quantisation(config: Path) -> str:
+    """The method that config.json names."""
+    try:
+        return str(json.loads(config.read_bytes())["quantization_config"]["quant_method"])[:40]
+    except (ValueError, KeyError, TypeError):
+        return "by a method that config.json does not name"
+
+
+def _measure(
+    path: Path, infos: list[TensorInfo], norms: dict[str, float], progress: Progress | None
+) -> str:
+    """The SHA-256 of a weight file; puts the norms of its linear modules into `norms`."""
+    digest, size = hashlib.sha256(), path.stat().st_size
+    with path.open("rb") as file:
+        # The tensors fill the file from here to its end, in this order, as the header's check says.
+        for piece in pieces(file, 0, infos[0].begin if infos else size):
+            digest.update(piece)
+        for info in infos:
+            module = _linear(info) if info.dtype in FLOATS else ""
+            squares = 0.0
+            for piece in pieces(file, info.begin, info.end):
+                digest.update(piece)
+                if module:
+                    values = floats(piece, info.dtype).astype(np.float64)
+                    squares += float(values @ values)
+            if module and np.isfinite(squares):
+                norms[module] = float(squares**0.5)
+            if progress is not None:
+                progress(path.name, info.end, size)
+    return digest.hexdigest()

@@ -1,16 +1,13 @@
 """The model card: README.md with YAML front matter, as on the Hugging Face Hub."""
 
-import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from adapters.errors import InvalidAdapter
+from adapters.plain_yaml import InvalidYaml, load_yaml
 
 MAX_CARD_BYTES = 1 << 20
-_FRONT = re.compile(r"\A---\r?\n(.*?)\r?\n---\r?\n?(.*)\Z", re.DOTALL)
-_HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,26 +24,47 @@ class Card:
 
 
 def parse_card(data: bytes) -> Card:
-    """Read a card; raises `InvalidAdapter` with one sentence that says what is wrong."""
+    """Read a card in time linear in its length.
+
+    Raises `InvalidAdapter` with one sentence that says what is wrong.
+    """
     if len(data) > MAX_CARD_BYTES:
         raise InvalidAdapter(f"The card has {len(data)} bytes, above {MAX_CARD_BYTES}.")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InvalidAdapter("The card is not UTF-8 text.") from error
-    match = _FRONT.match(text)
-    front, body = (match[1], match[2]) if match else ("", text)
-    return Card(_metadata(front), tuple(_HEADING.findall(body)))
+    front, body = _split(text.split("\n"))
+    return Card(_metadata(front), tuple(_headings(body)))
+
+
+def _split(lines: list[str]) -> tuple[str, list[str]]:
+    """The front matter between two lines of `---`, if the card begins with one, and the rest."""
+    if lines[0].rstrip() == "---":
+        for number, line in enumerate(lines[1:], 1):
+            if line.rstrip() == "---":
+                return "\n".join(lines[1:number]), lines[number + 1 :]
+    return "", lines
+
+
+def _headings(lines: list[str]) -> Iterator[str]:
+    """The text of every `#` heading (CommonMark's ATX headings, not indented)."""
+    for line in lines:
+        rest = line.lstrip("#")
+        if 1 <= len(line) - len(rest) <= 6 and rest[:1].isspace():
+            title = rest.strip()
+            bare = title.rstrip("#")
+            # A closing run of # is one only after a space: "C#" keeps its own.
+            title = bare.rstrip() if bare[-1:].isspace() or not bare else title
+            if title:
+                yield title
 
 
 def _metadata(front: str) -> dict[str, Any]:
-    # An anchor can be repeated into gigabytes; no card needs one.
-    if re.search(r"(^|\s)[&*][A-Za-z0-9]", front):
-        raise InvalidAdapter("The card's front matter uses YAML anchors or aliases.")
     try:
-        metadata = yaml.safe_load(front) or {}
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InvalidAdapter("The card's front matter is not valid YAML.") from error
-    if not isinstance(metadata, dict):
+        metadata = load_yaml(front)
+    except InvalidYaml as error:
+        raise InvalidAdapter(f"The card's front matter cannot be read. {error.message}") from error
+    if not isinstance(metadata or {}, dict):
         raise InvalidAdapter("The card's front matter is not a map of keys to values.")
-    return metadata
+    return metadata or {}

@@ -3,6 +3,7 @@
     LoraryError
     ├── InvalidName          a reference, domain, adapter or alias that is not written as one
     ├── InvalidAdapter       files that are no adapter this platform can serve
+    ├── InvalidYaml          (adapters.plain_yaml) text that is not YAML within the bounds
     └── (registry.errors, serving.errors)
 
 Each error class has one HTTP status, one code (its metric label, too), and a message whose last

@@ -1,27 +1,33 @@
 """`adapter_config.json`, as PEFT writes it, read without PEFT.
 
-Only keys whose meaning here is known are accepted. A configuration that asks for something the
-server does not do would load and silently answer wrongly, which is worse than not loading.
+Only keys whose meaning here is known are accepted, and unknown ones that are null, false or empty:
+those ask for nothing. A configuration that asks for something the server does not do would load and
+silently answer wrongly, which is worse than not loading. No pattern in it is ever run.
 """
 
 import json
-import math
-import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from adapters.errors import InvalidAdapter
+from adapters.module_names import Overrides, is_module
+
 MAX_CONFIG_BYTES = 1 << 20
-_MODULE = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
+MAX_LISTED = 10_000
+"""Names in `target_modules`, and in each pattern."""
+_NOTHING: tuple[object, ...] = (None, False, [], {}, "")
 
 IGNORED = frozenset(
     (
         "auto_mapping",
         "base_model_class",
+        "eva_config",
         "exclude_modules",
         "inference_mode",
         "layers_pattern",
         "layers_to_transform",
         "lora_dropout",
+        "lora_ga_config",
         "megatron_core",
         "parent_library",
         "peft_version",
@@ -33,19 +39,20 @@ IGNORED = frozenset(
 )
 """Keys that change training or loading in PEFT, but not what the saved tensors compute."""
 
+_MLX = frozenset(("fine_tune_type", "lora_layers", "lora_parameters"))
+"""Keys of an adapter_config.json that MLX wrote."""
+
 UNSERVABLE: dict[str, tuple[object, str]] = {
     "alora_invocation_tokens": (None, "activated LoRA"),
     "arrow_config": (None, "Arrow routing"),
     "bias": ("none", "trained biases"),
     "corda_config": (None, "CorDA, which changes the base weights"),
     "ensure_weight_tying": (False, "tied adapter weights"),
-    "eva_config": (None, "EVA"),
     "fan_in_fan_out": (False, "transposed (fan-in, fan-out) layers"),
     "kasa_config": (None, "KaSA"),
     "layer_replication": (None, "replicated layers"),
     "loftq_config": ({}, "LoftQ, which changes the base weights"),
     "lora_bias": (False, "a bias in LoRA itself"),
-    "lora_ga_config": (None, "LoRA-GA"),
     "megatron_config": (None, "Megatron layers"),
     "modules_to_save": (None, "fully trained modules (modules_to_save)"),
     "monteclora_config": (None, "MonteCLoRA"),
@@ -57,6 +64,9 @@ UNSERVABLE: dict[str, tuple[object, str]] = {
     "velora_config": (None, "VeLoRA"),
 }
 """Keys that must have their default, and what another value would ask for."""
+
+_MOST = 10**6
+"""Ranks, alphas and their overrides stay below this."""
 
 _PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
 """Initialisations after which the saved tensors are an ordinary LoRA (as vLLM judges, too)."""
@@ -75,39 +85,44 @@ class LoraConfig:
     """The part of PEFT's configuration that determines what the tensors compute."""
 
     base: str
+    """The declared base model; empty where the configuration names none."""
     rank: int
     alpha: float
     rslora: bool
-    target_modules: tuple[str, ...]
-    rank_pattern: dict[str, int] = field(default_factory=dict)
-    alpha_pattern: dict[str, float] = field(default_factory=dict)
+    target_modules: tuple[str, ...] | None
+    """Ends of module names; None where a pattern stands for them, or nothing."""
+    rank_pattern: Overrides
+    alpha_pattern: Overrides
 
     @property
     def max_rank(self) -> int:
         """The highest rank of any module."""
-        return max([self.rank, *self.rank_pattern.values()])
+        return max(self.rank, *map(int, self.rank_pattern.values()), 0)
 
     def rank_of(self, module: str) -> int:
         """The rank of one module, the first fitting pattern's or the common one."""
-        for suffix, rank in self.rank_pattern.items():
-            if is_suffix(suffix, module):
-                return rank
-        return self.rank
+        return int(self.rank_pattern.of(module) or self.rank)
 
     def scale_of(self, module: str) -> float:
         """What B A is multiplied with: alpha / r, or alpha / sqrt(r) for rsLoRA."""
-        matching = (a for suffix, a in self.alpha_pattern.items() if is_suffix(suffix, module))
-        alpha, rank = next(matching, self.alpha), self.rank_of(module)
-        return alpha / (rank**0.5 if self.rslora else rank)
-
-    def targets(self, module: str) -> bool:
-        """Whether `target_modules` names this module."""
-        return any(is_suffix(target, module) for target in self.target_modules)
+        alpha, rank = self.alpha_pattern.of(module) or self.alpha, self.rank_of(module)
+        return float(alpha / (rank**0.5 if self.rslora else rank))
 
 
-def is_suffix(suffix: str, module: str) -> bool:
-    """Whether `suffix` is the end of the module's path, at a dot: PEFT's rule for names."""
-    return module == suffix or module.endswith(f".{suffix}")
+def declared_base(data: bytes) -> str:
+    """The base model that a configuration names, not judged.
+
+    Raises `InvalidAdapter` if it cannot be read or names none.
+    """
+    config, findings = parse_config(data)
+    if config is None:
+        raise InvalidAdapter(f"adapter_config.json: {findings[0].problem} {findings[0].remedy}")
+    if not config.base:
+        raise InvalidAdapter(
+            "adapter_config.json names no base model. Give --base NAME, or set "
+            "base_model_name_or_path to a registered name."
+        )
+    return config.base
 
 
 def parse_config(data: bytes) -> tuple[LoraConfig | None, list[Finding]]:
@@ -115,19 +130,17 @@ def parse_config(data: bytes) -> tuple[LoraConfig | None, list[Finding]]:
     if len(data) > MAX_CONFIG_BYTES:
         return None, [Finding("It is far larger than any configuration.", "Export it again.")]
     try:
-        raw = json.loads(data, object_pairs_hook=_without_duplicates)
+        # As vLLM opens it: UTF-8 and nothing else, without a byte order mark.
+        text = data.decode("utf-8")
+        raw = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+    except UnicodeDecodeError:
+        return None, [Finding("It is not UTF-8 text.", "Save it as UTF-8.")]
     except (ValueError, RecursionError) as error:
         return None, [Finding(f"It is not valid JSON ({error}).", "Export it with PEFT again.")]
     if not isinstance(raw, dict):
         return None, [Finding("It is not a JSON object.", "Export it with PEFT again.")]
     if raw.get("peft_type") != "LORA":
-        kind = str(raw.get("peft_type"))[:40]
-        return None, [
-            Finding(
-                f"peft_type is {kind!r}; only LORA can be served per request.",
-                "Train a LoRA adapter, or merge this one into a model of its own.",
-            )
-        ]
+        return None, [_other_method(raw)]
     findings = [*_unservable(raw), *_unknown(raw), *_init(raw)]
     fields = _Fields(raw, findings)
     config = LoraConfig(
@@ -136,23 +149,36 @@ def parse_config(data: bytes) -> tuple[LoraConfig | None, list[Finding]]:
         alpha=fields.positive("lora_alpha"),
         rslora=fields.flag("use_rslora"),
         target_modules=fields.modules(),
-        rank_pattern=fields.ranks(),
-        alpha_pattern=fields.pattern("alpha_pattern", (int, float)),
+        rank_pattern=fields.pattern("rank_pattern", int),
+        alpha_pattern=fields.pattern("alpha_pattern", int, float),
     )
     return config, findings
 
 
+def _other_method(raw: dict[str, Any]) -> Finding:
+    if "peft_type" not in raw and raw.keys() & _MLX:
+        return Finding(
+            "It describes an MLX adapter, whose tensors have other names and orientation.",
+            "Convert it to PEFT's format first: transpose lora_a and lora_b, rename them to "
+            "lora_A.weight and lora_B.weight, and write PEFT's configuration.",
+        )
+    return Finding(
+        f"peft_type is {str(raw.get('peft_type'))[:40]!r}; only LORA can be served per request.",
+        "Train a LoRA adapter, or merge this one into a model of its own.",
+    )
+
+
 def _unservable(raw: dict[str, Any]) -> list[Finding]:
-    found = []
-    for key, (default, meaning) in UNSERVABLE.items():
-        value = raw.get(key, default)
-        if value != default and value not in (None, [], {}, False):
-            found.append(
-                Finding(
-                    f"{key} asks for {meaning}, which the server cannot apply per request.",
-                    f"Train without {key}, or merge the adapter into a model of its own.",
-                )
-            )
+    found = [
+        Finding(
+            f"{key} asks for {meaning}, which the server cannot apply per request.",
+            f"Train without {key}, or merge the adapter into a model of its own.",
+        )
+        for key, (default, meaning) in UNSERVABLE.items()
+        if raw.get(key, default) not in (default, *_NOTHING)
+    ]
+    if raw.get("bias", "none") in _NOTHING:
+        found.append(Finding(f"bias is {raw['bias']!r}.", 'Set bias to "none", as vLLM expects.'))
     return found
 
 
@@ -160,6 +186,8 @@ def _unknown(raw: dict[str, Any]) -> list[Finding]:
     known = IGNORED | UNSERVABLE.keys() | _Fields.KEYS
     found = []
     for key in sorted(raw.keys() - known):
+        if raw[key] in _NOTHING:
+            continue
         remedy = "Remove the key if the adapter does not depend on it."
         if key == "auto_map":
             remedy = "Remove it: code is never loaded from an adapter."
@@ -205,61 +233,67 @@ class _Fields:
         self._findings.append(Finding(f"{key} is {shown}.", f"Set {key} to {wanted}."))
 
     def text(self, key: str) -> str:
-        value = self._raw.get(key)
-        if isinstance(value, str) and value:
+        """Empty if it is absent or null: then the publisher says it with the request."""
+        value = self._raw.get(key) or ""
+        if isinstance(value, str):
             return value
         self._wrong(key, "the base model's registered name")
         return ""
 
     def natural(self, key: str) -> int:
         value = self._raw.get(key)
-        if type(value) is int and value > 0:
+        if type(value) is int and 0 < value < _MOST:
             return value
         self._wrong(key, "a positive whole number")
         return 0
 
     def positive(self, key: str) -> float:
         value = self._raw.get(key)
-        number = (
-            float(value)
-            if isinstance(value, int | float) and not isinstance(value, bool)
-            else math.nan
-        )
-        if 0 < number < 1e6:
-            return number
+        if (type(value) is int or type(value) is float) and 0 < value < _MOST:
+            return float(value)
         self._wrong(key, "a positive number")
         return 0.0
 
     def flag(self, key: str) -> bool:
-        value = self._raw.get(key, False)
-        if isinstance(value, bool):
-            return value
+        value = self._raw.get(key)
+        if value is None or isinstance(value, bool):
+            return bool(value)
         self._wrong(key, "true or false")
         return False
 
-    def modules(self) -> tuple[str, ...]:
-        value = self._raw.get("target_modules")
+    def modules(self) -> tuple[str, ...] | None:
+        """None for a pattern (it is not run) and for null: the tensors say which modules."""
+        value = self._raw.get("target_modules", [])
+        if value is None or (isinstance(value, str) and value):
+            return None
         if (
             isinstance(value, list)
-            and value
-            and all(isinstance(name, str) and _MODULE.fullmatch(name) for name in value)
+            and 0 < len(value) <= MAX_LISTED
+            and all(isinstance(name, str) and is_module(name) for name in value)
         ):
             return tuple(sorted(value))
-        self._wrong("target_modules", 'a list of module names such as ["q_proj", "v_proj"]')
+        wanted = f'a list of up to {MAX_LISTED} module names such as ["q_proj", "v_proj"]'
+        self._wrong("target_modules", wanted)
         return ()
 
-    def ranks(self) -> dict[str, int]:
-        return self.pattern("rank_pattern", (int,))
-
-    def pattern(self, key: str, kinds: tuple[type, ...]) -> dict[str, Any]:
+    def pattern(self, key: str, *kinds: type) -> Overrides:
         value = self._raw.get(key) or {}
-        if isinstance(value, dict) and all(
-            _MODULE.fullmatch(name) and type(number) in kinds and 0 < number < 1e6
-            for name, number in value.items()
+        if (
+            isinstance(value, dict)
+            and len(value) <= MAX_LISTED
+            and all(is_module(name.removeprefix("^")) for name in value)
+            and all(type(number) in kinds and 0 < number < _MOST for number in value.values())
         ):
-            return value
-        self._wrong(key, "a map from plain module names (no regular expressions) to numbers")
-        return {}
+            return Overrides(value)
+        self._wrong(
+            key,
+            f"a map of up to {MAX_LISTED} plain module names (no regular expressions) to numbers",
+        )
+        return Overrides({})
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ SIZES = {
     "F64": 8, "I64": 8, "U64": 8,
     "F32": 4, "I32": 4, "U32": 4,
     "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
-    "F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "U8": 1, "BOOL": 1,
+    "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I8": 1, "U8": 1, "BOOL": 1,
 }  # fmt: skip
 """Bytes of one element by type."""
 
@@ -76,7 +76,14 @@ def _parse(text: bytes) -> dict[str, Any]:
     if text[:1] != b"{":
         raise BadSafetensors("The header is not a JSON object.")
     try:
-        header = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse)
+        # The reference reader takes UTF-8 only, no halves of surrogate pairs, and no "-0".
+        header = json.loads(
+            text.decode("utf-8"),
+            object_pairs_hook=_without_duplicates,
+            parse_constant=_refuse,
+            parse_int=_natural,
+        )
+        json.dumps(header, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise BadSafetensors(f"The header is not valid JSON ({_short(error)}).") from error
     metadata = header.pop("__metadata__", {})
@@ -135,6 +142,12 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise ValueError("a key occurs twice")
     return found
+
+
+def _natural(digits: str) -> int:
+    if digits == "-0" or len(digits) > 20:
+        raise ValueError(f"{digits[:20]} is no size")
+    return int(digits)
 
 
 def _refuse(constant: str) -> None:

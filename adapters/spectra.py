@@ -10,7 +10,7 @@ nothing about what an adapter answers, and flags honest adapters that are merely
 a flag asks a reviewer to look, and is no verdict.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import log
 from statistics import median
 from typing import IO
@@ -21,14 +21,11 @@ from numpy.typing import NDArray
 
 from adapters.fields import Finite
 from adapters.peft_config import LoraConfig
-from adapters.safetensors_header import TensorInfo, read_header
-from adapters.weights import PREFIX
+from adapters.safetensors_header import TensorInfo
+from adapters.tensor_values import Array, columns, rows
 
-Array = NDArray[np.float32]
 MIN_PEERS = 8
 """Fewer peers than this say nothing about what is usual."""
-PIECE = 1 << 20
-"""Values of a tensor that are held together."""
 UNUSUAL = 5.0
 """How many robust standard deviations from the peers' median count as unusual."""
 
@@ -48,29 +45,28 @@ class Spectrum(msgspec.Struct, frozen=True, kw_only=True):
     """Excess kurtosis of the entries of both factors."""
 
 
-def spectra(file: IO[bytes], size: int, config: LoraConfig) -> dict[str, Spectrum]:
-    """The spectrum of every module's update in an admitted weights file.
+def spectra(
+    file: IO[bytes], pairs: Mapping[str, tuple[TensorInfo, TensorInfo]], config: LoraConfig
+) -> dict[str, Spectrum]:
+    """The spectrum of every module's update in a weights file.
 
-    Reads in pieces: memory does not grow with the tensors.
+    pairs: each module's A (r, d_in) and B (d_out, r), of finite values. Reads in pieces: memory
+    does not grow with the tensors.
     """
-    infos = {info.name: info for info in read_header(file, size)}
-    found = {}
-    for name, info in infos.items():
-        if not name.endswith(".lora_A.weight"):
-            continue
-        module = name.removeprefix(PREFIX).removesuffix(".lora_A.weight")
-        b = infos[name.replace(".lora_A.", ".lora_B.")]
-        found[module] = spectrum(
-            _columns(file, info), (rows.T for rows in _rows(file, b)), config.scale_of(module)
+    return {
+        module: spectrum(
+            columns(file, a), (piece.T for piece in rows(file, b)), config.scale_of(module)
         )
-    return found
+        for module, (a, b) in pairs.items()
+    }
 
 
 def spectrum(a: Iterable[Array], b: Iterable[Array], scale: float) -> Spectrum:
     """The spectrum of `scale` B A, in O(r² (d_in + d_out)).
 
     a: A as pieces (r, some of d_in); b: Bᵀ as pieces (r, some of d_out). The squares of the
-    singular values of B A are the eigenvalues of (BᵀB)(AAᵀ), both of which are only r by r.
+    singular values of B A are the eigenvalues of (BᵀB)(AAᵀ), both of which are only r by r. In
+    float64 no finite float32 factors overflow it: 1e77 per product, 1e170 for both.
     """
     first, second = _Moments(), _Moments()
     for piece in a:
@@ -106,8 +102,9 @@ class _Moments:
         values = piece.astype(np.float64)
         self.gram = self.gram + values @ values.T
         self._count += values.size
-        for power in range(4):
-            self._sums[power] += float((values ** (power + 1)).sum())
+        squares = values * values
+        sums = values.sum(), squares.sum(), (squares * values).sum(), (squares * squares).sum()
+        self._sums += np.array(sums)
 
     @property
     def kurtosis(self) -> float:
@@ -119,7 +116,7 @@ class _Moments:
         return (m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4) / variance**2 - 3
 
 
-def summary(modules: dict[str, Spectrum]) -> Spectrum:
+def summary(modules: Mapping[str, Spectrum]) -> Spectrum:
     """The means over all modules."""
     values = list(modules.values())
     return Spectrum(
@@ -153,35 +150,3 @@ def _unusual(subject: Spectrum, peers: Sequence[Spectrum]) -> Iterator[str]:
                 f"{name} {value:.3g} is {distance:.0f} robust deviations from the median "
                 f"{middle:.3g} of {len(peers)} adapters of this base"
             )
-
-
-def _rows(file: IO[bytes], info: TensorInfo) -> Iterator[Array]:
-    """A tensor of shape (rows, columns) in pieces of whole rows."""
-    rows, columns = info.shape
-    width = (info.end - info.begin) // max(rows * columns, 1)
-    step = max(1, PIECE // max(columns, 1))
-    for start in range(0, rows, step):
-        count = min(step, rows - start)
-        file.seek(info.begin + start * columns * width)
-        data = file.read(count * columns * width)
-        yield _floats(data, info.dtype).reshape(count, columns)
-
-
-def _columns(file: IO[bytes], info: TensorInfo) -> Iterator[Array]:
-    """A tensor of shape (rows, columns) in pieces of whole columns."""
-    rows, columns = info.shape
-    width = (info.end - info.begin) // max(rows * columns, 1)
-    step = max(1, PIECE // max(rows, 1))
-    for start in range(0, columns, step):
-        count = min(step, columns - start)
-        piece = np.empty((rows, count), np.float32)
-        for row in range(rows):
-            file.seek(info.begin + (row * columns + start) * width)
-            piece[row] = _floats(file.read(count * width), info.dtype)
-        yield piece
-
-
-def _floats(data: bytes, dtype: str) -> Array:
-    if dtype == "BF16":
-        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
-    return np.frombuffer(data, {"F32": "<f4", "F16": "<f2"}[dtype]).astype(np.float32)

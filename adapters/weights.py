@@ -1,36 +1,34 @@
 """Whether the tensors of a LoRA adapter fit its base model and do something there."""
 
 from collections import defaultdict
-from dataclasses import dataclass
-from math import prod
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+from math import isfinite, prod
 from typing import IO
 
-import numpy as np
-
 from adapters.base_model import BaseModel
+from adapters.magnitude import check_magnitude
+from adapters.module_names import ends_of
 from adapters.peft_config import Finding, LoraConfig
 from adapters.safetensors_header import BadSafetensors, TensorInfo, read_header
+from adapters.spectra import Spectrum, spectra
+from adapters.tensor_values import FLOATS, largest
 
 PREFIX = "base_model.model."
-PIECE = 8 << 20
-"""Bytes of a tensor that are looked at together."""
-
-_EXPONENT = {
-    "F32": (np.uint32, 0x7F800000),
-    "F16": (np.uint16, 0x7C00),
-    "BF16": (np.uint16, 0x7F80),
-}
-"""By type: the unsigned integer of its width, and the exponent bits, all set in NaN and Inf."""
-
 _AGAIN = "Export the adapter again with save_pretrained, and upload the whole file."
 
 
 @dataclass(frozen=True, slots=True)
 class Tensors:
-    """How many tensors and parameters the file holds."""
+    """How many tensors and parameters the file holds, and the spectrum of each module's update."""
 
     count: int = 0
     parameters: int = 0
+    modules: Mapping[str, Spectrum] = field(default_factory=dict)
+
+
+_BOTH = "Save weights and configuration together, from the same PEFT model."
+_HEADS = frozenset(("embed_tokens", "lm_head", "wpe", "wte"))
 
 
 @dataclass(slots=True)
@@ -42,9 +40,13 @@ class Pair:
 
 
 def check_weights(
-    file: IO[bytes], size: int, base: BaseModel, config: LoraConfig | None
+    file: IO[bytes], size: int, base: BaseModel, config: LoraConfig | None, *, max_rank: int
 ) -> tuple[Tensors, list[Finding]]:
-    """What the file holds, and everything wrong with it. Without `config`, ranks go unchecked."""
+    """What the file holds, and everything wrong with it, in time linear in the file's size.
+
+    Without `config`, ranks and magnitudes go unchecked. No update of a rank above `max_rank` is
+    measured.
+    """
     try:
         infos = read_header(file, size)
     except BadSafetensors as error:
@@ -53,12 +55,24 @@ def check_weights(
     pairs = _pair_up(infos, findings)
     if not pairs and not findings:
         findings.append(Finding("It holds no LoRA tensors.", _AGAIN))
+    top = {info.name: largest(file, info) for info in infos if info.dtype in FLOATS}
+    findings += _check_finite(top)
+    sound = {}
     for module, pair in pairs.items():
-        findings += _check_pair(module, pair, base, config)
-    if config is not None and pairs:
-        findings += _check_targets(pairs, config)
-    findings += _check_values(file, infos)
-    counted = Tensors(len(infos), sum(prod(info.shape) for info in infos))
+        problems = _check_pair(module, pair, base, config)
+        findings += problems
+        if pair.a is None or pair.b is None or problems:
+            continue
+        if isfinite(top[pair.a.name]) and isfinite(top[pair.b.name]):
+            sound[module] = pair.a, pair.b
+    modules: dict[str, Spectrum] = {}
+    if config is not None:
+        findings += _check_named(pairs.keys() & base.modules.keys(), base, config)
+        if 0 < config.max_rank <= max_rank and config.alpha > 0:
+            modules = spectra(file, sound, config)
+            factors = {module: (top[a.name], top[b.name]) for module, (a, b) in sound.items()}
+            findings += check_magnitude(modules, factors, base, config)
+    counted = Tensors(len(infos), sum(prod(info.shape) for info in infos), modules)
     return counted, _grouped(findings)
 
 
@@ -66,7 +80,7 @@ def _pair_up(infos: list[TensorInfo], findings: list[Finding]) -> dict[str, Pair
     pairs: dict[str, Pair] = defaultdict(Pair)
     for info in infos:
         module = info.name.removeprefix(PREFIX)
-        if info.dtype not in _EXPONENT:
+        if info.dtype not in FLOATS:
             findings.append(
                 Finding(
                     f"Tensor {info.name!r} has type {info.dtype}.", "Save it as F32, F16 or BF16."
@@ -91,6 +105,18 @@ def _stranger(name: str) -> Finding:
             f"Tensor {shown!r} adapts an embedding, which is not served.",
             "Leave embeddings out of target_modules.",
         )
+    if name.startswith(PREFIX) and (".lora_A." in name or ".lora_B." in name):
+        return Finding(
+            f"Tensor {shown!r} has the name that LoRA weights have inside PEFT's model: "
+            "its state_dict() was saved as it is.",
+            "Save with save_pretrained, or drop the adapter's name (usually .default) from each "
+            "tensor's name.",
+        )
+    if name.endswith((".lora_a", ".lora_b")):
+        return Finding(
+            f"Tensor {shown!r} is a LoRA weight as MLX names it.",
+            "Transpose and rename it to base_model.model.MODULE.lora_A.weight or .lora_B.weight.",
+        )
     if "modules_to_save" in name or (name.startswith(PREFIX) and name.endswith(".weight")):
         return Finding(
             f"Tensor {shown!r} is a fully trained module, which is not served.",
@@ -106,6 +132,14 @@ def _check_pair(
         lacking = "lora_A" if pair.a is None else "lora_B"
         return [Finding(f"Module {module[:120]!r} lacks its {lacking}.", _AGAIN)]
     shape = base.modules.get(module)
+    if shape is None and module.rpartition(".")[2] in _HEADS:
+        return [
+            Finding(
+                f"Module {module[:120]!r} is the model's output or input embedding, to which LoRA "
+                "is not applied here.",
+                "Train without lm_head and embeddings in target_modules, or merge the adapter.",
+            )
+        ]
     if shape is None:
         return [
             Finding(
@@ -128,68 +162,46 @@ def _check_pair(
     return []
 
 
-def _check_targets(pairs: dict[str, Pair], config: LoraConfig) -> list[Finding]:
+def _check_named(modules: Set[str], base: BaseModel, config: LoraConfig) -> list[Finding]:
+    """Whether target_modules and the patterns name the modules that have tensors."""
+    named = {end for module in modules for end in ends_of(module)}
+    known = {end for module in base.modules for end in ends_of(module)}
     findings = []
-    for module in pairs:
-        if config.target_modules and not config.targets(module):
-            findings.append(
-                Finding(
-                    f"Module {module[:120]!r} has tensors, but target_modules does not name it.",
-                    "Save weights and configuration together, from the same PEFT model.",
-                )
-            )
-    for target in config.target_modules:
-        if not any(module == target or module.endswith(f".{target}") for module in pairs):
-            findings.append(
-                Finding(
-                    f"target_modules names {target!r}, for which there are no tensors.",
-                    "Save weights and configuration together, from the same PEFT model.",
-                )
-            )
-    return findings
-
-
-def _check_values(file: IO[bytes], infos: list[TensorInfo]) -> list[Finding]:
-    findings = []
-    factors = [info for info in infos if info.dtype in _EXPONENT]
-    zero_b = 0
-    for info in factors:
-        finite, zero = _look_at(file, info)
-        if not finite:
-            findings.append(
-                Finding(
-                    f"Tensor {info.name[:120]!r} holds NaN or infinity.",
-                    "The training diverged: lower the learning rate and train again.",
-                )
-            )
-        zero_b += zero and ".lora_B." in info.name
-    b_count = sum(".lora_B." in info.name for info in factors)
-    if b_count and zero_b == b_count:
-        findings.append(
+    if config.target_modules:
+        targets = frozenset(config.target_modules)
+        findings += [
             Finding(
-                "Every lora_B is zero: the adapter would load and do nothing.",
-                "Save the adapter after training, not before.",
+                f"Module {module[:120]!r} has tensors, but target_modules does not name it.", _BOTH
             )
+            for module in sorted(modules)
+            if targets.isdisjoint(ends_of(module))
+        ]
+        # PEFT passes over a target that the model does not have.
+        findings += [
+            Finding(f"target_modules names {target[:99]!r}, for which there are no tensors.", _BOTH)
+            for target in config.target_modules
+            if target in known and target not in named
+        ]
+    return findings + [
+        Finding(f"{key} names {name[:120]!r}, for which there are no tensors.", _BOTH)
+        for key, pattern in (
+            ("rank_pattern", config.rank_pattern),
+            ("alpha_pattern", config.alpha_pattern),
         )
-    return findings
+        for name in pattern
+        if "." in name and name.removeprefix("^") not in named
+    ]
 
 
-def _look_at(file: IO[bytes], info: TensorInfo) -> tuple[bool, bool]:
-    """Whether all values are finite, and whether all are zero."""
-    integer, exponent = _EXPONENT[info.dtype]
-    finite, zero = True, True
-    file.seek(info.begin)
-    remaining = info.end - info.begin
-    while remaining:
-        piece = file.read(min(PIECE, remaining))
-        if not piece:
-            break
-        remaining -= len(piece)
-        bits = np.frombuffer(piece, dtype=np.dtype(integer).newbyteorder("<"))
-        finite = finite and not bool(np.any((bits & exponent) == exponent))
-        # All bits but the sign: minus zero is zero.
-        zero = zero and not bool(np.any(bits << 1))
-    return finite, zero
+def _check_finite(top: Mapping[str, float]) -> list[Finding]:
+    return [
+        Finding(
+            f"Tensor {name[:120]!r} holds NaN or infinity.",
+            "The training diverged: lower the learning rate and train again.",
+        )
+        for name, value in top.items()
+        if not isfinite(value)
+    ]
 
 
 def _grouped(findings: list[Finding], most: int = 8) -> list[Finding]:

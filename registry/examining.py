@@ -1,15 +1,14 @@
-"""What is read from admitted files beyond whether they may be served: claims and measurements."""
+"""What is read from admitted files beyond whether they may be served: claims and peers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.admission import CONFIG, PROVENANCE, SIGNATURE, WEIGHTS, Problem
+from adapters.admission import PROVENANCE, SIGNATURE, Problem
 from adapters.errors import InvalidAdapter, LoraryError
 from adapters.lineage import MAX_BYTES, Lineage, parse_lineage
 from adapters.names import AdapterRef
-from adapters.peft_config import parse_config
-from adapters.spectra import Spectrum, spectra
+from adapters.spectra import Spectrum
 from registry.catalog import Catalog
 from registry.errors import AdmissionRefused
 from registry.signing import verify_signature
@@ -55,14 +54,6 @@ def examine(catalog: Catalog, domain: str, files: Mapping[str, Path]) -> Claims:
     if problems:
         raise AdmissionRefused(problems)
     return Claims(lineage, signer)
-
-
-def measure(files: Mapping[str, Path]) -> dict[str, Spectrum]:
-    """The spectrum of every module's update."""
-    config, _ = parse_config(files[CONFIG].read_bytes())
-    assert config is not None, "admission accepted this configuration"  # noqa: S101
-    with files[WEIGHTS].open("rb") as weights:
-        return spectra(weights, files[WEIGHTS].stat().st_size, config)
 
 
 def peers(catalog: Catalog, base: str) -> Sequence[Spectrum]:

@@ -19,15 +19,26 @@ from registry.blobs import Blobs, content_digest
 from registry.catalog import Catalog, Version
 from registry.commands import PublishVersion, RegisterBase
 from registry.events import File
-from registry.examining import examine, measure, peers
+from registry.examining import examine, peers
 from registry.registry import Registry
 
 
-def register_base(registry: Registry, base: BaseModel, actor: str) -> None:
-    """Make a base model known, its module shapes kept as a blob."""
-    before = registry.refresh().sequence
+def register_base(registry: Registry, base: BaseModel, actor: str) -> BaseModel:
+    """Make a base model known, its module shapes and norms kept as a blob; or, for the very same
+    weights, add further names and norms to what is known. Returns what is known now."""
+    catalog = registry.refresh()
+    known = catalog.bases.get(base.name)
+    if known is not None and known.digest == base.digest:
+        before = base_model(registry, catalog, base.name)
+        base = msgspec.structs.replace(
+            base,
+            known_as=tuple(dict.fromkeys((*before.known_as, *base.known_as))),
+            norms=base.norms or before.norms,
+        )
     shapes = Blobs(registry.store).put_bytes(msgspec.json.encode(base, order="sorted"))
-    registry.execute(RegisterBase(base.name, base.digest, shapes, base.known_as, before), actor)
+    command = RegisterBase(base.name, base.digest, shapes, base.known_as, catalog.sequence)
+    registry.execute(command, actor)
+    return base
 
 
 def publish(
@@ -61,8 +72,8 @@ def publish(
         if admission.facts is None:
             raise errors.AdmissionRefused(admission.problems)
         claims = examine(catalog, domain, local)
-        modules = measure(local)
-    spectrum = summary(modules)
+    spectrum = summary(admission.modules)
+    analysis = msgspec.json.encode(admission.modules, order="sorted")
     command = PublishVersion(
         domain,
         adapter,
@@ -74,7 +85,7 @@ def publish(
         lineage=claims.lineage,
         signer=claims.signer,
         spectrum=spectrum,
-        analysis=Blobs(registry.store).put_bytes(msgspec.json.encode(modules, order="sorted")),
+        analysis=Blobs(registry.store).put_bytes(analysis),
         flags=screen(spectrum, peers(catalog, described.name)),
     )
     registry.execute(command, actor)
@@ -86,13 +97,13 @@ def base_model(registry: Registry, catalog: Catalog, name: str) -> BaseModel:
     """The registered base called `name`; raises `UnknownBase` with those there are."""
     for base in catalog.bases.values():
         if name == base.name or name in base.known_as:
-            described = Blobs(registry.store).get(base.shapes)
-            return msgspec.json.decode(described, type=BaseModel)
+            described = msgspec.json.decode(Blobs(registry.store).get(base.shapes), type=BaseModel)
+            return msgspec.structs.replace(described, known_as=base.known_as)
     known = ", ".join(catalog.bases) or "none yet"
     raise errors.UnknownBase(
         f"Base model {name[:120]!r} is not registered (registered: {known}). "
-        "Set base_model_name_or_path in adapter_config.json to a registered name, "
-        "or let an operator register the model: lorary base add DIR"
+        "Name a registered one, with lorary push --base NAME or as base_model_name_or_path in "
+        "adapter_config.json; or let an operator register the model: lorary base add DIR"
     )
 
 

@@ -7,8 +7,8 @@ stores texts from production reads them first.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 _MONTH = (
     r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?"
@@ -23,8 +23,9 @@ RULES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         (
             "record number",
             r"(?i:\b(?:mrn|ssn|record|patient|case|claim|policy|account|insurance|member|docket"
-            r"|passport|licen[cs]e))(?i:[ ]+(?:no\.?|number|id))?[ ]*[:#]?[ ]*"
-            r"(?=[A-Z0-9/-]*\d)[A-Z0-9][A-Z0-9/-]{3,30}\b",
+            r"|passport|licen[cs]e))(?i:[ ]{1,16}(?:no\.?|number|id))?"
+            r"[ ]{0,16}[:#]?[ ]{0,16}"
+            r"(?=[A-Z0-9/-]{0,30}\d)[A-Z0-9][A-Z0-9/-]{3,30}\b",
         ),
         ("date", r"\b\d{4}-\d{1,2}-\d{1,2}\b"),
         ("date", r"\b\d{1,2}[./]\d{1,2}[./](?:\d{4}|\d{2})\b"),
@@ -54,14 +55,13 @@ def redact(text: str) -> Redacted:
     """The text with `[kind]` in place of whatever a rule finds."""
     removed: list[tuple[str, str]] = []
     for kind, pattern in RULES:
-        found = list(_found(kind, pattern, text))
-        removed += [(kind, match.group()) for match in found]
-        for match in reversed(found):
-            text = f"{text[: match.start()]}[{kind}]{text[match.end() :]}"
+        text = pattern.sub(partial(_replace, kind, removed), text)
     return Redacted(text, tuple(removed))
 
 
-def _found(kind: str, pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
-    for match in pattern.finditer(text):
-        if kind != "number" or sum(letter.isdigit() for letter in match.group()) >= DIGITS:
-            yield match
+def _replace(kind: str, removed: list[tuple[str, str]], match: re.Match[str]) -> str:
+    words = match.group()
+    if kind == "number" and sum(letter.isdigit() for letter in words) < DIGITS:
+        return words
+    removed.append((kind, words))
+    return f"[{kind}]"

@@ -155,11 +155,19 @@ def set_default(caller: CallerDep, domain: str, body: DefaultBody) -> dict[str, 
 
 @router.post("/bases", status_code=201)
 def add_base(caller: CallerDep, body: BaseBody) -> dict[str, Any]:
-    """Make a base model known."""
+    """Make a base model known, or add names and norms to one with the same weights."""
     caller.require("operate", ANY_DOMAIN)
-    base = BaseModel(body.name, body.digest, dict(body.modules), tuple(body.known_as))
-    register_base(caller.registry, base, caller.key.id)
-    return {"name": base.name, "digest": base.digest, "modules": len(base.modules)}
+    base = BaseModel(
+        body.name, body.digest, dict(body.modules), tuple(body.known_as), dict(body.norms)
+    )
+    base = register_base(caller.registry, base, caller.key.id)
+    return {
+        "name": base.name,
+        "digest": base.digest,
+        "modules": len(base.modules),
+        "norms": len(base.norms),
+        "known_as": list(base.known_as),
+    }
 
 
 def _bounds(body: BoundsBody | None) -> Bounds | None:

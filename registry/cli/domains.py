@@ -9,6 +9,7 @@ import msgspec
 import typer
 import yaml
 
+from adapters.plain_yaml import InvalidYaml, load_yaml
 from registry.cli.output import AsJson, client, emit, say, warn
 from registry.errors import BadRequest
 from registry.events import Policy
@@ -187,7 +188,7 @@ def list_domains(as_json: AsJson = False) -> None:
 def read_policy(file: Path) -> dict[str, Any]:
     """The fields of a policy that a YAML file names. Raises `BadRequest`."""
     try:
-        policy = parse_yaml(file.read_text(), str(file))
+        policy = parse_yaml(file.read_text("utf-8"), str(file))
     except UnicodeDecodeError as error:
         raise BadRequest(f"{file} is not UTF-8 text. Correct it.") from error
     if not isinstance(policy, dict):
@@ -200,9 +201,9 @@ def read_policy(file: Path) -> dict[str, Any]:
 def parse_yaml(text: str, where: str) -> Any:
     """`text` as YAML; raises `BadRequest` that names `where` it stands."""
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise BadRequest(f"{where} is not YAML: {error}. Correct it.") from error
+        return load_yaml(text)
+    except InvalidYaml as error:
+        raise BadRequest(f"{where}: {error.message}") from error
 
 
 def _policy(

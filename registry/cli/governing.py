@@ -7,7 +7,7 @@ import typer
 
 from adapters.base_model import BaseModel
 from registry.access import ROLES
-from registry.cli.output import AsJson, client, emit, say, table, warn
+from registry.cli.output import AsJson, client, emit, progress_bar, say, table, warn
 
 PinnedRef = Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION")]
 
@@ -86,11 +86,15 @@ def add_base(
     ] = [],  # noqa: B006 - typer copies it
     as_json: AsJson = False,
 ) -> None:
-    """Register a base model by its modules' shapes; its weights stay where they are.
+    """Register a base model by its modules' shapes and norms; its weights stay where they are.
+
+    The same weights again add names (--known-as), and the norms that older versions did not record.
 
     Example: lorary base add models/llama-3-8b --known-as meta-llama/Meta-Llama-3-8B
     """
-    base = BaseModel.from_directory(directory, name or directory.resolve().name, tuple(known_as))
+    name = name or directory.resolve().name
+    with progress_bar(quiet=as_json, transfer=True) as progress:
+        base = BaseModel.from_directory(directory, name, tuple(known_as), progress=progress)
     with client() as registry:
         added = registry.add_base(base)
     emit(added, as_json, lambda: say(f"{added['name']}: {added['modules']} linear modules"))

@@ -1,6 +1,5 @@
 """The registry's verbs."""
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,10 +8,11 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from adapters.admission import OPTIONAL, REQUIRED, files_in
+from adapters.admission import CONFIG, OPTIONAL, REQUIRED, files_in
 from adapters.base_model import BaseModel
 from adapters.errors import InvalidAdapter, InvalidName
 from adapters.names import DEFAULT_ALIAS, AdapterRef
+from adapters.peft_config import MAX_CONFIG_BYTES, declared_base
 from registry.client.connection import Connection
 from registry.client.downloading import download
 from registry.client.progress import Progress, no_progress
@@ -295,6 +295,7 @@ class RegistryClient:
             "digest": base.digest,
             "modules": base.modules,
             "known_as": base.known_as,
+            "norms": base.norms,
         }
         added: Json = self.call("POST", "/bases", json=body)
         return added
@@ -383,10 +384,9 @@ def _version(ref: str) -> str:
 def _declared_base(directory: Path) -> str:
     """The base that the configuration names; the registry judges whether it is right."""
     try:
-        config = json.loads((directory / "adapter_config.json").read_bytes()[: 1 << 20])
-        declared = config["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        with (directory / CONFIG).open("rb") as file:
+            return declared_base(file.read(MAX_CONFIG_BYTES + 1))
+    except OSError as error:
         raise InvalidAdapter(
-            f"{directory} has no adapter_config.json that names a base model. Give --base NAME."
+            f"{directory} has no {CONFIG}. Name the directory that PEFT saved to."
         ) from error
-    return str(declared)

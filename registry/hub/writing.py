@@ -16,7 +16,7 @@ from adapters.errors import InvalidAdapter
 from adapters.fields import Count
 from adapters.fields import Path as FilePath
 from adapters.names import AdapterRef
-from adapters.peft_config import MAX_CONFIG_BYTES, parse_config
+from adapters.peft_config import MAX_CONFIG_BYTES, declared_base
 from registry import errors
 from registry.api.access import Caller, CallerDep
 from registry.api.schemas import Sha256
@@ -81,7 +81,7 @@ def validate_card(content: Annotated[str, Body(embed=True, max_length=4 << 20)])
     token, too: then the card has 64 KiB at most."""
     found: list[dict[str, str]] = []
     try:
-        parse_card(content.encode())
+        parse_card(content.encode("utf-8", "surrogatepass"))
     except InvalidAdapter as error:
         found.append({"message": error.message})
     return JSONResponse({"errors": found, "warnings": []}, 400 if found else 200)
@@ -237,15 +237,13 @@ def _stored(caller: Caller, path: str, sha256: str) -> File:
 
 
 def _declared_base(blobs: Blobs, files: Mapping[str, File]) -> str:
-    """The base that the configuration names; nothing if that cannot be read: then admission or
-    the look-up of the base says what is wrong."""
+    """The base that the configuration names."""
     file = files.get(CONFIG)
     if file is None or file.size > MAX_CONFIG_BYTES:
         raise errors.BadRequest(
             f"The commit leaves no {CONFIG} in the adapter. Push what PEFT saved, in one commit."
         )
-    config, _ = parse_config(blobs.get(file.sha256))
-    return config.base if config else ""
+    return declared_base(blobs.get(file.sha256))
 
 
 def _publishes(caller: Caller, domain: str, adapter: str, revision: str = MAIN) -> AdapterRef:

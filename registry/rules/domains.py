@@ -46,23 +46,23 @@ def create_registry(catalog: Catalog, command: CreateRegistry) -> tuple[AnyEvent
 
 
 def register_base(catalog: Catalog, command: RegisterBase) -> tuple[AnyEvent, ...]:
-    """Make a base model known; the same weights again change nothing."""
+    """Make a base model known. The same weights again add names and measurements, if any."""
     known = catalog.bases.get(command.name)
-    if known is None:
-        spare(catalog, {command.shapes}, command.read_at)
-        return (
-            BaseModelRegistered(
-                name=command.name,
-                digest=command.digest,
-                shapes=command.shapes,
-                known_as=command.known_as,
-            ),
-        )
-    if (known.digest, known.shapes) == (command.digest, command.shapes):
-        return ()
-    raise errors.Conflict(
-        f"Base model {command.name!r} is registered with other weights ({known.digest[:12]}). "
-        "Register these under another name."
+    names = command.known_as
+    if known is not None:
+        if known.digest != command.digest:
+            raise errors.Conflict(
+                f"Base model {command.name!r} is registered with other weights "
+                f"({known.digest[:12]}). Register these under another name."
+            )
+        names = tuple(dict.fromkeys((*known.known_as, *names)))
+        if (known.shapes, known.known_as) == (command.shapes, names):
+            return ()
+    spare(catalog, {command.shapes}, command.read_at)
+    return (
+        BaseModelRegistered(
+            name=command.name, digest=command.digest, shapes=command.shapes, known_as=names
+        ),
     )
 
 

@@ -10,7 +10,7 @@ from starlette.datastructures import UploadFile
 from adapters.admission import CONFIG, Problem
 from adapters.errors import LoraryError
 from adapters.names import AdapterRef
-from adapters.peft_config import MAX_CONFIG_BYTES, parse_config
+from adapters.peft_config import MAX_CONFIG_BYTES, declared_base
 from registry import access
 from registry.access import Secret, has_role
 from registry.api.access import Caller
@@ -152,8 +152,7 @@ def _publish(viewer: Caller, domain: str, adapter: str, files: list[UploadFile])
             while piece := file.file.read(1 << 20):
                 content.add(piece)
             if name == CONFIG and content.size <= MAX_CONFIG_BYTES:
-                config, _ = parse_config(content.path.read_bytes())
-                base = config.base if config else ""
+                base = declared_base(content.path.read_bytes())
             if blobs.missing([content.sha256]):
                 blobs.put_file(content.path, content.sha256)
         listed.append(File(name, content.size, content.sha256))

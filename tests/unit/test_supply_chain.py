@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from adapters.errors import InvalidAdapter, InvalidName
 from adapters.lineage import Lineage, parse_lineage
 from adapters.peft_config import parse_config
-from adapters.spectra import MIN_PEERS, Spectrum, screen, spectra, spectrum, summary
+from adapters.spectra import MIN_PEERS, Spectrum, screen, spectrum, summary
+from adapters.weights import check_weights
 from registry.errors import BadRequest
 from registry.signing import fingerprint, sign, verify_signature
-from tests.support.adapters import write_adapter
+from tests.support.adapters import TINY, write_adapter
 from tests.support.keys import key_pair
 
 
@@ -121,8 +122,10 @@ def test_every_module_of_an_adapter_is_measured(tmp_path: Path) -> None:
     config, _ = parse_config((adapter / "adapter_config.json").read_bytes())
     assert config is not None
     data = (adapter / "adapter_model.safetensors").read_bytes()
-    found = spectra(BytesIO(data), len(data), config)
-    assert len(found) == 4
+    tensors, findings = check_weights(BytesIO(data), len(data), TINY, config, max_rank=64)
+    assert not findings
+    found = tensors.modules
+    assert found.keys() == TINY.modules.keys()
     assert summary(found).norm > 0
 
 
