@@ -93,7 +93,7 @@ def test_a_policy_is_written_as_yaml_and_read_back(desk: Desk, tmp_path: Path) -
     assert policy["suites"][0]["floors"] == {"accuracy": 0.6}
     assert (policy["looks"], policy["max_report_days"]) == (3, 30)
     file.write_text("suites: [")
-    assert "is not YAML" in desk.run("domain", "policy", "medical", str(file)).stderr
+    assert "is not valid YAML" in desk.run("domain", "policy", "medical", str(file)).stderr
     file.write_text(yaml.safe_dump({"aproovals": 1}))
     assert "Did you mean approvals" in desk.run("domain", "policy", "medical", str(file)).stderr
 
