@@ -66,7 +66,7 @@ def check_weights(
         if isfinite(top[pair.a.name]) and isfinite(top[pair.b.name]):
             sound[module] = pair.a, pair.b
     modules: dict[str, Spectrum] = {}
-    if config is not None:
+    if config is not None and pairs:
         findings += _check_named(pairs.keys() & base.modules.keys(), base, config)
         if 0 < config.max_rank <= max_rank and config.alpha > 0:
             modules = spectra(file, sound, config)
