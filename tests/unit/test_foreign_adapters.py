@@ -140,8 +140,10 @@ def test_names_are_compared_in_time_linear_in_modules_plus_targets() -> None:
     """Every module is cut at its dots as often with many targets and patterns as with none."""
 
     def cuts(listed: int) -> int:
-        modules = {Name(f"model.layers.{n}.q_proj"): (4, 4) for n in range(50)}
-        base = BaseModel("tiny", "0" * 64, dict(modules))
+        modules: dict[str, tuple[int, int]] = {
+            Name(f"model.layers.{n}.q_proj"): (4, 4) for n in range(50)
+        }
+        base = BaseModel("tiny", "0" * 64, modules)
         made = tensors(base)
         targets = ["q_proj", *(f"t{n}" for n in range(listed))]
         pattern = {f"p{n}": 8 for n in range(listed)}
@@ -258,7 +260,7 @@ def write_base(
 @pytest.mark.parametrize("kind", [np.float32, np.float16])
 def test_the_norms_of_a_base_are_those_of_its_weights(kind: type, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    weights = {
+    weights: dict[str, np.ndarray] = {
         "model.layers.0.q_proj.weight": random.normal(size=(48, 64)).astype(kind),
         "model.layers.0.huge.weight": np.full((4, 4), np.finfo(kind).max, kind),
         "model.embed_tokens.weight": random.normal(size=(9, 64)).astype(kind),
