@@ -14,12 +14,13 @@ _MONTH = (
     r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?"
     r"|Sept?(?:ember)?|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)\.?"
 )
-_NAMES = r"[A-Z][\w'\u2019-]+(?:[ ]+(?:(?:van|von|de|der|la)[ ]+)?[A-Z][\w'\u2019-]+){0,2}"
+_NAME = r"[A-Z][\w'\u2019-]{1,60}"
+_NAMES = rf"{_NAME}(?:[ ]{{1,16}}(?:(?:van|von|de|der|la)[ ]{{1,16}})?{_NAME}){{0,2}}"
 RULES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (kind, re.compile(pattern))
     for kind, pattern in (
         ("e-mail", r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,4}"),
-        ("link", r"(?:https?://|www\.)[^\s<>\"')\]]+"),
+        ("link", r"(?:https?://|www\.)[^\s<>\"')\]]{1,8000}"),
         (
             "record number",
             r"(?i:\b(?:mrn|ssn|record|patient|case|claim|policy|account|insurance|member|docket"
@@ -29,15 +30,16 @@ RULES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ),
         ("date", r"\b\d{4}-\d{1,2}-\d{1,2}\b"),
         ("date", r"\b\d{1,2}[./]\d{1,2}[./](?:\d{4}|\d{2})\b"),
-        ("date", rf"\b{_MONTH}[ ]+\d{{1,2}}(?:st|nd|rd|th)?,?[ ]+\d{{4}}\b"),
-        ("date", rf"\b\d{{1,2}}(?:st|nd|rd|th|\.)?[ ]+{_MONTH}[ ]+\d{{4}}\b"),
+        ("date", rf"\b{_MONTH}[ ]{{1,16}}\d{{1,2}}(?:st|nd|rd|th)?,?[ ]{{1,16}}\d{{4}}\b"),
+        ("date", rf"\b\d{{1,2}}(?:st|nd|rd|th|\.)?[ ]{{1,16}}{_MONTH}[ ]{{1,16}}\d{{4}}\b"),
         ("number", r"(?<![\w.,])\+?(?:\(?\d{1,4}\)?[ .-]?){2,5}\d{2,4}(?![\w,])"),
         ("age", r"\b(?:9\d|1[01]\d)(?=[- ]?(?:years?[- ]old|year-old|yo\b|y/o))"),
-        ("name", rf"\b(?:Mrs?|Ms|Miss|Dr|Prof|Herr|Frau)\b\.?[ ]+{_NAMES}"),
+        ("name", rf"\b(?:Mrs?|Ms|Miss|Dr|Prof|Herr|Frau)\b\.?[ ]{{1,16}}{_NAMES}"),
         ("name", rf"(?<=\bnamed ){_NAMES}|(?<=\bname is ){_NAMES}|(?<=\b[Nn]ame: ){_NAMES}"),
     )
 )
-"""Kinds and patterns, in the order in which they are applied."""
+"""Kinds and patterns, in the order in which they are applied. Every repeat is bounded, so that the
+time is linear in the text: texts come from strangers."""
 DIGITS = 9
 """A number with fewer digits is taken for a quantity, a code or a citation."""
 
