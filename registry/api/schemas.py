@@ -277,5 +277,5 @@ class BaseBody(Body):
     modules: Annotated[dict[Name, tuple[Number, Number]], Field(min_length=1, max_length=100_000)]
     known_as: Names = []
     norms: Annotated[
-        dict[Name, Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(max_length=100_000)
+        dict[Name, Annotated[float, Field(ge=0, le=1e300)]], Field(max_length=100_000)
     ] = {}
