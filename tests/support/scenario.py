@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from adapters.base_model import BaseModel
-from adapters.confidence import Calibration
+from adapters.confidence import EVALUATED, Calibration
 from registry.access import Secret
 from registry.blobs import Blobs
 from registry.catalog import Version
@@ -121,8 +121,10 @@ def play(scene: Scene, client: httpx.Client) -> None:
     for number in range(BATCH):
         _ask(client, scene, f"{SHELF}/a{number}", headers, stream=True)
     for caller in range(6):
-        _ask(client, scene, PATH, headers, user=f"caller {caller}")
-        _ask(client, scene, f"{PATH}@2", {**headers, "X-Lorary-Confidence": "true"})
+        # The domain abstains, so it answers only as it was evaluated.
+        certified: dict[str, Any] = {"max_tokens": EVALUATED.max_tokens}
+        _ask(client, scene, PATH, headers, user=f"caller {caller}", **certified)
+        _ask(client, scene, f"{PATH}@2", {**headers, "X-Lorary-Confidence": "true"}, **certified)
     _ask(client, scene, PATH, {"Authorization": "Bearer lry_none_none"})
     _ask(client, scene, f"{DOMAIN}/nothing", headers)
     for path in (f"/api/v1/resolve/{PATH}", "/api/v1/adapters", "/api/v1/resolve/none/none"):
