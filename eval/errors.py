@@ -1,7 +1,9 @@
 """What an evaluation cannot do.
 
 LoraryError
+├── EngineUnknown        the server does not say what it runs, or another engine answered
 ├── EvaluationFailed     the server that was asked refused or did not answer
+├── UnpaidLook           a look at items on which the domain's policy counts looks
 ├── UnknownSuite         no suite or task has that name
 ├── NoBrowser            no browser is there to print a PDF
 ├── NotEvaluated         no evaluation of that version is recorded
@@ -16,6 +18,20 @@ class EvaluationFailed(LoraryError):
 
     status = 502
     code = "evaluation_failed"
+
+
+class EngineUnknown(LoraryError):
+    """The server does not say what it runs, or answers came from another engine than that."""
+
+    status = 409
+    code = "engine_unknown"
+
+
+class UnpaidLook(LoraryError):
+    """A look, not recorded, at items on which the domain's policy counts looks."""
+
+    status = 409
+    code = "unpaid_look"
 
 
 class UnknownSuite(LoraryError):

@@ -9,10 +9,12 @@ import msgspec
 
 from adapters.confidence import Calibration, calibrated
 from eval import scoring
+from eval.errors import EngineUnknown
 from eval.harness import Answer, Server, ask, requests_of
 from eval.served import Model
 from eval.suites.suite import Suite
-from registry.evidence import SuiteResult
+from registry.evidence import Engine, SuiteResult
+from registry.times import utc_now
 
 Progress = Callable[[str, int], None]
 """Called with what is asked and by how many questions it went on."""
@@ -41,6 +43,9 @@ class Evaluation:
 
     results: tuple[SuiteResult, ...]
     calibration: Calibration | None
+    engine: Engine
+    answered: str
+    """When the oldest of the answers was given."""
     report: dict[str, Any]
 
     def body(self, digest: str) -> dict[str, Any]:
@@ -49,6 +54,8 @@ class Evaluation:
             "digest": digest,
             "results": msgspec.to_builtins(self.results),
             "calibration": msgspec.to_builtins(self.calibration),
+            "engine": msgspec.to_builtins(self.engine),
+            "answered": self.answered,
             "report": self.report,
         }
 
@@ -67,20 +74,25 @@ def evaluate(
     suites: Sequence[Suite],
     *,
     target_risk: float | None = None,
+    fresh: bool = False,
     progress: Progress = lambda _what, _steps: None,
 ) -> Evaluation:
     """Ask every suite of the version, its accuracy tasks of the others, too, and count.
 
-    What was answered before is not asked again, so a run that failed is simply repeated. Raises
-    `EvaluationFailed` or `WrongBytes`.
+    What the same engine answered before is not asked again, so a run that failed is simply
+    repeated; `fresh` asks everything anew. Raises `EngineUnknown`, `EvaluationFailed` or
+    `WrongBytes`.
     """
+    _check_base(server.engine, subject.base)
     results, details = [], []
+    times: list[str] = []
     calibration: Calibration | None = None
     for suite in suites:
         answered = ask(
             server,
             subject.version,
             suite,
+            fresh=fresh,
             asked=lambda suite=suite: progress(suite.name, 1),  # type: ignore[misc]
         )
         others = {
@@ -89,11 +101,14 @@ def evaluate(
                 model,
                 suite,
                 only_accuracy=True,
+                fresh=fresh,
                 asked=lambda suite=suite: progress(suite.name, 1),  # type: ignore[misc]
             )
             for model in subject.others
             if suite.task("accuracy") is not None
         }
+        for given in (answered, *others.values()):
+            times += [answer.time for answers in given.values() for answer in answers]
         fitted = scoring.calibrate(suite, answered, target_risk)
         calibration = calibration or fitted
         result = scoring.score(suite, answered, others, fitted)
@@ -107,10 +122,27 @@ def evaluate(
         if subject.production
         else None,
         "harness": _harness(),
+        "engine": {**msgspec.to_builtins(server.engine), "fingerprint": server.engine.fingerprint},
+        "answered": {"first": min(times, default=""), "last": max(times, default="")},
         "target_risk": target_risk,
         "suites": details,
     }
-    return Evaluation(results=tuple(results), calibration=calibration, report=report)
+    return Evaluation(
+        results=tuple(results),
+        calibration=calibration,
+        engine=server.engine,
+        answered=min(times, default=utc_now()),
+        report=report,
+    )
+
+
+def _check_base(engine: Engine, base: Model) -> None:
+    """Raises `EngineUnknown` if the engine runs another base model than the registered one."""
+    if engine.base and engine.base != base.digest:
+        raise EngineUnknown(
+            f"The server runs a base model with digest {engine.base[:12]}; {base.name} is "
+            f"registered with {base.digest[:12]}. Ask a server of the registered base."
+        )
 
 
 def _details(

@@ -13,6 +13,7 @@ from adapters.home import cache
 from eval.errors import UnknownSuite
 from eval.served import Answers, Model, ServedModel
 from eval.suites.suite import Suite, Task
+from registry.evidence import Engine
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,14 +27,17 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """As lm-evaluation-harness scores it."""
     score: float
     """The answer's raw score: its probability for the model."""
+    time: str
+    """When it was given."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where models are asked, and how many questions at once."""
+    """Where models are asked, what answers there, and how many questions at once."""
 
     url: str
     key: str
+    engine: Engine
     concurrency: int = 16
 
 
@@ -48,18 +52,27 @@ def ask(
     suite: Suite,
     *,
     only_accuracy: bool = False,
+    fresh: bool = False,
     asked: Callable[[], None] = lambda: None,
 ) -> dict[str, list[Answer]]:
     """A model's answers by task name, in the items' order.
 
     only_accuracy: leave out what is asked of the version to be judged alone. Answers are kept by
-    the model's digest and the suite's two, and never asked twice. Raises `EvaluationFailed` or
-    `WrongBytes`.
+    the model's digest, the suite's two (which cover the decoding settings) and the engine's
+    fingerprint; what is kept is not asked again unless `fresh`. Raises `EngineUnknown`,
+    `EvaluationFailed` or `WrongBytes`.
     """
-    kept = f"{suite.name}-{suite.digest[:16]}-{suite.held_out[:16]}.jsonl"
-    answers = Answers(cache("evaluations", model.digest, kept))
+    engine = server.engine.fingerprint
+    kept = f"{suite.name}-{suite.digest[:16]}-{suite.held_out[:16]}-{engine[:16]}.jsonl"
+    answers = Answers(cache("evaluations", model.digest, kept), fresh=fresh)
     served = ServedModel(
-        server.url, server.key, model, answers, concurrency=server.concurrency, asked=asked
+        server.url,
+        server.key,
+        model,
+        answers,
+        engine=engine,
+        concurrency=server.concurrency,
+        asked=asked,
     )
     tasks = _asked(suite, only_accuracy=only_accuracy)
     titles = [task.title(hinted=model.is_base and task.needs_hint) for task in tasks]
@@ -123,6 +136,7 @@ def _answers(task: Task, samples: Sequence[dict[str, Any]], served: ServedModel)
     for place, question in enumerate(task.questions):
         sample = by_place[place]
         context, how = sample["arguments"][0]
+        given = served.given(str(context), how)
         found.append(
             Answer(
                 id=question.id,
@@ -130,7 +144,8 @@ def _answers(task: Task, samples: Sequence[dict[str, Any]], served: ServedModel)
                 target=question.target,
                 text=str((sample["resps"][0] if question.choices else sample["filtered_resps"])[0]),
                 right=bool(sample["exact_match"]),
-                score=served.score_of(str(context), how),
+                score=given.score,
+                time=given.time,
             )
         )
     return found

@@ -7,20 +7,24 @@ and a run that ended costs nothing the second time.
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import openai
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
 from adapters.confidence import EVALUATED, raw_score
-from eval.errors import EvaluationFailed, WrongBytes
+from eval.errors import EngineUnknown, EvaluationFailed, WrongBytes
+from registry.evidence import Engine
+from registry.times import utc_now
 
 DIGEST_HEADER = "x-lorary-digest"
+ENGINE_HEADER = "x-lorary-engine"
 EVALUATES = {"x-lorary-evaluate": "true"}
 """Asks for answers that the domain would withhold; it takes the role evaluate."""
 RETRIES = 8
@@ -33,10 +37,11 @@ _NO_LIKELIHOODS = (
 
 
 class Generated(msgspec.Struct, frozen=True, array_like=True):
-    """One answer and its raw score (`adapters.confidence`)."""
+    """One answer, its raw score (`adapters.confidence`) and when it was given."""
 
     text: str
     score: float
+    time: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +53,36 @@ class Model:
     is_base: bool = False
 
 
-class Answers:
-    """The answers that one model gave so far, in a file of JSON lines that only grows."""
+def engine_of(url: str, key: str, base: str) -> Engine:
+    """What the server at `url` runs for the base model, as it says.
 
-    def __init__(self, path: Path) -> None:
+    Raises `EngineUnknown` if it does not say, and `EvaluationFailed` if it does not answer.
+    """
+    try:
+        asking = {"Authorization": f"Bearer {key or 'none'}"}
+        reply = httpx.get(f"{url.rstrip('/')}/models/{base}", headers=asking, timeout=60)
+        told = reply.raise_for_status().json()
+    except (httpx.HTTPError, ValueError) as error:
+        raise EvaluationFailed(f"{url}: {error}. Check the server, --url and the key.") from error
+    try:
+        return msgspec.convert(told["engine"], Engine)
+    except (KeyError, TypeError, msgspec.ValidationError) as error:
+        raise EngineUnknown(
+            f"{url} does not say which engine serves {base}, so its answers prove nothing. Ask a "
+            "server of this release: lorary serve"
+        ) from error
+
+
+class Answers:
+    """The answers that one model gave so far, in a file of JSON lines that only grows.
+
+    fresh: forget those of earlier runs.
+    """
+
+    def __init__(self, path: Path, *, fresh: bool = False) -> None:
         self._path = path
+        if fresh:
+            path.unlink(missing_ok=True)
         self._known: dict[str, Any] = {}
         self._torn = False
         """Whether the file ends inside a line, as it does when a run died while writing."""
@@ -93,10 +123,13 @@ class ServedModel(LM):  # type: ignore[misc]
         model: Model,
         answers: Answers,
         *,
+        engine: str = "",
         concurrency: int = 16,
         asked: Callable[[], None] = lambda: None,
     ) -> None:
+        """engine: the fingerprint of the only engine that may answer; "" for any."""
         super().__init__()
+        self._engine = engine
         self._url, self._key = url, key
         self._model = model
         self._answers = answers
@@ -131,10 +164,9 @@ class ServedModel(LM):  # type: ignore[misc]
         del requests
         raise EvaluationFailed(_NO_LIKELIHOODS)
 
-    def score_of(self, context: str, how: dict[str, Any]) -> float:
-        """The raw score of an answer that was given."""
-        known = self._answers.get(_key("generate", context, how))
-        return msgspec.convert(known, Generated).score
+    def given(self, context: str, how: dict[str, Any]) -> Generated:
+        """An answer that was given."""
+        return msgspec.convert(self._answers.get(_key("generate", context, how)), Generated)
 
     def _all(self, questions: Sequence[Callable[[openai.AsyncOpenAI], Any]]) -> list[Any]:
         return asyncio.run(self._gather(questions))
@@ -164,7 +196,7 @@ class ServedModel(LM):  # type: ignore[misc]
                 f"{self._url} as {self._model.name}: {first}. What was answered is kept: check the "
                 "server and the key, then run the command again."
             ) from first
-        except* (WrongBytes, EvaluationFailed) as errors:
+        except* (WrongBytes, EngineUnknown, EvaluationFailed) as errors:
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
@@ -185,24 +217,32 @@ class ServedModel(LM):  # type: ignore[misc]
                 stop=how.get("until") or None,
                 logprobs=True,
             )
-            self._check(reply.headers.get(DIGEST_HEADER))
+            self._check(reply.headers)
             choice = reply.parse().choices[0]
             listed = choice.logprobs.content if choice.logprobs else None
             tokens = [token.logprob for token in listed or ()]
             text = choice.message.content or ""
-            answer = Generated(text, raw_score(tokens) if tokens else 0.0)
+            answer = Generated(text, raw_score(tokens) if tokens else 0.0, utc_now())
             self._answers.add(key, answer)
             return answer
 
         return ask
 
-    def _check(self, served: str | None) -> None:
-        """Raises `WrongBytes` if others than the bytes to be judged answered."""
+    def _check(self, headers: Mapping[str, str]) -> None:
+        """Raises `WrongBytes` or `EngineUnknown` if others than those to be judged answered."""
+        served = headers.get(DIGEST_HEADER)
         if not self._model.is_base and served != self._model.digest:
             raise WrongBytes(
                 f"{self._url} answered for {self._model.name} with the bytes "
                 f"{(served or 'unknown')[:12]}, not {self._model.digest[:12]}. Ask the server of "
                 "the registry that holds this version."
+            )
+        engine = headers.get(ENGINE_HEADER)
+        if self._engine and engine != self._engine:
+            raise EngineUnknown(
+                f"{self._url} answered by engine {(engine or 'unknown')[:12]}, not by "
+                f"{self._engine[:12]}, which it says it runs. Ask one replica, or replicas that "
+                "are started alike; if it was started anew, run the command again."
             )
 
 

@@ -19,7 +19,7 @@ from registry.events import (
     Grant,
     Policy,
 )
-from registry.evidence import SuiteResult
+from registry.evidence import Engine, SuiteResult
 from registry.opinions import Feedback, Tally
 from registry.reviewing import Review
 from registry.trials import BoundName, Bounds, Evidence
@@ -47,6 +47,16 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     results: tuple[SuiteResult, ...]
     looks: tuple[int, ...]
     """For each result: the how-manieth recorded look at its held-out set this was."""
+    engine: Engine | None = None
+    """What answered, as the server said."""
+    answered: str | None = None
+    """When the oldest of the answers was given."""
+
+    @property
+    def since(self) -> str:
+        """The moment from which its age counts: when it was recorded, or before, when the oldest
+        answer was given."""
+        return self.time if self.answered is None else min(self.answered, self.time)
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from adapters.fields import Comment, Count, Digest, Name, Reason, Word, is_text
 from adapters.lineage import Lineage
 from adapters.spectra import Spectrum
 from registry.events import File, Grant, Policy
-from registry.evidence import SuiteResult
+from registry.evidence import Engine, SuiteResult
 from registry.opinions import Category, Rating
 from registry.reviewing import MAX_ITEMS, Preference, Verdict
 from registry.trials import BoundName, Bounds, Evidence
@@ -174,6 +174,8 @@ class RecordEvaluation:
     calibration: Calibration | None = None
     read_at: Count = 0
     """As for `PublishVersion`."""
+    engine: Engine | None = None
+    answered: Word | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from adapters.confidence import Calibration
 from adapters.fields import Count, Digest, Name, Number, Path, Pem
 from adapters.lineage import Lineage
 from adapters.spectra import Spectrum
-from registry.evidence import SuiteResult, SuiteRule
+from registry.evidence import Engine, SuiteResult, SuiteRule
 from registry.opinions import Category, Rating
 from registry.reviewing import Preference, Verdict
 from registry.trials import BoundName, Bounds, Evidence
@@ -228,6 +228,10 @@ class EvaluationRecorded(Event, frozen=True, tag="EvaluationRecorded"):
     results: tuple[SuiteResult, ...]
     calibration: Calibration | None = None
     """Fitted on items that no suite counts."""
+    engine: Engine | None = None
+    """What answered; None in evaluations recorded before it was told."""
+    answered: str | None = None
+    """When the oldest of the answers was given; None as above."""
 
 
 class ReviewOpened(Event, frozen=True, tag="ReviewOpened"):

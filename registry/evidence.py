@@ -4,13 +4,16 @@ Counts are recorded, never bounds: whoever weighs the evidence computes the boun
 (`registry.bounds`), so a report cannot claim more certainty than its numbers carry.
 """
 
+import hashlib
 from typing import Annotated
 
 import msgspec
-from annotated_types import MaxLen
+from annotated_types import MaxLen, Predicate
 
-from adapters.fields import MOST, Count, Digest, Effect, Name, Share
+from adapters.fields import MOST, Count, Digest, Effect, Name, Share, is_line
 
+Line = Annotated[str, MaxLen(200), Predicate(is_line)]
+"""One line that may be empty."""
 ACCURACY = "accuracy"
 """The tally that pairings are about: whether an item was answered correctly."""
 
@@ -65,6 +68,29 @@ class SuiteResult(msgspec.Struct, frozen=True, kw_only=True):
     tallies: Annotated[dict[Name, Tally], MaxLen(100)]
     paired: Annotated[tuple[Paired, ...], MaxLen(100)] = ()
     confident: Annotated[tuple[Confident, ...], MaxLen(100)] = ()
+
+
+class Engine(msgspec.Struct, frozen=True, kw_only=True):
+    """What answered beside the adapter: whatever else may change an answer, as the server says."""
+
+    name: Name
+    """Engine and version, such as `vllm 0.32.0`."""
+    device: Name
+    """Such as `cpu`, or a GPU's name."""
+    dtype: Name
+    """Of the base model's weights as they are computed with."""
+    quantization: Line
+    """Method by which the base model was quantised; "" for none."""
+    base: Line
+    """Digest of the base model's files as this server measured them at its start; "" if it did not
+    measure them."""
+    settings: Annotated[dict[Name, Line], MaxLen(40)]
+    """Other settings that may change an answer, by name."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all of it: two engines with one fingerprint were started alike."""
+        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
 
 
 class SuiteRule(msgspec.Struct, frozen=True, kw_only=True):

@@ -254,6 +254,8 @@ class _Tables(msgspec.Struct, kw_only=True):
             report=event.report,
             results=event.results,
             looks=tuple(looks[result.held_out] for result in event.results),
+            engine=event.engine,
+            answered=event.answered,
         )
         calibration = old.calibration
         independent = person(self.keys, actor) != person(self.keys, old.publisher)

@@ -232,8 +232,8 @@ def _report(
                     f"the report is by suite {result.digest[:12]}, "
                     f"the policy names {rule.digest[:12]}"
                 )
-            elif not _fresh(evaluation.time, policy.max_report_days, now):
-                return f"the report of {evaluation.time[:10]} is older than " \
+            elif not _fresh(evaluation.since, policy.max_report_days, now):
+                return f"the answers of {evaluation.since[:10]} are older than " \
                     f"{policy.max_report_days} days"  # fmt: skip
             else:
                 return evaluation, result, look

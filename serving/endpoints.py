@@ -28,20 +28,25 @@ class Endpoints:
         """Add the route."""
         app.add_api_route("/health", health, methods=["GET"])
 
-    async def init_state(self, engine_client: Any, state: Any, _args: Namespace) -> None:
+    async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
         """Hand the engine to the replica. Called by vLLM before it takes requests.
 
         Raises `CannotServe` if the engine runs with other bounds than the replica counts with.
         """
+        import vllm
         from vllm import SamplingParams
         from vllm.lora.request import LoRARequest
         from xgrammar import TokenizerInfo
 
+        from serving.identity import describe, measured
         from serving.replica import current
 
         replica = current()
         check_engine(engine_client.vllm_config, replica.settings)
         registered = state.openai_serving_models.lora_requests
+        base = measured(replica.settings.model) if replica.settings.verify_base else ""
+        name = f"vllm {vllm.__version__}"
+        replica.identity = describe(engine_client.vllm_config, args, name=name, base=base)
         engine = Engine(engine_client, registered, LoRARequest)
         await engine.reconcile()  # vLLM may have left adapters of its own warm-up
         sampling = SamplingParams(

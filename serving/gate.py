@@ -218,7 +218,14 @@ class Gate:
                 tier = await bring(self.replica, held, key, version)
                 self.replica.catalog.resolve(version.ref)  # it may have been revoked meanwhile
             told = Judge(flight.send, judged).send if judged is not None else flight.send
-            meter = Meter(watched.through(told), version, settings.base_name, shown, count)
+            meter = Meter(
+                watched.through(told),
+                version,
+                settings.base_name,
+                shown,
+                count,
+                engine=self.replica.identity,
+            )
             grant.tokens = None  # from here on the engine may spend the reserve
             try:
                 made = functools.partial(prepare, self.replica, scope, key, version, watched.split)
@@ -323,7 +330,7 @@ class Gate:
     async def _show_models(self, scope: Scope, send: Send) -> None:
         catalog, key = await self._caller(scope)
         settings = self.replica.settings
-        base = Base(settings.base_name, settings.max_model_len)
+        base = Base(settings.base_name, settings.max_model_len, self.replica.identity)
         name = scope["path"][len(MODELS) + 1 :]
         if not name:
             await answer(send, 200, await asyncio.to_thread(encoded, catalog, key, base))

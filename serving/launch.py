@@ -9,6 +9,7 @@ from pathlib import Path
 from adapters.errors import LoraryError
 from registry.follower import Follower
 from serving.errors import CannotServe
+from serving.identity import measured
 from serving.options import RUST_FRONTEND, check_options
 from serving.outcomes.reporting import check_serving_key
 from serving.request.fields import MAX_CHOICES
@@ -42,6 +43,13 @@ def preflight(settings: ServingSettings) -> None:
         raise CannotServe(
             f"Base model {settings.base_name!r} is not registered. "
             f"Register it: lorary base add {settings.model} --name {settings.base_name}"
+        )
+    base = measured(settings.model) if settings.verify_base else ""
+    if base and base != catalog.bases[settings.base_name].digest:
+        raise CannotServe(
+            f"{settings.model} is not the model registered as {settings.base_name!r}: its files "
+            f"have digest {base[:12]}, not {catalog.bases[settings.base_name].digest[:12]}. Set "
+            "LORARY_MODEL to the registered model, or register this one under another name."
         )
     check_serving_key(settings.serving_key.get_secret_value(), catalog)
     if settings.max_cpu_loras < settings.max_loras:

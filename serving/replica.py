@@ -9,6 +9,7 @@ import functools
 from registry.blobs import Blobs
 from registry.catalog import Catalog, Version
 from registry.errors import BaseMismatch
+from registry.evidence import Engine as Identity
 from registry.follower import Follower
 from serving.errors import EngineNotAttached, RegistryUnread
 from serving.faults import Faults
@@ -74,6 +75,8 @@ class Replica:
         self.controls = control_tokens(settings.model)
         self.reports = Reports(settings.registry_url, serving_key)
         self.rollouts = Rollouts(lambda: self.catalog, self.reports, replicas=settings.replicas)
+        self.identity: Identity | None = None
+        """What this replica runs, once its engine has started."""
         self._residency: Residency | None = None
         self._faults: Faults | None = None
         self._warming: Warming | None = None

@@ -22,6 +22,11 @@ class ServingSettings(StoreSettings):
         default=SMALL_MODEL,
         description="The base model's name in the registry; callers may ask for it, too.",
     )
+    verify_base: bool = Field(
+        default=True,
+        description="Read the base model's files at the start and refuse others than those that "
+        "were registered. Off, evaluations cannot say which base answered.",
+    )
     adapter_cache: Path | None = Field(
         default=None, description="Folder for downloaded adapters; by default below the home."
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from adapters.names import DEFAULT_ALIAS, AdapterRef
-from eval.errors import NotEvaluated, UnknownSuite
+from eval.errors import NotEvaluated, UnknownSuite, UnpaidLook
 from registry.cli.output import AsJson, client, emit, escaped, say, table
 from registry.cli.reviewing import GROUP, KeepDays, Title, open_review
 from registry.errors import UnknownAlias
@@ -39,7 +39,16 @@ def evaluate(
     ] = None,
     alias: Annotated[str, typer.Option(help="Compare with what this alias names.")] = DEFAULT_ALIAS,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Requests at once.")] = 16,
-    record: Annotated[bool, typer.Option(help="Record the evaluation in the registry.")] = True,
+    fresh: Annotated[
+        bool, typer.Option(help="Ask everything anew, also what this engine answered before.")
+    ] = False,
+    record: Annotated[
+        bool,
+        typer.Option(
+            help="Record the evaluation in the registry. Without, only suites that the policy does "
+            "not name: looks at its items are counted."
+        ),
+    ] = True,
     out: Annotated[
         Path | None, typer.Option(help="Also write the report: .html, .pdf, .yaml or .json.")
     ] = None,
@@ -48,7 +57,9 @@ def evaluate(
     """Judge a version through the served API, beside the base model and production; record it.
 
     The key (LORARY_KEY) needs the roles infer and evaluate in the domain, and must be somebody
-    else's than the publisher's. A run that was cut short goes on where it stopped.
+    else's than the publisher's. A run that was cut short goes on where it stopped. What the same
+    engine (vLLM's version, base model, dtype, quantisation, settings) answered before is not asked
+    again; the record says what answered, and since when.
 
     Example: lorary eval medical/icd10-coder@7 --url http://127.0.0.1:8000/v1
 
@@ -62,7 +73,7 @@ def evaluate(
 
     from eval import evaluate as judging
     from eval.harness import Server
-    from eval.served import Model
+    from eval.served import Model, engine_of
     from registry.settings import ClientSettings
 
     parsed = AdapterRef.parse(ref)
@@ -84,14 +95,18 @@ def evaluate(
             if current and current["digest"] != version["digest"] and not current["revoked"]
             else None,
         )
-        risk = _target_risk(registry.domains(), parsed.domain)
+        policy = _policy(registry.domains(), parsed.domain)
+        if not record:
+            _refuse_unpaid(chosen, policy)
+        engine = engine_of(url, key, base["name"])
         with Progress(console=Console(stderr=True), disable=as_json) as bars:
             bar = bars.add_task("asking", total=judging.work(chosen, subject))
             found = judging.evaluate(
-                Server(url, key, concurrency),
+                Server(url, key, engine, concurrency),
                 subject,
                 chosen,
-                target_risk=risk,
+                target_risk=policy.get("target_risk"),
+                fresh=fresh,
                 progress=lambda what, steps: bars.update(
                     bar, advance=steps, description=escaped(what)
                 ),
@@ -135,6 +150,7 @@ def harness(
         Path | None, typer.Option(exists=True, help="A folder with task files of your own.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Items of each task.")] = None,
+    fresh: Annotated[bool, typer.Option(help="Ask anew what was answered before.")] = False,
     url: Url = API,
     as_json: AsJson = False,
 ) -> None:
@@ -151,14 +167,16 @@ def harness(
     quiet_libraries()
     from adapters.home import cache
     from eval.harness import run
-    from eval.served import Answers, Model, ServedModel
+    from eval.served import Answers, Model, ServedModel, engine_of
     from registry.settings import ClientSettings
 
+    key = ClientSettings().key.get_secret_value()
     with client() as registry:
         version = registry.resolve(ref)
-    answers = Answers(cache("evaluations", version["digest"], "harness.jsonl"))
+    engine = engine_of(url, key, version["base"]).fingerprint
+    kept = cache("evaluations", version["digest"], f"harness-{engine[:16]}.jsonl")
     model = Model(version["ref"], version["digest"])
-    served = ServedModel(url, ClientSettings().key.get_secret_value(), model, answers)
+    served = ServedModel(url, key, model, Answers(kept, fresh=fresh), engine=engine)
     found = run(served, task, include, limit=limit)["results"]
     rows = [
         [name, measure.partition(",")[0], value]
@@ -216,10 +234,20 @@ def _chosen(domain: str, names: list[str]) -> list[Any]:
     return [known[name] for name in names or known]
 
 
-def _target_risk(domains: list[dict[str, Any]], domain: str) -> float | None:
+def _policy(domains: list[dict[str, Any]], domain: str) -> dict[str, Any]:
     found = next((d for d in domains if d["name"] == domain), None)
-    risk = found["policy"].get("target_risk") if found else None
-    return None if risk is None else float(risk)
+    policy: dict[str, Any] = found["policy"] if found else {}
+    return policy
+
+
+def _refuse_unpaid(suites: list[Any], policy: dict[str, Any]) -> None:
+    """Raises `UnpaidLook` if the policy counts looks at the items of one of the suites."""
+    counted = {rule["held_out"] for rule in policy.get("suites", ())}
+    if named := [suite.name for suite in suites if suite.held_out in counted]:
+        raise UnpaidLook(
+            f"The domain's policy counts every look at the items of {', '.join(named)}. Record the "
+            "evaluation, or look at other items: --n"
+        )
 
 
 def write_report(out: Path, report: dict[str, Any], asked: dict[str, Any] | None) -> None:
@@ -258,7 +286,13 @@ def _show(ref: str, found: Any) -> None:
             p = mcnemar(Discordance(pair.gained, pair.lost, pair.n))
             compared = f"+{pair.gained} -{pair.lost}, exact McNemar p = {p:.2g}"
             rows.append([result.suite, f"against {names[pair.other]}", compared, pair.n])
-    say(ref)
+    engine = found.engine
+    of = f", base {engine.base[:12]}" if engine.base else ", its base model not verified"
+    say(
+        f"{ref}, answered since {found.answered} by {engine.name} on {engine.device}: "
+        f"{engine.dtype}, {engine.quantization or 'not quantised'}{of}, engine "
+        f"{engine.fingerprint[:12]}"
+    )
     table(["suite", "measure", "found (95 % Wilson interval)", "n"], rows)
     if found.calibration is not None:
         fitted = found.calibration

@@ -14,7 +14,7 @@ from registry.api.views import plain, version_view
 from registry.blobs import Blobs
 from registry.commands import RecordEvaluation
 from registry.errors import BadRequest, TooLarge, UnknownFile
-from registry.evidence import SuiteResult
+from registry.evidence import Engine, SuiteResult
 
 router = APIRouter(tags=["evidence"])
 MAX_REPORT_BYTES = 32 << 20
@@ -49,6 +49,7 @@ def record(
     try:
         results = msgspec.convert(body.results, tuple[SuiteResult, ...])
         calibration = msgspec.convert(body.calibration, Calibration | None)
+        engine = msgspec.convert(body.engine, Engine | None)
     except msgspec.ValidationError as error:
         raise BadRequest(f"The evaluation cannot be read: {error}. Write it anew.") from error
     try:
@@ -60,8 +61,9 @@ def record(
     before = caller.registry.catalog.sequence
     digest = Blobs(caller.registry.store).put_bytes(report)
     command = RecordEvaluation(
-        domain, adapter, version, body.digest, digest, results, calibration, before
-    )
+        domain, adapter, version, body.digest, digest, results, calibration, before, engine,
+        body.answered,
+    )  # fmt: skip
     caller.registry.execute(command, caller.key.id)
     return plain(version_view(caller.registry.catalog.find(AdapterRef(domain, adapter, version))))
 

@@ -246,13 +246,15 @@ class PolicyBody(Body):
 class EvaluationBody(Body):
     """What an evaluation found of the bytes with `digest`.
 
-    results and calibration: as in the log's `EvaluationRecorded`; report: the whole document,
-    which is stored as it comes.
+    results, calibration, engine and answered: as in the log's `EvaluationRecorded`; report: the
+    whole document, which is stored as it comes.
     """
 
     digest: Sha256
     results: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=100)]
     calibration: dict[str, Any] | None = None
+    engine: dict[str, Any] | None = None
+    answered: Annotated[str, Field(max_length=32)] | None = None
     report: dict[str, Any]
 
 

@@ -6,7 +6,7 @@ import msgspec
 
 from adapters import confidence
 from adapters.names import AdapterRef
-from registry import errors
+from registry import errors, times
 from registry.catalog import Catalog
 from registry.commands import RecordEvaluation
 from registry.events import AnyEvent, EvaluationRecorded
@@ -42,6 +42,11 @@ def record(catalog: Catalog, command: RecordEvaluation) -> tuple[AnyEvent, ...]:
             raise errors.BadRequest(f"Suite {result.suite[:MAX_NAME]!r}: {problem}. Count again.")
     if command.calibration is not None and (wrong := confidence.fault(command.calibration)):
         raise errors.BadRequest(f"The calibration is unusable: {wrong}. Fit it again.")
+    if command.answered is not None:
+        try:
+            times.parse(command.answered)
+        except ValueError as error:
+            raise errors.BadRequest(f"answered: {error}") from error
     known = next((e for e in version.evaluations if e.report == command.report), None)
     if known is not None:
         if known.results == command.results:
@@ -63,6 +68,8 @@ def record(catalog: Catalog, command: RecordEvaluation) -> tuple[AnyEvent, ...]:
             report=command.report,
             results=command.results,
             calibration=command.calibration,
+            engine=command.engine,
+            answered=command.answered,
         ),
     )
 

@@ -4,9 +4,12 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from adapters.names import DEFAULT_ALIAS, AdapterRef
 from registry.access import has_role
 from registry.catalog import Adapter, Catalog, Key, Version
+from registry.evidence import Engine
 from registry.times import instant
 
 
@@ -17,6 +20,8 @@ class Base:
     name: str
     max_model_len: int
     """Longest prompt and answer together, in tokens; clients read it from the list."""
+    engine: Engine | None = None
+    """What serves it, for whoever records answers as evidence."""
 
 
 def models(catalog: Catalog, key: Key, base: Base) -> list[dict[str, Any]]:
@@ -37,7 +42,8 @@ def encoded(catalog: Catalog, key: Key, base: Base) -> bytes:
 
 
 def named(name: str, version: Version | None, base: Base) -> dict[str, Any]:
-    """The one model that `name` means now; None for the base model."""
+    """The one model that `name` means now; None for the base model, which tells its engine."""
+    told = base.engine if version is None else None
     return {
         "id": name,
         "object": "model",
@@ -46,6 +52,7 @@ def named(name: str, version: Version | None, base: Base) -> dict[str, Any]:
         "root": base.name if version is None else str(version.ref),
         "parent": None if version is None else base.name,
         "max_model_len": base.max_model_len,
+        **({} if told is None else {"engine": msgspec.to_builtins(told)}),
     }
 
 

@@ -14,6 +14,7 @@ import msgspec
 from starlette.types import Message, Send
 
 from registry.catalog import Version
+from registry.evidence import Engine
 from serving.telemetry.metrics import (
     FIRST_TOKEN,
     INTER_TOKEN,
@@ -82,9 +83,17 @@ class Meter:
     """Watches one answer. Labels hold only names that the registry resolved."""
 
     def __init__(
-        self, send: Send, version: Version | None, base: str, shown: Shown | None = None, n: int = 1
+        self,
+        send: Send,
+        version: Version | None,
+        base: str,
+        shown: Shown | None = None,
+        n: int = 1,
+        *,
+        engine: Engine | None = None,
     ) -> None:
-        """shown: what the caller asked for of a stream's usage. n: choices for each prompt."""
+        """shown: what the caller asked for of a stream's usage. n: choices for each prompt.
+        engine: whose fingerprint the answer carries."""
         self._send = send
         self._shown = shown or Shown()
         self._n = n
@@ -104,6 +113,8 @@ class Meter:
                 (b"x-lorary-digest", version.digest.encode()),
             ]
             self._labels = (version.domain, version.adapter, str(version.number))
+        if engine is not None:
+            self._signature.append((b"x-lorary-engine", engine.fingerprint.encode()))
         SERIES.touch(self._labels)
 
     async def send(self, message: Message) -> None:

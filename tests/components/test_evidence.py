@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
@@ -26,7 +27,7 @@ from registry.errors import (
 from registry.registry import Registry
 from registry.store import LocalStore
 from tests.support.adapters import TINY, write_adapter
-from tests.support.oracle import Oracle, serving
+from tests.support.oracle import ENGINE, Oracle, serving
 from tests.support.servers import BIN, registry_server
 from tests.unit.test_evaluate import SUITE, lot, truth
 
@@ -184,13 +185,19 @@ def test_what_was_recorded_becomes_a_page_a_cards_index_and_a_review(
         return (truth(question) if right else "Nose"), 0.95 if right else 0.6
 
     version, base = Model(ref, digest), Model("tiny", TINY.digest, is_base=True)
-    with serving(Oracle(answer, {ref: digest})) as oracle:
-        found = evaluate(Server(oracle.url, ""), Subject(version=version, base=base), [SUITE])
+    engine = msgspec.structs.replace(ENGINE, base=TINY.digest)
+    with serving(Oracle(answer, {ref: digest}, engine=engine)) as oracle:
+        server, subject = Server(oracle.url, "", engine), Subject(version=version, base=base)
+        found = evaluate(server, subject, [SUITE])
     desk.meter.record_evaluation(ref, found.body(digest))
     page, index, printed = (tmp_path / name for name in ("report.html", "card.yaml", "report.pdf"))
     assert desk.run("report", ref, str(page)).returncode == 0
     assert f"Evaluation of {ref}" in page.read_text()
     assert "<svg" in page.read_text()
+    assert engine.fingerprint[:16] in page.read_text()
+    recorded = desk.meter.resolve(ref)["evaluations"][-1]
+    assert recorded["engine"] == msgspec.to_builtins(engine)
+    assert recorded["answered"] == found.answered
     assert desk.run("report", ref, str(printed)).returncode == 0
     assert printed.read_bytes().startswith(b"%PDF-")
     assert desk.run("report", ref, str(index)).returncode == 0

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from adapters.home import SMALL_MODEL
 from adapters.packs import PACKS
 from eval.harness import run
-from eval.served import Answers, Model, ServedModel
+from eval.served import Answers, Model, ServedModel, engine_of
 from eval.suites import suites_of
 from registry.client import RegistryClient
 from registry.errors import Forbidden
@@ -60,6 +61,25 @@ def test_generated_answers_score_as_the_harness_own_client_scores_them(
 def texts(result: dict[str, Any], task: str) -> list[str]:
     samples = sorted(result["samples"][task], key=lambda sample: sample["doc_id"])
     return [sample["filtered_resps"][0] for sample in samples]
+
+
+def test_the_server_tells_the_engine_that_it_runs_and_each_answer_names_it(
+    site: Site, meter: str
+) -> None:
+    import vllm
+
+    engine = engine_of(f"{site.api}/v1", meter, SMALL_MODEL)
+    base = next(b for b in site.lorary("base", "ls") if b["name"] == SMALL_MODEL)
+    assert engine.base == base["digest"]
+    assert (engine.name, engine.device) == (f"vllm {vllm.__version__}", "cpu")
+    assert engine.quantization == ""
+    assert engine.dtype in ("float32", "bfloat16", "float16")
+    assert engine.settings["max_lora_rank"] == "16"
+    assert {"attention", "kv_cache_dtype", "max_model_len", "model_files"} <= set(engine.settings)
+    asked = site.client(meter).chat.completions.with_raw_response.create(
+        model=f"{PATH}@1", messages=[{"role": "user", "content": "Hello"}], max_tokens=1
+    )
+    assert asked.headers["x-lorary-engine"] == engine.fingerprint
 
 
 def test_the_publisher_cannot_record_evidence_without_the_role(

@@ -12,6 +12,14 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import msgspec
+
+from registry.evidence import Engine
+
+ENGINE = Engine(
+    name="vllm 0.32.0", device="cpu", dtype="float32", quantization="", base="0" * 64,
+    settings={"max_model_len": "2048"},
+)  # fmt: skip
 Answer = Callable[[str, str], tuple[str, float]]
 """From the model's name and the question: the answer and how probable it is."""
 
@@ -26,6 +34,10 @@ class Oracle:
     broken_after: int | None = None
     """How many questions it answers before it fails, if it shall."""
     url: str = ""
+    engine: Engine = ENGINE
+    """What it says that it runs."""
+    answering: Engine | None = None
+    """What its answers say, if that is something else."""
 
     def reply(self, body: dict[str, Any]) -> dict[str, Any]:
         question = body["messages"][-1]["content"]
@@ -48,6 +60,17 @@ def serving(oracle: Oracle) -> Iterator[Oracle]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def do_GET(self) -> None:
+            told = {
+                "id": self.path.rpartition("/")[2],
+                "engine": msgspec.to_builtins(oracle.engine),
+            }
+            data = json.dumps(told).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             failing = oracle.broken_after is not None and len(oracle.asked) >= oracle.broken_after
@@ -58,6 +81,8 @@ def serving(oracle: Oracle) -> Iterator[Oracle]:
             self.send_header("Content-Length", str(len(data)))
             if digest := oracle.digests.get(body["model"]):
                 self.send_header("x-lorary-digest", digest)
+            answering = oracle.answering or oracle.engine
+            self.send_header("x-lorary-engine", answering.fingerprint)
             self.end_headers()
             self.wfile.write(data)
 

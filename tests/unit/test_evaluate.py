@@ -22,7 +22,7 @@ from eval.suites.domains import suites_of
 from eval.suites.suite import Question, Suite, Task
 from eval.suites.validity import invented
 from registry.evidence import Paired, Tally
-from tests.support.oracle import Oracle, serving
+from tests.support.oracle import ENGINE, Oracle, serving
 
 VERSION = Model("medical/coder@2", "2" * 64)
 PRODUCTION = Model("medical/coder@1", "1" * 64)
@@ -103,7 +103,7 @@ def test_an_evaluation_counts_pairs_and_calibrates(oracle: Oracle) -> None:
     subject = Subject(version=VERSION, base=BASE, production=PRODUCTION)
     steps = []
     found = evaluate(
-        Server(oracle.url, ""),
+        Server(oracle.url, "", ENGINE),
         subject,
         [SUITE, GENERAL],
         target_risk=0.3,
@@ -138,25 +138,25 @@ def test_an_evaluation_counts_pairs_and_calibrates(oracle: Oracle) -> None:
 
 
 def test_what_was_answered_is_never_asked_again(oracle: Oracle) -> None:
-    first = ask(Server(oracle.url, ""), VERSION, SUITE)
+    first = ask(Server(oracle.url, "", ENGINE), VERSION, SUITE)
     asked = len(oracle.asked)
     assert asked == 140
-    assert ask(Server(oracle.url, ""), VERSION, SUITE) == first
+    assert ask(Server(oracle.url, "", ENGINE), VERSION, SUITE) == first
     assert len(oracle.asked) == asked
-    ask(Server(oracle.url, ""), PRODUCTION, SUITE)
+    ask(Server(oracle.url, "", ENGINE), PRODUCTION, SUITE)
     assert len(oracle.asked) == 2 * asked
 
 
 def test_a_run_that_was_cut_short_goes_on_where_it_stopped(oracle: Oracle) -> None:
     oracle.broken_after = 50
     with pytest.raises(EvaluationFailed, match="What was answered is kept"):
-        ask(Server(oracle.url, "", concurrency=4), VERSION, SUITE)
+        ask(Server(oracle.url, "", ENGINE, concurrency=4), VERSION, SUITE)
     answered = len(oracle.asked)
     (path,) = cache("evaluations", VERSION.digest).iterdir()
     kept = len(Answers(path))
     assert answered - kept < 4, "what was under way when it broke is lost at most"
     oracle.broken_after = None
-    ask(Server(oracle.url, ""), VERSION, SUITE)
+    ask(Server(oracle.url, "", ENGINE), VERSION, SUITE)
     assert len(oracle.asked) == answered + 140 - kept
     assert answered >= 50
 
@@ -164,7 +164,7 @@ def test_a_run_that_was_cut_short_goes_on_where_it_stopped(oracle: Oracle) -> No
 def test_answers_by_other_bytes_are_refused(oracle: Oracle) -> None:
     impostor = Model(VERSION.name, "f" * 64)
     with pytest.raises(WrongBytes, match="not ffffffffffff"):
-        ask(Server(oracle.url, ""), impostor, SUITE)
+        ask(Server(oracle.url, "", ENGINE), impostor, SUITE)
 
 
 def test_a_task_that_the_harness_does_not_know_is_named(oracle: Oracle, tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_of_a_general_question_the_first_choice_that_an_answer_mentions_counts()
     }
     general = next(s for s in suites_of("legal") if s.name == "legal-general")
     with serving(Oracle(lambda _, question: (said.get(question, ("", False))[0], 0.9), {})) as o:
-        found = ask(Server(o.url, ""), BASE, general)[general.tasks[0].name]
+        found = ask(Server(o.url, "", ENGINE), BASE, general)[general.tasks[0].name]
     given = {answer.id: answer for answer in found}
     assert {q: (given[q].text, given[q].right) for q in said} == said
     assert not any(answer.right for q, answer in given.items() if q not in said)
@@ -310,7 +310,7 @@ def given(n: int, *, right: float, seed: int = 0) -> list[Answer]:
     lots = random.Random(seed)
     return [
         Answer(id=str(i), unit=str(i // 4), target="Eye", text="Eye",
-               right=lots.random() < right, score=lots.random())
+               right=lots.random() < right, score=lots.random(), time="2026-11-26T00:00:00Z")
         for i in range(n)
     ]  # fmt: skip
 

@@ -1,6 +1,7 @@
 """May this version become production? Every way to be refused, and what cannot be tricked."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -29,7 +30,7 @@ from registry.commands import (
 )
 from registry.decide import decide
 from registry.events import Commit, Entry, Grant, Policy
-from registry.evidence import Confident, Paired, SuiteResult, SuiteRule, Tally
+from registry.evidence import Confident, Engine, Paired, SuiteResult, SuiteRule, Tally
 from registry.fold import fold
 from registry.gates import Requirement, requirements
 from registry.signing import fingerprint
@@ -196,6 +197,32 @@ def test_a_report_grows_stale_with_time() -> None:
     catalog = do(start(), report(result()), METER)
     assert lacking(catalog, LATER) == {"report"}
     refused(catalog, "older than 30 days", LATER)
+
+
+def test_answers_grow_stale_however_lately_they_were_recorded() -> None:
+    recorded = replace(report(result()), answered="2026-10-01T00:00:00Z")
+    refused(do(start(), recorded, METER), "the answers of 2026-10-01 are older than 30 days")
+    early = replace(report(result()), answered="2099-01-01T00:00:00Z")
+    refused(do(start(), early, METER), "older than 30 days", LATER)
+
+
+def test_an_engine_is_kept_beside_the_counts_and_bounded() -> None:
+    engine = Engine(
+        name="vllm 0.32.0", device="cpu", dtype="float32", quantization="", base=BASE,
+        settings={"max_model_len": "2048"},
+    )  # fmt: skip
+    catalog = do(start(), replace(report(result()), engine=engine), METER)
+    version = catalog.find(AdapterRef("medical", "coder", version=2))
+    assert version.evaluations[-1].engine == engine
+    for broken in (
+        msgspec.structs.replace(engine, name="x" * 201),
+        msgspec.structs.replace(engine, settings={str(n): "" for n in range(41)}),
+        msgspec.structs.replace(engine, dtype="float\x00"),
+    ):
+        with pytest.raises(errors.BadRequest, match="engine"):
+            decide(start(), replace(report(result()), engine=broken), METER, NOW)
+    with pytest.raises(errors.BadRequest, match="answered: 'yesterday' is not a time"):
+        decide(start(), replace(report(result()), answered="yesterday"), METER, NOW)
 
 
 def test_a_report_grows_stale_when_production_moves() -> None:
