@@ -1,14 +1,14 @@
 """`make demo`: from nothing to three specialists that answer, with the commands a team would type.
 
 Every step is an ordinary `lorary` command, printed as it runs. What took long is kept under
-LORARY_HOME and used again. Ctrl-C ends everything that was started.
+LORARY_HOME and used again. Ctrl-C ends everything that was started, and so does any other way to
+end the demo.
 """
 
 import argparse
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -23,6 +23,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
+from adapters.children import end_on_signals, first_to_end, started
 from adapters.home import SMALL_MODEL, SMALL_MODEL_KNOWN_AS, home
 from adapters.packs import PACKS, DomainPack
 
@@ -32,16 +33,18 @@ console = Console()
 
 
 def main() -> None:
-    """Run the demo; see `--help`."""
+    """Run the demo; see `--help`. However it ends, its servers end."""
     options = parse_options()
+    end_on_signals()
     with contextlib.ExitStack() as running:
         try:
             run(options, running)
-        except KeyboardInterrupt:
-            console.print("\nStopping the servers ...")
         except Failed as failure:
             console.print(f"[red]{failure}[/red]", highlight=False)
             sys.exit(1)
+        finally:
+            with contextlib.suppress(OSError):  # the terminal may be closed
+                console.print("\nStopping the servers ...")
 
 
 def parse_options() -> argparse.Namespace:
@@ -104,19 +107,23 @@ def run(options: argparse.Namespace, running: contextlib.ExitStack) -> None:
             train(domain)
     with clock.part("registry: create, publish, promote"):
         open_registry()
-        start_registry(running, options.registry_port)
+        registry = start_registry(running, options.registry_port)
         publish_all(model)
     with clock.part("start vLLM with the gate"):
         app_key = issue_key("demo-app", "infer:*")
         os.environ["LORARY_SERVING_KEY"] = issue_key("demo-server", "serve:*")
-        start_server(running, options.port)
+        server = start_server(running, options.port)
     with clock.part("three questions"):
         ask_all(api_url, app_key)
     clock.show()
     show_how_to_call(api_url, registry_url, app_key)
+    show_how_to_command(api_url, registry_url)
     if not options.once:
         console.print("Running. Press Ctrl-C to stop everything.")
-        signal.pause()
+        ended = first_to_end((registry, server))
+        name = "registry" if ended is registry else "vLLM"
+        log = DEMO / ("registry.log" if ended is registry else "serve.log")
+        raise Failed(f"The {name} ended by itself with code {ended.returncode}. See {log}")
 
 
 def train(domain: str) -> None:
@@ -137,12 +144,12 @@ def open_registry() -> None:
     os.environ["LORARY_KEY"] = key_file.read_text().strip()
 
 
-def start_registry(running: contextlib.ExitStack, port: int) -> None:
+def start_registry(running: contextlib.ExitStack, port: int) -> subprocess.Popen[bytes]:
     """Start the registry's service and wait until it answers."""
-    log = running.enter_context((DEMO / "registry.log").open("w"))
-    command = ["serve-registry", "--port", str(port)]
-    server = running.enter_context(started(command, log))
+    log = running.enter_context((DEMO / "registry.log").open("wb"))
+    server = start(running, ["serve-registry", "--port", str(port)], log)
     wait_until_healthy(f"http://127.0.0.1:{port}/health", server, log, seconds=30)
+    return server
 
 
 def publish_all(model: str) -> None:
@@ -161,12 +168,13 @@ def issue_key(name: str, grant: str) -> str:
     return str(issued["key"])
 
 
-def start_server(running: contextlib.ExitStack, port: int) -> None:
+def start_server(running: contextlib.ExitStack, port: int) -> subprocess.Popen[bytes]:
     """Start vLLM with the gate and wait until it answers."""
-    log = running.enter_context((DEMO / "serve.log").open("w"))
-    server = running.enter_context(started(["serve", "--port", str(port)], log))
+    log = running.enter_context((DEMO / "serve.log").open("wb"))
+    server = start(running, ["serve", "--port", str(port)], log)
     with console.status("vLLM starts; about a minute"):
         wait_until_healthy(f"http://127.0.0.1:{port}/health", server, log, seconds=300)
+    return server
 
 
 def ask_all(api_url: str, key: str) -> None:
@@ -225,6 +233,30 @@ def show_how_to_call(api_url: str, registry_url: str, key: str) -> None:
     )
 
 
+def show_how_to_command(api_url: str, registry_url: str) -> None:
+    """How to type the commands of the README against this demo, and where to sign in."""
+    file = DEMO / "environment.sh"
+    key_file = DEMO / "operator.key"
+    variables = {
+        "PATH": f"{Path(program()).parent}:$PATH",
+        "LORARY_HOME": str(home().absolute()),
+        "LORARY_REGISTRY_URL": registry_url,
+        "LORARY_API_URL": f"{api_url}/v1",
+        "LORARY_KEY": f"$(cat '{key_file.absolute()}')",
+    }
+    file.write_text("".join(f'export {name}="{value}"\n' for name, value in variables.items()))
+    console.rule("Commands and pages", align="left")
+    console.print(
+        f"Commands, as the operator:  source {file.absolute()} && lorary --help\n"
+        f"Pages:                      {registry_url}/  (sign in with the operator's key)\n"
+        f"The operator's key:         {key_file.absolute()}\n"
+        "The key above may only ask (role infer): it is an app's.",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+    )
+
+
 def lorary(*arguments: str, shown: bool = False) -> Any:
     """Run one `lorary` command. Its JSON answer if it was asked for one, else None."""
     if shown:
@@ -243,34 +275,18 @@ def program() -> str:
     return str(Path(sys.executable).with_name("lorary"))
 
 
-@contextlib.contextmanager
-def started(arguments: list[str], log: IO[str]) -> Iterator[subprocess.Popen[str]]:
-    """A server that runs `lorary ARGUMENTS` in the background, ended with the block."""
+def start(
+    running: contextlib.ExitStack, arguments: list[str], log: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    """A server that runs `lorary ARGUMENTS` in the background, ended with `running`."""
     console.print(
         f"$ lorary {' '.join(arguments)}    [dim](log: {log.name})[/dim]", highlight=False
     )
-    # A session of its own: Ctrl-C reaches only the demo, which then ends the servers in order.
-    process = subprocess.Popen(
-        [program(), *arguments], stdout=log, stderr=log, text=True, start_new_session=True
-    )
-    try:
-        yield process
-    finally:
-        end(process)
-
-
-def end(process: subprocess.Popen[str], patience: float = 30) -> None:
-    """Ask the process to end, and its whole group if it does not."""
-    process.terminate()
-    try:
-        process.wait(patience)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    return running.enter_context(started([program(), *arguments], log))
 
 
 def wait_until_healthy(
-    url: str, process: subprocess.Popen[str], log: IO[str], *, seconds: float
+    url: str, process: subprocess.Popen[bytes], log: IO[bytes], *, seconds: float
 ) -> None:
     """Return when `url` answers 200; raises `Failed` if the process ends or time runs out."""
     deadline = time.monotonic() + seconds
@@ -281,7 +297,7 @@ def wait_until_healthy(
             if httpx.get(url, timeout=2).status_code == 200:
                 return
         time.sleep(0.2)
-    tail = "".join(Path(log.name).read_text().splitlines(keepends=True)[-20:])
+    tail = "".join(Path(log.name).read_text(errors="replace").splitlines(keepends=True)[-20:])
     raise Failed(f"The server did not become healthy. The end of {log.name}:\n{tail}")
 
 

@@ -12,7 +12,6 @@ for. Printed with the power of the number of adapters by which each grows betwee
 import argparse
 import json
 import math
-import os
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from statistics import median
 import httpx
 import psutil
 
+from adapters.children import end, spawn
 from registry.access import Secret
 from registry.blobs import Blobs, content_digest
 from registry.commands import CreateDomain, MoveAlias, PublishVersion, RegisterBase
@@ -33,7 +33,7 @@ from registry.events import File, Policy
 from registry.registry import Registry
 from registry.store import LocalStore
 from tests.support.catalogs import FACTS
-from tests.support.servers import end, free_port
+from tests.support.servers import free_port
 
 POWER = 1.3
 TIMES = 30
@@ -166,9 +166,7 @@ def start(folder: Path) -> tuple["subprocess.Popen[bytes]", str]:
     command = [sys.executable, "-m", "uvicorn", "tests.support.file_engine:app"]
     command += ["--port", str(port), "--log-level", "warning"]
     with (folder / "replica.log").open("wb") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, env={**os.environ, **environment}
-        )
+        process = spawn(command, log, environment=environment)
     return process, f"http://127.0.0.1:{port}"
 
 

@@ -1,6 +1,5 @@
 """Judging one version: its suites, paired against the base model and what is in production."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -182,8 +181,3 @@ def _harness() -> str:
     from importlib.metadata import version
 
     return f"lm-eval {version('lm_eval')}"
-
-
-def to_json(report: Mapping[str, Any]) -> str:
-    """A report as a file to keep."""
-    return json.dumps(report, indent=1, ensure_ascii=False)

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from adapters.base_model import BaseModel
+from adapters.children import spawn
 from adapters.home import SMALL_MODEL, default_model
 from adapters.small_model import build
 from registry.commands import CreateDomain, MoveAlias
@@ -67,7 +68,6 @@ class Fleet:
     def start(self, replica: Replica, *, wait: bool = True) -> None:
         """Start one, each on a core of its own; `wait` until it is ready."""
         environment = {
-            **os.environ,
             "LORARY_STORE": self.store,
             "LORARY_ADAPTER_CACHE": str(self.folder / f"cache-{replica.number}"),
             "LORARY_MAX_LORAS": str(SLOTS),
@@ -76,13 +76,8 @@ class Fleet:
             "VLLM_CPU_OMP_THREADS_BIND": str(replica.number % (os.cpu_count() or 1)),
         }
         log = (self.folder / f"replica-{replica.number}.log").open("ab")
-        replica.process = subprocess.Popen(
-            [str(BIN / "lorary"), "serve", "--port", str(replica.port)],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-        )
+        command = [str(BIN / "lorary"), "serve", "--port", str(replica.port)]
+        replica.process = spawn(command, log, environment=environment)
         self.stack.callback(kill, replica)
         if wait:
             self.wait(replica)

@@ -14,6 +14,7 @@ from typing import Literal
 import httpx
 import psutil
 
+from adapters.children import spawn
 from adapters.home import SMALL_MODEL, default_model
 from benchmarks.soak.truth import Life, Span
 from registry.client import RegistryClient
@@ -59,13 +60,7 @@ class Replica:
             command += ["--port", str(self.port), "--log-level", "warning"]
         self.starts += 1
         with (self.folder / f"{self.name}-{self.starts}.log").open("wb") as log:
-            self.process = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **self.environment},
-                start_new_session=True,
-            )
+            self.process = spawn(command, log, environment=self.environment)
 
     async def ready(self) -> None:
         """Wait until it says so."""

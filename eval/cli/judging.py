@@ -1,5 +1,6 @@
 """Commands that judge a version: eval, report, harness, review open."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -252,7 +253,6 @@ def _refuse_unpaid(suites: list[Any], policy: dict[str, Any]) -> None:
 
 def write_report(out: Path, report: dict[str, Any], asked: dict[str, Any] | None) -> None:
     """Write a report as its file's name says: .html or .pdf, .yaml for a card, else JSON."""
-    from eval.evaluate import to_json
     from eval.reports import model_index, page, to_pdf
 
     if out.suffix == ".pdf":
@@ -265,7 +265,7 @@ def write_report(out: Path, report: dict[str, Any], asked: dict[str, Any] | None
 
         text = yaml.safe_dump({"model-index": model_index(report)}, sort_keys=False)
     else:
-        text = to_json(report)
+        text = json.dumps(report, indent=1, ensure_ascii=False)
     out.write_text(text)
 
 

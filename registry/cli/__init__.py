@@ -17,6 +17,7 @@ from registry.cli import (
     reviewing,
     setup,
 )
+from registry.cli.extras import explain
 from registry.cli.output import plain
 
 COMMANDS = "lorary.commands"
@@ -52,3 +53,8 @@ def main() -> None:
             setting = f"LORARY_{'_'.join(str(part) for part in problem['loc'])}".upper()
             print(f"lorary: {setting}: {problem['msg']}. See `lorary config`.", file=sys.stderr)
         sys.exit(2)
+    except ModuleNotFoundError as error:
+        if (advice := explain(error)) is None:
+            raise
+        print(f"lorary: {advice}", file=sys.stderr)
+        sys.exit(1)

@@ -4,8 +4,12 @@ from typing import Annotated, Any
 
 import typer
 
+from adapters.errors import LoraryError
 from adapters.names import DEFAULT_ALIAS
-from registry.cli.output import AsJson, client, emit, say
+from registry.cli.output import AsJson, client, emit, say, warn
+
+UNDECIDED = 3
+"""Exit code of `gate` where it found out nothing, so that a pipeline can tell it from a no."""
 
 
 def register(app: typer.Typer) -> None:
@@ -20,12 +24,17 @@ def gate(
 ) -> None:
     """May this version become production? Every requirement, its evidence, and what to do.
 
-    Exit code 0 if it may, 1 if something is lacking.
+    Exit code 0 if it may, 1 if something is lacking, 3 if nobody could tell: the registry was not
+    reached, refused the key or knows no such version.
 
     Example: lorary gate medical/icd10-coder@8
     """
-    with client() as registry:
-        answer = registry.requirements(ref, alias)
+    try:
+        with client() as registry:
+            answer = registry.requirements(ref, alias)
+    except LoraryError as error:
+        warn(f"lorary: {error.message}")
+        raise typer.Exit(UNDECIDED) from error
     emit(answer, as_json, lambda: _show(answer))
     if not answer["met"]:
         raise typer.Exit(1)

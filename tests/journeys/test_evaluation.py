@@ -75,7 +75,7 @@ def test_the_server_tells_the_engine_that_it_runs_and_each_answer_names_it(
     assert engine.quantization == ""
     assert engine.dtype in ("float32", "bfloat16", "float16")
     assert engine.settings["max_lora_rank"] == "16"
-    assert {"attention", "kv_cache_dtype", "max_model_len", "model_files"} <= set(engine.settings)
+    assert {"kv_cache_dtype", "max_model_len", "model_files"} <= set(engine.settings)
     asked = site.client(meter).chat.completions.with_raw_response.create(
         model=f"{PATH}@1", messages=[{"role": "user", "content": "Hello"}], max_tokens=1
     )

@@ -1,8 +1,6 @@
 """Real servers in processes of their own: started, awaited, and always ended."""
 
 import contextlib
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import httpx
+
+from adapters.children import started
 
 BIN = Path(sys.executable).parent
 
@@ -39,29 +39,9 @@ def running(
     seconds: float = 60,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A server that answers 2xx to 4xx at `ready`; its log is shown if it does not."""
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            command,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **(environment or {})},
-            start_new_session=True,
-        )
-        try:
-            _await(process, ready, log, seconds)
-            yield process
-        finally:
-            end(process)
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Ask it to end, then make sure of its whole group."""
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(30)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with log.open("wb") as out, started(command, out, environment=environment) as process:
+        _await(process, ready, log, seconds)
+        yield process
 
 
 def _await(process: subprocess.Popen[bytes], url: str, log: Path, seconds: float) -> None:

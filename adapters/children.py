@@ -1,0 +1,106 @@
+"""Servers that a program starts, ended with it however it ends.
+
+A child is told to end (SIGTERM) and then killed with its whole process group when its block is
+left. Signals that end the program leave the block (`end_on_signals`). If the program is killed
+outright, the kernel tells the child to end (Linux, PR_SET_PDEATHSIG).
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Any, NoReturn
+
+_PR_SET_PDEATHSIG = 1
+PATIENCE = 30.0
+"""Seconds that a child has to end by itself."""
+
+
+def end_on_signals() -> None:
+    """Let SIGTERM, SIGINT and SIGHUP end this program by `SystemExit`, so that its blocks are left.
+
+    SIGINT is taken even where a shell that started it in the background ignores it; SIGHUP is left
+    alone where it is ignored, which is what `nohup` is for.
+    """
+
+    def end_program(number: int, _frame: Any) -> NoReturn:
+        sys.exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end_program)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, end_program)
+
+
+def spawn(
+    command: Sequence[str], log: IO[Any], *, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """A child in the background, in a process group of its own, whom the kernel ends with us.
+
+    log: where its output goes. environment: added to this program's. Whoever calls it calls `end`.
+    """
+    # The signal belongs to the thread that starts the child, so it helps only from the main one.
+    from_main = threading.current_thread() is threading.main_thread()
+    return subprocess.Popen(
+        command,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **(environment or {})},
+        # A session of its own: Ctrl-C reaches only this program, which ends its children in order.
+        start_new_session=True,
+        preexec_fn=_tie_to(os.getpid()) if from_main else None,
+    )
+
+
+@contextlib.contextmanager
+def started(
+    command: Sequence[str],
+    log: IO[Any],
+    *,
+    environment: Mapping[str, str] | None = None,
+    patience: float = PATIENCE,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """What `spawn` starts, ended when the block is left. patience: seconds, see `end`."""
+    process = spawn(command, log, environment=environment)
+    try:
+        yield process
+    finally:
+        end(process, patience)
+
+
+def end(process: subprocess.Popen[bytes], patience: float = PATIENCE) -> None:
+    """Tell the process to end, then make sure of its whole group."""
+    try:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+    finally:  # a second signal ends the waiting, not the ending
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def first_to_end(processes: Sequence[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+    """Wait until one of the processes has ended, and return it."""
+    while True:
+        for process in processes:
+            if process.poll() is not None:
+                return process
+        time.sleep(0.2)
+
+
+def _tie_to(parent: int) -> Any:
+    """What a child runs before its program: ask the kernel for SIGTERM when `parent` ends."""
+    libc = ctypes.CDLL(None)  # loaded here: between fork and exec nothing is
+
+    def tie() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it ended meanwhile
+            os._exit(1)
+
+    return tie
