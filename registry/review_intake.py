@@ -19,16 +19,14 @@ def from_complaints(
     """An item for each complaint whose texts are among `rows`, and for how many they are not.
 
     complaints: `response`, `category` as the registry tells them. rows: `id`, `prompt` (text, or
-    messages of which the last counts), `answer`. Rows nobody complained of are passed over. Raises
-    `BadRequest` for a row of another shape.
+    messages), `answer`. Experts see every message, with its role if there are several. Rows nobody
+    complained of are passed over. Raises `BadRequest` for a row of another shape.
     """
     logged: dict[str, tuple[str, str]] = {}
     for number, row in enumerate(rows, start=1):
         try:
-            asked = row["prompt"]
-            prompt = asked[-1]["content"] if isinstance(asked, list) else asked
-            response, answer = row["id"], row["answer"]
-        except (KeyError, TypeError, IndexError) as error:
+            prompt, response, answer = _shown(row["prompt"]), row["id"], row["answer"]
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
             raise BadRequest(f"Row {number} lacks id, prompt or answer. Add them.") from error
         if not all(isinstance(text, str) for text in (response, prompt, answer)):
             raise BadRequest(f"Row {number}: id, prompt and answer are texts. Correct it.")
@@ -44,6 +42,15 @@ def from_complaints(
         item = make_item(texts[0], [texts[1]], reason=reason)
         items.setdefault(item.id, item)
     return list(items.values()), missing
+
+
+def _shown(asked: Any) -> str:
+    """A prompt as experts see it: one message's text, or a transcript of several."""
+    if not isinstance(asked, list):
+        return asked  # type: ignore[no-any-return] # the caller checks that it is text
+    if len(asked) <= 1:
+        return asked[0]["content"]  # type: ignore[no-any-return] # as above
+    return "\n\n".join(m["role"].capitalize() + ": " + m["content"] for m in asked)
 
 
 def redacted(items: Iterable[Item]) -> tuple[list[Item], list[tuple[str, str]]]:

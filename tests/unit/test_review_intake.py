@@ -28,6 +28,22 @@ def test_each_complaint_with_texts_is_an_item_and_the_others_are_counted() -> No
     assert missing == 1
 
 
+def test_experts_see_the_system_message_and_the_earlier_turns() -> None:
+    asked = [
+        {"role": "system", "content": "The patient is six."},
+        {"role": "user", "content": "Hello."},
+        {"role": "assistant", "content": "Go ahead."},
+        {"role": "user", "content": "How much digoxin?"},
+    ]
+    (item,), _ = from_complaints(
+        COMPLAINTS, [{"id": "chatcmpl-1", "prompt": asked, "answer": "5 mg"}]
+    )
+    assert item.prompt == (
+        "System: The patient is six.\n\nUser: Hello.\n\nAssistant: Go ahead.\n\n"
+        "User: How much digoxin?"
+    )
+
+
 def test_the_same_question_and_answer_complained_of_twice_is_one_item() -> None:
     rows = [{**ROWS[0], "id": name} for name in ("chatcmpl-1", "chatcmpl-2")]
     items, _ = from_complaints(COMPLAINTS, rows)
@@ -36,6 +52,8 @@ def test_the_same_question_and_answer_complained_of_twice_is_one_item() -> None:
 
 @pytest.mark.parametrize(
     "row", [7, {}, {"id": "a", "prompt": "b"}, {"id": "a", "prompt": [], "answer": "c"},
+            {"id": "a", "prompt": [{"role": "user", "content": [{}]}], "answer": "c"},
+            {"id": "a", "prompt": [{"content": "b"}, {"content": "c"}], "answer": "c"},
             {"id": 1, "prompt": "b", "answer": "c"}],
 )  # fmt: skip
 def test_a_row_of_another_shape_is_named(row: object) -> None:
