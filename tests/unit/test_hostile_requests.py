@@ -226,7 +226,9 @@ def schema_parts(schema: Any, at: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield from schema_parts(part, at)
 
 
-DOCUMENTS = ("EvaluationBody.report", "EvaluationBody.results", "EvaluationBody.calibration")
+DOCUMENTS = tuple(
+    f"EvaluationBody.{name}" for name in ("report", "results", "calibration", "engine")
+)
 """Bounded as a whole, and field by field when they become a command."""
 
 
