@@ -91,6 +91,18 @@ class BaseModel(msgspec.Struct, frozen=True):
         return cls(name, digest, modules, known_as, norms)
 
 
+def digest_of(directory: Path) -> str:
+    """The digest that `from_directory` gives, without a look at the weights; "" for no model."""
+    config, weights = directory / "config.json", sorted(directory.glob("*.safetensors"))
+    if not weights or not config.is_file():
+        return ""
+    digests = []
+    for path in (config, *weights):
+        with path.open("rb") as file:
+            digests.append((path.name, hashlib.file_digest(file, "sha256").hexdigest()))
+    return hashlib.sha256(msgspec.json.encode(digests)).hexdigest()
+
+
 def _header(path: Path) -> list[TensorInfo]:
     with path.open("rb") as file:
         return read_header(file, path.stat().st_size)

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from adapters.base_model import BaseModel
+from adapters.base_model import digest_of
 from registry.evidence import Engine
 
 MAX_TEXT = 200
@@ -50,13 +50,9 @@ _READ = ("generation_config.json", "tokenizer*", "*.jinja", "vocab*", "merges*",
 
 @functools.cache
 def measured(directory: str) -> str:
-    """The digest of the base model in `directory`, read once; "" if it is a Hugging Face id.
-
-    Raises `InvalidAdapter` for a directory without a model.
-    """
-    if not Path(directory).is_dir():
-        return ""
-    return BaseModel.from_directory(Path(directory), "").digest
+    """The digest of the base model in `directory`, read once; "" for a Hugging Face id, and for
+    files that are no safetensors."""
+    return digest_of(Path(directory)) if Path(directory).is_dir() else ""
 
 
 def describe(config: Any, args: Any, *, name: str, base: str) -> Engine:

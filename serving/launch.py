@@ -49,7 +49,8 @@ def preflight(settings: ServingSettings) -> None:
         raise CannotServe(
             f"{settings.model} is not the model registered as {settings.base_name!r}: its files "
             f"have digest {base[:12]}, not {catalog.bases[settings.base_name].digest[:12]}. Set "
-            "LORARY_MODEL to the registered model, or register this one under another name."
+            "LORARY_MODEL to the registered model, or register this one under another name. To "
+            "serve another build of it, such as a quantised one, set LORARY_VERIFY_BASE=false."
         )
     check_serving_key(settings.serving_key.get_secret_value(), catalog)
     if settings.max_cpu_loras < settings.max_loras:

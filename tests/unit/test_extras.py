@@ -44,7 +44,7 @@ main()
 )
 def test_the_extra_is_named(command: str, blocked: str, extra: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    save_file({"a.weight": np.zeros((2, 2))}, tmp_path / "model.safetensors")
+    save_file({"a.weight": np.zeros((2, 2), np.float32)}, tmp_path / "model.safetensors")
     rows = tmp_path / "rows.jsonl"
     rows.write_text(json.dumps({"prompt": "Who?", "completion": "me"}))
     (tmp_path / "recipe.yaml").write_text(f"stage: sft\nadapter: demo/x\ndata: {rows}\n")
