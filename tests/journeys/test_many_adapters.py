@@ -76,7 +76,7 @@ def test_three_rounds_through_more_adapters_than_fit(site: Site, many: list[str]
     site.settle(lambda: metric(site, "lorary_residency_checks_total") >= compared + 2)
     for kind in ("missing", "unexpected"):
         assert metric(site, f'lorary_residency_divergence_total{{kind="{kind}"}}') == 0
-    assert metric(site, "lorary_engine_names") == ENGINE_NAMES
+    assert 0 < metric(site, "lorary_engine_names") <= ENGINE_NAMES
 
 
 def test_a_hint_spares_the_first_caller_the_cold_load(site: Site, many: list[str]) -> None:
