@@ -10,7 +10,6 @@ from typing import Any
 from serving.request.bounds import AnyText, Bound, Checked, InvalidField, ListOf, OneOf, Text
 
 PARTS = ("text", "refusal", "input_text", "output_text", "summary_text", "reasoning_text")
-ITEMS = ("message", "function_call", "function_call_output", "reasoning")
 MAX_PARTS = 256
 """Parts of one message, and function calls of one."""
 
@@ -24,27 +23,48 @@ def check_messages(name: str, messages: Any, most: int) -> None:
 
 
 def check_items(name: str, items: Any, most: int) -> None:
-    """The same for the input of `/v1/responses`, whose items get the members that vLLM needs."""
+    """The same for the input of `/v1/responses`, whose items are completed to what vLLM's types
+    require: it tries each item that does not fit against every type that OpenAI has, which takes
+    seconds for a few hundred, and reports all of that."""
     if not isinstance(items, list) or len(items) > most:
         raise InvalidField(name, f"a string, or a list of at most {most:,} items", "Send fewer.")
     for index, item in enumerate(items):
         where = f"{name}[{index}]"
         if not isinstance(item, dict):
             raise InvalidField(where, "an object")
-        OneOf(ITEMS).check(f"{where}.type", item.setdefault("type", "message"))
-        _keep(where, item, _ITEM)
-        if item["type"] == "message" and item.get("role") == "assistant":
-            _complete(item, index)
+        kind = item.setdefault("type", "message")
+        OneOf(tuple(_ITEMS)).check(f"{where}.type", kind)
+        members, needed = _ITEMS[kind]
+        _keep(where, item, members)
+        for member in needed:
+            if member not in item:
+                raise InvalidField(f"{where}.{member}", members[member])
+        _complete(item, index)
 
 
 def _complete(item: dict[str, Any], index: int) -> None:
-    """Give an earlier answer what OpenAI's clients leave out and vLLM's types require."""
-    if isinstance(item.get("content"), list):
+    """Give an item the types of its parts, and what OpenAI's clients leave out."""
+    said = item.get("role") == "assistant"
+    if item["type"] == "reasoning":
+        item.setdefault("summary", [])
+        _retype(item["summary"], "summary_text")
+        _retype(item.get("content"), "reasoning_text")
+    elif said and isinstance(item["content"], list):
         item.setdefault("id", f"msg_{index}")
         item.setdefault("status", "completed")
         for part in item["content"]:
-            if part["type"] == "output_text":
-                part["annotations"] = []
+            if part["type"] != "refusal":
+                part |= {"type": "output_text", "annotations": []}
+    elif not said:
+        _retype(item.get("content"), "input_text")
+        _retype(item.get("output"), "input_text")
+
+
+def _retype(parts: Any, kind: str) -> None:
+    for part in parts if isinstance(parts, list) else ():
+        text = part.get("text", part.get("refusal"))
+        part.clear()
+        part |= {"type": kind, "text": text}
 
 
 def _keep(name: str, value: Any, members: Mapping[str, Bound]) -> None:
@@ -61,6 +81,9 @@ def _check_part(name: str, part: Any) -> None:
     _keep(name, part, _PART)
     if "type" not in part:
         raise InvalidField(f"{name}.type", _PART["type"])
+    member = "refusal" if part["type"] == "refusal" else "text"
+    if member not in part:
+        raise InvalidField(f"{name}.{member}", _PART[member])
 
 
 def _check_text(name: str, value: Any) -> None:
@@ -93,16 +116,34 @@ _MESSAGE: Mapping[str, Bound] = {
     "reasoning": AnyText(),
     "reasoning_content": AnyText(),
 }
-_ITEM: Mapping[str, Bound] = {
-    "type": OneOf(ITEMS),
-    "role": Text(32),
-    "content": _TEXT,
-    "id": _NAME,
-    "status": Text(32),
-    "call_id": _NAME,
-    "name": _NAME,
-    "arguments": AnyText(),
-    "output": _TEXT,
-    "summary": _PART_LIST,
-    "encrypted_content": AnyText(),
+_STATUS = {"id": _NAME, "status": OneOf(("in_progress", "completed", "incomplete"))}
+_ITEMS: Mapping[str, tuple[Mapping[str, Bound], tuple[str, ...]]] = {
+    "message": (
+        {
+            **_STATUS,
+            "type": AnyText(),
+            "role": OneOf(("user", "assistant", "system", "developer")),
+            "content": _TEXT,
+        },
+        ("role", "content"),
+    ),
+    "function_call": (
+        {**_STATUS, "type": AnyText(), "call_id": _NAME, "name": _NAME, "arguments": AnyText()},
+        ("call_id", "name", "arguments"),
+    ),
+    "function_call_output": (
+        {**_STATUS, "type": AnyText(), "call_id": _NAME, "output": _TEXT},
+        ("call_id", "output"),
+    ),
+    "reasoning": (
+        {
+            **_STATUS,
+            "type": AnyText(),
+            "summary": _PART_LIST,
+            "content": _PART_LIST,
+            "encrypted_content": AnyText(),
+        },
+        (),
+    ),
 }
+"""The members of each type of item, and those that must be there."""

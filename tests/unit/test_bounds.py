@@ -102,7 +102,10 @@ CHECKED: dict[tuple[str, str], tuple[list[Any], list[Any]]] = {
     ("responses", "input"): messages(
         "input",
         MAX_ITEMS,
-        [{"type": "file_search_call"}, {"type": "item_reference", "id": "x"}, {"type": 7},
+        [{"type": "file_search_call"}, {"type": "item_reference", "id": "x"}, {"type": 7}, {},
+         {"role": "x", "content": "x"}, {"role": "user"}, {"type": "function_call", "name": "f"},
+         {"type": "message", "role": "user", "content": "x", "status": "x"},
+         {"type": "function_call_output", "call_id": "a"},
          {"type": "function_call_output", "call_id": "a",
           "output": [{"type": "input_image", "image_url": "http://127.0.0.1/"}]},
          {"type": "reasoning", "summary": [{"type": "input_image", "image_url": "x"}]}],
