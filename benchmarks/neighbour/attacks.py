@@ -123,7 +123,11 @@ CLASSES: dict[str, Make] = {
         n, tools=[tool(f"f{m}", lengths(n + m)) for m in range(MAX_TOOLS)], tool_choice="required"
     ),
     "many messages": lambda n: chat(
-        n, messages=[{"role": "user", "content": [{"type": "text", "text": ""}] * 8}] * MAX_MESSAGES
+        n, messages=[{"role": "user", "content": [{"type": "text", "text": ""}] * 2}] * MAX_MESSAGES
+    ),
+    "many parts": lambda n: (
+        RESPONSES,
+        {"input": [{"role": "assistant", "content": [{"type": "text", "text": f"{n}"}] * 8}] * 512},
     ),
     "many items": lambda n: (
         RESPONSES,

@@ -29,7 +29,7 @@ from serving.request.constraints import (
     STRUCTURED_OUTPUTS,
     TEXT_FORMAT,
 )
-from serving.request.texts import check_items, check_messages
+from serving.request.texts import MAX_ALL_PARTS, check_items, check_messages
 
 MAX_CHOICES = 16
 MAX_SEQUENCES = 32
@@ -138,7 +138,8 @@ FIELDS: Mapping[str, Bound] = {
     **_COMMON,
     # OpenAI's
     "messages": Checked(
-        f"a list of at most {MAX_MESSAGES:,} messages of text and function calls",
+        f"a list of at most {MAX_MESSAGES:,} messages of text and function calls, with at most "
+        f"{MAX_ALL_PARTS:,} parts and calls altogether",
         lambda name, value: check_messages(name, value, MAX_MESSAGES),
     ),
     "prompt": PROMPT,
@@ -190,7 +191,8 @@ RESPONSES_FIELDS: Mapping[str, Bound] = {
         (
             AnyText(),
             Checked(
-                f"a list of at most {MAX_ITEMS} messages and function calls, of text only",
+                f"a list of at most {MAX_ITEMS} messages and function calls, of text only, with at "
+                f"most {MAX_ALL_PARTS:,} parts altogether",
                 lambda name, value: check_items(name, value, MAX_ITEMS),
             ),
         )

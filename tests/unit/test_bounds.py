@@ -70,11 +70,21 @@ def messages(name: str, most: int, bad: list[Any]) -> tuple[list[Any], list[Any]
         {"image_url": "x"}, "x", {"type": "input_file", "file_id": "x"},
         {"type": "text", "text": 7},
     ]  # fmt: skip
-    good = [[USER] * most, [{"role": "user", "content": [{"type": "text", "text": "x"}]}]]
-    refused = [{"role": "user", "content": [part]} for part in parts]
-    return good, [[USER] * (most + 1), {}, "x" if name == "messages" else 7, [7], [[USER]]] + [
-        [message] for message in refused + bad
+    many = {"role": "user", "content": [{"type": "text", "text": "x"}] * 256}
+    good = [
+        [USER] * most,
+        [many] * 16,
+        [{"role": "user", "content": [{"type": "text", "text": "x"}]}],
     ]
+    refused = [{"role": "user", "content": [part]} for part in parts]
+    return good, [
+        [USER] * (most + 1),
+        [many] * 17,
+        {},
+        "x" if name == "messages" else 7,
+        [7],
+        [[USER]],
+    ] + [[message] for message in refused + bad]
 
 
 def formats(schema: list[Any]) -> list[Any]:
