@@ -126,7 +126,10 @@ _MESSAGE: Mapping[str, Bound] = {
     "reasoning": AnyText(),
     "reasoning_content": AnyText(),
 }
-_STATUS = {"id": _NAME, "status": OneOf(("in_progress", "completed", "incomplete"))}
+_STATUS: Mapping[str, Bound] = {
+    "id": _NAME,
+    "status": OneOf(("in_progress", "completed", "incomplete")),
+}
 _ITEMS: Mapping[str, tuple[Mapping[str, Bound], tuple[str, ...]]] = {
     "message": (
         {
