@@ -15,6 +15,8 @@ from registry.store.base import ObjectStore
 
 PARTS = "uploads/"
 """Prefix of what was uploaded but belongs to no blob yet."""
+DAMAGED = "damaged/"
+"""Prefix of the marks of blobs whose content was found to be damaged."""
 LOOKS = 8
 """How many parts are looked for at once."""
 
@@ -31,6 +33,10 @@ def part_key(sha256: str) -> str:
     return blob_key(sha256).replace("blobs/", f"{PARTS}", 1)
 
 
+def _damaged_key(sha256: str) -> str:
+    return blob_key(sha256).replace("blobs/", DAMAGED, 1)
+
+
 def content_digest(files: Sequence[File]) -> str:
     """A version's digest: SHA-256 over path, size and digest of its files, sorted by path."""
     listed = [(file.path, file.size, file.sha256) for file in sorted(files, key=lambda f: f.path)]
@@ -44,8 +50,9 @@ class Blobs:
         self._store = store
 
     def missing(self, digests: Iterable[str]) -> set[str]:
-        """Those of `digests` that the store does not hold."""
-        return {digest for digest in set(digests) if not self._holds(digest)}
+        """Those of `digests` that the store does not hold, or holds damaged."""
+        damaged = self._damaged()
+        return {digest for digest in set(digests) if not self._holds(digest, damaged.get(digest))}
 
     def put_file(self, path: Path, sha256: str) -> None:
         """Store a file whose SHA-256 the caller has computed."""
@@ -70,7 +77,7 @@ class Blobs:
         Safe to repeat. Raises `ObjectNotFound` for a part that does not wait, and
         `DigestMismatch`. The bytes are hashed as the store holds them.
         """
-        if self._holds(sha256):
+        if not self.missing([sha256]):
             return
         self._store.put_stream(blob_key(sha256), self._joined(sha256, parts))
         for part in set(parts):
@@ -88,8 +95,25 @@ class Blobs:
             raise DigestMismatch(f"The parts are not those of {sha256[:12]}. Upload them again.")
 
     def discard(self, sha256: str) -> None:
-        """Remove a blob; only for one that is damaged, or that nothing names any more."""
+        """Remove a blob that the log has condemned: only a collection may."""
         self._store.delete(blob_key(sha256))
+
+    def mark_damaged(self, sha256: str) -> None:
+        """Let a blob count as missing until it is uploaded again.
+
+        It is not removed: meanwhile somebody may have uploaded it again, and published it.
+        """
+        self._store.put(_damaged_key(sha256), b"", "overwrite")
+
+    def unmark_replaced(self) -> None:
+        """Remove the marks of blobs that were uploaded again, or are gone."""
+        for digest, since in self._damaged().items():
+            if self._holds(digest, since) or not self._exists(blob_key(digest)):
+                self._store.delete(_damaged_key(digest))
+
+    def _damaged(self) -> dict[str, float]:
+        """When each blob was found to be damaged; seldom any."""
+        return {info.key[-64:]: info.modified for info in self._store.list(DAMAGED)}
 
     def discard_part(self, sha256: str) -> None:
         """Remove a waiting part."""
@@ -146,8 +170,13 @@ class Blobs:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def _holds(self, digest: str) -> bool:
-        return self._exists(blob_key(digest))
+    def _holds(self, digest: str, damaged_at: float | None) -> bool:
+        """Whether the blob is there and was written since it was found damaged, if it was."""
+        try:
+            info = self._store.head(blob_key(digest))
+        except ObjectNotFound:
+            return False
+        return damaged_at is None or info.modified >= damaged_at
 
     def _exists(self, key: str) -> bool:
         try:

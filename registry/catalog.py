@@ -4,7 +4,8 @@ import difflib
 import hashlib
 import heapq
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -339,19 +340,36 @@ def bucket(split: str, caller: str) -> int:
     return int.from_bytes(digest[:8], "big") % 100
 
 
-def blobs_in_use(catalog: Catalog) -> set[str]:
-    """Digests of every blob that a base model, a version whose bytes are kept, an evaluation (which
-    outlives the bytes) or a review whose texts are kept needs."""
-    used = {base.shapes for base in catalog.bases.values()}
+class BlobUse(NamedTuple):
+    """A blob that something needs, its size if that is known, and by what."""
+
+    digest: str
+    size: int | None
+    by: str
+
+
+def blob_uses(catalog: Catalog) -> Iterator[BlobUse]:
+    """Every need of a blob: by a base model, a version whose bytes are kept, an evaluation (which
+    outlives the bytes) or a review whose texts are kept."""
+    for base in catalog.bases.values():
+        yield BlobUse(base.shapes, None, f"base model {base.name}")
     for adapter in catalog.adapters.values():
         for version in adapter.versions:
             if version.tombstone is None:
-                used.update(file.sha256 for file in version.files)
+                for file in version.files:
+                    yield BlobUse(file.sha256, file.size, f"{version.ref} {file.path}")
                 if version.analysis is not None:
-                    used.add(version.analysis)
-            used.update(evaluation.report for evaluation in version.evaluations)
+                    yield BlobUse(version.analysis, None, f"{version.ref} analysis")
+            for evaluation in version.evaluations:
+                yield BlobUse(evaluation.report, None, f"{version.ref} evaluation")
     for review in catalog.reviews.values():
         if review.content is not None:
-            used.add(review.content)
-            used.update(said.notes for said in review.judgements if said.notes is not None)
-    return used
+            yield BlobUse(review.content, None, f"review {review.id}")
+            for said in review.judgements:
+                if said.notes is not None:
+                    yield BlobUse(said.notes, None, f"review {review.id} notes")
+
+
+def blobs_in_use(catalog: Catalog) -> set[str]:
+    """Digests of the blobs that something needs."""
+    return {use.digest for use in blob_uses(catalog)}

@@ -8,7 +8,6 @@ told to repeat. A grace period keeps clear of pushes under way; correctness does
 
 import time
 from collections.abc import Callable
-from itertools import islice
 
 import msgspec
 
@@ -98,14 +97,11 @@ def collect(
     oldest = clock() - grace_seconds
     blobs = _unused(registry.store, "blobs/", blobs_in_use(catalog), oldest)
     parts = _unused(registry.store, PARTS, set(), oldest)
-    blobs = dict(islice(blobs.items(), MAX_CONDEMNED))  # the next collection takes the others
-    if apply and blobs:
-        registry.execute(CondemnBlobs(tuple(blobs)), actor)
-        blobs = {digest: blobs[digest] for digest in registry.catalog.condemned if digest in blobs}
-        _sweep(registry, actor, progress)
     if apply:
+        blobs = _remove(registry, actor, blobs, progress)
         for digest in parts:
             Blobs(registry.store).discard_part(digest)
+        Blobs(registry.store).unmark_replaced()
     return Collected(
         applied=apply,
         expired=tuple(str(version.ref) for version in old),
@@ -115,9 +111,25 @@ def collect(
     )
 
 
+def _remove(
+    registry: Registry, actor: str, unused: dict[str, int], progress: Progress
+) -> dict[str, int]:
+    """Condemn and remove blobs, so many for each pair of commits; digests and sizes of those that
+    nothing had named by then."""
+    removed, digests = dict[str, int](), list(unused)
+    for start in range(0, len(digests), MAX_CONDEMNED):
+        batch = tuple(digests[start : start + MAX_CONDEMNED])
+        registry.execute(CondemnBlobs(batch), actor)
+        removed |= {digest: unused[digest] for digest in registry.catalog.condemned}
+        _sweep(registry, actor, progress)
+    return removed
+
+
 def _sweep(registry: Registry, actor: str, progress: Progress) -> None:
     """Remove the condemned blobs, then say so. If anything fails they stay condemned."""
     condemned, blobs = registry.catalog.condemned, Blobs(registry.store)
+    if not condemned:
+        return
     for done, digest in enumerate(condemned, start=1):
         blobs.discard(digest)
         progress("blobs", done, len(condemned))

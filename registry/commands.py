@@ -17,8 +17,8 @@ from registry.reviewing import MAX_ITEMS, Preference, Verdict
 from registry.trials import BoundName, Bounds, Evidence
 
 NO_LINEAGE = Lineage()
-MAX_CONDEMNED = 200_000
-"""Blobs that one collection removes, so that its commit stays within `registry.log.MAX_COMMIT`."""
+MAX_CONDEMNED = 10_000
+"""Blobs in one commit of a collection, which makes as many commits as it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,8 @@ class PublishVersion:
     spectrum: Spectrum | None = None
     analysis: Digest | None = None
     flags: Annotated[tuple[Reason, ...], MaxLen(100)] = ()
+    expected: Count | None = None
+    """Only if this is the adapter's newest version now (0: it has none), given up or not."""
 
 
 @dataclass(frozen=True, slots=True)

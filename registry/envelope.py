@@ -15,6 +15,7 @@ _TYPES = {
     404: "not_found_error",
     409: "conflict_error",
     410: "gone_error",
+    412: "conflict_error",
     429: "rate_limit_error",
 }
 

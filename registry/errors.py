@@ -22,6 +22,7 @@ LoraryError
 ├── VersionRevoked           a version that nobody may be served
 ├── VersionGone              a version whose bytes were given up
 ├── Conflict                 the state does not allow it (a name taken, an alias moved)
+│   ├── VersionConflict      a version was published since the publisher looked
 │   ├── BaseMismatch         the adapter was made for another base model
 │   ├── ContentMissing       a file to publish is not stored (any more): upload it again
 │   ├── BeingCollected       a blob is being removed as garbage: repeat in a moment
@@ -267,6 +268,13 @@ class Conflict(LoraryError):
 
     status = 409
     code = "conflict"
+
+
+class VersionConflict(Conflict):
+    """Somebody published a version since the publisher looked; nothing of it was overwritten."""
+
+    status = 412
+    code = "version_conflict"
 
 
 class BaseMismatch(Conflict):

@@ -50,8 +50,11 @@ def publish(
     files: Sequence[File],
     actor: str,
     limits: Limits = DEFAULT_LIMITS,
+    expected: int | None = None,
 ) -> Version:
     """Make the stored blobs that `files` name the adapter's next version.
+
+    expected: as for `PublishVersion`.
 
     Publishing the newest version's bytes again returns that version. Raises `AdmissionRefused`
     with every problem, `ContentMissing` for files to upload (again), and what `decide` raises.
@@ -87,6 +90,7 @@ def publish(
         spectrum=spectrum,
         analysis=Blobs(registry.store).put_bytes(analysis),
         flags=screen(spectrum, peers(catalog, described.name)),
+        expected=expected,
     )
     registry.execute(command, actor)
     versions = registry.catalog.adapter(AdapterRef(domain, adapter)).versions
@@ -136,8 +140,7 @@ def _bring(blobs: Blobs, files: Sequence[File], folder: Path) -> dict[str, Path]
             ) from error
         except errors.DigestMismatch as error:
             if blobs.is_damaged(file.sha256):
-                # Nobody can use it, and while it lies there nobody could upload it again.
-                blobs.discard(file.sha256)
+                blobs.mark_damaged(file.sha256)
             raise errors.ContentMissing(
                 f"What was stored of {file.path[:100]!r} is not what is listed. Upload it again."
             ) from error

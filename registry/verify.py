@@ -1,15 +1,27 @@
-"""Whether a registry is whole: every link of the chain, and every byte of every version."""
+"""Whether a registry is whole: every link of the chain, every event, and every blob that is needed.
 
-from collections.abc import Callable, Iterable
+What cannot be noticed from the store alone: events that a real key could have caused, appended by
+whoever can write the store; a log written anew from its beginning; newest commits removed. The last
+two show against a witness (`registry.witness`) that is kept elsewhere.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from registry import checkpoints
+from registry.auditing import audit
 from registry.blobs import Blobs, content_digest
-from registry.catalog import Catalog, Version
-from registry.errors import BrokenChain, ObjectNotFound, StoreError
-from registry.log import CommitLog, follow
+from registry.catalog import Catalog, blob_uses
+from registry.errors import BrokenChain, DigestMismatch, ObjectNotFound, StoreError
+from registry.events import Confirmation
+from registry.layout import LAYOUT
+from registry.log import CommitLog, Stored, follow
 from registry.store.base import ObjectStore
+
+MOST = 100
+"""Remarks that are listed."""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -20,67 +32,117 @@ class Report(msgspec.Struct, frozen=True):
     blobs: int
     bytes: int
     findings: tuple[str, ...]
+    unread: tuple[str, ...] = ()
+    """What the store would not give just now: neither sound nor damaged."""
+    remarks: tuple[str, ...] = ()
+    """Events that today's rules would refuse, though an earlier version may have written them."""
+    head: str | None = None
+    """SHA-256 of the last commit."""
 
     @property
     def sound(self) -> bool:
-        """Whether nothing was found."""
-        return not self.findings
+        """Whether everything was read and nothing was found."""
+        return not self.findings and not self.unread
 
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being checked, how much is done, and how much there is (0: unknown)."""
 
 
-def verify(store: ObjectStore, progress: Progress = lambda _what, _done, _total: None) -> Report:
-    """Read the whole log and every blob of every version.
+class _Check(msgspec.Struct):
+    """A verification under way."""
 
-    Raises `StoreUnavailable`; anything else that is wrong becomes a finding.
-    """
+    store: ObjectStore
+    progress: Progress
+    witness: Mapping[int, str]
     findings: list[str] = []
-    catalog = _check_chain(store, findings, progress)
+    unread: list[str] = []
+    remarks: list[str] = []
+    confirmed: dict[int, str] = {}
+    """SHA-256 of the checkpoints that the log confirms, by the commit they are of."""
+
+
+def verify(
+    store: ObjectStore,
+    progress: Progress = lambda _what, _done, _total: None,
+    witness: Mapping[int, str] | None = None,
+) -> Report:
+    """Read the whole log and every blob that something in it needs; decide every event again.
+
+    witness: SHA-256 of commits, by number, as somebody saw them before.
+    Raises `StoreUnavailable` if the log cannot be read; anything else that is wrong becomes a
+    finding.
+    """
+    check = _Check(store, progress, witness or {})
+    catalog = _check_chain(check)
+    sizes = _check_blobs(check, catalog)
+    _check_checkpoints(check, catalog)
     versions = [
         version
         for adapter in catalog.adapters.values()
         for version in adapter.versions
         if version.tombstone is None
     ]
-    blobs = _check_blobs(store, catalog, versions, findings, progress)
-    _check_checkpoint(store, catalog, findings)
     return Report(
         commits=catalog.sequence,
         versions=len(versions),
-        blobs=len(blobs),
-        bytes=sum(blobs.values()),
-        findings=tuple(findings),
+        blobs=len(sizes),
+        bytes=sum(sizes.values()),
+        findings=tuple(check.findings),
+        unread=tuple(check.unread),
+        remarks=tuple(check.remarks[:MOST]),
+        head=catalog.head,
     )
 
 
-def _check_chain(store: ObjectStore, findings: list[str], progress: Progress) -> Catalog:
-    log, catalog, ids = CommitLog(store), Catalog(), set[str]()
-    while True:
-        try:
-            stored = log.read(catalog.sequence + 1)
-            if stored is None:
-                break
+def _check_chain(check: _Check) -> Catalog:
+    catalog, ids = Catalog(), set[str]()
+    try:
+        for stored in CommitLog(check.store).after(0):
             if stored.commit.id in ids:
-                findings.append(f"commit {stored.commit.sequence} repeats an earlier commit's id")
+                text = f"commit {stored.commit.sequence} repeats an earlier commit's id"
+                check.findings.append(text)
             ids.add(stored.commit.id)
-            catalog = follow(catalog, stored)
-        except BrokenChain as broken:
-            findings.append(broken.message)
-            break
-        except (LookupError, TypeError) as error:
-            findings.append(f"commit {catalog.sequence + 1} contradicts the state: {error!r}")
-            break
-        progress("commits", catalog.sequence, 0)
-    beyond = sum(1 for info in store.list("log/") if _number(info.key) > catalog.sequence)
-    if catalog.sequence == 0 and not findings:
-        findings.append("the store holds no registry")
-    elif beyond and not findings:
-        findings.append(
+            after = follow(catalog, stored)
+            _check_commit(check, catalog, stored)
+            catalog = after
+            check.progress("commits", catalog.sequence, 0)
+    except BrokenChain as broken:
+        check.findings.append(broken.message)
+    except (LookupError, TypeError) as error:
+        check.findings.append(f"commit {catalog.sequence + 1} contradicts the state: {error!r}")
+    beyond = sum(1 for info in check.store.list("log/") if _number(info.key) > catalog.sequence)
+    if catalog.sequence == 0 and not check.findings:
+        check.findings.append("the store holds no registry")
+    elif beyond and not check.findings:
+        check.findings.append(
             f"commit {catalog.sequence + 1} is missing, but {beyond} commit(s) lie after it"
         )
+    if check.witness and (seen := max(check.witness)) > catalog.sequence:
+        check.findings.append(
+            f"the witness saw commit {seen}, but the log ends at {catalog.sequence}: the newest "
+            "commits were removed"
+        )
     return catalog
+
+
+def _check_commit(check: _Check, before: Catalog, stored: Stored) -> None:
+    """What a commit says, beyond its place in the chain."""
+    sequence, said = stored.commit.sequence, stored.commit.checkpoint
+    if check.witness.get(sequence, stored.digest) != stored.digest:
+        check.findings.append(
+            f"commit {sequence} is not the one that the witness saw: the history was rewritten"
+        )
+    for doubt in audit(before, stored.commit):
+        (check.findings if doubt.forged else check.remarks).append(doubt.text)
+    if isinstance(said, Confirmation) and said.layout == LAYOUT:
+        truth = checkpoints.make(before).confirmation.sha256
+        check.confirmed[before.sequence] = truth
+        if said.sha256 != truth:
+            check.findings.append(
+                f"commit {sequence} confirms a checkpoint of commit {before.sequence} that does "
+                "not say what the log says"
+            )
 
 
 def _number(key: str) -> int:
@@ -88,42 +150,42 @@ def _number(key: str) -> int:
     return int(name) if name.isdigit() else 0
 
 
-def _check_blobs(
-    store: ObjectStore,
-    catalog: Catalog,
-    versions: Iterable[Version],
-    findings: list[str],
-    progress: Progress,
-) -> dict[str, int]:
-    """Re-hash each blob once; digests and sizes of all that a version or a base needs."""
-    needed: dict[str, tuple[int | None, str]] = {
-        base.shapes: (None, f"base model {base.name}") for base in catalog.bases.values()
-    }
-    for version in versions:
-        if content_digest(version.files) != version.digest:
-            findings.append(f"{version.ref}: its digest is not that of its list of files")
-        if version.analysis is not None:
-            needed.setdefault(version.analysis, (None, f"{version.ref} analysis"))
-        for file in version.files:
-            needed.setdefault(file.sha256, (file.size, f"{version.ref} {file.path}"))
-    blobs = Blobs(store)
-    sizes: dict[str, int] = {}
-    for done, (digest, (size, where)) in enumerate(needed.items(), start=1):
+def _check_blobs(check: _Check, catalog: Catalog) -> dict[str, int]:
+    """Re-hash each needed blob once; digests and sizes of those that are sound."""
+    for adapter in catalog.adapters.values():
+        for version in adapter.versions:
+            if content_digest(version.files) != version.digest:
+                text = f"{version.ref}: its digest is not that of its list of files"
+                check.findings.append(text)
+    needed = {use.digest: use for use in blob_uses(catalog)}
+    blobs, sizes = Blobs(check.store), dict[str, int]()
+    for done, (digest, use) in enumerate(needed.items(), start=1):
         try:
-            sizes[digest] = sum(len(piece) for piece in blobs.stream(digest, size))
+            sizes[digest] = sum(len(piece) for piece in blobs.stream(digest, use.size))
         except ObjectNotFound:
-            findings.append(f"{where}: blob {digest[:12]} is missing")
+            check.findings.append(f"{use.by}: blob {digest[:12]} is missing")
+        except DigestMismatch as error:
+            check.findings.append(f"{use.by}: {error.message}")
         except StoreError as error:
-            findings.append(f"{where}: {error.message}")
-        progress("blobs", done, len(needed))
+            check.unread.append(f"{use.by}: blob {digest[:12]}: {error.message}")
+        check.progress("blobs", done, len(needed))
     return sizes
 
 
-def _check_checkpoint(store: ObjectStore, catalog: Catalog, findings: list[str]) -> None:
-    """What a start would load must be what the whole log says."""
-    try:
-        loaded = checkpoints.load(store)
-    except BrokenChain:
-        return
-    if loaded.sequence == catalog.sequence and loaded != catalog:
-        findings.append("the newest checkpoint does not say what the log says: delete checkpoints/")
+def _check_checkpoints(check: _Check, catalog: Catalog) -> None:
+    """Those that the log confirms, against what it says. Others are not used by anybody."""
+    for sequence, truth in check.confirmed.items():
+        try:
+            data = check.store.get(checkpoints.checkpoint_key(sequence))
+        except ObjectNotFound:
+            continue
+        except StoreError as error:
+            check.unread.append(f"checkpoint {sequence}: {error.message}")
+            continue
+        if hashlib.sha256(data).hexdigest() != truth:
+            check.findings.append(
+                f"checkpoint {sequence} was changed: it is not used. Delete "
+                f"{checkpoints.checkpoint_key(sequence)}"
+            )
+    if not check.findings and not check.unread and checkpoints.load(check.store) != catalog:
+        check.findings.append("a start from the checkpoints does not give what the log says")

@@ -70,7 +70,7 @@ class HubError(BaseModel):
     error: str | None = None
 
 
-ERRORS = (400, 401, 403, 404, 408, 409, 410, 413, 416, 422, 503)
+ERRORS = (400, 401, 403, 404, 408, 409, 410, 412, 413, 416, 422, 503, 504)
 """Statuses that refusals have."""
 
 
@@ -110,10 +110,12 @@ class AssemblyBody(Body):
 
 
 class PublishBody(Body):
-    """A version to publish; its files' contents are uploaded already."""
+    """A version to publish; its files' contents are uploaded already. `expected` is the adapter's
+    newest version as the publisher saw it, 0 if it has none."""
 
     base: Name
     files: Annotated[list[FileBody], Field(min_length=1, max_length=1000)]
+    expected: Count | None = None
 
 
 class AliasBody(Body):

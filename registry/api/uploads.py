@@ -118,5 +118,6 @@ def publish_version(
         files=[File(file.path, file.size, file.sha256) for file in body.files],
         actor=caller.key.id,
         limits=caller.settings.limits,
+        expected=body.expected,
     )
     return plain(version_view(version))

@@ -8,7 +8,7 @@ import msgspec
 import typer
 
 from adapters.errors import InvalidAdapter
-from registry import access, archive, collection, signing
+from registry import access, archive, collection, signing, witness
 from registry.access import Secret
 from registry.blobs import content_digest
 from registry.cli.output import AsJson, client, emit, progress_bar, say, warn
@@ -37,34 +37,53 @@ def verify(
     public_key: Annotated[
         Path | None, typer.Option(exists=True, help="Who must have signed the version (PEM).")
     ] = None,
+    witness_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--witness",
+            help="Compare with what this file saw of the log before, and note what is seen now.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check the whole chain of commits and re-hash every blob, straight from the store.
+    """Check the whole chain of commits, decide every event again and re-hash every blob that is
+    needed, straight from the store.
+
+    Exit code 1 if something is wrong, 3 if something could not be read now. Keep a witness where
+    whoever can write the store cannot: it shows commits that were removed or rewritten.
 
     With a version: fetch it as anybody would, re-hash it and, given a key, verify its signature.
 
-    Example: lorary verify --json
+    Example: lorary verify --witness /mnt/elsewhere/lorary.witness
 
     Example: lorary verify medical/icd10-coder@7 --public-key hospital.pem
     """
     if ref is not None:
         _verify_version(ref, public_key, as_json)
         return
+    seen = witness.read(witness_file) if witness_file else {}
     store = RegistrySettings().open_store()
     with progress_bar(quiet=as_json) as progress:
-        report = verify_store(store, progress)
+        report = verify_store(store, progress, seen)
+    if report.sound and witness_file and report.head:
+        witness.note(witness_file, report.commits, report.head)
+    result = "NOT SOUND" if report.findings else "NOT READ WHOLLY" if report.unread else "sound"
 
     def show() -> None:
         say(
             f"{report.commits} commits, {report.versions} versions, {report.blobs} blobs "
-            f"({report.bytes} bytes): {'sound' if report.sound else 'NOT SOUND'}"
+            f"({report.bytes} bytes): {result}"
         )
         for finding in report.findings:
             say(f"  - {finding}")
+        for missed in report.unread:
+            say(f"  - could not be read: {missed}")
+        for remark in report.remarks:
+            say(f"  - today's rules would refuse {remark}")
 
     emit({**msgspec.to_builtins(report), "sound": report.sound}, as_json, show)
     if not report.sound:
-        raise typer.Exit(1)
+        raise typer.Exit(1 if report.findings else 3)
 
 
 def _verify_version(ref: str, public_key: Path | None, as_json: bool) -> None:

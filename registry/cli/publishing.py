@@ -40,12 +40,17 @@ def push(
     sign: Annotated[
         Path | None, typer.Option(exists=True, help="Sign with this private key (PEM) first.")
     ] = None,
+    expected: Annotated[
+        int | None, typer.Option(help="Only if this is the newest version now (0: none).")
+    ] = None,
     parallel: Parallel = 4,
     as_json: AsJson = False,
 ) -> None:
     """Publish an adapter as the next version. Repeating a push is safe.
 
     Example: lorary push out/icd10-coder medical/icd10-coder --alias candidate
+
+    Example: lorary push out/icd10-coder medical/icd10-coder --expected 7
     """
     if sign is not None:
         signing.sign(directory, sign)
@@ -55,6 +60,7 @@ def push(
             path,
             base=base,
             only_adapter_files=only_adapter_files,
+            expected=expected,
             parallel=parallel,
             progress=progress,
         )

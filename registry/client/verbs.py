@@ -61,12 +61,15 @@ class RegistryClient:
         *,
         base: str | None = None,
         only_adapter_files: bool = False,
+        expected: int | None = None,
         parallel: int = PARALLEL,
         progress: Progress = no_progress,
     ) -> Json:
         """Publish a PEFT directory as the next version of `domain/adapter`.
 
         base: the registered base model; by default the one that the configuration names.
+        expected: the newest version that the publisher knows (0: none); raises `VersionConflict` if
+        there is another by now.
         Sends only what the registry lacks. Raises `AdmissionRefused` with every problem, and
         `StoreUnavailable` where repeating the push goes on from where it stopped.
         """
@@ -81,7 +84,7 @@ class RegistryClient:
         if not files:
             raise InvalidAdapter(f"{directory} holds no files. Name the one PEFT saved to.")
         base = base or _declared_base(directory)
-        body = {"base": base, "files": [file.listed for file in files]}
+        body = {"base": base, "files": [file.listed for file in files], "expected": expected}
         for attempt in range(ATTEMPTS):
             upload(self._connection, files, progress, parallel=parallel)
             try:

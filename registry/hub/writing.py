@@ -30,6 +30,8 @@ from registry.incoming import incoming
 from registry.publishing import publish
 
 router = APIRouter(tags=["hub"])
+ATTEMPTS = 5
+"""How often a commit without a parent is made to a newer version if it was overtaken."""
 INLINE = 512 << 20
 """Up to this size a file comes in the commit itself. Clients with Xet storage can send larger ones
 only to a Xet server, so for those they must be told to use Git LFS."""
@@ -199,32 +201,64 @@ async def commit(
 
 
 def _publish(caller: Caller, ref: AdapterRef, body: Path, folder: Path) -> Version:
-    before = newest(caller.catalog.adapters.get(ref.path))
-    blobs = Blobs(caller.registry.store)
-    files = {file.path: file for file in before.files} if before else {}
+    """Publish what the commit makes of the newest version; raises `VersionConflict` if that is not
+    the one that the client built on."""
+    parent, changes = _changes(caller, body, folder)
+    for attempt in range(ATTEMPTS):
+        adapter = caller.registry.refresh().adapters.get(ref.path)
+        before = newest(adapter)
+        if parent is not None and (before is None or commit_id(before) != parent):
+            raise _other_parent(ref, before, parent)
+        files = {file.path: file for file in before.files} if before else {}
+        files |= {path: file for path, file in changes.items() if file is not None}
+        for path in (path for path, file in changes.items() if file is None):
+            files.pop(path, None)
+        try:
+            return publish(
+                caller.registry,
+                domain=ref.domain,
+                adapter=ref.adapter or "",
+                base=_declared_base(Blobs(caller.registry.store), files),
+                files=list(files.values()),
+                actor=caller.key.id,
+                limits=caller.settings.limits,
+                expected=len(adapter.versions) if adapter else 0,
+            )
+        except errors.VersionConflict:
+            # Without a parent the changes are meant for whatever is newest: they are made to that.
+            if parent is not None or attempt == ATTEMPTS - 1:
+                raise
+    raise AssertionError("the last attempt returned or raised")
+
+
+def _other_parent(ref: AdapterRef, before: Version | None, parent: str) -> errors.VersionConflict:
+    """What to tell a client that built on a version which is not the newest."""
+    if before is None:
+        return errors.VersionConflict(f"{ref.path} has no version {parent[:40]!r}. Look again.")
+    return errors.VersionConflict(
+        f"A commit has happened since {parent[:40]!r}: {before.ref} ({commit_id(before)}), by "
+        f"{before.publisher} at {before.published}. Fetch it, make your change to it, commit again."
+    )
+
+
+def _changes(caller: Caller, body: Path, folder: Path) -> tuple[str | None, dict[str, File | None]]:
+    """The commit's parent, and what becomes of each path: a file, or None to leave it out."""
+    blobs, parent = Blobs(caller.registry.store), None
+    changes: dict[str, File | None] = {}
     for operation in commit_body.operations(body, folder):
         match operation:
-            case commit_body.Header(parent):
-                if parent is not None and (before is None or commit_id(before) != parent):
-                    raise errors.Conflict("A newer version was published. Look at it first.")
+            case commit_body.Header(said):
+                parent = None if said is None else str(said)
             case commit_body.Inline(path, local, size, sha256):
                 if blobs.missing([sha256]):
                     blobs.put_file(local, sha256)
                 local.unlink()
-                files[path] = File(path, size, sha256)
+                changes[path] = File(path, size, sha256)
             case commit_body.Uploaded(path, sha256):
-                files[path] = _stored(caller, path, sha256)
+                changes[path] = _stored(caller, path, sha256)
             case commit_body.Deleted(path):
-                files.pop(path, None)
-    return publish(
-        caller.registry,
-        domain=ref.domain,
-        adapter=ref.adapter or "",
-        base=_declared_base(blobs, files),
-        files=list(files.values()),
-        actor=caller.key.id,
-        limits=caller.settings.limits,
-    )
+                changes[path] = None
+    return parent, changes
 
 
 def _stored(caller: Caller, path: str, sha256: str) -> File:

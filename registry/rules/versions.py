@@ -2,7 +2,14 @@
 
 from adapters.names import AdapterRef, check_name
 from registry import errors
-from registry.catalog import Catalog, authors, blobs_in_use, in_good_standing, person
+from registry.catalog import (
+    Catalog,
+    Version,
+    authors,
+    blobs_in_use,
+    in_good_standing,
+    person,
+)
 from registry.commands import (
     ApproveVersion,
     CondemnBlobs,
@@ -33,6 +40,8 @@ def publish(catalog: Catalog, command: PublishVersion) -> tuple[AnyEvent, ...]:
     versions = adapter.versions if adapter else ()
     if versions and versions[-1].digest == command.digest and versions[-1].tombstone is None:
         return ()
+    if command.expected is not None and command.expected != len(versions):
+        raise _overtaken(command, versions)
     named = {file.sha256 for file in command.files} | {command.analysis or ""}
     spare(catalog, named, command.read_at)
     return (
@@ -50,6 +59,18 @@ def publish(catalog: Catalog, command: PublishVersion) -> tuple[AnyEvent, ...]:
             analysis=command.analysis,
             flags=command.flags,
         ),
+    )
+
+
+def _overtaken(command: PublishVersion, versions: tuple[Version, ...]) -> errors.VersionConflict:
+    path = f"{command.domain}/{command.adapter}"
+    if not versions:
+        return errors.VersionConflict(f"{path} has no version yet. Expect 0, or expect nothing.")
+    newest = versions[-1]
+    return errors.VersionConflict(
+        f"The newest version of {path} is {newest.number}, not {command.expected}: "
+        f"{newest.publisher} published it at {newest.published}. Look at what it changed "
+        f"(lorary show {newest.ref}), then publish on top of it."
     )
 
 

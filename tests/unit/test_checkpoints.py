@@ -18,6 +18,7 @@ from registry.follower import Follower
 from registry.log import CommitLog, catch_up, commit_key
 from registry.registry import Registry
 from registry.store import LocalStore
+from registry.verify import verify
 from tests.unit.test_old_data import LOG, folded, write
 
 NOW = "2030-01-01T00:00:00Z"
@@ -85,6 +86,10 @@ def test_an_operator_inserted_into_a_checkpoint_opens_nothing(
         with pytest.raises(Unauthenticated):
             authenticate(catalog, ghost, NOW)
         assert catalog == catch_up(CommitLog(store), Catalog())
+    report = verify(store)
+    assert [f"checkpoint {sequence} was changed" in finding for finding in report.findings] == [
+        True
+    ]
 
 
 def test_a_forged_checkpoint_that_no_commit_confirms_is_not_used(

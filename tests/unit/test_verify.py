@@ -1,0 +1,290 @@
+"""What `lorary verify` notices in a log that somebody with write access to the store changed."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from typer.testing import CliRunner
+
+from registry import checkpoints, witness
+from registry.access import Secret
+from registry.auditing import CAUSES
+from registry.blobs import Blobs, blob_key, content_digest
+from registry.catalog import blobs_in_use
+from registry.cli import build
+from registry.commands import (
+    ApproveVersion,
+    CreateDomain,
+    IssueKey,
+    MoveAlias,
+    OpenReview,
+    PublishVersion,
+    RecordEvaluation,
+    RevokeKey,
+)
+from registry.errors import BadRequest, StoreUnavailable
+from registry.events import (
+    AliasMoved,
+    AnyEvent,
+    Confirmation,
+    DomainCreated,
+    Grant,
+    KeyIssued,
+    Policy,
+    RegistryCreated,
+    VersionApproved,
+)
+from registry.evidence import SuiteResult, Tally
+from registry.layout import LAYOUT
+from registry.log import commit_key
+from registry.registry import Registry
+from registry.store import LocalStore
+from registry.verify import verify
+from tests.support.catalogs import FACTS, files, publish_bytes
+from tests.support.commits import append, rewrite
+from tests.unit.test_old_data import LOG, write
+
+DIGEST = content_digest(files(1))
+
+
+@pytest.fixture
+def operator(local_store: LocalStore) -> Secret:
+    return Registry.create(local_store, name="test", key_name="operator")
+
+
+@pytest.fixture
+def store(local_store: LocalStore, operator: Secret) -> LocalStore:
+    """A guarded domain with a version that an expert approved, an evaluation and a review."""
+    registry = Registry(local_store)
+    registry.execute(CreateDomain("medical", Policy(approvals=1)), operator.id)
+    for name, *roles in (
+        ("publisher", "publish", "approve"),
+        ("expert", "approve", "evaluate"),
+        ("leaver", "publish", "operate"),
+    ):
+        grants = tuple(Grant(role, "medical") for role in roles)
+        registry.execute(IssueKey(name, name, "0" * 64, grants), operator.id)
+    publish_bytes(registry, operator.id, "medical", "other", 2)
+    blobs, before = Blobs(local_store), registry.refresh().sequence
+    blobs.put_bytes(b"weights 1")
+    published = PublishVersion("medical", "coder", DIGEST, "tiny", files(1), FACTS, before)
+    registry.execute(published, "publisher")
+    result = SuiteResult(
+        suite="s", digest="1" * 64, held_out="2" * 64, tallies={"accuracy": Tally(1, 2)}
+    )
+    report, content = blobs.put_bytes(b'{"report":1}'), blobs.put_bytes(b'[{"id":"i"}]')
+    evaluated = RecordEvaluation("medical", "coder", 1, DIGEST, report, (result,), read_at=before)
+    registry.execute(evaluated, "expert")
+    opened = OpenReview("r1", "medical", "coder", (1,), "t", ("i",), content, None, before)
+    registry.execute(opened, "expert")
+    registry.execute(RevokeKey("leaver", "left"), operator.id)
+    registry.close()
+    found = verify(local_store)
+    assert (found.findings, found.unread, found.remarks) == ((), (), ())
+    return local_store
+
+
+def moved(version: int = 1) -> AliasMoved:
+    return AliasMoved(
+        domain="medical", adapter="coder", alias="production", version=version, previous=None
+    )
+
+
+APPROVED = VersionApproved(domain="medical", adapter="coder", version=1, digest=DIGEST)
+GHOST = KeyIssued(
+    key="ghost", name="ghost", secret_sha256="0" * 64, grants=(Grant("operate", "*"),)
+)
+
+
+@pytest.mark.parametrize(
+    ("event", "actor", "said"),
+    [
+        (moved(), "nobody-at-all", "AliasMoved by nobody-at-all: That key is not known"),
+        (moved(), "publisher", "AliasMoved by publisher: 'production' is guarded.*approval"),
+        (moved(), "leaver", "AliasMoved by leaver: That key was revoked"),
+        (APPROVED, "publisher", "VersionApproved by publisher: publisher published"),
+        (GHOST, "publisher", "KeyIssued by publisher: .*no role 'operate' in all domains"),
+        (GHOST, "bootstrap", "KeyIssued by bootstrap: That key is not known"),
+        (GHOST, "leaver", "KeyIssued by leaver: That key was revoked"),
+        (RegistryCreated(registry="x"), "bootstrap", "only the first commit"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+)
+def test_an_event_that_the_registry_would_never_have_written_is_named(
+    store: LocalStore, event: AnyEvent, actor: str, said: str
+) -> None:
+    sequence = append(store, event, actor=actor)
+    report = verify(store)
+    assert not report.sound
+    [finding] = report.findings
+    assert finding.startswith(f"commit {sequence}: ")
+    assert re.search(said, finding), finding
+
+
+def test_what_was_earned_is_no_finding(store: LocalStore) -> None:
+    registry = Registry(store)
+    registry.execute(ApproveVersion("medical", "coder", 1, DIGEST), "expert")
+    registry.execute(MoveAlias("medical", "coder", "production", 1), "publisher")
+    registry.close()
+    report = verify(store)
+    assert report.sound
+    assert report.remarks == ()
+
+
+def test_a_rule_that_became_stricter_is_a_remark_and_no_finding(store: LocalStore) -> None:
+    append(store, DomainCreated(domain="static", policy=Policy()), actor=operator_of(store))
+    report = verify(store)
+    assert report.sound
+    assert len(report.remarks) == 1
+    assert "part of an address" in report.remarks[0]
+
+
+def operator_of(store: LocalStore) -> str:
+    keys = checkpoints.load(store).keys.values()
+    return next(key.id for key in keys if key.name == "operator")
+
+
+def test_a_log_of_an_older_version_is_sound(local_store: LocalStore) -> None:
+    write(local_store, LOG.read_bytes().splitlines())
+    report = verify(local_store)
+    assert [finding for finding in report.findings if "blob" not in finding] == []
+    assert ["weakens the policy of 'legal'" in remark for remark in report.remarks] == [True]
+
+
+def test_every_event_can_be_decided_again() -> None:
+    assert {*CAUSES, RegistryCreated} == set(get_args(AnyEvent))
+
+
+# Against a witness
+
+
+def seen(store: LocalStore) -> dict[int, str]:
+    report = verify(store)
+    assert report.sound
+    assert report.head
+    return {report.commits: report.head}
+
+
+def test_rewritten_history_shows_against_a_witness_and_not_without(store: LocalStore) -> None:
+    known = seen(store)
+    rewrite(store, 2, b'"approvals":1', b'"approvals":0')
+    assert verify(store).sound, "stated in the documentation: this cannot be noticed from here"
+    report = verify(store, witness=known)
+    assert "history was rewritten" in report.findings[0]
+
+
+def test_removed_commits_show_against_a_witness_and_not_without(store: LocalStore) -> None:
+    known = seen(store)
+    [last] = known
+    store.delete(commit_key(last))
+    assert verify(store).sound
+    report = verify(store, witness=known)
+    assert f"the witness saw commit {last}, but the log ends at {last - 1}" in report.findings[0]
+
+
+def test_a_log_that_grew_agrees_with_its_witness(store: LocalStore, operator: Secret) -> None:
+    known = seen(store)
+    registry = Registry(store)
+    registry.execute(CreateDomain("legal", Policy()), operator.id)
+    registry.close()
+    assert verify(store, witness=known).sound
+
+
+def test_the_command_compares_with_a_witness_and_notes_what_it_saw(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORARY_STORE", str(store.root))
+    file = tmp_path / "witness"
+    arguments = ["verify", "--witness", str(file), "--json"]
+    for _ in range(2):
+        assert CliRunner().invoke(build(), arguments).exit_code == 0
+    report = verify(store)
+    assert witness.read(file) == {report.commits: report.head}
+    store.delete(commit_key(report.commits))
+    assert CliRunner().invoke(build(), arguments).exit_code == 1
+    assert list(witness.read(file)) == [report.commits], "only what is sound is noted"
+
+
+@pytest.mark.parametrize("text", ["x", "1", "1 abc", f"1 {'0' * 64}\n1 {'1' * 64}"])
+def test_a_witness_that_cannot_be_read_is_no_empty_one(tmp_path: Path, text: str) -> None:
+    (tmp_path / "witness").write_text(text)
+    with pytest.raises(BadRequest, match="Restore the file"):
+        witness.read(tmp_path / "witness")
+
+
+# Checkpoints
+
+
+def test_a_commit_that_confirms_a_false_checkpoint_is_found(store: LocalStore) -> None:
+    truth = checkpoints.load(store)
+    event = DomainCreated(domain="legal", policy=Policy())
+    false = Confirmation(LAYOUT, "0" * 64)
+    append(store, event, actor=operator_of(store), checkpoint=false)
+    report = verify(store)
+    assert f"checkpoint of commit {truth.sequence} that does not say" in report.findings[0]
+
+
+# Blobs
+
+
+def of(store: LocalStore) -> dict[str, str]:
+    """Digests by what needs them."""
+    catalog = checkpoints.load(store)
+    version = catalog.adapters["medical/coder"].versions[0]
+    content = catalog.reviews["r1"].content
+    assert content is not None
+    return {
+        "weights": version.files[0].sha256,
+        "report": version.evaluations[0].report,
+        "review": content,
+        "base": catalog.bases["tiny"].shapes,
+    }
+
+
+@pytest.mark.parametrize("what", ["weights", "report", "review", "base"])
+@pytest.mark.parametrize("harm", ["missing", "damaged"])
+def test_every_blob_that_something_needs_is_looked_at(
+    store: LocalStore, what: str, harm: str
+) -> None:
+    digest = of(store)[what]
+    if harm == "missing":
+        store.delete(blob_key(digest))
+    else:
+        store.put(blob_key(digest), b"something else", "overwrite")
+    report = verify(store)
+    assert [digest[:12] in finding for finding in report.findings] == [True]
+    assert harm in report.findings[0]
+
+
+def test_every_blob_in_use_is_counted(store: LocalStore) -> None:
+    assert verify(store).blobs == len(blobs_in_use(checkpoints.load(store)))
+
+
+def test_what_cannot_be_read_now_is_neither_sound_nor_damaged(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = verify(AwayFor(store, of(store)["weights"]))
+    assert report.findings == ()
+    assert len(report.unread) == 1
+    assert not report.sound
+    monkeypatch.setattr("registry.cli.keeping.verify_store", lambda *_: report)
+    monkeypatch.setenv("LORARY_STORE", str(store.root))
+    done = CliRunner().invoke(build(), ["verify"])
+    assert done.exit_code == 3
+    assert "NOT READ WHOLLY" in done.output
+    assert "NOT SOUND" not in done.output
+
+
+class AwayFor(LocalStore):
+    """Does not answer for one blob."""
+
+    def __init__(self, store: LocalStore, digest: str) -> None:
+        super().__init__(store.root)
+        self.digest = digest
+
+    def stream(self, key: str, *, start: int = 0, chunk: int = 1 << 20) -> Iterator[bytes]:
+        if key.endswith(self.digest):
+            raise StoreUnavailable("injected: away")
+        return super().stream(key, start=start, chunk=chunk)
