@@ -71,12 +71,7 @@ def test_an_adapter_that_overflows_hurts_nobody_and_is_refused_by_name(site: Sit
     models = [SMALL_MODEL, *(f"{domain}/{pack.adapter}" for domain, pack in PACKS.items())]
 
     def texts(prompt: str) -> list[str]:
-        return [
-            site.client().completions.create(
-                model=model, prompt=prompt, max_tokens=12, temperature=0
-            ).choices[0].text
-            for model in models
-        ]  # fmt: skip
+        return [ask(site, model, prompt) for model in models]
 
     expected = texts("What is hypertension?")
     assert all(expected)
@@ -84,13 +79,24 @@ def test_an_adapter_that_overflows_hurts_nobody_and_is_refused_by_name(site: Sit
     site.settle(lambda: known(site, culprit))
     for _ in range(2):
         with pytest.raises(openai.UnprocessableEntityError) as refused:
-            site.client().completions.create(model=culprit, prompt=LONG, max_tokens=40)
+            ask(site, culprit, LONG)
         assert refused.value.code == "adapter_faulty"
         assert culprit in str(refused.value)
     assert texts("What is hypertension?") == expected
     assert all(texts("Name a bone of the hand."))  # a prompt that is in no cache
     health = httpx.get(f"{site.api}/health").json()
     assert (health["status"], health["engine"], health["adapters"]["faulty"]) == ("ok", "ok", 1)
+
+
+def ask(site: Site, model: str, prompt: str) -> str:
+    """What the model answers in a few tokens, the same each time."""
+    answer = site.client().chat.completions.create(
+        model=model,
+        messages=[{"role": "user", "content": prompt}],
+        max_tokens=12,
+        temperature=0,
+    )
+    return answer.choices[0].message.content or ""
 
 
 def known(site: Site, model: str) -> bool:
