@@ -24,19 +24,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=8, help="pairs for each batch size")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="requests at once")
+    parser.add_argument("--eager", action="store_true", help="without compiling the model first")
     options = parser.parse_args()
     os.environ |= {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_PLUGINS": "",
         SWITCH: "1",
     }
     import vllm
     from vllm import envs
 
     envs.disable_envs_cache()  # the switch is read anew in each step
-    engine = vllm.LLM(model=str(default_model()), max_model_len=512, disable_log_stats=True)
+    engine = vllm.LLM(model=str(default_model()), max_model_len=512, enforce_eager=options.eager)
     envs.disable_envs_cache()
     for batch in options.batch:
         run(engine, batch, counted=True)  # warm

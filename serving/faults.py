@@ -10,13 +10,12 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Scope, Send
 
 from adapters.errors import LoraryError
-from registry.catalog import Version
 from serving.errors import AdapterFaulty, EngineFault
 from serving.request.body import replay, sequences
-from serving.request.flights import Flights
+from serving.request.flights import Flight, Flights
 from serving.request.guard import Guard
 from serving.telemetry import journal
 from serving.telemetry.metrics import CORRUPTED
@@ -27,6 +26,8 @@ REPEAT_TOKENS = 16
 """Tokens of a repeated request."""
 REPEAT_SECONDS = 30.0
 REPEATS = 2
+RELEASE_SECONDS = 0.05
+"""How long requests that were ended have until vLLM aborts them, a few passes of the event loop."""
 MAX_WAITING = 8
 """Answers that may wait for their cause to be found; with more, the engine is only cleaned."""
 IN_TRAFFIC = "its logits were not finite numbers for a request, and again when it was repeated"
@@ -45,28 +46,26 @@ class Faults:
         self._flights = flights
         self._one = asyncio.Lock()
         self._waiting = 0
-        trials.on_fault = self._end_flights
 
     async def relay(
         self,
         app: ASGIApp,
         prepare: Prepare,
         body: dict[str, Any],
-        version: Version | None,
-        receive: Receive,
+        flight: Flight,
         send: Send,
     ) -> None:
-        """Have vLLM answer `body`; an answer made of NaN becomes an error.
+        """Have vLLM answer `body` as the request `flight`; an answer made of NaN becomes an error.
 
-        Raises `AdapterFaulty` or `EngineFault` if nothing
-        was sent yet; a stream gets the error as its last event.
+        Raises `AdapterFaulty` or `EngineFault` if nothing was sent yet; a stream gets the error as
+        its last event.
         """
         self.trials.recovery.check()
         request_id, scope, data = prepare(body)
         with VERDICTS.follow(request_id, sequences(body)) as verdict:
             guard = Guard(send, verdict)
             try:
-                await app(scope, replay(data, receive), guard.send)
+                await app(scope, replay(data, flight.receiver()), guard.send)
             except Exception:
                 if not verdict.failed:  # NaN among log-probabilities cannot be written as JSON
                     raise
@@ -79,10 +78,11 @@ class Faults:
         async def repeat() -> bool:
             return await _repeat(app, prepare, shortened(body, scope["path"]))
 
-        await guard.refuse(await self.explain(version, repeat))
+        await guard.refuse(await self._explain(flight, repeat))
 
-    async def explain(self, version: Version | None, repeat: Repeat) -> LoraryError:
-        """The error for an answer of `version` that had NaN; by then the engine is clean again."""
+    async def _explain(self, flight: Flight, repeat: Repeat) -> LoraryError:
+        """The error for an answer that had NaN; by then the engine is clean again."""
+        version = flight.version
         CORRUPTED.inc()
         journal.write("nan_logits", model=None if version is None else str(version.ref))
         recovery = self.trials.recovery
@@ -100,8 +100,11 @@ class Faults:
                                 return EngineFault()
                         await recovery.clean(test=False)
                     self.trials.condemn(version, IN_TRAFFIC)
-                    await recovery.clean(test=False)  # its other requests have ended
-                    self.trials.check(version)
+                    faulty = AdapterFaulty(str(version.ref), IN_TRAFFIC)
+                    self._flights.end_version(flight, faulty)
+                    await asyncio.sleep(RELEASE_SECONDS)
+                    await recovery.clean(test=False)
+                    return faulty
             finally:
                 self._waiting -= 1
         except LoraryError as error:
@@ -109,9 +112,6 @@ class Faults:
         except TimeoutError:
             pass
         return EngineFault()
-
-    def _end_flights(self, version: Version, error: AdapterFaulty) -> None:
-        self._flights.end_version(version.digest, error)
 
 
 async def _repeat(app: ASGIApp, prepare: Prepare, body: dict[str, Any]) -> bool:

@@ -229,8 +229,7 @@ class Gate:
             grant.tokens = None  # from here on the engine may spend the reserve
             try:
                 made = functools.partial(prepare, self.replica, scope, key, version, watched.split)
-                faults, listen = self.replica.faults, flight.receiver()
-                await faults.relay(self.app, made, body, version, listen, meter.send)
+                await self.replica.faults.relay(self.app, made, body, flight, meter.send)
             finally:
                 meter.end()
                 failed = flight.reason is None and not meter.status

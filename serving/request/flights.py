@@ -119,6 +119,10 @@ class Flight:
                 await self._send({"type": "http.response.body", "body": event})
 
 
+def _digest(flight: Flight) -> str | None:
+    return None if flight.version is None else flight.version.digest
+
+
 class Flights:
     """All of a replica's requests in flight. Use it from one event loop."""
 
@@ -176,11 +180,11 @@ class Flights:
         for flight in tuple(self._all):
             flight.end(reason)
 
-    def end_version(self, digest: str, reason: LoraryError) -> None:
-        """End the requests that a version of these bytes answers."""
-        for flight in tuple(self._all):
-            if flight.version is not None and flight.version.digest == digest:
-                flight.end(reason)
+    def end_version(self, flight: Flight, reason: LoraryError) -> None:
+        """End the other requests that the version of `flight` answers, under whichever name."""
+        for other in self._all - {flight}:
+            if _digest(other) == _digest(flight):
+                other.end(reason)
 
     def end_revoked(self, catalog: Catalog) -> None:
         """End the requests whose version was revoked, where the domain's policy says so."""

@@ -33,8 +33,6 @@ class Trials:
     def __init__(self, recovery: Recovery, registered: Mapping[str, Any]) -> None:
         """registered: vLLM's mapping of names to the requests that name a loaded adapter."""
         self.recovery = recovery
-        self.on_fault: Callable[[Version, AdapterFaulty], None] = lambda _version, _error: None
-        """Called when a version turns out to be faulty."""
         self._registered = registered
         self._sound: OrderedDict[str, None] = OrderedDict()
         self._faulty: dict[str, AdapterFaulty] = {}
@@ -57,14 +55,12 @@ class Trials:
 
     def condemn(self, version: Version, reason: str) -> None:
         """Refuse the version from now on."""
-        error = AdapterFaulty(str(version.ref), reason)
-        self._faulty[version.digest] = error
+        self._faulty[version.digest] = AdapterFaulty(str(version.ref), reason)
         self._sound.pop(version.digest, None)
         FAULTY_ADAPTERS.set(len(self._faulty))
         journal.write(
             "adapter_faulty", model=str(version.ref), digest=version.digest, reason=reason
         )
-        self.on_fault(version, error)
 
     async def attend(self, version: Version, keep: Callable[[], Callable[[], None]]) -> None:
         """Wait until the loaded `version` has been tried; at once if it was before.
