@@ -87,10 +87,11 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
     started = [pid for pair in running.servers for pid in pair]
     assert len(started) == 4
     yield running
-    for pid in (process.pid, *started):
+    process.kill()
+    process.wait()
+    for pid in filter(lives, started):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    process.wait()
     with suppress(OSError):
         os.close(terminal)
 
@@ -139,12 +140,13 @@ def test_the_demo_says_where_its_commands_keys_and_pages_are(demo: Demo) -> None
 
 
 def lives(pid: int) -> bool:
-    """Whether a process runs; one that has ended and was not waited for does not."""
+    """Whether the light server or its child runs under this number, and not another program."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    return state != "Z"
+    return state != "Z" and any(word in command for word in (b"light_lorary", b"time.sleep(600)"))
 
 
 def listens(port: int) -> bool:
