@@ -12,8 +12,10 @@ from tests.journeys.conftest import Site
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 RESPONSES = "/v1/responses"
-DOCUMENT = "The patient has had a dry cough since March; the report names no diagnosis. " * 12
+DOCUMENT = "The patient has had a dry cough since March; the report names no diagnosis. " * 20
 """Longer than several blocks of the prefix cache."""
+FOUND = 100
+"""Tokens from which on a prompt was found: more than a chat template puts before every prompt."""
 
 
 def prefix_hits(site: Site) -> float:
@@ -41,7 +43,6 @@ def ask(site: Site, key: str, path: str, model: str, text: str) -> float:
         RESPONSES: {"input": text, "max_output_tokens": 1},
     }[path]
     assert send(site, key, path, model=model, **body).status_code == 200
-    site.settle(lambda: prefix_hits(site) >= before)
     return prefix_hits(site) - before
 
 
@@ -50,13 +51,13 @@ def ask(site: Site, key: str, path: str, model: str, text: str) -> float:
 def test_no_other_tenants_prompt_is_found_in_the_cache(site: Site, path: str, model: str) -> None:
     """The victim's prompt, then the right guess by another key, and by the victim again."""
     text = f"{path} {model}: {DOCUMENT}"
-    assert ask(site, site.doctor, path, model, text) == 0
+    assert ask(site, site.doctor, path, model, text) < FOUND
     if model == SMALL_MODEL:
-        assert ask(site, site.app, path, model, text) == 0, "another key's guess was found"
+        assert ask(site, site.app, path, model, text) < FOUND, "another key's guess was found"
     else:
-        assert ask(site, site.app, path, "legal", text) == 0, "another domain's guess was found"
-        assert ask(site, site.app, path, model, text) > 0, "a domain shares its prompts"
-    assert ask(site, site.doctor, path, model, text) > 0, "the cache works for its own"
+        assert ask(site, site.app, path, "legal", text) < FOUND, "another domain's was found"
+        assert ask(site, site.app, path, model, text) > FOUND, "a domain shares its prompts"
+    assert ask(site, site.doctor, path, model, text) > FOUND, "the cache works for its own"
 
 
 def test_a_caller_cannot_choose_its_salt(site: Site) -> None:
