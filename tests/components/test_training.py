@@ -111,7 +111,7 @@ def test_parts_of_a_batch_give_the_loss_of_the_whole_batch(tiny: Path, tmp_path:
 def test_training_stops_when_the_held_out_loss_no_longer_falls_and_takes_the_best(
     tiny: Path, tmp_path: Path
 ) -> None:
-    text = "stage: sft\nsteps: 60\nlearning_rate: 0.3\nwarmup_steps: 0\nvalidation: 0.2\n"
+    text = "stage: sft\nsteps: 60\nlearning_rate: 0.03\nwarmup_steps: 0\nvalidation: 0.2\n"
     provenance = run(tiny, tmp_path / "out", text + "evaluate_every: 2\npatience: 2")
     evaluated = column(provenance.history, "eval_loss")
     assert len(column(provenance.history, "loss")) < 60
