@@ -89,7 +89,7 @@ def test_tokens_are_counted_as_vllm_reports_them(site: Site, path: str, stream: 
         },
         RESPONSES: {"input": "Tell a story.", "max_output_tokens": 20, "tools": [tool]},
     }[path]  # fmt: skip
-    reply = send(site, site.app, path, model=SMALL_MODEL, stream=stream, temperature=0, **body)
+    reply = send(site, site.app, path, model=SMALL_MODEL, stream=stream, **body)
     assert reply.status_code == 200, reply.text
     if stream:
         lines = [line for line in reply.text.split("\n") if line.startswith("data: {")]
