@@ -176,7 +176,7 @@ def test_two_experts_review_the_better_one_blind_beside_the_other(
         page = sign_in(browser, story.site.registry, story.keys[doctor])
         assert len(judge(page, address, story.opinions("trust-1-judging"))) == REVIEWED
     page.goto(address)
-    expect(page.get_by_text(f"{REVIEWED} of {REVIEWED} settled")).to_be_visible()
+    expect(page.get_by_text(f"{REVIEWED} of {REVIEWED} judged by you")).to_be_visible()
     assert PATH not in page.content()
     closed = story.act("meter", "review", "close", review["id"])
     correct = {row["version"]: row["correct"] for row in closed["found"]}
