@@ -136,7 +136,7 @@ def story(
             told.act("team", "push", str(directory), PATH)
         operator.move_alias(PATH, "candidate", 1)
         yield told
-        site.lorary("domain", "policy", "medical", "--no-guard")
+        site.lorary("domain", "policy", "medical", "--no-guard", "--yes")
 
 
 @pytest.fixture(scope="module")
