@@ -36,7 +36,8 @@ def _removed(old: Sequence[str], new: Sequence[str]) -> bool:
 
 
 def _added(old: Sequence[str], new: Sequence[str]) -> bool:
-    return not set(new) <= set(old)
+    """More are allowed than before; the first ones only add a condition."""
+    return bool(old) and not set(new) <= set(old)
 
 
 def _any_lower(old: Mapping[str, float], new: Mapping[str, float]) -> bool:

@@ -90,6 +90,11 @@ def test_what_protects_as_much_or_more_is_not(change: dict[str, Any]) -> None:
     assert weakened(STRICT, msgspec.structs.replace(STRICT, **change)) == ()
 
 
+def test_the_first_signer_and_the_duty_to_sign_protect_more() -> None:
+    signed = msgspec.structs.replace(POLICY, signers=("a",), signature_required=True)
+    assert weakened(POLICY, signed) == ()
+
+
 def test_every_field_of_a_policy_says_when_it_protects_less_and_can_be_set_over_http() -> None:
     for struct, fields, body in (
         (Policy, POLICY_FIELDS, PolicyBody),
