@@ -37,6 +37,13 @@ def is_line(text: str) -> bool:
     )
 
 
+PREDICATES: dict[Callable[[Any], bool], str] = {
+    is_hexadecimal: "hold lower-case hexadecimal digits only",
+    is_line: "be one line without control characters",
+    is_text: "hold no lone surrogates",
+}
+"""What each predicate asks of a text, in words."""
+
 Digest = Annotated[str, MinLen(64), MaxLen(64), Predicate(is_hexadecimal)]
 """A SHA-256."""
 Name = Annotated[str, MinLen(1), MaxLen(200), Predicate(is_line)]
@@ -113,7 +120,7 @@ def _annotated(kind: Any, bounds: tuple[Any, ...]) -> Check:
             return wrong
         for bound in bounds:
             if not _holds(bound, value):
-                return f"{at} does not keep its bound, {_words(bound)}"
+                return f"{at} must {_words(bound)}"
         members = value.items() if origin is dict else ((m,) for m in value) if inner else ()
         for place, member in enumerate(members):
             for one, part in zip(inner, member, strict=True):
@@ -146,15 +153,15 @@ def _holds(bound: Any, value: Any) -> bool:
 def _words(bound: Any) -> str:
     match bound:
         case MaxLen(most):
-            return f"a length of at most {most}"
+            return f"have a length of at most {most}"
         case MinLen(least):
-            return f"a length of at least {least}"
+            return f"have a length of at least {least}"
         case Ge(number) | Gt(number):
-            return f"above {number}" if isinstance(bound, Gt) else f"at least {number}"
+            return f"be above {number}" if isinstance(bound, Gt) else f"be at least {number}"
         case Le(number) | Lt(number):
-            return f"below {number}" if isinstance(bound, Lt) else f"at most {number}"
+            return f"be below {number}" if isinstance(bound, Lt) else f"be at most {number}"
         case _:
-            return str(bound.func.__name__).removeprefix("is").strip("_")
+            return PREDICATES[bound.func]
 
 
 def _optional(parts: tuple[Any, ...]) -> Check:
