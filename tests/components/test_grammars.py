@@ -9,6 +9,7 @@ import xgrammar
 from transformers import PreTrainedTokenizerFast
 
 from adapters.home import default_model
+from adapters.small_model import build
 from serving.grammars.gatekeeper import Gatekeeper, RefusedGrammar
 from serving.grammars.protocol import Kind, Limits
 
@@ -45,6 +46,7 @@ HARMFUL: list[tuple[Kind, str]] = [
 @pytest.fixture(scope="module")
 def tokenizer() -> tuple[str, int]:
     """The small model's, as the server hands it over."""
+    build(default_model())
     loaded = PreTrainedTokenizerFast.from_pretrained(default_model())
     size = len(loaded)
     return xgrammar.TokenizerInfo.from_huggingface(loaded, vocab_size=size).serialize_json(), size
