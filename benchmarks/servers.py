@@ -133,5 +133,5 @@ def _gate() -> ASGIApp:
     from tests.support.vllm_engine import VllmEngine
 
     vllm = VllmEngine()
-    current().attach(vllm.driven(), vllm.tried())
+    current().attach(vllm.driven(), vllm.tried(), vllm.places, on_cpu=False)
     return Gate(bare_app)

@@ -36,6 +36,7 @@ class Endpoints:
         import vllm
         from vllm import SamplingParams
         from vllm.lora.request import LoRARequest
+        from vllm.platforms import current_platform
         from xgrammar import TokenizerInfo
 
         from serving.identity import describe, measured
@@ -54,7 +55,8 @@ class Endpoints:
         )
         prompt_tokens = max(1, min(PROMPT_TOKENS, replica.settings.max_model_len - PROBE_TOKENS))
         recovery = Recovery(engine_client, Probe(sampling, prompt_tokens), replica.departure.begin)
-        replica.attach(engine, Trials(recovery, registered))
+        places = engine_client.vllm_config.scheduler_config.max_num_seqs
+        replica.attach(engine, Trials(recovery, registered), places, current_platform.is_cpu())
         vocab_size = engine_client.model_config.get_vocab_size()
         tokenizer = TokenizerInfo.from_huggingface(
             engine_client.get_tokenizer(), vocab_size=vocab_size

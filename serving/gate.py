@@ -35,6 +35,7 @@ from serving.replica import Replica, current
 from serving.request.answers import Noting, answer, refuse
 from serving.request.body import (
     MAX_HINT_BYTES,
+    check_seed,
     json_object,
     parse_body,
     parse_hint,
@@ -199,6 +200,8 @@ class Gate:
             )
             data = await flight.read(declared_length(scope), settings.max_body_bytes)
             body = parse_body(data, GENERATION[scope["path"]], settings.max_model_len)
+            if self.replica.on_cpu:
+                check_seed(body)
             asked, count = body["model"], body.get("n", 1)
             caller = sticky(scope, body.get("user"), key)
             catalog, (version,) = await self._resolve(catalog, key, [asked], caller)
@@ -212,6 +215,8 @@ class Gate:
             judged = terms_of(self.replica, scope, catalog, key, body, version)
             shown = Shown() if scope["path"] == RESPONSES else ask_for_usage(body)
             body["cache_salt"] = self.replica.salts.salt(catalog, version, key)
+            place = self.replica.shares.take(key.id, sequences(body))
+            body["priority"] = await held.enter_async_context(place)
             tier = None
             if version is not None:
                 body["model"] = str(version.ref)

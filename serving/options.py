@@ -30,6 +30,7 @@ FIXED = {
     "--config": "Give the options one by one after `--` instead",
     "--api-key": "Issue keys with `lorary keys issue` instead",
     "--enable-lora": _GATEWAY,
+    "--scheduling-policy": _GATEWAY,
     "--structured-outputs-config": _GATEWAY,
     "--disable-fastapi-docs": _GATEWAY,
     "--disable-uvicorn-access-log": _GATEWAY,
@@ -98,6 +99,11 @@ def check_engine(config: Any, settings: ServingSettings) -> None:
                 f"The engine runs with {name}={actual}, and LORARY_{name.upper()} is {wanted}. "
                 "Remove what sets it elsewhere (an option of vLLM, or a variable VLLM_...)."
             )
+    if config.scheduler_config.policy != "priority":
+        raise CannotServe(
+            f"The engine's scheduling policy is {config.scheduler_config.policy!r}, not "
+            "'priority'. Remove what sets it elsewhere."
+        )
     if parallel.data_parallel_size != 1:
         raise CannotServe(
             f"The engine runs with data_parallel_size={parallel.data_parallel_size}: each of its "

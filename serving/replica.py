@@ -38,6 +38,7 @@ from serving.tiers.cache import AdapterCache
 from serving.tiers.engine import Engine
 from serving.tiers.fairness import ColdLoads, Hints
 from serving.tiers.residency import Residency
+from serving.tiers.shares import Shares
 from serving.tiers.trial import Trials
 from serving.tiers.turns import Turns
 from serving.tiers.warming import Warming
@@ -77,12 +78,17 @@ class Replica:
         self.rollouts = Rollouts(lambda: self.catalog, self.reports, replicas=settings.replicas)
         self.identity: Identity | None = None
         """What this replica runs, once its engine has started."""
+        self.on_cpu = False
         self._residency: Residency | None = None
+        self._shares: Shares | None = None
         self._faults: Faults | None = None
         self._warming: Warming | None = None
 
-    def attach(self, engine: Engine, trials: Trials) -> None:
-        """Serve adapters through `engine`. Called once, before the first request."""
+    def attach(self, engine: Engine, trials: Trials, places: int, on_cpu: bool) -> None:
+        """Serve adapters through `engine`. Called once, before the first request.
+
+        places: sequences in one of its batches. on_cpu: whether it runs on a CPU.
+        """
         settings = self.settings
         self._residency = Residency(
             self.cache,
@@ -92,6 +98,8 @@ class Replica:
             max_bytes=settings.cache_bytes,
             max_names=settings.max_cpu_loras,
         )
+        self.on_cpu = on_cpu
+        self._shares = Shares(places)
         self._faults = Faults(trials, self.flights)
         self._warming = Warming(
             self._residency,
@@ -106,6 +114,13 @@ class Replica:
         if self._residency is None:
             raise EngineNotAttached
         return self._residency
+
+    @property
+    def shares(self) -> Shares:
+        """The places of the engine's batch; raises as `residency`."""
+        if self._shares is None:
+            raise EngineNotAttached
+        return self._shares
 
     @property
     def faults(self) -> Faults:

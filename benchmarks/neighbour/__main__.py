@@ -25,7 +25,7 @@ from typing import Any
 import httpx
 
 from benchmarks.load import spread
-from benchmarks.neighbour.attacks import AT_ONCE, CHAT, CLASSES, Make
+from benchmarks.neighbour.attacks import AT_ONCE, CHAT, CLASSES, PREFETCH, Make
 from benchmarks.neighbour.fuzz import body_near_the_bounds
 from benchmarks.servers import Served, gated_vllm
 from benchmarks.site import MODEL, one_adapter
@@ -40,8 +40,8 @@ QUESTION = {
     "model": MODEL, "max_tokens": 8, "temperature": 0,
     "messages": [{"role": "user", "content": "What is hypertension?"}],
 }  # fmt: skip
-SECONDS = 60.0
-"""How long the neighbour waits for an answer."""
+SECONDS = 30.0
+"""How long the neighbour waits for an answer; none within it counts as so long."""
 HELD_UP = 10
 """Times its quiet median that an answer takes when a fuzzed body is told."""
 
@@ -72,7 +72,7 @@ class Neighbour:
         self.said: str | None = None
 
     async def ask(self) -> tuple[float, bool]:
-        """Seconds, and whether the answer was as ever."""
+        """Seconds, and whether the answer was as ever; no answer counts as one that came last."""
         began = time.perf_counter()
         try:
             reply = await self._client.post(CHAT, json=QUESTION, timeout=SECONDS)
@@ -81,7 +81,8 @@ class Neighbour:
             said = None
         if self.said is None:
             self.said = said
-        return time.perf_counter() - began, said is not None and said == self.said
+        took = time.perf_counter() - began
+        return (took, said == self.said) if said is not None else (max(took, SECONDS), False)
 
 
 async def attack(client: httpx.AsyncClient, make: Make, statuses: Counter[int]) -> None:
@@ -92,7 +93,8 @@ async def attack(client: httpx.AsyncClient, make: Make, statuses: Counter[int]) 
         while True:
             path, body = make(next(numbers))
             try:
-                reply = await client.post(path, json={"model": MODEL} | body)
+                asked = body if path == PREFETCH else {"model": MODEL} | body
+                reply = await client.post(path, json=asked)
                 statuses[reply.status_code] += 1
             except httpx.HTTPError:
                 statuses[0] += 1
@@ -129,9 +131,11 @@ async def measure(served: Served, headers: dict[str, str], names: list[str], rou
         neighbour = Neighbour(quiet_client)
         for _ in range(3):
             await neighbour.ask()
+        usual = median([(await neighbour.ask())[0] for _ in range(2 * asks)])
         for _ in range(rounds):
             for name in names:
                 one = found[name]
+                await settle(neighbour, usual)
                 one.quiet.append([(await neighbour.ask())[0] for _ in range(asks)])
                 async with httpx.AsyncClient(
                     base_url=served.url, headers=served.headers, timeout=300, limits=limits
@@ -149,14 +153,13 @@ async def measure(served: Served, headers: dict[str, str], names: list[str], rou
                     with contextlib.suppress(asyncio.CancelledError):
                         await attacker
                 print(line(one), flush=True)
-                await settle(neighbour, median(one.quiet[-1]))
     return list(found.values())
 
 
-async def settle(neighbour: Neighbour, quiet: float) -> None:
-    """Wait until the server is quiet again, at most a minute."""
-    for _ in range(60):
-        if (await neighbour.ask())[0] < 2 * quiet:
+async def settle(neighbour: Neighbour, usual: float) -> None:
+    """Wait until the server answers as usual again, at most half a minute or so."""
+    for _ in range(30):
+        if (await neighbour.ask())[0] < 1.2 * usual:
             return
         await asyncio.sleep(0.5)
 
@@ -169,7 +172,7 @@ def line(one: Found) -> str:
     return (
         f"  {one.name:24} quiet {median(quiet):5.0f} ms, beside it {median(beside):6.0f}, "
         f"worst {max(beside):6.0f}; slowdown {spread(one.slowdowns, '.1f')}; "
-        f"other answers {one.different}; attacker got {statuses or 'no answer yet'}"
+        f"other or no answers {one.different}; attacker got {statuses or 'no answer yet'}"
     )
 
 
@@ -187,7 +190,8 @@ async def fuzz(served: Served, headers: dict[str, str], seconds: float, seed: in
         quiet = median([(await neighbour.ask())[0] for _ in range(5)])
         while time.monotonic() < deadline:
             path, body = body_near_the_bounds(choose)
-            body["model"] = MODEL
+            if path != PREFETCH:
+                body["model"] = MODEL
             sending = asyncio.create_task(client.post(path, json=body))
             await asyncio.sleep(0.05)
             took, same = await neighbour.ask()

@@ -24,8 +24,7 @@ Make = Callable[[int], tuple[str, dict[str, Any]]]
 def chat(number: int, **fields: Any) -> tuple[str, dict[str, Any]]:
     """A long chat with these fields."""
     asked = {
-        "seed": number,
-        "messages": [{"role": "user", "content": "Tell a story."}],
+        "messages": [{"role": "user", "content": f"{number}: tell a story."}],
         "max_tokens": LONG,
     }
     return CHAT, asked | {"ignore_eos": True} | fields
@@ -33,7 +32,7 @@ def chat(number: int, **fields: Any) -> tuple[str, dict[str, Any]]:
 
 def completion(number: int, **fields: Any) -> tuple[str, dict[str, Any]]:
     """A long completion with these fields."""
-    asked = {"seed": number, "prompt": "Once", "max_tokens": LONG, "ignore_eos": True}
+    asked = {"prompt": f"{number} times", "max_tokens": LONG, "ignore_eos": True}
     return COMPLETIONS, asked | fields
 
 
@@ -83,6 +82,7 @@ def formatted(number: int, wanted: dict[str, Any]) -> tuple[str, dict[str, Any]]
 
 CLASSES: dict[str, Make] = {
     "one long answer": lambda n: chat(n),
+    "seed": lambda n: chat(n, seed=n),
     "prompts x choices": lambda n: completion(
         n, prompt=[[5 + n % 99]] * (MAX_SEQUENCES // MAX_CHOICES), n=MAX_CHOICES
     ),

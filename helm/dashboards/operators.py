@@ -79,6 +79,8 @@ RESIDENCY = Row(
               quantile(0.95, "lorary_cold_load_phase_seconds", "phase", **POOL), "{{phase}}", "s"),
         panel("Waiting for a slot, p95", quantile(0.95, "lorary_turn_wait_seconds", "pool", **POOL),
               "{{pool}}", "s", why="Adapters take turns when more are asked for than a batch holds."),
+        panel("Waiting for a share, p95", quantile(0.95, "lorary_share_wait_seconds", "pool", **POOL),
+              "{{pool}}", "s", why="A key that sends more than its share of the batch waits."),
         panel("Given back", rate("lorary_evictions_total", "tier", **POOL), "from {{tier}}", "ops"),
         Panel("Held", (
             Query("sum by (instance) (lorary_engine_names{pool=~\"$pool\"})", "{{instance}} in engine"),

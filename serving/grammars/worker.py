@@ -23,6 +23,7 @@ import msgspec
 from serving.grammars.protocol import Limits, Setup, Task, Verdict
 
 TOO_LONG = "It takes too long to compile or to follow. Use a simpler one."
+NO_ANSWER = "It allows no answer: somewhere no token may follow. Check that it can end."
 STEPS = 48
 """Tokens of a random answer that each grammar is tried with."""
 _PLACE = re.compile(r"^\[[\d:]+\] \S+: ")
@@ -34,8 +35,13 @@ class TooCostly(Exception):
     """A grammar above a limit."""
 
 
+class NoAnswer(Exception):
+    """A grammar with a place where no token may follow: vLLM fails there."""
+
+
 def try_grammar(xgr: Any, setup: Setup, tokenizer: Any, task: Task) -> Verdict:
-    """Compile and use the grammar as vLLM would; raises `TooCostly` or what xgrammar raises."""
+    """Compile and use the grammar as vLLM would; raises `TooCostly`, `NoAnswer` or what xgrammar
+    raises."""
     limits, spec = setup.limits, task.spec
     compiler = xgr.GrammarCompiler(tokenizer, max_threads=1, cache_enabled=False)
     read, compile_, arguments = xgr.Grammar.from_ebnf, compiler.compile_grammar, (spec,)
@@ -89,7 +95,7 @@ def _mask_ms(xgr: Any, compiled: Any, vocab_size: int, most: float) -> float:
             raise TooCostly
         words = [(at, word) for at, word in enumerate(mask[0].tolist()) if word]
         if not words:
-            break
+            raise NoAnswer
         at, word = choose.choice(words)
         bits = [bit for bit in range(32) if word >> bit & 1]
         paused = time.process_time()
@@ -121,6 +127,8 @@ def _child(xgr: Any, setup: Setup, tokenizer: Any, task: Task) -> NoReturn:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # xgrammar warns there
             _bounded(setup.limits)
             verdict = try_grammar(xgr, setup, tokenizer, task)
+        except NoAnswer:
+            verdict = Verdict(task.id, NO_ANSWER)
         except (RuntimeError, ValueError, TypeError, KeyError) as error:
             reason = _PLACE.sub("", (str(error) or type(error).__name__).strip().splitlines()[-1])
             verdict = Verdict(task.id, f"It cannot be compiled: {reason[-300:]}")

@@ -106,6 +106,19 @@ def parse_body(
     return body
 
 
+def check_seed(body: dict[str, Any]) -> None:
+    """No sampling by a seed. For engines on a CPU.
+
+    vLLM 0.32 steps such a request's generator back whenever it has computed only part of the
+    prompt. Generators on a CPU cannot step back, and the engine ends.
+    """
+    if "seed" in body and body.get("temperature", 1) != 0:
+        raise BadRequest(
+            "This server runs on a CPU, where vLLM cannot sample by a `seed` safely. Leave it out, "
+            "or set `temperature` to 0: then every answer to the same prompt is the same."
+        )
+
+
 def prompts(body: dict[str, Any]) -> int:
     """How many prompts a parsed body has: those of `prompt` or `input`, or the one of a chat."""
     asked = body.get("prompt", body.get("input"))

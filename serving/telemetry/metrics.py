@@ -66,6 +66,11 @@ TIER_REQUESTS = Counter(
     "Requests by where their version was: held by the engine, on disk, or only in the bucket",
     ["tier"],
 )
+SHARE_WAIT = Histogram(
+    "lorary_share_wait_seconds",
+    "Seconds a request waited because its key held its share of the engine's batch",
+    buckets=(0.001, 0.01, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
+)
 TURN_WAIT = Histogram(
     "lorary_turn_wait_seconds",
     "Seconds a request waited until its adapter had one of the engine's slots",

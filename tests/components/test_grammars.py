@@ -21,7 +21,6 @@ PERSON = {
 }
 HARMLESS: list[tuple[Kind, str]] = [
     ("json", json.dumps(PERSON)),
-    ("json", '{"$ref": "#"}'),
     ("regex", r"[A-TV-Z]\d\d(\.\d{1,4})?"),
     ("grammar", 'root ::= "yes" | "no"'),
     ("grammar", 'start: "yes" | "no"'),
@@ -39,6 +38,9 @@ HARMFUL: list[tuple[Kind, str]] = [
     ("grammar", "root ::= nowhere"),
     ("json", "{"),
     ("json", '{"type": 7}'),
+    ("json", '{"$ref": "#"}'),
+    ("grammar", "root ::= root"),
+    ("grammar", 'root ::= "a" b\nb ::= b "c"'),
     ("structural_tag", "{}"),
 ]  # fmt: skip
 

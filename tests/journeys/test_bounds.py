@@ -32,6 +32,7 @@ ATTACKS: dict[str, tuple[str, dict[str, Any]]] = {
                     "output": [{"type": "input_image", "image_url": "http://127.0.0.1:1/x"}]}]},
     ),
     "type": (CHAT, {"messages": [{"role": "user", "content": [{"type": ["text"]}]}]}),
+    "seed": (CHAT, {"seed": 7}),
     "huge number": (CHAT, {"max_tokens": 10**400}),
 }  # fmt: skip
 
@@ -56,6 +57,33 @@ def test_what_would_hold_others_up_is_refused_and_others_are_answered(
     assert refused.status_code == 400, refused.text
     assert refused.json()["error"]["message"]
     assert answered.status_code == 200
+
+
+def test_a_key_that_floods_the_engine_keeps_nobody_out(site: Site) -> None:
+    flood = {"model": "medical", "prompt": [[5]] * 2, "n": 16, "max_tokens": 1_500}
+    question = {"model": "medical", "messages": HELLO, "max_tokens": 4}
+
+    async def both() -> tuple[httpx.Response, list[bool]]:
+        async with httpx.AsyncClient(base_url=site.api, timeout=120) as client:
+            sending = [
+                asyncio.create_task(
+                    client.post(
+                        COMPLETIONS, json=flood | {"ignore_eos": True}, headers=_key(site.doctor)
+                    )
+                )
+                for _ in range(6)
+            ]
+            await asyncio.sleep(1)
+            answer = await client.post(CHAT, json=question, headers=_key(site.app))
+            done = [task.done() for task in sending]
+            for task in sending:
+                task.cancel()
+            await asyncio.gather(*sending, return_exceptions=True)
+            return answer, done
+
+    answered, flood_done = asyncio.run(both())
+    assert answered.status_code == 200
+    assert not any(flood_done), "the flood ended before the question was answered"
 
 
 def test_an_object_that_keeps_to_a_schema_is_complete(site: Site) -> None:

@@ -57,7 +57,9 @@ async def engine(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         names: dict[str, LoRARequest] = {}
         driven = Engine(FileClient(), names, LoRARequest)
-        current().attach(driven, Trials(Recovery(VllmEngine(), Probe(None), print), names))
+        current().attach(
+            driven, Trials(Recovery(VllmEngine(), Probe(None), print), names), 64, False
+        )
         for state in ("startup", "shutdown"):
             await receive()
             await send({"type": f"lifespan.{state}.complete"})

@@ -31,7 +31,7 @@ async def engine(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers every request; a prompt that is a number waits so many seconds first."""
     if scope["type"] == "lifespan":
         vllm = VllmEngine()
-        current().attach(vllm.driven(), vllm.tried())
+        current().attach(vllm.driven(), vllm.tried(), vllm.places, on_cpu=False)
         for state in ("startup", "shutdown"):
             await receive()
             await send({"type": f"lifespan.{state}.complete"})

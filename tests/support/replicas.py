@@ -79,7 +79,7 @@ def make_site(folder: Path, **settings: Any) -> Site:
     )
     replica.follower.refresh()
     engine = VllmEngine()
-    replica.attach(engine.driven(), engine.tried())
+    replica.attach(engine.driven(), engine.tried(), engine.places, on_cpu=False)
     site = Site(folder, registry, operator, keys["medical"], keys["legal"], replica, engine)
     site.publish("medical", "coder", b"medical one")
     site.publish("legal", "clauses", b"legal one")

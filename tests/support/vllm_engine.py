@@ -59,6 +59,8 @@ class VllmEngine:
 
     max_cpu_loras: int = 100
     max_loras: int = 8
+    places: int = 64
+    """Sequences in a batch."""
     lora_requests: dict[str, LoRARequest] = field(default_factory=dict)
     """Names that vLLM's serving layer knows."""
     host: OrderedDict[int, LoRARequest] = field(default_factory=OrderedDict)

@@ -33,8 +33,21 @@ def test_every_form_of_a_name_reaches_vllm_as_the_pinned_version(
     assert headers["x-lorary-digest"] == version.digest
     passed = json.loads(upstream.bodies[0])
     assert len(passed.pop("cache_salt")) == 64
+    assert passed.pop("priority") == 1
     assert passed == {"model": "medical/coder@1", "messages": [], "temperature": 0}
     assert (site.replica.cache.path(version) / "adapter_model.safetensors").read_bytes()
+
+
+def test_on_a_cpu_a_seed_is_taken_only_where_nothing_is_drawn(
+    site: Site, upstream: Upstream
+) -> None:
+    def status(**fields: Any) -> int:
+        return chat(site, upstream, "medical", site.medical, **fields)[0]
+
+    assert status(seed=7) == 200
+    site.replica.on_cpu = True
+    assert status(seed=7) == status(seed=7, temperature=0.5) == 400
+    assert status(seed=7, temperature=0) == status(temperature=0.5) == 200
 
 
 def test_the_base_model_is_served_by_its_own_name(site: Site, upstream: Upstream) -> None:

@@ -26,6 +26,7 @@ from serving.settings import ServingSettings
         ("--no_enable_lora", "gateway depends"),
         ("--no-enable-lo", "gateway depends"),
         ("--enable-lora", "gateway depends"),
+        ("--scheduling-policy=fcfs", "gateway depends"),
         ("--lora-modules", "lorary push"),
         ("--lora_modules=a=/tmp", "lorary push"),
         ("--lora-target-modules", "lorary push"),
@@ -86,7 +87,9 @@ def running(**changed: Any) -> SimpleNamespace:
     found = {"max_loras": 4, "max_cpu_loras": 16, "max_lora_rank": 64, "data_parallel_size": 1}
     found |= changed
     lora = SimpleNamespace(**found) if found.get("enable_lora", True) else None
-    return SimpleNamespace(lora_config=lora, parallel_config=SimpleNamespace(**found))
+    scheduler = SimpleNamespace(policy=found.get("policy", "priority"))
+    parallel = SimpleNamespace(**found)
+    return SimpleNamespace(lora_config=lora, parallel_config=parallel, scheduler_config=scheduler)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +100,7 @@ def running(**changed: Any) -> SimpleNamespace:
         ({"max_lora_rank": 8}, "LORARY_MAX_LORA_RANK is 64"),
         ({"enable_lora": False}, "without adapters"),
         ({"data_parallel_size": 8}, "more replicas"),
+        ({"policy": "fcfs"}, "not 'priority'"),
     ],
 )
 def test_an_engine_that_came_up_otherwise_is_not_served(changed: dict[str, Any], told: str) -> None:
@@ -117,3 +121,11 @@ def test_vllms_own_load_routes_key_and_rust_front_end_are_off(
     monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", "1")
     with pytest.raises(CannotServe, match="VLLM_USE_RUST_FRONTEND"):
         preflight(ServingSettings(store=str(tmp_path), model="hub/model"))
+
+
+def test_a_step_on_a_cpu_is_short_unless_the_operator_sets_its_size() -> None:
+    settings = ServingSettings()
+    assert {"--max-num-seqs=64", "--max-num-batched-tokens=96"} <= set(arguments(settings))
+    for option in ("--max-num-seqs=8", "--max_num_batched_tokens=2048"):
+        given = arguments(settings, [option])
+        assert [one for one in given if "max-num" in one.replace("_", "-")] == [option]
