@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from serving.options import check_engine
+from serving.telemetry import journal
 from serving.tiers.engine import Engine
 from serving.tiers.recovery import PROBE_TOKENS, PROMPT_TOKENS, TOP, Probe, Recovery
 from serving.tiers.trial import Trials
@@ -58,10 +59,15 @@ class Endpoints:
         places = engine_client.vllm_config.scheduler_config.max_num_seqs
         replica.attach(engine, Trials(recovery, registered), places, current_platform.is_cpu())
         vocab_size = engine_client.model_config.get_vocab_size()
-        tokenizer = TokenizerInfo.from_huggingface(
-            engine_client.get_tokenizer(), vocab_size=vocab_size
-        )
-        replica.grammars.attach(tokenizer.serialize_json(), vocab_size)
+        try:
+            tokenizer = TokenizerInfo.from_huggingface(
+                engine_client.get_tokenizer(), vocab_size=vocab_size
+            )
+        except Exception as error:  # whatever it is, everything else can be served
+            journal.failed("tokenizer", error)
+            replica.grammars.refuse_all("xgrammar cannot read this base model's tokenizer.")
+        else:
+            replica.grammars.attach(tokenizer.serialize_json(), vocab_size)
 
 
 async def health(request: Request) -> JSONResponse:

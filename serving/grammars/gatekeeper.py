@@ -52,6 +52,7 @@ class Gatekeeper:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._process: TryingProcess | None = None
+        self._problem = ""
         self._remembered: OrderedDict[bytes, Verdict] = OrderedDict()
         self._waiting: dict[bytes, asyncio.Task[Verdict]] = {}
         self._keys: dict[str, _Turn] = {}
@@ -60,6 +61,10 @@ class Gatekeeper:
     def attach(self, tokenizer: str, vocab_size: int) -> None:
         """Try grammars for this tokenizer, xgrammar's `TokenizerInfo`, serialised."""
         self._process = TryingProcess(Setup(tokenizer, vocab_size, self._limits))
+
+    def refuse_all(self, problem: str) -> None:
+        """Refuse every grammar, because `problem`."""
+        self._problem = problem
 
     async def start(self) -> None:
         """Have the process ready before the first grammar comes."""
@@ -84,6 +89,8 @@ class Gatekeeper:
         key: whose request it is. sequences: how many answers follow them at once. Raises
         `LimitReached` when too many wait to be tried.
         """
+        if self._problem:
+            raise RefusedGrammar(self._problem)
         seconds = mask_ms = 0.0
         for kind, spec in grammars:
             verdict = await self._verdict(key, kind, spec)

@@ -148,3 +148,14 @@ def test_a_verdict_that_only_a_busy_machine_gave_is_not_kept() -> None:
 def test_without_an_engine_nothing_is_tried() -> None:
     with pytest.raises(EngineNotAttached):
         asyncio.run(Gatekeeper(Limits()).check("one", [("regex", "x")], 1))
+
+
+def test_without_a_tokenizer_that_can_be_read_every_grammar_is_refused_by_that_reason() -> None:
+    async def work() -> None:
+        keeper = Gatekeeper(Limits())
+        keeper.refuse_all("xgrammar cannot read this base model's tokenizer.")
+        await keeper.start()
+        with pytest.raises(RefusedGrammar, match="tokenizer"):
+            await keeper.check("key", [("regex", "a+")], sequences=1)
+
+    asyncio.run(work())
