@@ -1,12 +1,13 @@
 """One example of each kind that a stage learns from."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from adapters.training.conversations import Conversation
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Row(ABC):
     """What every kind has: the conversation to answer, and what a split keeps together."""
 
     prompt: Conversation
@@ -21,9 +22,9 @@ class Row:
         return self.prompt[-1].content
 
     @property
+    @abstractmethod
     def answers(self) -> tuple[str, ...]:
         """Every answer that the row holds."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
