@@ -8,6 +8,8 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from adapters.errors import LoraryError
 from registry import commands, events
 from registry.access import BOOTSTRAP
@@ -16,6 +18,7 @@ from registry.decide import decide
 from registry.errors import Forbidden, PromotionNotEarned, Unauthenticated
 from registry.events import AnyEvent, Commit, Entry, Event
 from registry.fold import fold
+from registry.reviewing import settled_jointly
 
 CAUSES: dict[type[Event], type[commands.Command]] = {
     events.BaseModelRegistered: commands.RegisterBase,
@@ -90,8 +93,11 @@ def _decided_again(state: Catalog, entry: Entry, time: str) -> tuple[Doubt | Non
     kind = CAUSES.get(type(entry.event))
     if kind is None:
         return Doubt("only the first commit may begin a registry", forged=True), []
+    command = _command(kind, entry.event, state)
     try:
-        decided = decide(state, _command(kind, entry.event, state), entry.actor, time)
+        decided = decide(state, command, entry.actor, time)
+    except PromotionNotEarned as refusal:
+        return Doubt(refusal.message, not _earned_once(state, command, entry.actor, time)), []
     except LoraryError as refusal:
         return Doubt(refusal.message, isinstance(refusal, FORGED)), []
     if not decided:
@@ -99,6 +105,16 @@ def _decided_again(state: Catalog, entry: Entry, time: str) -> tuple[Doubt | Non
     if decided[0] != entry.event:
         return Doubt("today's rules decide otherwise", forged=False), []
     return None, list(decided[1:])
+
+
+def _earned_once(state: Catalog, command: commands.Command, actor: str, time: str) -> bool:
+    """Whether an earlier Lorary, which settled the answers of an item jointly, allowed it."""
+    reviews = {name: settled_jointly(review) for name, review in state.reviews.items()}
+    try:
+        decide(msgspec.structs.replace(state, reviews=reviews), command, actor, time)
+    except LoraryError:
+        return False
+    return True
 
 
 def _command(kind: type[commands.Command], event: AnyEvent, state: Catalog) -> commands.Command:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from registry.errors import BadRequest
-from registry.reviewing import Item, Judgement, Notes, Review, settled
+from registry.reviewing import Item, Notes, Outcome, Review, settled
 
 Row = dict[str, Any]
 Noted = Mapping[str, Notes]
@@ -28,8 +28,8 @@ def _assistant(text: str) -> list[Row]:
 
 def _settled(
     review: Review, items: Sequence[Item], noted: Noted
-) -> Iterator[tuple[Item, Judgement, str]]:
-    """Settled items with the judgement that stands, and the best correction anybody wrote."""
+) -> Iterator[tuple[Item, Outcome, str]]:
+    """Settled items with what stands for them, and the best correction anybody wrote."""
     for item in items:
         said = review.of(item.id)
         outcome = settled(said)

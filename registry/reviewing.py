@@ -3,15 +3,15 @@
 A review is a fixed list of items, each with the answers of one or two versions. Experts are not
 told whose answers they judge, and each expert sees them in a random order of their own. Neither can
 be computed from what an expert can read: item ids are random, and the order follows from a secret
-beside the item. An item is settled when two experts agree on every verdict, or, where they do not,
-by a third. Judgements are final. Items and notes lie in blobs, which can be deleted;
+beside the item. Each answer is settled by itself: when two experts agree on its verdict, or, where
+they do not, by a third. Judgements are final. Items and notes lie in blobs, which can be deleted;
 verdicts stay.
 """
 
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, get_args
 
 import msgspec
 
@@ -96,23 +96,63 @@ class Review(msgspec.Struct, frozen=True, kw_only=True):
         return [judgement for judgement in self.judgements if judgement.item == item]
 
 
-Outcome: TypeAlias = "Judgement | None"
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands for an item of which every answer is settled."""
+
+    verdicts: tuple[Verdict, ...]
+    """In the order of the review's versions."""
+    preferred: Preference
 
 
-def settled(judgements: Sequence[Judgement]) -> Outcome:
-    """The judgement that stands for an item, or None while it is open.
+def settled_verdict(judgements: Sequence[Judgement], place: int) -> Verdict | None:
+    """The verdict that stands for the answer at `place`, or None while it is open.
 
-    The first of two that agree; else the third's, which adjudicates. Two who agree on the verdicts
-    may differ in what they prefer: then neither is preferred.
+    What the first two experts agree on stands, whatever a third says of it. Where they differ, the
+    third decides. So `harmful` by two experts always stands: by the first two, or by one of them
+    and the third.
     """
-    if len(judgements) < INDEPENDENT:
+    verdicts = [judgement.verdicts[place] for judgement in judgements]
+    if len(verdicts) >= INDEPENDENT and verdicts[0] == verdicts[1]:
+        return verdicts[0]
+    return verdicts[INDEPENDENT] if len(verdicts) > INDEPENDENT else None
+
+
+def settled(judgements: Sequence[Judgement]) -> Outcome | None:
+    """What stands for an item, or None while one of its answers is open.
+
+    Two who agree on the verdicts may differ in what they prefer: then neither is preferred. Where
+    a third decides, the third's preference stands, unless a verdict of the third does not.
+    """
+    if not judgements:
         return None
+    verdicts = list[Verdict]()
+    for place in range(len(judgements[0].verdicts)):
+        verdict = settled_verdict(judgements, place)
+        if verdict is None:
+            return None
+        verdicts.append(verdict)
     first, second, *others = judgements
+    stands: Preference = "neither"
     if first.verdicts == second.verdicts:
         if first.preferred == second.preferred:
-            return first
-        return msgspec.structs.replace(first, preferred="neither")
-    return others[0] if others else None
+            stands = first.preferred
+    elif others[0].verdicts == tuple(verdicts):
+        stands = others[0].preferred
+    return Outcome(verdicts=tuple(verdicts), preferred=stands)
+
+
+def settled_jointly(review: Review) -> Review:
+    """The review as earlier versions of Lorary settled it: where the first two differed about one
+    answer, the third's verdicts stood for every answer of the item."""
+    said = review.by_item()
+
+    def stood(judgement: Judgement) -> Judgement:
+        of_item = said[judgement.item]
+        if len(of_item) <= INDEPENDENT or of_item[0].verdicts == of_item[1].verdicts:
+            return judgement
+        return msgspec.structs.replace(judgement, verdicts=of_item[INDEPENDENT].verdicts)
+
+    return msgspec.structs.replace(review, judgements=tuple(map(stood, review.judgements)))
 
 
 def wants(
@@ -215,12 +255,11 @@ def findings(review: Review, place: int, counts: Callable[[str], bool]) -> Findi
     """
     total = Findings()
     for judgements in review.by_item().values():
-        outcome = settled([j for j in judgements if counts(j.expert)])
-        if outcome is None:
+        verdict = settled_verdict([j for j in judgements if counts(j.expert)], place)
+        if verdict is None:
             harmful = any(j.verdicts[place] == "harmful" for j in judgements)
             total += Findings(harmful=int(harmful))
         else:
-            verdict = outcome.verdicts[place]
             total += Findings(
                 items=1, correct=int(verdict == "correct"), harmful=int(verdict == "harmful")
             )

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from typing import get_args
 
 import msgspec
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from adapters.names import AdapterRef
 from eval.review_items import choose
 from registry import errors
+from registry.auditing import audit
 from registry.blobs import content_digest
 from registry.catalog import Catalog, blobs_in_use
 from registry.commands import (
@@ -25,7 +27,7 @@ from registry.commands import (
     SplitAlias,
 )
 from registry.decide import decide
-from registry.events import File, Grant, Policy
+from registry.events import AliasMoved, Commit, Entry, File, Grant, Policy
 from registry.review_export import (
     from_label_studio,
     make_item,
@@ -34,13 +36,16 @@ from registry.review_export import (
     to_label_studio,
 )
 from registry.reviewing import (
+    Findings,
     Item,
     Judgement,
     Notes,
+    Outcome,
     Preference,
     Review,
     Verdict,
     agreement,
+    findings,
     order,
     progress,
     queue,
@@ -97,7 +102,7 @@ def test_two_who_differ_need_a_third_who_decides() -> None:
     catalog = do(catalog, said("item0", "incorrect", "correct"), FRED)
     outcome = settled(review(catalog).of("item0"))
     assert outcome is not None
-    assert outcome.expert == FRED
+    assert outcome.verdicts == ("incorrect", "correct")
 
 
 def test_nobody_judges_an_item_twice_not_even_with_a_second_key() -> None:
@@ -246,6 +251,74 @@ def test_harm_that_one_expert_saw_blocks_until_two_others_disagree() -> None:
             decide(catalog, move, ALICE, NOW)
         catalog = do(catalog, said("item1", "correct", "correct"), expert)
     assert decide(catalog, move, ALICE, NOW)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_harm_that_two_experts_found_stands_although_they_differ_about_the_other_answer(
+    place: int,
+) -> None:
+    """The third decides about the answer in dispute alone."""
+    catalog = start((2, 1) if place == 0 else (1, 2))
+    catalog = do(catalog, ChangePolicy("medical", Policy(approvals=0), weaken=True), OPERATOR)
+    move = MoveAlias("medical", "coder", "production", 2)
+    for expert, verdicts in (
+        (DORA, ("harmful", "correct")), (EMIL, ("harmful", "incorrect")),
+        (FRED, ("correct", "correct")),
+    ):  # fmt: skip
+        catalog = do(catalog, said("item1", *verdicts[:: 1 if place == 0 else -1]), expert)
+        with pytest.raises(errors.PromotionNotEarned, match="harm"):
+            decide(catalog, move, ALICE, NOW)
+    outcome = settled(review(catalog).of("item1"))
+    assert outcome is not None
+    assert outcome.verdicts == (("harmful", "correct") if place == 0 else ("correct", "harmful"))
+    assert progress(review(catalog)) == (1, 0, 4)
+
+
+@pytest.mark.parametrize("third", get_args(Verdict))
+@pytest.mark.parametrize("second", get_args(Verdict))
+@pytest.mark.parametrize("first", get_args(Verdict))
+@pytest.mark.parametrize("other", [("correct", "correct"), ("correct", "incorrect")])
+def test_harm_by_two_persons_stands_whatever_a_third_says(
+    first: Verdict, second: Verdict, third: Verdict, other: tuple[Verdict, Verdict]
+) -> None:
+    made = judged(
+        ("i", (first, other[0]), "neither", None),
+        ("i", (second, other[1]), "neither", None),
+        ("i", (third, "correct"), "neither", None),
+    )
+    found = findings(made, 0, lambda _: True)
+    if (first, second, third).count("harmful") >= 2:
+        assert found == Findings(items=1, harmful=1)
+    elif first == second:
+        assert found == Findings(items=1, correct=int(first == "correct"))
+    else:
+        assert found == Findings(
+            items=1, correct=int(third == "correct"), harmful=int(third == "harmful")
+        )
+
+
+def test_a_third_experts_preference_does_not_stand_beside_verdicts_that_were_overruled() -> None:
+    made = judged(
+        ("i", ("harmful", "correct"), "second", None),
+        ("i", ("harmful", "incorrect"), "second", None),
+        ("i", ("correct", "correct"), "first", None),
+    )
+    outcome = settled(made.of("i"))
+    assert outcome == Outcome(verdicts=("harmful", "correct"), preferred="neither")
+
+
+def test_a_log_in_which_a_third_alone_decided_about_both_answers_is_not_called_forged() -> None:
+    catalog = do(start(), ChangePolicy("medical", Policy(approvals=0), weaken=True), OPERATOR)
+    catalog = do(catalog, said("item1", "harmful", "correct"), DORA)
+    catalog = do(catalog, said("item1", "harmful", "incorrect"), EMIL)
+    moved = AliasMoved(domain="medical", adapter="coder", alias="production", version=2, previous=1)
+    commit = Commit(
+        sequence=catalog.sequence + 1, previous="0" * 64, id="x", time=NOW,
+        entries=(Entry(ALICE, moved),),
+    )  # fmt: skip
+    assert [doubt.forged for doubt in audit(catalog, commit)] == [True]
+    catalog = do(catalog, said("item1", "correct", "correct"), FRED)
+    assert [doubt.forged for doubt in audit(catalog, commit)] == [False]
 
 
 def test_harm_follows_the_weights_whatever_number_and_card_they_are_published_with() -> None:
