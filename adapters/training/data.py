@@ -13,6 +13,11 @@ assistant's message. Of "messages" every answer by the assistant is learnt, each
 conversation before it, but for those with "weight": 0; of "prompt" and "completion" the completion
 alone. That is what TRL does with `assistant_only_loss`, and with prompt and completion.
 
+Nothing of a row is left out without a word. Content under a key that the stage does not read is
+refused, unless it repeats what is read or the key describes the row (`conversations.METADATA`).
+Stage sft learns "chosen" where there is no "completion", and passes over "rejected"; it refuses an
+answer with "label": false, which stage kto learns from.
+
 An optional "unit" names what must stay on one side of a split, by default the last user message; an
 optional "review" the expert review that a row comes from, as `lorary review export` writes it.
 
@@ -28,7 +33,7 @@ continued answers wrongly (mistakes.py). They show the machinery at work, not wh
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -161,10 +166,22 @@ def _read(source: str) -> tuple[list[dict[str, Any]], str]:
         )
     content = path.read_bytes()
     try:
-        rows = [json.loads(line) for line in content.splitlines() if line.strip()]
+        rows = [_json(line) for line in content.splitlines() if line.strip()]
     except ValueError as error:
         raise BadRecipe(f"{source} is not JSON Lines: {error}. Mend the line.") from error
     return rows, hashlib.sha256(content).hexdigest()
+
+
+def _json(line: bytes) -> Any:
+    """One line of JSON; raises `ValueError`, also for a key that an object has twice."""
+
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError(f"an object has a key twice: {line!r:.60}")
+        return found
+
+    return json.loads(line, object_pairs_hook=members)
 
 
 def _converted(
@@ -175,7 +192,11 @@ def _converted(
         try:
             if not isinstance(row, dict):
                 raise ValueError("it is no JSON object")  # noqa: TRY004, TRY301 - as the others
-            conversations.refuse_unread(row)
+            if "instruction" in row:
+                raise ValueError(  # noqa: TRY301 - as the others
+                    "it is in Alpaca's format (instruction, input, output): write prompt and "
+                    "completion"
+                )
             for made in from_row(row):
                 yield row, replace(made, where=f"{source}, row {number}")
         except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -186,69 +207,115 @@ def _converted(
             ) from error
 
 
-def _turns(row: dict[str, Any]) -> Iterator[Turn]:
+def _turns(row: dict[str, Any]) -> Iterable[Turn]:
     """Every answer of a conversation, or the one answer to a prompt."""
-    if "messages" in row or "conversations" in row:
-        turns = conversations.answered(row.get("messages") or row.get("conversations"))
-        unit = _unit(row, turns[-1][0])
-        for prompt, answer in turns:
-            yield Turn(prompt, unit, answer)
-        return
+    key = _conversation_key(row)
+    if key:
+        found = conversations.answered(row[key])
+        unit = _unit(row, found[-1][0])
+        turns = [Turn(prompt, unit, answer) for prompt, answer in found]
+        return _whole(row, (key, *_accepted(row)), turns)
     prompt = conversations.prompt(row["prompt"])
-    given = row["completion"] if "completion" in row or "chosen" not in row else row["chosen"]
-    yield Turn(prompt, _unit(row, prompt), conversations.answer(given, prompt))
+    key = "chosen" if "completion" not in row and "chosen" in row else "completion"
+    turn = Turn(prompt, _unit(row, prompt), conversations.answer(row[key], prompt))
+    return _whole(row, ("prompt", key, *_accepted(row)), [turn])
 
 
-def _prompts(row: dict[str, Any]) -> Iterator[Turn]:
+def _prompts(row: dict[str, Any]) -> Iterable[Turn]:
     """The prompt of a row, with the reference answer if there is one."""
-    if "messages" in row or "conversations" in row:
-        prompt = conversations.conversation(row.get("messages") or row.get("conversations"))
+    key = _conversation_key(row)
+    if key:
+        prompt = conversations.conversation(row[key])
         answer = ""
         if prompt[-1].role == "assistant" and prompt[1:]:
+            conversations.refuse_weightless(row[key])
             prompt, answer = prompt[:-1], prompt[-1].content
         conversations.awaiting(prompt)
-        yield Turn(prompt, _unit(row, prompt), answer)
-        return
+        turn = Turn(prompt, _unit(row, prompt), answer)
+        return _whole(row, (key, *_accepted(row)), [turn])
     prompt = conversations.prompt(row["prompt"])
-    given = row.get("completion", row.get("chosen"))
+    key = "chosen" if row.get("completion") is None else "completion"
+    given = row.get(key)
     answer = "" if given is None else conversations.answer(given, prompt)
-    yield Turn(prompt, _unit(row, prompt), answer)
+    turn = Turn(prompt, _unit(row, prompt), answer)
+    return _whole(row, ("prompt", key, *_accepted(row)), [turn])
 
 
-def _verifiable(row: dict[str, Any]) -> Iterator[Turn]:
-    for turn in _prompts(row):
-        if not turn.answer:
-            raise KeyError("completion")
-        yield turn
+def _verifiable(row: dict[str, Any]) -> Iterable[Turn]:
+    turns = _prompts(row)
+    if not all(turn.answer for turn in turns):
+        raise KeyError("completion")
+    return turns
 
 
-def _pairs(row: dict[str, Any]) -> Iterator[Pair]:
+def _pairs(row: dict[str, Any]) -> Iterable[Pair]:
     """A pair, whose prompt may stand before both answers instead of under its own key."""
-    if "prompt" in row:
+    if conversations.has_content(row.get("prompt")):
         prompt = conversations.prompt(row["prompt"])
-    else:
+    elif isinstance(row["chosen"], list):
         prompt = conversations.prompt(row["chosen"][:-1])
+    else:
+        raise KeyError("prompt")
     chosen, rejected = (conversations.answer(row[key], prompt) for key in ("chosen", "rejected"))
     if chosen == rejected:
         raise ValueError("chosen and rejected are the same")
-    yield Pair(prompt, _unit(row, prompt), chosen, rejected)
+    better, worse = row.get("score_chosen"), row.get("score_rejected")
+    if better is not None and worse is not None and better < worse:
+        raise ValueError("score_chosen is below score_rejected: exchange the two answers")
+    pair = Pair(prompt, _unit(row, prompt), chosen, rejected)
+    return _whole(row, ("prompt", "chosen", "rejected"), [pair])
 
 
-def _judged(row: dict[str, Any]) -> Iterator[Judged]:
-    if "label" not in row:
-        for pair in _pairs(row):
-            yield Judged(pair.prompt, pair.unit, pair.chosen, True)
-            yield Judged(pair.prompt, pair.unit, pair.rejected, False)
-        return
+def _judged(row: dict[str, Any]) -> Iterable[Judged]:
+    if row.get("label") is None:
+        return [
+            Judged(pair.prompt, pair.unit, answer, good)
+            for pair in _pairs(row)
+            for answer, good in ((pair.chosen, True), (pair.rejected, False))
+        ]
     if not isinstance(row["label"], bool):
         raise TypeError("label is neither true nor false")
     prompt = conversations.prompt(row["prompt"])
     answer = conversations.answer(row["completion"], prompt)
-    yield Judged(prompt, _unit(row, prompt), answer, row["label"])
+    judged = Judged(prompt, _unit(row, prompt), answer, row["label"])
+    return _whole(row, ("prompt", "completion", "label"), [judged])
+
+
+def _conversation_key(row: dict[str, Any]) -> str:
+    """The key of a whole conversation; none if the row has a prompt of its own instead."""
+    keys = [key for key in ("messages", "conversations") if key in row]
+    with_content = [key for key in keys if conversations.has_content(row[key])]
+    if not with_content and conversations.has_content(row.get("prompt")):
+        return ""
+    return next(iter(with_content + keys), "")
+
+
+def _accepted(row: dict[str, Any]) -> tuple[str, ...]:
+    """Keys by which people judged a row whose answer is to be learnt: it may have a worse one.
+
+    Raises `ValueError` if they rejected the answer itself.
+    """
+    label = row.get("label")
+    if label is False:
+        raise ValueError(
+            "its answer was rejected (label: false): train on it by stage kto, or remove the row"
+        )
+    return ("rejected", "label") if label is True else ("rejected",)
+
+
+def _whole(row: dict[str, Any], read: Collection[str], made: Sequence[R]) -> Sequence[R]:
+    """What was made of a row; raises `ValueError` if that is not all of it.
+
+    read: the keys that it was made of.
+    """
+    texts = {message.content for each in made for message in each.prompt}
+    conversations.refuse_unread(row, read, texts.union(*(each.answers for each in made)))
+    return made
 
 
 def _unit(row: dict[str, Any], prompt: Conversation) -> str:
-    return str(row.get("unit") or prompt[-1].content)
+    unit = row.get("unit")
+    return str(unit if conversations.has_content(unit) else prompt[-1].content)
 
 
 def _turns_of_pack(pack: DomainPack, items: Sequence[Item]) -> Iterator[Turn]:

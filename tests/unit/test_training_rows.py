@@ -88,7 +88,33 @@ def test_sharegpt_and_content_in_parts_are_read(tmp_path: Path) -> None:
     assert first.prompt == second.prompt == messages(ASKED)
 
 
+def test_keys_that_describe_a_row_or_repeat_what_is_read_are_passed_over(tmp_path: Path) -> None:
+    described = {"id": 7, "source": "ward", "licence": "CC0", "tags": ["a"], "split": "train"}
+    pair = {"prompt": "Which ward?", "chosen": [THEN, ANSWER], "rejected": "routine"}
+    repeated = {**pair, **described, "messages": [THEN, ANSWER], "score_chosen": 9, "image": None}
+    assert len(corpus(tmp_path, "dpo", repeated).train) == 1
+    accepted = {"prompt": "Which ward?", "messages": [THEN, ANSWER], "label": True, **described}
+    whole = corpus(tmp_path, "sft", repeated, accepted, {**pair, "completion": "urgent"}).train
+    assert {(turn.prompt, turn.answer) for turn in whole} == {(messages(THEN), "urgent")}
+
+
+def test_rows_of_the_domain_packs_data_are_read(tmp_path: Path) -> None:
+    """As `lorary data --out` writes them."""
+    item = {"split": "train", "text": "red eye", "label": "Eye", "unit": "7"}
+    row = {**item, "prompt": "Which chapter?\n\nSymptom: red eye", "completion": "Eye"}
+    assert corpus(tmp_path, "sft", row).train[0].unit == "7"
+    assert corpus(tmp_path, "ppo", {**row, "unit": 0}).train[0].unit == "0"
+
+
 TOOL_CALL = {"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]}
+ROW = {"prompt": "Which?", "completion": "this"}
+
+
+def part(text: Any, **more: Any) -> dict[str, Any]:
+    """A message by the user in one part."""
+    return {"role": "user", "content": [{"type": "text", "text": text, **more}]}
+
+
 PICTURE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}
 
 
@@ -115,6 +141,22 @@ PICTURE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url"
         ({"prompt": "x", "completion": "y", "system": "Be brief."}, "its key 'system' is not read"),
         ({"instruction": "x", "input": "", "output": "y"}, "Alpaca's format"),
         (["x", "y"], "no JSON object"),
+        ({**ROW, "label": False}, "was rejected"),
+        ({**ROW, "accepted": False}, "its key 'accepted' is not read"),
+        ({**ROW, "label": "routine"}, "its key 'label' is not read"),
+        ({**ROW, "system_prompt": "Be brief."}, "its key 'system_prompt' is not read"),
+        ({**ROW, "rationale": "hm"}, "its key 'rationale' is not read"),
+        ({**ROW, "text": "other"}, "its key 'text' is not read"),
+        ({**ROW, "chosen": "better"}, "its key 'chosen' is not read"),
+        ({**ROW, "messages": [ASKED, ANSWER]}, "its key 'prompt' is not read"),
+        ({"messages": [ASKED, ANSWER], "conversations": [ASKED, SAID]}, "'conversations' is not"),
+        ({"messages": [ASKED, SAID, ANSWER]}, "message 3 by the assistant follows another"),
+        ({"messages": [ASKED, {**SAID, "weight": 0}, ANSWER]}, "message 3 by the assistant"),
+        ({"messages": [part(None), ANSWER]}, "message 1: the text of a part is None"),
+        ({"messages": [part({"text": "x"}), ANSWER]}, "the text of a part is {'text': 'x'}"),
+        ({"messages": [part("x", image="y"), ANSWER]}, "a part's key 'image' is not read"),
+        ({"prompt": "x", "completion": [{**ANSWER, "weight": 0}]}, "its answer has weight 0"),
+        ({"messages": [{**ASKED, "weight": 2}, ANSWER]}, "weight is 2"),
     ],
 )
 def test_what_would_be_lost_is_refused_with_the_rows_number(
@@ -124,6 +166,9 @@ def test_what_would_be_lost_is_refused_with_the_rows_number(
         corpus(tmp_path, "sft", {"prompt": "Hello.", "completion": "A"}, row)
 
 
+PAIR = {"prompt": "x", "chosen": "y", "rejected": "z"}
+
+
 @pytest.mark.parametrize(
     ("stage", "row", "reason"),
     [
@@ -131,6 +176,17 @@ def test_what_would_be_lost_is_refused_with_the_rows_number(
         ("dpo", {"prompt": [ASKED, SAID], "chosen": "y", "rejected": "z"}, "by the assistant"),
         ("dpo", {"chosen": WHOLE, "rejected": [ASKED, ANSWER]}, "are not the prompt's"),
         ("kto", {"prompt": "x", "completion": "y", "label": "good"}, "neither true nor false"),
+        ("kto", {**PAIR, "label": True}, "it lacks 'completion'"),
+        ("kto", {**PAIR, "completion": "w", "label": True}, "its key 'chosen' is not read"),
+        ("dpo", {**PAIR, "label": False}, "its key 'label' is not read"),
+        ("dpo", {**PAIR, "messages": WHOLE}, "its key 'messages' is not read"),
+        ("dpo", {**PAIR, "completion": "w"}, "its key 'completion' is not read"),
+        ("dpo", {**PAIR, "chosen": [{**ANSWER, "weight": 0}]}, "its answer has weight 0"),
+        ("dpo", {**PAIR, "score_chosen": 1, "score_rejected": 9}, "is below score_rejected"),
+        ("dpo", {"chosen": "Human: x", "rejected": "Human: y"}, "it lacks 'prompt'"),
+        ("ppo", {**ROW, "messages": [ASKED]}, "its key 'prompt' is not read"),
+        ("ppo", {**ROW, "label": False}, "was rejected"),
+        ("ppo", {"messages": [ASKED, {**ANSWER, "weight": 0}]}, "its answer has weight 0"),
         ("ppo", {"prompt": "x"}, "it lacks 'completion'"),
         ("rloo", {"prompt": [ASKED, SAID], "completion": "x"}, "by the assistant"),
     ],
@@ -140,6 +196,13 @@ def test_so_is_it_in_the_stages_that_judge(
 ) -> None:
     with pytest.raises(BadRecipe, match=rf"row 1 does not suit .*{reason}"):
         corpus(tmp_path, stage, row)
+
+
+def test_a_key_that_occurs_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"prompt": "x", "prompt": "y", "completion": "z"}\n')
+    with pytest.raises(BadRecipe, match="a key twice"):
+        corpus_of(recipe(f"stage: sft\ndata: {file}\n"))
 
 
 def test_sampled_answers_must_leave_room_for_a_prompt() -> None:
