@@ -60,6 +60,15 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
         return self.time if self.answered is None else min(self.answered, self.time)
 
 
+class Calibrated(msgspec.Struct, frozen=True, kw_only=True):
+    """A calibration, who evaluated it, and on which engine."""
+
+    evaluator: str
+    calibration: Calibration
+    engine: Engine | None = None
+    """None in evaluations recorded before the engine was."""
+
+
 class Version(msgspec.Struct, frozen=True, kw_only=True):
     """One immutable version of an adapter."""
 
@@ -84,8 +93,9 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     flags: tuple[str, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     """In the order of their recording."""
-    calibration: Calibration | None = None
-    """The newest that somebody other than the publisher recorded."""
+    calibrations: tuple[Calibrated, ...] = ()
+    """The newest of each evaluator's key, in the order of their recording. `calibrated` says which
+    of them counts."""
     feedback: Feedback = Feedback()
 
     @property
@@ -321,6 +331,32 @@ def in_good_standing(keys: Mapping[str, Key], key: str) -> bool:
     """
     known = keys.get(key)
     return known is not None and known.revoked is None
+
+
+def evaluator_fault(keys: Mapping[str, Key], version: Version, evaluator: str) -> str | None:
+    """Why evaluations of `version` by the key `evaluator` do not count; None if they do."""
+    if not in_good_standing(keys, evaluator):
+        return "its evaluator's key was revoked"
+    if person(keys, evaluator) == person(keys, version.publisher):
+        return "only its publisher evaluated it"
+    return None
+
+
+def calibrated(keys: Mapping[str, Key], version: Version) -> Calibrated | None:
+    """The version's newest calibration that counts, by the promotion gate's rule for evaluators.
+
+    A report's age does not matter: `max_report_days` bounds promotions, not what is served.
+    """
+    found = reversed(version.calibrations)
+    return next((c for c in found if evaluator_fault(keys, version, c.evaluator) is None), None)
+
+
+def calibration_withdrawn(keys: Mapping[str, Key], version: Version) -> bool:
+    """Whether the version had a calibration, and every one that counted is by a key that was
+    revoked since."""
+    publisher = person(keys, version.publisher)
+    others = any(person(keys, c.evaluator) != publisher for c in version.calibrations)
+    return others and calibrated(keys, version) is None
 
 
 def authors(catalog: Catalog, version: Version) -> set[str]:

@@ -92,6 +92,17 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
         """SHA-256 of all of it: two engines with one fingerprint were started alike."""
         return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
 
+    def differences(self, other: "Engine") -> list[str]:
+        """Names of what differs between the two and may change an answer.
+
+        Lorary's own version is not among it: what of Lorary shapes an answer stands in the other
+        settings, and an update of Lorary alone leaves calibrations as they are.
+        """
+        names = [name for name in ("name", "device", "dtype", "quantization", "base")
+                 if getattr(self, name) != getattr(other, name)]  # fmt: skip
+        settings = (self.settings.keys() | other.settings.keys()) - {"lorary"}
+        return names + sorted(s for s in settings if self.settings.get(s) != other.settings.get(s))
+
 
 class SuiteRule(msgspec.Struct, frozen=True, kw_only=True):
     """What a policy requires of one suite, pinned to the very questions and items."""

@@ -9,6 +9,7 @@ from registry import review_fold
 from registry.catalog import (
     Adapter,
     Base,
+    Calibrated,
     Catalog,
     Domain,
     Evaluation,
@@ -257,12 +258,13 @@ class _Tables(msgspec.Struct, kw_only=True):
             engine=event.engine,
             answered=event.answered,
         )
-        calibration = old.calibration
-        independent = person(self.keys, actor) != person(self.keys, old.publisher)
-        if event.calibration is not None and independent:
-            calibration = msgspec.structs.replace(event.calibration, report=event.report)
+        calibrations = old.calibrations
+        if event.calibration is not None:
+            fitted = msgspec.structs.replace(event.calibration, report=event.report)
+            new = Calibrated(evaluator=actor, calibration=fitted, engine=event.engine)
+            calibrations = (*(c for c in calibrations if c.evaluator != actor), new)
         versions[event.version - 1] = msgspec.structs.replace(
-            old, evaluations=(*old.evaluations, evaluation), calibration=calibration
+            old, evaluations=(*old.evaluations, evaluation), calibrations=calibrations
         )
         self.adapters[path] = msgspec.structs.replace(self.adapters[path], versions=tuple(versions))
 

@@ -20,7 +20,15 @@ import msgspec
 from adapters.names import DEFAULT_ALIAS
 from registry.access import ANY_DOMAIN
 from registry.bounds import inferiority_p_value, lower_bound, upper_bound
-from registry.catalog import Catalog, Evaluation, Version, authors, in_good_standing, person
+from registry.catalog import (
+    Catalog,
+    Evaluation,
+    Version,
+    authors,
+    evaluator_fault,
+    in_good_standing,
+    person,
+)
 from registry.events import Policy
 from registry.evidence import Confident, Paired, SuiteResult, SuiteRule, Tally, effective
 from registry.reviewing import Findings, Review, findings
@@ -213,15 +221,13 @@ def _report(
     The newest, whatever it says: of several reports nobody picks the kindest.
     """
     reason = "no evaluation of these bytes is recorded"
-    publisher = person(catalog.keys, version.publisher)
     for evaluation in reversed(version.evaluations):
         for result, look in zip(evaluation.results, evaluation.looks, strict=True):
             if result.suite != rule.suite:
                 continue
-            if not in_good_standing(catalog.keys, evaluation.evaluator):
-                reason = "its evaluator's key was revoked"
-            elif person(catalog.keys, evaluation.evaluator) == publisher:
-                reason = "only its publisher evaluated it"
+            fault = evaluator_fault(catalog.keys, version, evaluation.evaluator)
+            if fault is not None:
+                reason = fault
             elif result.held_out != rule.held_out:
                 reason = (
                     f"the report is on items {result.held_out[:12]}, "

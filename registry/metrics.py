@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adapters.names import DEFAULT_ALIAS
 from registry import times
-from registry.catalog import Adapter, Catalog, Key, Version
+from registry.catalog import Adapter, Catalog, Key, Version, calibrated
 from registry.gates import requirements
 
 MAX_ADAPTERS = 500
@@ -169,8 +169,8 @@ class CatalogCollector(Collector):
                 unmet.add_metric(labels, sum(not requirement.met for requirement in asked))
                 approvals.add_metric(labels, len(version.approvers))
                 evaluations.add_metric(labels, len(version.evaluations))
-                if version.calibration is not None:
-                    threshold.add_metric(labels, version.calibration.threshold)
+                if (counting := calibrated(self._catalog.keys, version)) is not None:
+                    threshold.add_metric(labels, counting.calibration.threshold)
                 for result in version.evaluations[-1].results if version.evaluations else ():
                     for name, tally in result.tallies.items():
                         if tally.n:

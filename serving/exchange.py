@@ -55,7 +55,16 @@ def terms_of(
         require(key, "evaluate", version.domain)
         abstains = False
     path, controls = scope["path"], replica.controls
-    return terms(path, body, version, wanted=wanted, abstains=abstains, controls=controls)
+    return terms(
+        path,
+        body,
+        version,
+        wanted=wanted,
+        abstains=abstains,
+        keys=catalog.keys,
+        engine=replica.identity,
+        controls=controls,
+    )
 
 
 async def bring(replica: Replica, held: AsyncExitStack, key: Key, version: Version) -> Tier:

@@ -12,6 +12,7 @@ from registry.api.reviews import requirements_view
 from registry.api.schemas import EvaluationBody
 from registry.api.views import plain, version_view
 from registry.blobs import Blobs
+from registry.catalog import calibrated
 from registry.commands import RecordEvaluation
 from registry.errors import BadRequest, TooLarge, UnknownFile
 from registry.evidence import Engine, SuiteResult
@@ -65,7 +66,9 @@ def record(
         body.answered,
     )  # fmt: skip
     caller.registry.execute(command, caller.key.id)
-    return plain(version_view(caller.registry.catalog.find(AdapterRef(domain, adapter, version))))
+    catalog = caller.registry.catalog
+    found = catalog.find(AdapterRef(domain, adapter, version))
+    return plain(version_view(found, calibrated(catalog.keys, found)))
 
 
 @router.get(

@@ -22,6 +22,7 @@ from registry.api.schemas import (
     SplitBody,
 )
 from registry.api.views import adapter_view, domain_view, key_view, plain, version_view
+from registry.catalog import calibrated
 from registry.commands import (
     ApproveVersion,
     ChangePolicy,
@@ -45,6 +46,12 @@ router = APIRouter(tags=["governing"])
 
 def _execute(caller: Caller, command: Command) -> None:
     caller.registry.execute(command, caller.key.id)
+
+
+def _version(caller: Caller, ref: AdapterRef) -> dict[str, Any]:
+    catalog = caller.registry.catalog
+    version = catalog.find(ref)
+    return plain(version_view(version, calibrated(catalog.keys, version)))
 
 
 @router.put("/adapters/{domain}/{adapter}/aliases/{alias}")
@@ -77,7 +84,7 @@ def approve(
     """Vouch for exactly these bytes."""
     caller.require("approve", check_name(domain, "domain"))
     _execute(caller, ApproveVersion(domain, adapter, version, body.digest))
-    return plain(version_view(caller.registry.catalog.find(AdapterRef(domain, adapter, version))))
+    return _version(caller, AdapterRef(domain, adapter, version))
 
 
 @router.post("/adapters/{domain}/{adapter}/versions/{version}/revocation")
@@ -87,7 +94,7 @@ def revoke_version(
     """Let nobody be served this version any more."""
     caller.require("operate", check_name(domain, "domain"))
     _execute(caller, RevokeVersion(domain, adapter, version, body.reason))
-    return plain(version_view(caller.registry.catalog.find(AdapterRef(domain, adapter, version))))
+    return _version(caller, AdapterRef(domain, adapter, version))
 
 
 @router.post("/adapters/{domain}/{adapter}/versions/{version}/tombstone")
@@ -97,7 +104,7 @@ def tombstone_version(
     """Give up this version's bytes for good; `lorary gc` then removes them."""
     caller.require("operate", check_name(domain, "domain"))
     _execute(caller, TombstoneVersion(domain, adapter, version, body.reason))
-    return plain(version_view(caller.registry.catalog.find(AdapterRef(domain, adapter, version))))
+    return _version(caller, AdapterRef(domain, adapter, version))
 
 
 @router.get("/keys")

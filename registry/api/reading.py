@@ -1,6 +1,6 @@
 """Routes that look: adapters, versions, files, bases, domains, the log."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -12,7 +12,7 @@ from registry.access import ANY_DOMAIN
 from registry.api.access import Caller, CallerDep, authenticated
 from registry.api.transfers import answer_file
 from registry.api.views import adapter_view, commit_view, domain_view, version_view
-from registry.catalog import Version
+from registry.catalog import Calibrated, Key, Version, calibrated
 from registry.errors import UnknownFile, VersionGone
 from registry.log import CommitLog
 
@@ -31,21 +31,23 @@ class Direct(APIRoute):
 
 class Told:
     """What was said of the versions asked for last, which stays right while nothing happens to
-    them: versions are values."""
+    them, and their calibration counts or does not count as before: both are values."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._answers: dict[tuple[str, str, int], tuple[Version, Response]] = {}
+        self._answers: dict[tuple[str, str, int], tuple[Version, Calibrated | None, Response]] = {}
 
-    def answer(self, version: Version) -> Response:
+    def answer(self, version: Version, keys: Mapping[str, Key]) -> Response:
         """The version as JSON."""
+        counting = calibrated(keys, version)
         key = (version.domain, version.adapter, version.number)
         told = self._answers.get(key)
-        if told is None or told[0] is not version:
+        if told is None or told[0] is not version or told[1] is not counting:
             if len(self._answers) >= self._most:
                 self._answers.clear()
-            told = self._answers[key] = (version, _json(version_view(version)))
-        return told[1]
+            view = _json(version_view(version, counting))
+            told = self._answers[key] = (version, counting, view)
+        return told[2]
 
     @property
     def kept(self) -> int:
@@ -87,7 +89,7 @@ async def show_adapter(caller: CallerDep, domain: str, adapter: str) -> Response
 async def _resolve(request: Request) -> Response:
     """The version that any reference names now, revoked or not."""
     caller = await authenticated(request)
-    return _told.answer(_find(caller, request.path_params["ref"]))
+    return _told.answer(_find(caller, request.path_params["ref"]), caller.catalog.keys)
 
 
 def resolving(prefix: str, responses: dict[int | str, dict[str, Any]]) -> APIRoute:

@@ -12,6 +12,7 @@ from registry.api.schemas import AssemblyBody, PublishBody, Sha256, UploadsBody
 from registry.api.transfers import plan_upload
 from registry.api.views import plain, version_view
 from registry.blobs import Blobs, blob_key, part_key
+from registry.catalog import calibrated
 from registry.errors import (
     BadRequest,
     BeingCollected,
@@ -120,4 +121,4 @@ def publish_version(
         limits=caller.settings.limits,
         expected=body.expected,
     )
-    return plain(version_view(version))
+    return plain(version_view(version, calibrated(caller.registry.catalog.keys, version)))

@@ -4,7 +4,16 @@ from typing import Any
 
 import msgspec
 
-from registry.catalog import Adapter, Catalog, Domain, Key, Rollback, Split, Version
+from registry.catalog import (
+    Adapter,
+    Calibrated,
+    Catalog,
+    Domain,
+    Key,
+    Rollback,
+    Split,
+    Version,
+)
 from registry.events import ItemJudged, KeyIssued, ReviewOpened, SplitRolledBack
 from registry.log import Stored
 from registry.opinions import Feedback
@@ -16,8 +25,11 @@ EVALUATIONS = 20
 """How many of a version's evaluations are shown, the newest."""
 
 
-def version_view(version: Version) -> dict[str, Any]:
-    """A version and its files, whose parts are the catalog's own: msgspec encodes them."""
+def version_view(version: Version, counting: Calibrated | None) -> dict[str, Any]:
+    """A version and its files, whose parts are the catalog's own: msgspec encodes them.
+
+    counting: its newest calibration that counts (`registry.catalog.calibrated`).
+    """
     return {
         "ref": str(version.ref),
         "domain": version.domain,
@@ -38,7 +50,7 @@ def version_view(version: Version) -> dict[str, Any]:
         "spectrum": version.spectrum,
         "flags": version.flags,
         "evaluations": version.evaluations[-EVALUATIONS:],
-        "calibration": version.calibration,
+        "calibration": counting and counting.calibration,
         "feedback": feedback_view(version.feedback),
     }
 

@@ -7,28 +7,32 @@ policy abstains, a choice below the threshold that the version's evaluation cert
 refusal, and a stream is kept back until that is known. A version without a calibration is answered
 for, with `calibrated` false: its score is a ranking and no promise, and nothing can be withheld.
 
-A calibration holds for the settings that it was fitted with (`adapters.confidence.Decoding`). A
+A calibration counts while its evaluator's key does, as for the promotion gate. It holds for the
+engine that it was evaluated on (`registry.evidence.Engine`) and for the settings that it was fitted
+with (`adapters.confidence.Decoding`). A
 grammar, a prefilled answer or a few allowed tokens would make any answer look certain. So what a
 request leaves open is set as certified, and what it sets otherwise makes its figure uncalibrated,
 with the reason beside it; a domain that abstains refuses it, for its threshold says nothing there.
 """
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.types import Message, Send
 
 from adapters import confidence
-from adapters.confidence import Decoding
-from registry.catalog import Version
+from adapters.confidence import Calibration, Decoding
+from registry.catalog import Calibrated, Key, Version, calibrated, calibration_withdrawn
 from registry.errors import BadRequest
+from registry.evidence import Engine
 from serving.telemetry.metrics import CONFIDENCE, WITHHELD
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 REFUSAL = "This model is not sure enough of its answer to give it. Ask an expert."
+UNCALIBRATED = "The version has no calibration."
 
 
 ASKED_ANY = frozenset(
@@ -51,8 +55,10 @@ class Terms:
     abstains: bool
     shown: bool
     """Whether the caller asked for the log-probabilities, too."""
-    uncertified: str | None = None
-    """Why the version's calibration does not hold for the request; None if it does."""
+    calibration: Calibration | None = None
+    """What holds for the request."""
+    uncertified: str = UNCALIBRATED
+    """Why none holds."""
 
 
 def terms(
@@ -62,12 +68,15 @@ def terms(
     *,
     wanted: bool,
     abstains: bool,
+    keys: Mapping[str, Key],
+    engine: Engine | None,
     controls: Collection[str] = (),
 ) -> Terms | None:
     """How to judge the answer to `body`, which is changed to ask for log-probabilities, and for the
     certified settings where it names none of its own.
 
-    None if it need not be judged. controls: the base model's control tokens. Raises `BadRequest`
+    None if it need not be judged. keys: the registry's, which decide what calibration counts.
+    engine: what this server runs. controls: the base model's control tokens. Raises `BadRequest`
     for what cannot be judged, and where the domain abstains for a request that the version's
     calibration does not hold for.
     """
@@ -77,25 +86,49 @@ def terms(
         raise BadRequest(f"{path} tells no confidence, which this needs. Use {CHAT}.")
     if body.get("echo"):
         raise BadRequest("`echo` mixes the prompt into the answer's confidence. Leave it out.")
-    calibration = version.calibration
-    uncertified = None
-    if calibration is not None:
-        uncertified = mismatch(path, body, calibration.decoding, controls)
-        if uncertified is None:
-            body["temperature"] = calibration.decoding.temperature
-            body["stop"] = list(calibration.decoding.stop)
+    held, uncertified = None, UNCALIBRATED
+    found = calibrated(keys, version)
+    if found is not None or calibration_withdrawn(keys, version):
+        fault = elsewhere(found, engine)
+        asked = found and mismatch(path, body, found.calibration.decoding, controls)
+        if found is not None and not (fault or asked):
+            held = found.calibration
+            body["temperature"] = held.decoding.temperature
+            body["stop"] = list(held.decoding.stop)
         elif abstains:
+            advice = "" if fault else " Settings that you leave out are set as certified."
             raise BadRequest(
-                f"{version.domain} answers only as its threshold was certified: {uncertified} "
-                "Settings that you leave out are set as certified."
+                f"{version.domain} answers only as its threshold was certified: "
+                f"{fault or asked}{advice}"
             )
+        uncertified = fault or asked or uncertified
     if path == CHAT:
         shown = bool(body.get("logprobs"))
         body["logprobs"] = True
     else:
         shown = body.get("logprobs") is not None
         body.setdefault("logprobs", 0)
-    return Terms(version, path == CHAT, abstains, shown, uncertified)
+    return Terms(version, path == CHAT, abstains, shown, held, uncertified)
+
+
+def elsewhere(found: Calibrated | None, engine: Engine | None) -> str | None:
+    """Why a version's calibration does not hold on this server, which runs `engine`; None if it
+    does.
+
+    found: the calibration that counts; None if those that did were withdrawn with their evaluators'
+    keys. An evaluation of an earlier release, which does not say what answered, holds nowhere: its
+    engine may have been any.
+    """
+    again = "An evaluator must evaluate the version again on this server."
+    if found is None:
+        return f"the key of the calibration's evaluator was revoked. {again}"
+    if found.engine is None:
+        return f"the calibration's evaluation does not say which engine answered. {again}"
+    if engine is None:
+        return "this server does not say which engine it runs. Ask its operator."
+    if names := found.engine.differences(engine):
+        return f"the calibration was evaluated on another engine ({', '.join(names)}). {again}"
+    return None
 
 
 def mismatch(
@@ -153,7 +186,7 @@ class Judge:
     def __init__(self, send: Send, terms: Terms) -> None:
         self._send = send
         self._terms = terms
-        self._calibration = terms.version.calibration if terms.uncertified is None else None
+        self._calibration = terms.calibration
         self._keeps = terms.abstains and self._calibration is not None
         self._start: Message | None = None
         self._streams = False
@@ -241,7 +274,7 @@ class Judge:
 
     def _verdict(self, logprobs: list[float]) -> dict[str, Any]:
         version, calibration = self._terms.version, self._calibration
-        reason = self._terms.uncertified or "The version has no calibration."
+        reason = self._terms.uncertified
         if calibration is not None and len(logprobs) > calibration.decoding.max_tokens:
             calibration = None
             reason = "The answer is longer than any that was certified."

@@ -13,6 +13,7 @@ import httpx
 
 from adapters.base_model import BaseModel
 from adapters.confidence import EVALUATED, Calibration
+from eval.served import engine_of
 from registry.access import Secret
 from registry.blobs import Blobs
 from registry.catalog import Version
@@ -25,7 +26,7 @@ from registry.commands import (
     SplitAlias,
 )
 from registry.events import File, Grant, Policy
-from registry.evidence import SuiteResult, Tally
+from registry.evidence import Engine, SuiteResult, Tally
 from registry.publishing import publish
 from registry.registry import Registry
 from registry.trials import Bounds
@@ -58,9 +59,10 @@ def prepare(scene: Scene) -> None:
     evaluator = Secret.generate()
     command = IssueKey(evaluator.id, "evaluator", evaluator.digest, (Grant("evaluate", DOMAIN),))
     registry.execute(command, actor)
+    engine = engine_of(f"{scene.api}/v1", scene.operator.text, scene.base.name)
     for number in range(1, 3):
         version = small_adapter(scene, ADAPTER, number)
-        _evaluate(registry, version, evaluator.id)
+        _evaluate(registry, version, evaluator.id, engine)
         registry.execute(MoveAlias(DOMAIN, ADAPTER, "production", number), actor)
     registry.execute(MoveAlias(DOMAIN, ADAPTER, "production", 1), actor)
     bounds = Bounds(min_requests=10_000)  # counted by, and never crossed here
@@ -95,7 +97,7 @@ def small_adapter(scene: Scene, adapter: str, seed: int, domain: str = DOMAIN) -
     )
 
 
-def _evaluate(registry: Registry, version: Version, evaluator: str) -> None:
+def _evaluate(registry: Registry, version: Version, evaluator: str, engine: Engine) -> None:
     report = Blobs(registry.store).put_bytes(json.dumps({"of": str(version.ref)}).encode())
     result = SuiteResult(
         suite="codes", digest="1" * 64, held_out="2" * 64, tallies={"accuracy": Tally(70, 100)}
@@ -110,6 +112,7 @@ def _evaluate(registry: Registry, version: Version, evaluator: str) -> None:
             report,
             (result,),
             calibration,
+            engine=engine,
         ),
         evaluator,
     )

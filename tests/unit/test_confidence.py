@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,42 @@ from msgspec.structs import replace
 from starlette.types import Message
 
 from adapters.confidence import EVALUATED, Calibration, Decoding
+from registry.catalog import Calibrated, Key, Version
 from registry.errors import BadRequest
-from serving.request.confidence import CHAT, COMPLETIONS, REFUSAL, Judge, Terms, terms
+from registry.evidence import Engine
+from serving.request import confidence
+from serving.request.confidence import CHAT, COMPLETIONS, REFUSAL, Judge, Terms
 from serving.request.controls import control_tokens
 from tests.support.asking import into
 from tests.support.catalogs import VERSION
+from tests.support.oracle import ENGINE
 
 SURE = Calibration(method="temperature", temperature=2.0, threshold=0.8, n=100)
-CALIBRATED = replace(VERSION, calibration=SURE)
+KEYS = {
+    name: Key(id=name, name=name, secret_sha256="0" * 64, grants=(), issued="2026-01-01T00:00:00Z")
+    for name in ("p", "meter", "thief")
+}
+CALIBRATED = replace(
+    VERSION, calibrations=(Calibrated(evaluator="meter", calibration=SURE, engine=ENGINE),)
+)
+
+
+def terms(
+    path: str,
+    body: dict[str, Any],
+    version: Version,
+    *,
+    wanted: bool,
+    abstains: bool,
+    keys: Mapping[str, Key] = KEYS,
+    engine: Engine | None = ENGINE,
+    controls: Collection[str] = (),
+) -> Terms | None:
+    """As the function of that name, on the engine that evaluated."""
+    return confidence.terms(
+        path, body, version, wanted=wanted, abstains=abstains, keys=keys, engine=engine,
+        controls=controls,
+    )  # fmt: skip
 
 
 def judge(messages: list[Message], wanted: Terms) -> list[Message]:
@@ -97,7 +126,7 @@ def events_of(sent: list[Message]) -> list[Any]:
 
 
 def test_each_answer_carries_its_chance_to_be_right() -> None:
-    sent = judge(whole(chat_answer(-0.1, -0.2)), Terms(CALIBRATED, True, False, False))
+    sent = judge(whole(chat_answer(-0.1, -0.2)), Terms(CALIBRATED, True, False, False, SURE))
     choice = body_of(sent)["choices"][0]
     raw = math.exp(-0.3)
     wanted = 1 / (1 + math.exp(-math.log(raw / (1 - raw)) / 2))
@@ -108,7 +137,7 @@ def test_each_answer_carries_its_chance_to_be_right() -> None:
 
 
 def test_of_an_answer_that_is_not_sure_enough_nothing_is_left() -> None:
-    sent = judge(whole(chat_answer(-2.0, -2.0)), Terms(CALIBRATED, True, True, True))
+    sent = judge(whole(chat_answer(-2.0, -2.0)), Terms(CALIBRATED, True, True, True, SURE))
     answer = body_of(sent)
     choice = answer["choices"][0]
     assert choice["lorary"]["withheld"]
@@ -131,7 +160,7 @@ def test_a_version_without_a_calibration_is_told_apart_and_never_withheld() -> N
 
 def test_completions_are_judged_in_their_own_form() -> None:
     choice = {"index": 0, "text": "secret", "logprobs": {"token_logprobs": [-3.0, None, -3.0]}}
-    sent = judge(whole({"choices": [choice]}), Terms(CALIBRATED, False, True, False))
+    sent = judge(whole({"choices": [choice]}), Terms(CALIBRATED, False, True, False, SURE))
     judged = body_of(sent)["choices"][0]
     assert judged["text"] == ""
     assert judged["lorary"]["withheld"]
@@ -139,7 +168,7 @@ def test_completions_are_judged_in_their_own_form() -> None:
 
 @given(cut=st.integers(1, 400))
 def test_a_stream_ends_with_the_verdict_however_it_is_cut(cut: int) -> None:
-    sent = judge(stream(chunks_of(-0.1, -0.2), cut), Terms(CALIBRATED, True, False, False))
+    sent = judge(stream(chunks_of(-0.1, -0.2), cut), Terms(CALIBRATED, True, False, False, SURE))
     events = events_of(sent)
     assert [e["choices"][0]["delta"].get("content") for e in events[:3]] == ["", "secret", "secret"]
     assert all("logprobs" not in e["choices"][0] or e["choices"][0]["logprobs"] is None
@@ -154,7 +183,7 @@ def test_a_stream_that_may_be_withheld_is_kept_back_until_it_is_known(
     cut: int, value: float
 ) -> None:
     messages = stream(chunks_of(value, value), cut)
-    sent = judge(messages, Terms(CALIBRATED, True, True, False))
+    sent = judge(messages, Terms(CALIBRATED, True, True, False, SURE))
     events = events_of(sent)
     last = next(e for e in reversed(events) if e["choices"])["choices"][0]
     text = json.dumps(events)
@@ -167,7 +196,7 @@ def test_a_stream_that_may_be_withheld_is_kept_back_until_it_is_known(
 
 def test_errors_inside_a_stream_are_not_kept_back() -> None:
     broken = [*chunks_of(-0.1)[:2], {"error": {"message": "the engine broke"}}]
-    events = events_of(judge(stream(broken, 50), Terms(CALIBRATED, True, True, False)))
+    events = events_of(judge(stream(broken, 50), Terms(CALIBRATED, True, True, False, SURE)))
     assert events[0] == {"error": {"message": "the engine broke"}}
 
 
@@ -176,7 +205,7 @@ def test_answers_that_are_errors_pass_as_they_are() -> None:
         {"type": "http.response.start", "status": 400, "headers": []},
         {"type": "http.response.body", "body": b'{"error": {}}'},
     ]
-    assert judge(messages, Terms(CALIBRATED, True, True, False)) == messages
+    assert judge(messages, Terms(CALIBRATED, True, True, False, SURE)) == messages
 
 
 def test_log_probabilities_are_asked_for_and_shown_only_if_the_caller_did() -> None:
@@ -278,7 +307,7 @@ def test_settings_that_a_caller_leaves_out_are_set_as_certified(given: dict[str,
     body = dict(given)
     asked = terms(CHAT, body, CALIBRATED, wanted=False, abstains=True)
     assert asked is not None
-    assert asked.uncertified is None
+    assert asked.calibration == SURE
     assert (body["temperature"], body["stop"]) == (0, ["\n"])
     assert "reason" not in body_of(judge(whole(chat_answer(-0.1)), asked))["choices"][0]["lorary"]
 
@@ -288,7 +317,7 @@ def test_completions_were_not_certified() -> None:
         terms(COMPLETIONS, {"prompt": "x"}, CALIBRATED, wanted=False, abstains=True)
     asked = terms(COMPLETIONS, {"prompt": "x"}, CALIBRATED, wanted=True, abstains=False)
     assert asked is not None
-    assert asked.uncertified is not None
+    assert asked.calibration is None
 
 
 def test_a_calibration_says_what_it_holds_for_and_older_ones_hold_for_what_was_evaluated() -> None:
@@ -297,7 +326,9 @@ def test_a_calibration_says_what_it_holds_for_and_older_ones_hold_for_what_was_e
         temperature=0.0, max_tokens=24, stop=("\n",), messages=("user",)
     )  # fmt: skip
     other = replace(SURE, decoding=Decoding(max_tokens=64, stop=(".",)))
-    version = replace(VERSION, calibration=other)
+    version = replace(
+        VERSION, calibrations=(Calibrated(evaluator="meter", calibration=other, engine=ENGINE),)
+    )
     with pytest.raises(BadRequest, match="64 or more"):
         terms(CHAT, {**PLAIN, "max_tokens": 24}, version, wanted=False, abstains=True)
     body: dict[str, Any] = dict(PLAIN)
@@ -306,14 +337,14 @@ def test_a_calibration_says_what_it_holds_for_and_older_ones_hold_for_what_was_e
 
 
 def test_an_answer_without_any_token_is_not_given_where_the_domain_abstains() -> None:
-    sent = judge(whole(chat_answer()), Terms(CALIBRATED, True, True, False))
+    sent = judge(whole(chat_answer()), Terms(CALIBRATED, True, True, False, SURE))
     assert body_of(sent)["choices"][0]["lorary"]["withheld"]
 
 
 def test_an_answer_longer_than_any_that_was_certified_is_none_of_them() -> None:
     long = chat_answer(*[-0.0001] * 25)
     for abstains in (False, True):
-        sent = judge(whole(long), Terms(CALIBRATED, True, abstains, False))
+        sent = judge(whole(long), Terms(CALIBRATED, True, abstains, False, SURE))
         verdict = body_of(sent)["choices"][0]["lorary"]
         assert not verdict["calibrated"]
         assert verdict["withheld"] == abstains
@@ -326,3 +357,73 @@ def test_the_small_models_control_tokens_are_known(tmp_path: Path) -> None:
     assert control_tokens(str(tmp_path)) == {"<|im_end|>"}
     assert control_tokens(str(tmp_path / "nothing")) == frozenset()
     assert control_tokens("nobody/nothing-of-that-name") == frozenset()
+
+
+def test_a_stolen_keys_threshold_counts_no_more_once_the_key_is_revoked() -> None:
+    loose = Calibrated(evaluator="thief", calibration=replace(SURE, threshold=0.0), engine=ENGINE)
+    version = replace(CALIBRATED, calibrations=(*CALIBRATED.calibrations, loose))
+    before = terms(CHAT, dict(PLAIN), version, wanted=False, abstains=True)
+    assert before is not None
+    assert before.calibration == loose.calibration
+    keys = {**KEYS, "thief": replace(KEYS["thief"], revoked="stolen")}
+    after = terms(CHAT, dict(PLAIN), version, wanted=False, abstains=True, keys=keys)
+    assert after is not None
+    assert after.calibration == SURE, "the newest of those that count"
+    verdict = body_of(judge(whole(chat_answer(-2.0, -2.0)), after))["choices"][0]["lorary"]
+    assert verdict["withheld"]
+
+
+def test_a_domain_that_abstains_answers_nothing_by_calibrations_that_were_withdrawn() -> None:
+    keys = {**KEYS, "meter": replace(KEYS["meter"], revoked="left")}
+    with pytest.raises(BadRequest, match="revoked"):
+        terms(CHAT, dict(PLAIN), CALIBRATED, wanted=False, abstains=True, keys=keys)
+    asked = terms(CHAT, dict(PLAIN), CALIBRATED, wanted=True, abstains=False, keys=keys)
+    assert asked is not None
+    verdict = body_of(judge(whole(chat_answer(-0.1)), asked))["choices"][0]["lorary"]
+    assert (verdict["calibrated"], verdict["threshold"]) == (False, None)
+    assert "revoked" in verdict["reason"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"name": "vllm 0.33.0"}, "name"),
+        ({"device": "NVIDIA H100"}, "device"),
+        ({"dtype": "bfloat16"}, "dtype"),
+        ({"quantization": "fp8"}, "quantization"),
+        ({"base": "1" * 64}, "base"),
+        ({"settings": {"max_model_len": "2048", "kv_cache_dtype": "fp8"}}, "kv_cache_dtype"),
+        ({"settings": {}}, "max_model_len"),
+    ],
+)
+def test_a_calibration_holds_only_on_the_engine_that_was_evaluated(
+    changed: dict[str, Any], named: str
+) -> None:
+    other = replace(ENGINE, **changed)
+    with pytest.raises(BadRequest, match=rf"another engine \({named}\)"):
+        terms(CHAT, dict(PLAIN), CALIBRATED, wanted=False, abstains=True, engine=other)
+    body: dict[str, Any] = dict(PLAIN)
+    asked = terms(CHAT, body, CALIBRATED, wanted=True, abstains=False, engine=other)
+    assert asked is not None
+    assert "temperature" not in body
+    verdict = body_of(judge(whole(chat_answer(-0.1)), asked))["choices"][0]["lorary"]
+    assert (verdict["calibrated"], verdict["threshold"]) == (False, None)
+    assert named in verdict["reason"]
+
+
+def test_an_update_of_lorary_alone_leaves_calibrations_as_they_are() -> None:
+    newer = replace(ENGINE, settings={**ENGINE.settings, "lorary": "9.9"})
+    asked = terms(CHAT, dict(PLAIN), CALIBRATED, wanted=False, abstains=True, engine=newer)
+    assert asked is not None
+    assert asked.calibration == SURE
+
+
+@pytest.mark.parametrize(("evaluated", "served"), [(None, ENGINE), (ENGINE, None), (None, None)])
+def test_a_calibration_of_an_unknown_engine_holds_nowhere(
+    evaluated: Engine | None, served: Engine | None
+) -> None:
+    """Evaluations of earlier releases do not say what answered."""
+    fitted = Calibrated(evaluator="meter", calibration=SURE, engine=evaluated)
+    version = replace(VERSION, calibrations=(fitted,))
+    with pytest.raises(BadRequest, match="which engine"):
+        terms(CHAT, dict(PLAIN), version, wanted=False, abstains=True, engine=served)

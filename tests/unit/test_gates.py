@@ -12,7 +12,7 @@ from adapters.names import AdapterRef
 from registry import errors
 from registry.access import BOOTSTRAP
 from registry.blobs import content_digest
-from registry.catalog import Catalog
+from registry.catalog import Catalog, calibrated
 from registry.commands import (
     ApproveVersion,
     ChangePolicy,
@@ -36,6 +36,7 @@ from registry.gates import Requirement, requirements
 from registry.signing import fingerprint
 from tests.support.catalogs import FACTS, files
 from tests.support.keys import key_pair
+from tests.support.oracle import ENGINE
 
 NOW, LATER = "2026-11-24T03:00:00Z", "2026-12-31T03:00:00Z"
 OPERATOR, ALICE, BOB, CAROL, METER = "operator", "alice", "bob", "carol", "meter"
@@ -109,7 +110,9 @@ def report(
     found: SuiteResult, number: int = 2, name: int = 0, calibration: Calibration | None = None
 ) -> RecordEvaluation:
     made = f"{name:064x}"
-    return RecordEvaluation("medical", "coder", number, digest(number), made, (found,), calibration)
+    return RecordEvaluation(
+        "medical", "coder", number, digest(number), made, (found,), calibration, engine=ENGINE
+    )
 
 
 def asked(catalog: Catalog, now: str = NOW) -> dict[str, Requirement]:
@@ -415,11 +418,32 @@ def test_impossible_counts_are_refused(found: SuiteResult) -> None:
 def test_a_calibration_is_kept_with_the_version_unless_its_publisher_made_it() -> None:
     hot = Calibration(method="temperature", temperature=2.0, threshold=0.7)
     catalog = do(start(), report(result(), calibration=hot), ALICE)
-    version = catalog.find(AdapterRef("medical", "coder", version=2))
-    assert version.calibration is None
+    assert threshold(catalog) is None
     catalog = do(catalog, report(result(), name=7, calibration=hot), METER)
-    kept = catalog.find(AdapterRef("medical", "coder", version=2)).calibration
-    assert kept == msgspec.structs.replace(hot, report=f"{7:064x}")
+    kept = calibrated(catalog.keys, catalog.find(AdapterRef("medical", "coder", version=2)))
+    assert kept is not None
+    assert kept.calibration == msgspec.structs.replace(hot, report=f"{7:064x}")
+    assert kept.engine == ENGINE
+
+
+def threshold(catalog: Catalog) -> float | None:
+    found = calibrated(catalog.keys, catalog.find(AdapterRef("medical", "coder", version=2)))
+    return None if found is None else found.calibration.threshold
+
+
+def test_the_calibration_of_a_key_that_is_revoked_later_counts_no_more() -> None:
+    fitted = Calibration(method="temperature", temperature=2.0, threshold=0.7)
+    catalog = do(start(), report(result(), name=7, calibration=fitted), METER)
+    grants = (Grant("evaluate", "medical"),)
+    catalog = do(catalog, IssueKey("thief", "thief", "0" * 64, grants), OPERATOR)
+    for name in (8, 9):
+        loose = msgspec.structs.replace(fitted, threshold=0.0)
+        catalog = do(catalog, report(result(), name=name, calibration=loose), "thief")
+    assert threshold(catalog) == 0.0
+    catalog = do(catalog, RevokeKey("thief", "stolen"), OPERATOR)
+    assert threshold(catalog) == 0.7, "the newest of those that count"
+    catalog = do(catalog, RevokeKey(METER, "left"), OPERATOR)
+    assert threshold(catalog) is None
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,13 +20,15 @@ from registry.commands import (
     ChangePolicy,
     IssueKey,
     RecordEvaluation,
+    RevokeKey,
 )
 from registry.events import Grant, Policy
-from registry.evidence import SuiteResult
+from registry.evidence import Engine, SuiteResult
 from serving.gate import Gate
 from serving.request.body import parse_body
 from serving.request.fields import FIELDS
 from tests.support.asking import CHAT, chat, into, leaving_after, scope_of, send_to, whole
+from tests.support.oracle import ENGINE
 from tests.support.replicas import Site, Upstream, make_site
 
 
@@ -149,6 +152,36 @@ def test_an_evaluator_is_told_what_others_would_not_be(site: Site, upstream: Ups
     assert ask(meter) == 400
     assert ask(meter, x_lorary_evaluate="true") == 200
     assert ask(site.medical, x_lorary_evaluate="true") == 403
+
+
+def test_a_domain_that_abstains_answers_on_the_engine_that_was_evaluated_and_by_keys_that_count(
+    site: Site, upstream: Upstream
+) -> None:
+    execute, operator = site.registry.execute, site.operator.id
+    meter = Secret.generate()
+    execute(IssueKey(meter.id, "meter", meter.digest, (Grant("evaluate", "medical"),)), operator)
+    execute(ChangePolicy("medical", Policy(guarded=(), abstain=True)), operator)
+    version = site.registry.catalog.adapters["medical/coder"].versions[0]
+    found = SuiteResult(suite="s", digest="a" * 64, held_out="b" * 64, tallies={})
+    fitted = Calibration(method="temperature", threshold=0.5)
+    command = RecordEvaluation(
+        "medical", "coder", 1, version.digest, "c" * 64, (found,), fitted, engine=ENGINE
+    )
+    execute(command, meter.id)
+    messages = [{"role": "user", "content": "Which chapter?"}]
+
+    def ask(engine: Engine | None) -> tuple[int, Any]:
+        site.replica.follower.refresh()
+        site.replica.identity = engine
+        status, _, body = chat(site, upstream, "medical", site.medical, messages=messages)
+        return status, body
+
+    assert ask(ENGINE)[0] == 200
+    status, body = ask(msgspec.structs.replace(ENGINE, dtype="bfloat16"))
+    assert status == 400
+    assert "another engine (dtype)" in body["error"]["message"]
+    execute(RevokeKey(meter.id, "stolen"), operator)
+    assert ask(ENGINE)[0] == 400
 
 
 def test_streams_pass_piece_by_piece_as_they_come(site: Site) -> None:

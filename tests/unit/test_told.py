@@ -11,7 +11,7 @@ from tests.support.catalogs import VERSION
 
 
 def said(told: Told, version: Version) -> Any:
-    return json.loads(bytes(told.answer(version).body))
+    return json.loads(bytes(told.answer(version, {}).body))
 
 
 def test_what_happened_to_a_version_is_said_at_once() -> None:
