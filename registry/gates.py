@@ -20,19 +20,12 @@ import msgspec
 from adapters.names import DEFAULT_ALIAS
 from registry.access import ANY_DOMAIN
 from registry.bounds import inferiority_p_value, lower_bound, upper_bound
-from registry.catalog import (
-    Catalog,
-    Evaluation,
-    Version,
-    authors,
-    evaluator_fault,
-    in_good_standing,
-    person,
-)
+from registry.catalog import Catalog, Evaluation, Version, in_good_standing, person
 from registry.events import Policy
 from registry.evidence import Confident, Paired, SuiteResult, SuiteRule, Tally, effective
 from registry.reviewing import Findings, Review, findings
 from registry.signing import fingerprint
+from registry.standing import authors, evaluator_fault
 from registry.times import instant
 
 HARM, EXPERT_REVIEW = "harm", "expert review"

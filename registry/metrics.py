@@ -18,8 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adapters.names import DEFAULT_ALIAS
 from registry import times
-from registry.catalog import Adapter, Catalog, Key, Version, calibrated
+from registry.catalog import Adapter, Catalog, Key, Version
 from registry.gates import requirements
+from registry.standing import calibrated
 
 MAX_ADAPTERS = 500
 """Adapters with series of their own."""

@@ -12,10 +12,10 @@ from registry.api.reviews import requirements_view
 from registry.api.schemas import EvaluationBody
 from registry.api.views import plain, version_view
 from registry.blobs import Blobs
-from registry.catalog import calibrated
 from registry.commands import RecordEvaluation
 from registry.errors import BadRequest, TooLarge, UnknownFile
 from registry.evidence import Engine, SuiteResult
+from registry.standing import calibrated
 
 router = APIRouter(tags=["evidence"])
 MAX_REPORT_BYTES = 32 << 20

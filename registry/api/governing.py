@@ -22,7 +22,6 @@ from registry.api.schemas import (
     SplitBody,
 )
 from registry.api.views import adapter_view, domain_view, key_view, plain, version_view
-from registry.catalog import calibrated
 from registry.commands import (
     ApproveVersion,
     ChangePolicy,
@@ -39,6 +38,7 @@ from registry.commands import (
 from registry.events import Grant, Policy
 from registry.policies import merged
 from registry.publishing import register_base
+from registry.standing import calibrated
 from registry.trials import Bounds
 
 router = APIRouter(tags=["governing"])

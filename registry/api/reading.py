@@ -12,9 +12,10 @@ from registry.access import ANY_DOMAIN
 from registry.api.access import Caller, CallerDep, authenticated
 from registry.api.transfers import answer_file
 from registry.api.views import adapter_view, commit_view, domain_view, version_view
-from registry.catalog import Calibrated, Key, Version, calibrated
+from registry.catalog import Calibrated, Key, Version
 from registry.errors import UnknownFile, VersionGone
 from registry.log import CommitLog
+from registry.standing import calibrated
 
 
 class Direct(APIRoute):

@@ -12,7 +12,6 @@ from registry.api.schemas import AssemblyBody, PublishBody, Sha256, UploadsBody
 from registry.api.transfers import plan_upload
 from registry.api.views import plain, version_view
 from registry.blobs import Blobs, blob_key, part_key
-from registry.catalog import calibrated
 from registry.errors import (
     BadRequest,
     BeingCollected,
@@ -25,6 +24,7 @@ from registry.errors import (
 from registry.events import File
 from registry.incoming import incoming
 from registry.publishing import publish
+from registry.standing import calibrated
 
 router = APIRouter(tags=["publishing"])
 

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 
 from adapters.names import AdapterRef
 from registry import errors
-from registry.catalog import Catalog, authors, person
+from registry.catalog import Catalog, person
 from registry.commands import CloseReview, EraseReview, JudgeItem, OpenReview
 from registry.events import AnyEvent, ItemJudged, ReviewClosed, ReviewErased, ReviewOpened
 from registry.reviewing import MAX_ITEMS, VERDICTS, Review, wants
 from registry.rules.versions import spare
+from registry.standing import authors
 
 MAX_TITLE = 200
 

@@ -2,14 +2,7 @@
 
 from adapters.names import AdapterRef, check_name
 from registry import errors
-from registry.catalog import (
-    Catalog,
-    Version,
-    authors,
-    blobs_in_use,
-    in_good_standing,
-    person,
-)
+from registry.catalog import Catalog, Version, blobs_in_use, in_good_standing, person
 from registry.commands import (
     ApproveVersion,
     CondemnBlobs,
@@ -25,6 +18,7 @@ from registry.events import (
     VersionRevoked,
     VersionTombstoned,
 )
+from registry.standing import authors
 
 
 def publish(catalog: Catalog, command: PublishVersion) -> tuple[AnyEvent, ...]:

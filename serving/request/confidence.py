@@ -24,9 +24,10 @@ from starlette.types import Message, Send
 
 from adapters import confidence
 from adapters.confidence import Calibration, Decoding
-from registry.catalog import Calibrated, Key, Version, calibrated, calibration_withdrawn
+from registry.catalog import Calibrated, Key, Version
 from registry.errors import BadRequest
 from registry.evidence import Engine
+from registry.standing import calibrated, calibration_withdrawn
 from serving.telemetry.metrics import CONFIDENCE, WITHHELD
 
 CHAT = "/v1/chat/completions"

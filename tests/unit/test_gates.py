@@ -12,7 +12,7 @@ from adapters.names import AdapterRef
 from registry import errors
 from registry.access import BOOTSTRAP
 from registry.blobs import content_digest
-from registry.catalog import Catalog, calibrated
+from registry.catalog import Catalog
 from registry.commands import (
     ApproveVersion,
     ChangePolicy,
@@ -34,6 +34,7 @@ from registry.evidence import Confident, Engine, Paired, SuiteResult, SuiteRule,
 from registry.fold import fold
 from registry.gates import Requirement, requirements
 from registry.signing import fingerprint
+from registry.standing import calibrated
 from tests.support.catalogs import FACTS, files
 from tests.support.keys import key_pair
 from tests.support.oracle import ENGINE

@@ -10,11 +10,12 @@ import msgspec
 import pytest
 
 from registry import archive, checkpoints
-from registry.catalog import Catalog, calibrated
+from registry.catalog import Catalog
 from registry.errors import BadRequest
 from registry.events import AnyEvent
 from registry.layout import layout_of
 from registry.log import commit_key, decode, follow
+from registry.standing import calibrated
 from registry.store import LocalStore
 from registry.verify import verify
 
