@@ -15,6 +15,7 @@ from registry.cli.output import AsJson, client, emit, progress_bar, say, warn
 from registry.errors import DigestMismatch
 from registry.events import File
 from registry.registry import Registry
+from registry.rules.keys import permanent_operators
 from registry.settings import ClientSettings, RegistrySettings
 from registry.times import utc_now
 from registry.verify import verify as verify_store
@@ -192,6 +193,11 @@ def import_(
         warn(
             f"{path} has no trailer: commits after {catalog.sequence} ({catalog.time}), if there "
             "were any, are lost."
+        )
+    if not permanent_operators(catalog):
+        warn(
+            "Every operator's key in it expires or was revoked. While one is valid, issue one "
+            "without --expires: lorary keys issue NAME --grant operate:*"
         )
     emit(
         {

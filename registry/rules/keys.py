@@ -49,21 +49,29 @@ def _check_expiry(expires: str, now: str) -> None:
 def revoke_key(catalog: Catalog, command: RevokeKey, now: str) -> tuple[AnyEvent, ...]:
     """Revoke a key for good. Revoking it again changes nothing.
 
-    Raises `UnknownKey`, and `Conflict` for the last key that can issue others: without it nobody
-    could administer the registry any more.
+    Raises `UnknownKey`, and `Conflict` for an operator's key if no other one that never expires is
+    left: sooner or later nobody could administer the registry any more.
     """
     key = catalog.keys.get(command.key)
     if key is None:
         raise errors.UnknownKey(f"There is no key {command.key!r}. See `lorary keys ls`.")
     if key.revoked is not None:
         return ()
-    others = (other for other in catalog.keys.values() if other.id != key.id)
-    if _administers(key, now) and not any(_administers(other, now) for other in others):
+    if _administers(key, now) and not set(permanent_operators(catalog)) - {key.id}:
         raise errors.Conflict(
-            f"{key.id} ({key.name}) is the last operator's key. Issue another first: "
-            "lorary keys issue NAME --grant operate:*"
+            f"{key.id} ({key.name}) is the last operator's key, or every other one expires. Issue "
+            "another first, without --expires: lorary keys issue NAME --grant operate:*"
         )
     return (KeyRevoked(key=command.key, reason=command.reason),)
+
+
+def permanent_operators(catalog: Catalog) -> list[str]:
+    """Ids of the keys that can issue keys for ever: not revoked, and without an expiry."""
+    return [
+        key.id
+        for key in catalog.keys.values()
+        if key.revoked is None and key.expires is None and has_role(key, "operate", ANY_DOMAIN)
+    ]
 
 
 def _administers(key: Key, now: str) -> bool:

@@ -16,10 +16,12 @@ from registry.access import (
     require_observe,
 )
 from registry.catalog import Catalog, Key
-from registry.commands import RevokeKey
+from registry.commands import IssueKey, RevokeKey
 from registry.decide import decide
 from registry.errors import Conflict, Forbidden, Unauthenticated
-from registry.events import Grant
+from registry.events import Entry, Grant
+from registry.fold import fold
+from registry.rules.keys import permanent_operators
 
 NOW = "2026-11-24T03:00:00Z"
 
@@ -79,11 +81,40 @@ def operators(*keys: tuple[str, str | None]) -> Catalog:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("others", [(), (("gone", "2026-11-24T02:59:59Z"),)])
+@pytest.mark.parametrize(
+    "others",
+    [
+        (),
+        (("gone", "2026-11-24T02:59:59Z"),),
+        (("going", "2026-11-24T03:00:01Z"),),
+        (("later", "2036-11-24T03:00:00Z"), ("later still", "2099-12-31T00:00:00Z")),
+    ],
+)
 def test_the_last_operators_key_cannot_be_revoked(others: tuple[tuple[str, str], ...]) -> None:
     catalog = operators(("op", None), *others)
-    with pytest.raises(Conflict, match=r"last operator's key.*lorary keys issue"):
+    with pytest.raises(Conflict, match=r"last operator's key.*without --expires.*keys issue"):
         decide(catalog, RevokeKey("op", "leaving"), "op", NOW)
+    for id, _ in others:
+        assert decide(catalog, RevokeKey(id, "leaving"), "op", NOW), "others are revoked as before"
+
+
+def test_nobody_locks_operators_out_with_a_key_that_expires_soon() -> None:
+    catalog = operators(("op", None))
+    soon = IssueKey("soon", "soon", "0" * 64, (Grant("operate", "*"),), "2026-11-24T03:00:01Z")
+    catalog = fold(catalog, [Entry("op", e) for e in decide(catalog, soon, "op", NOW)], NOW)
+    with pytest.raises(Conflict, match="last operator's key"):
+        decide(catalog, RevokeKey("op", "leaving"), "soon", NOW)
+    assert permanent_operators(catalog) == ["op"]
+
+
+def test_where_every_operators_key_expires_none_is_revoked_before_one_that_does_not() -> None:
+    catalog = operators(("a", "2027-01-01T00:00:00Z"), ("b", "2027-01-01T00:00:00Z"))
+    with pytest.raises(Conflict, match="without --expires"):
+        decide(catalog, RevokeKey("a", "stolen"), "b", NOW)
+    grants = (Grant("operate", "*"),)
+    issue = IssueKey("c", "c", "0" * 64, grants)
+    catalog = fold(catalog, [Entry("b", e) for e in decide(catalog, issue, "b", NOW)], NOW)
+    assert decide(catalog, RevokeKey("a", "stolen"), "b", NOW)
 
 
 def test_one_of_two_operators_keys_can_be_revoked() -> None:
