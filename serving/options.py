@@ -30,6 +30,7 @@ FIXED = {
     "--config": "Give the options one by one after `--` instead",
     "--api-key": "Issue keys with `lorary keys issue` instead",
     "--enable-lora": _GATEWAY,
+    "--enable-prompt-embeds": _GATEWAY,
     "--scheduling-policy": _GATEWAY,
     "--structured-outputs-config": _GATEWAY,
     "--disable-fastapi-docs": _GATEWAY,

@@ -1,7 +1,6 @@
 """A request's body: read with a bound, parsed, and cut down to what callers may ask of vLLM."""
 
 import asyncio
-import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -18,17 +17,12 @@ from serving.request.fields import (
     MAX_SEQUENCES,
     RESPONSES_FIELDS,
 )
+from serving.request.json_text import MAX_DEPTH, MAX_VALUES, has_at_most
 
-MAX_DEPTH = 48
-"""How deep arrays and objects of a body may nest."""
-MAX_VALUES = 100_000
-"""Values of a body, without the token ids of one prompt."""
 BODY_SECONDS = 30.0
 """How long a caller may take to send a body."""
 MAX_HINTS = 32
 MAX_HINT_BYTES = 16 << 10
-_STRINGS = re.compile(rb'"[^"]*"?')
-"""The strings of a JSON text without escaped quotes, the last one also without its end."""
 
 
 async def read_body(
@@ -148,7 +142,7 @@ def _decode(data: bytes, values: int) -> Any:
 
     What can be read can be written again: halves of surrogate pairs, NaN and infinity are refused.
     """
-    if not _has_at_most(values, data):
+    if not has_at_most(values, data):
         raise BadRequest(f"The body has more than {values:,} values. Send fewer.")
     try:
         body = msgspec.json.decode(data)
@@ -167,18 +161,6 @@ def _decode(data: bytes, values: int) -> Any:
             inner for node in level for inner in (node.values() if isinstance(node, dict) else node)
         ]
     raise _too_deep()
-
-
-def _has_at_most(values: int, data: bytes) -> bool:
-    """Whether JSON has so few values, told from its marks: to parse millions takes seconds."""
-    if _marks(data) <= values:
-        return True
-    bare = data.replace(b"\\\\", b"").replace(b'\\"', b"")
-    return bare.count(b'"') <= 4 * values and _marks(_STRINGS.sub(b"", bare)) <= values
-
-
-def _marks(data: bytes) -> int:
-    return sum(map(data.count, (b"[", b"{", b",")))
 
 
 def _check_logprobs(body: dict[str, Any]) -> None:

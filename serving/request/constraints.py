@@ -18,6 +18,7 @@ from serving.request.bounds import (
     Shape,
     Text,
 )
+from serving.request.json_text import parsed
 
 MAX_SCHEMA_VALUES = 5_000
 MAX_SCHEMA_DEPTH = 32
@@ -54,6 +55,17 @@ def check_schema(name: str, schema: Any) -> None:
             raise InvalidField(name, SCHEMA_WORDS, "Use a simpler one.")
 
 
+def _check_text(name: str, value: Any) -> None:
+    """A schema, or a structural tag, as a string: vLLM parses it."""
+    if not isinstance(value, str) or len(value) > MAX_SCHEMA_CHARACTERS:
+        raise InvalidField(name, _SCHEMA_TEXT)
+    try:
+        schema = parsed(value)
+    except ValueError as error:
+        raise InvalidField(name, _SCHEMA_TEXT) from error
+    check_schema(name, schema)
+
+
 def _walk(root: Any) -> Iterator[tuple[int, str | None, Any]]:
     """Every value below `root` with its depth and, in an object, its key; no recursion."""
     waiting: list[tuple[int, str | None, Any]] = [(0, None, root)]
@@ -75,14 +87,18 @@ def _check_format(name: str, value: Any) -> None:
 
 
 SCHEMA = Checked(SCHEMA_WORDS, check_schema)
+_SCHEMA_TEXT = Checked(f"the JSON of {SCHEMA_WORDS}, as a string", _check_text)
+_TAG_TEXT = Checked(
+    "the JSON of a structural tag within a schema's bounds, as a string", _check_text
+)
 STRUCTURED_OUTPUTS = Shape(
     {
-        "json": Either((SCHEMA, Text(MAX_SCHEMA_CHARACTERS))),
+        "json": Either((SCHEMA, _SCHEMA_TEXT)),
         "regex": Text(MAX_PATTERN),
         "choice": ListOf(Text(256), 1_000, least=1),
         "grammar": Text(16 << 10),
         "json_object": Flag(),
-        "structural_tag": Text(MAX_SCHEMA_CHARACTERS),
+        "structural_tag": _TAG_TEXT,
         "disable_any_whitespace": Flag(),
         "disable_additional_properties": Flag(),
         "whitespace_pattern": Text(64),

@@ -62,10 +62,21 @@ def _template_argument(key: str) -> bool:
 
 _NOT_FOR_TEMPLATES = frozenset(
     (
-        "chat_template", "tokenize", "conversation", "messages", "tools", "documents",
-        "add_generation_prompt", "continue_final_message", "return_dict", "tokenizer_kwargs",
+        # of `apply_chat_template`
+        "self", "conversation", "conversations", "messages", "tools", "documents", "chat_template",
+        "add_generation_prompt", "continue_final_message", "tokenize", "padding", "truncation",
+        "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask",
+        "tokenizer_kwargs", "kwargs",
+        # of the tokenizer's `__call__` and what it calls
+        "text", "text_pair", "text_target", "text_pair_target", "add_special_tokens", "stride",
+        "padding_strategy", "truncation_strategy", "truncation_side", "padding_side",
+        "is_split_into_words", "pad_to_multiple_of", "return_token_type_ids", "return_length",
+        "return_attention_mask", "return_overflowing_tokens", "return_special_tokens_mask",
+        "return_offsets_mapping", "split_special_tokens", "verbose",
     )
 )  # fmt: skip
+"""Parameters of transformers. vLLM passes them on beside the template's variables: `padding` to a
+`max_length` of trillions ends the process."""
 _FUNCTION: dict[str, Bound] = {
     "name": Text(128),
     "description": Text(16 << 10),

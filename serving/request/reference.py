@@ -1,6 +1,5 @@
 """The documentation's table of bounds: `python -m serving.request.reference`. Pure."""
 
-from serving.request.body import MAX_DEPTH, MAX_VALUES
 from serving.request.constraints import SCHEMA_WORDS
 from serving.request.fields import (
     ASKS_NOTHING,
@@ -9,6 +8,7 @@ from serving.request.fields import (
     MAX_SEQUENCES,
     RESPONSES_FIELDS,
 )
+from serving.request.json_text import MAX_DEPTH, MAX_VALUES
 
 
 def table() -> str:

@@ -8,8 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from serving.request.bounds import AnyText, Bound, Checked, InvalidField, ListOf, OneOf, Text
+from serving.request.json_text import ARGUMENTS
 
-PARTS = ("text", "refusal", "input_text", "output_text", "summary_text", "reasoning_text")
+CHAT_PARTS = ("text", "refusal")
+"""Types of the parts of a chat's messages, as OpenAI's API has them."""
+PARTS = (*CHAT_PARTS, "input_text", "output_text", "summary_text", "reasoning_text")
+"""Types of the parts of items for `/v1/responses`, which are given the type that is meant."""
 MAX_PARTS = 256
 """Parts of one message, and function calls of one."""
 MAX_ALL_PARTS = 4_096
@@ -21,7 +25,7 @@ def check_messages(name: str, messages: Any, most: int) -> None:
     if not isinstance(messages, list) or len(messages) > most:
         raise InvalidField(name, f"a list of at most {most:,} messages", "Send fewer.")
     for index, message in enumerate(messages):
-        _keep(f"{name}[{index}]", message, _MESSAGE)
+        _keep(f"{name}[{index}]", message, _MESSAGE, ("role",))
     _check_parts(name, messages)
 
 
@@ -38,10 +42,7 @@ def check_items(name: str, items: Any, most: int) -> None:
         kind = item.setdefault("type", "message")
         OneOf(tuple(_ITEMS)).check(f"{where}.type", kind)
         members, needed = _ITEMS[kind]
-        _keep(where, item, members)
-        for member in needed:
-            if member not in item:
-                raise InvalidField(f"{where}.{member}", members[member])
+        _keep(where, item, members, needed)
         _complete(item, index)
     _check_parts(name, items)
 
@@ -77,50 +78,70 @@ def _retype(parts: Any, kind: str) -> None:
         part |= {"type": kind, "text": text}
 
 
-def _keep(name: str, value: Any, members: Mapping[str, Bound]) -> None:
-    """Leave out what is null or not among `members`; check the rest."""
+def _keep(
+    name: str, value: Any, members: Mapping[str, Bound], needed: tuple[str, ...] = ()
+) -> None:
+    """Leave out what is null or not among `members`; check the rest, and that `needed` is there."""
     if not isinstance(value, dict):
         raise InvalidField(name, "an object")
     for key in [key for key in value if value[key] is None or key not in members]:
         del value[key]
     for key, inner in value.items():
         members[key].check(f"{name}.{key}", inner)
+    for key in needed:
+        if key not in value:
+            raise InvalidField(f"{name}.{key}", members[key])
 
 
-def _check_part(name: str, part: Any) -> None:
-    _keep(name, part, _PART)
-    if "type" not in part:
-        raise InvalidField(f"{name}.type", _PART["type"])
-    member = "refusal" if part["type"] == "refusal" else "text"
-    if member not in part:
-        raise InvalidField(f"{name}.{member}", _PART[member])
+def _parts(types: tuple[str, ...]) -> Bound:
+    """A list of parts of these types."""
+    members: Mapping[str, Bound] = {
+        "type": OneOf(types), "text": AnyText(), "refusal": AnyText(),
+    }  # fmt: skip
+
+    def check(name: str, part: Any) -> None:
+        _keep(name, part, members, ("type",))
+        member = "refusal" if part["type"] == "refusal" else "text"
+        if member not in part:
+            raise InvalidField(f"{name}.{member}", members[member])
+
+    return ListOf(Checked("a part of text", check), MAX_PARTS)
 
 
-def _check_text(name: str, value: Any) -> None:
-    if isinstance(value, str):
-        return
-    if not isinstance(value, list):
-        raise InvalidField(name, _TEXT)
-    _PART_LIST.check(name, value)
+def _text(parts: Bound) -> Bound:
+    """A string or such parts."""
+
+    def check(name: str, value: Any) -> None:
+        if isinstance(value, str):
+            return
+        if not isinstance(value, list):
+            raise InvalidField(name, words)
+        parts.check(name, value)
+
+    words = f"a string or a list of at most {MAX_PARTS} parts of text"
+    return Checked(words, check)
 
 
-_PART: Mapping[str, Bound] = {"type": OneOf(PARTS), "text": AnyText(), "refusal": AnyText()}
-_PART_LIST = ListOf(Checked("a part of text", _check_part), MAX_PARTS)
-_TEXT = Checked(f"a string or a list of at most {MAX_PARTS} parts of text", _check_text)
+_CHAT_TEXT = _text(_parts(CHAT_PARTS))
+_PART_LIST = _parts(PARTS)
+_TEXT = _text(_PART_LIST)
 _NAME = Text(256)
-_FUNCTION: Mapping[str, Bound] = {"name": _NAME, "arguments": AnyText()}
+_FUNCTION: Mapping[str, Bound] = {"name": _NAME, "arguments": ARGUMENTS}
 _CALL: Mapping[str, Bound] = {
     "id": _NAME,
     "type": OneOf(("function",)),
-    "function": Checked("a function", lambda name, value: _keep(name, value, _FUNCTION)),
+    "function": Checked(
+        "a function", lambda name, value: _keep(name, value, _FUNCTION, tuple(_FUNCTION))
+    ),
 }
 _MESSAGE: Mapping[str, Bound] = {
     "role": Text(32),
-    "content": _TEXT,
+    "content": _CHAT_TEXT,
     "name": _NAME,
     "tool_call_id": _NAME,
     "tool_calls": ListOf(
-        Checked("a function call", lambda name, value: _keep(name, value, _CALL)), MAX_PARTS
+        Checked("a function call", lambda name, value: _keep(name, value, _CALL, tuple(_CALL))),
+        MAX_PARTS,
     ),
     "refusal": AnyText(),
     "reasoning": AnyText(),
@@ -141,7 +162,7 @@ _ITEMS: Mapping[str, tuple[Mapping[str, Bound], tuple[str, ...]]] = {
         ("role", "content"),
     ),
     "function_call": (
-        {**_STATUS, "type": AnyText(), "call_id": _NAME, "name": _NAME, "arguments": AnyText()},
+        {**_STATUS, "type": AnyText(), "call_id": _NAME, "name": _NAME, "arguments": ARGUMENTS},
         ("call_id", "name", "arguments"),
     ),
     "function_call_output": (

@@ -1,6 +1,7 @@
 """What a request's body may hold: every field has a bound, and more than it is a clear 400."""
 
 import asyncio
+import inspect
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +15,7 @@ from starlette.types import Message
 from registry.errors import BadRequest
 from serving.errors import SlowBody
 from serving.request import bounds
-from serving.request.body import (
-    MAX_DEPTH,
-    MAX_VALUES,
-    parse_body,
-    prompts,
-    read_body,
-    sequences,
-)
+from serving.request.body import parse_body, prompts, read_body, sequences
 from serving.request.bounds import Bound
 from serving.request.constraints import MAX_PATTERN, MAX_PATTERNS, MAX_SCHEMA_DEPTH
 from serving.request.fields import (
@@ -32,6 +26,7 @@ from serving.request.fields import (
     MAX_SEQUENCES,
     RESPONSES_FIELDS,
 )
+from serving.request.json_text import MAX_DEPTH, MAX_VALUES
 from serving.request.reference import table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,11 +50,28 @@ SCHEMAS = (
         {"patternProperties": {"x" * (MAX_PATTERN + 1): {}}},
     ],
 )  # fmt: skip
+DEEP = "[" * (MAX_DEPTH + 1)
+ARGUMENTS = (
+    ["{}", "", "{", "x", "[1, NaN]", '{"a": "[[{\\"["}', "[" * MAX_DEPTH, '"[' + "[" * 100_000,
+     "[]" * 1_000],
+    [{}, 7, DEEP + "]" * len(DEEP), "[" * 100_000 + "]" * 100_000, DEEP, "[NaN, " + DEEP,
+     "1" * 5_000, '"\\ud800"', "[" + "1," * MAX_VALUES + "1]"],
+)  # fmt: skip
+"""Strings that vLLM parses as JSON; what is no JSON counts there as no arguments."""
+SCHEMA_TEXTS = (
+    [json.dumps(schema) for schema in SCHEMAS[0]],
+    [*(json.dumps(schema) for schema in SCHEMAS[1]), "{", "", DEEP, "1" * 5_000],
+)
 PROMPTS = (
     ["x", [1, 2], ["x"] * MAX_SEQUENCES, [[1]] * MAX_SEQUENCES],
     [7, {}, [], [[]] * (MAX_SEQUENCES + 1), ["x"] * (MAX_SEQUENCES + 1), [1, "x"], ["x", 1],
      [[1], "x"], [-1], [2**31], [True], [[1.5]], [{}]],
 )  # fmt: skip
+
+
+def called(name: str, arguments: Any) -> dict[str, Any]:
+    """A function call of a chat."""
+    return {"id": "a", "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
 def messages(name: str, most: int, bad: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -70,11 +82,24 @@ def messages(name: str, most: int, bad: list[Any]) -> tuple[list[Any], list[Any]
         {"image_url": "x"}, "x", {"type": "input_file", "file_id": "x"},
         {"type": "text", "text": 7},
     ]  # fmt: skip
+    call, items = {"role": "assistant", "content": "x"}, name == "input"
+    good_calls, bad_calls = (
+        [
+            {"type": "function_call", "call_id": "a", "name": "f", "arguments": given}
+            if items
+            else call | {"tool_calls": [called("f", given)]}
+            for given in those
+        ]
+        for those in ARGUMENTS
+    )
+    if not items:
+        parts += [{"type": f"{kind}_text", "text": "x"} for kind in ("input", "summary", "output")]
     many = {"role": "user", "content": [{"type": "text", "text": "x"}] * 256}
     good = [
         [USER] * most,
         [many] * 16,
         [{"role": "user", "content": [{"type": "text", "text": "x"}]}],
+        *([one] for one in good_calls),
     ]
     refused = [{"role": "user", "content": [part]} for part in parts]
     return good, [
@@ -84,7 +109,7 @@ def messages(name: str, most: int, bad: list[Any]) -> tuple[list[Any], list[Any]
         "x" if name == "messages" else 7,
         [7],
         [[USER]],
-    ] + [[message] for message in refused + bad]
+    ] + [[message] for message in refused + bad_calls + bad]
 
 
 def formats(schema: list[Any]) -> list[Any]:
@@ -100,13 +125,20 @@ def tools(schemas: list[Any]) -> list[Any]:
 TEMPLATE_ARGUMENTS: tuple[list[Any], list[Any]] = (
     [{"x": True}, {"x": 2**53}, {"x": "x" * 256}, {f"x{n}": 1 for n in range(16)}],
     [{"x": []}, {"x": {}}, {"x": "x" * 257}, {"x": 10**400}, {"a b": 1}, {"chat_template": "x"},
-     {f"x{n}": 1 for n in range(17)}, 7, []],
+     {f"x{n}": 1 for n in range(17)}, 7, [], {"padding": "max_length", "max_length": 2**40},
+     {"return_assistant_tokens_mask": True}],
 )  # fmt: skip
 CHECKED: dict[tuple[str, str], tuple[list[Any], list[Any]]] = {
     ("chat", "messages"): messages(
         "messages",
         MAX_MESSAGES,
-        [{"role": 7}, {"role": "user", "content": 7}, {"role": "assistant", "tool_calls": [7]},
+        [{"role": 7}, {"content": "x"}, {"role": "assistant", "tool_calls": [{}]},
+         *({"role": "assistant", "tool_calls": [{k: v for k, v in called("f", "{}").items()
+                                                 if k != lacking}]}
+           for lacking in called("f", "{}")),
+         {"role": "assistant",
+          "tool_calls": [{"id": "a", "type": "function", "function": {"arguments": "{}"}}]},
+         {"role": "user", "content": 7}, {"role": "assistant", "tool_calls": [7]},
          {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}],
     ),
     ("responses", "input"): messages(
@@ -129,11 +161,13 @@ CHECKED: dict[tuple[str, str], tuple[list[Any], list[Any]]] = {
         [7, {}, {"type": 7}, {"type": "x"}, {"type": "json_schema"}, *formats(SCHEMAS[1])],
     ),
     ("chat", "structured_outputs"): (
-        [{"regex": "x" * MAX_PATTERN}, {"choice": ["x"] * 1_000}, {"json": "{}"}]
-        + [{"json": schema} for schema in SCHEMAS[0]],
+        [{"regex": "x" * MAX_PATTERN}, {"choice": ["x"] * 1_000}]
+        + [{"json": schema} for schema in SCHEMAS[0] + SCHEMA_TEXTS[0]]
+        + [{"structural_tag": text} for text in SCHEMA_TEXTS[0]],
         [7, {"regex": "x" * (MAX_PATTERN + 1)}, {"choice": ["x"] * 1_001}, {"choice": "x"},
          {"grammar": "x" * (1 << 15)}, {"_backend": "outlines"}, {"json_object": 1}]
-        + [{"json": schema} for schema in SCHEMAS[1] if schema != "x"],
+        + [{"json": schema} for schema in SCHEMAS[1] + SCHEMA_TEXTS[1]]
+        + [{"structural_tag": text} for text in SCHEMA_TEXTS[1]],
     ),
     ("chat", "tools"): (
         tools(SCHEMAS[0]),
@@ -288,6 +322,18 @@ def test_members_of_messages_that_are_not_known_stay_outside() -> None:
     }  # fmt: skip
     body = parse_body(json.dumps({"model": "m", "messages": [message]}).encode())
     assert body["messages"] == [{"role": "assistant", "content": [{"type": "text", "text": "x"}]}]
+
+
+def test_no_parameter_of_transformers_is_a_template_argument() -> None:
+    from transformers import PreTrainedTokenizerBase as Base
+    from transformers import PreTrainedTokenizerFast as Fast
+
+    methods = (Base.apply_chat_template, Base.__call__, Base.encode, Fast._encode_plus)
+    for method in methods:
+        for name in inspect.signature(method).parameters:
+            asked = {"model": "m", "chat_template_kwargs": {name: True}}
+            with pytest.raises(BadRequest, match="not as what the server sets itself"):
+                parse_body(json.dumps(asked).encode())
 
 
 def test_a_body_that_drips_is_given_up() -> None:

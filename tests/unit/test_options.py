@@ -26,6 +26,8 @@ from serving.settings import ServingSettings
         ("--no_enable_lora", "gateway depends"),
         ("--no-enable-lo", "gateway depends"),
         ("--enable-lora", "gateway depends"),
+        ("--enable-prompt-embeds", "gateway depends"),
+        ("--enable_prompt_emb", "gateway depends"),
         ("--scheduling-policy=fcfs", "gateway depends"),
         ("--lora-modules", "lorary push"),
         ("--lora_modules=a=/tmp", "lorary push"),
