@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import msgspec
 
 from adapters.errors import LoraryError
+from adapters.names import AdapterRef
 from registry import commands, events
 from registry.access import BOOTSTRAP
 from registry.catalog import Catalog
@@ -18,6 +19,7 @@ from registry.decide import decide
 from registry.errors import Forbidden, PromotionNotEarned, Unauthenticated
 from registry.events import AnyEvent, Commit, Entry, Event
 from registry.fold import fold
+from registry.gates import requirements
 from registry.reviewing import settled_jointly
 
 CAUSES: dict[type[Event], type[commands.Command]] = {
@@ -99,7 +101,10 @@ def _decided_again(state: Catalog, entry: Entry, time: str) -> tuple[Doubt | Non
     except PromotionNotEarned as refusal:
         return Doubt(refusal.message, not _earned_once(state, command, entry.actor, time)), []
     except LoraryError as refusal:
-        return Doubt(refusal.message, isinstance(refusal, FORGED)), []
+        forged = isinstance(refusal, FORGED)
+        if isinstance(refusal, PromotionNotEarned) and _was_rollback(state, entry.event, time):
+            forged = False
+        return Doubt(refusal.message, forged), []
     if not decided:
         return Doubt("it changes nothing", forged=False), []
     if decided[0] != entry.event:
@@ -115,6 +120,21 @@ def _earned_once(state: Catalog, command: commands.Command, actor: str, time: st
     except LoraryError:
         return False
     return True
+
+
+def _was_rollback(state: Catalog, event: AnyEvent, time: str) -> bool:
+    """Whether earlier releases took an event for a rollback: they asked neither an evaluation nor a
+    review of a version that the alias had named before, even while it was unguarded."""
+    if isinstance(event, events.AliasMoved):
+        number = event.version
+    elif isinstance(event, events.AliasSplit):
+        number = event.candidate
+    else:
+        return False
+    version = state.find(AdapterRef(event.domain, event.adapter, version=number))
+    policy = state.domain(event.domain).policy
+    asked = requirements(version, policy, state, now=time, alias=event.alias, lenient=True)
+    return all(requirement.met for requirement in asked)
 
 
 def _command(kind: type[commands.Command], event: AnyEvent, state: Catalog) -> commands.Command:

@@ -122,6 +122,9 @@ class Move(msgspec.Struct, frozen=True):
     previous: int | None
     actor: str
     time: str
+    earned: bool = False
+    """Whether the alias was guarded, and its policy asked for something, when it moved. The move
+    then met what was asked."""
 
 
 class Split(msgspec.Struct, frozen=True):

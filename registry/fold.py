@@ -49,6 +49,7 @@ from registry.events import (
     VersionRevoked,
     VersionTombstoned,
 )
+from registry.gates import asks_anything
 from registry.layout import LAYOUT
 from registry.opinions import Tally
 from registry.reviewing import Review
@@ -202,7 +203,9 @@ class _Tables(msgspec.Struct, kw_only=True):
     def _move(self, event: AliasMoved, actor: str, time: str) -> None:
         path = f"{event.domain}/{event.adapter}"
         adapter = self.adapters[path]
-        move = Move(event.alias, event.version, event.previous, actor, time)
+        policy = self.domains[event.domain].policy
+        earned = event.alias in policy.guarded and asks_anything(policy)
+        move = Move(event.alias, event.version, event.previous, actor, time, earned)
         self.adapters[path] = msgspec.structs.replace(
             adapter,
             aliases={**adapter.aliases, event.alias: event.version},

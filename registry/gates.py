@@ -53,20 +53,24 @@ def requirements(
     *,
     now: str,
     alias: str = DEFAULT_ALIAS,
+    lenient: bool = False,
 ) -> tuple[Requirement, ...]:
     """Everything that `policy` asks before the guarded `alias` may name `version` at `now`.
 
-    A rollback to a version that the alias pointed at before needs no new evaluation or review, so
-    that it is never harder than the promotion was. Harm found by experts blocks both.
+    A rollback to a version that the alias was promoted to before needs no new evaluation or review,
+    so that it is never harder than the promotion was. Moves of the alias while it was unguarded, or
+    its policy asked for nothing, were no promotions. Harm found by experts blocks both.
+
+    lenient: count every earlier move as a promotion, as releases did whose logs are still read.
     """
     asked = [*_approvals(version, policy, catalog), *_signature(version, policy)]
     adapter = catalog.adapters[f"{version.domain}/{version.adapter}"]
-    named_before = {move.version for move in adapter.moves if move.alias == alias}
-    rollback = version.number in named_before
+    moves = (move for move in adapter.moves if move.alias == alias)
+    rollback = version.number in {move.version for move in moves if move.earned or lenient}
     asked += _reviewed(version, 0 if rollback else policy.reviewed_items, catalog)
     if rollback:
         if policy.suites:
-            found = f"not needed: {alias} pointed at this version before"
+            found = f"not needed: {alias} was promoted to this version before"
             asked.append(Requirement(name="evaluation", met=True, evidence=found))
         return tuple(asked)
     current = adapter.aliases.get(alias)
@@ -76,6 +80,17 @@ def requirements(
     for rule in policy.suites:
         asked += _suite(rule, version, policy, catalog, production, now)
     return tuple(asked)
+
+
+def asks_anything(policy: Policy) -> bool:
+    """Whether a version must prove something before a guarded alias may name it."""
+    return bool(
+        policy.approvals
+        or any(policy.approvers.values())
+        or policy.signature_required
+        or policy.suites
+        or policy.reviewed_items
+    )
 
 
 def _approvals(version: Version, policy: Policy, catalog: Catalog) -> Iterator[Requirement]:

@@ -116,8 +116,8 @@ def report(
     )
 
 
-def asked(catalog: Catalog, now: str = NOW) -> dict[str, Requirement]:
-    version = catalog.find(AdapterRef("medical", "coder", version=2))
+def asked(catalog: Catalog, now: str = NOW, number: int = 2) -> dict[str, Requirement]:
+    version = catalog.find(AdapterRef("medical", "coder", version=number))
     policy = catalog.domain("medical").policy
     return {r.name: r for r in requirements(version, policy, catalog, now=now)}
 
@@ -379,10 +379,58 @@ def test_approvals_may_be_asked_of_a_role() -> None:
 
 def test_production_may_go_back_at_once_without_a_new_evaluation() -> None:
     catalog = promoted(do(start(), report(result()), METER))
-    back = msgspec.structs.replace(POLICY, approvals=0)
-    catalog = do(catalog, ChangePolicy("medical", back, weaken=True), OPERATOR)
-    catalog = do(catalog, MoveAlias("medical", "coder", "production", 1), ALICE, LATER)
-    assert catalog.resolve(AdapterRef("medical", "coder")).number == 1
+    catalog = do(
+        do(publish(catalog, 3), approval(3), BOB), report(result(other=digest(2)), 3, name=3), METER
+    )
+    catalog = do(catalog, MoveAlias("medical", "coder", "production", 3), ALICE)
+    catalog = do(catalog, MoveAlias("medical", "coder", "production", 2), ALICE, LATER)
+    assert catalog.resolve(AdapterRef("medical", "coder")).number == 2
+
+
+def named(catalog: Catalog, *numbers: int) -> Catalog:
+    """After moves of `staging` to these versions in turn."""
+    for number in numbers:
+        catalog = do(catalog, MoveAlias("medical", "coder", "staging", number), ALICE)
+    return catalog
+
+
+def guarding(catalog: Catalog, policy: Policy = POLICY) -> Catalog:
+    """After `staging` was guarded, too."""
+    both = msgspec.structs.replace(policy, guarded=("production", "staging"))
+    return do(catalog, ChangePolicy("medical", both, weaken=True), OPERATOR)
+
+
+def test_a_version_that_an_alias_named_while_unguarded_is_promoted_not_rolled_back() -> None:
+    catalog = guarding(named(publish(start(), 3), 3, 1))
+    catalog = do(catalog, approval(3), BOB)
+    for command in (
+        MoveAlias("medical", "coder", "staging", 3),
+        SplitAlias("medical", "coder", "staging", 3, 10),
+    ):
+        with pytest.raises(errors.PromotionNotEarned, match="no evaluation of these bytes"):
+            decide(catalog, command, ALICE, NOW)
+
+
+def test_a_version_that_an_alias_named_while_its_policy_asked_nothing_is_promoted() -> None:
+    nothing = Policy(approvals=0, approvers={"review": 0})
+    catalog = guarding(named(guarding(publish(start(), 3), nothing), 3, 1))
+    catalog = do(catalog, approval(3), BOB)
+    with pytest.raises(errors.PromotionNotEarned, match="no evaluation of these bytes"):
+        decide(catalog, MoveAlias("medical", "coder", "staging", 3), ALICE, NOW)
+    reviewed = do(start(), ChangePolicy("medical", Policy(reviewed_items=2), weaken=True), OPERATOR)
+    reviewed = do(reviewed, approval(1), BOB)
+    back = asked(reviewed, number=1)
+    assert not back["expert review"].met, "version 1 was named before anything was asked"
+
+
+def test_going_back_is_never_harder_than_going_forward_was() -> None:
+    """A version that met what was asked then is not asked for what is asked since."""
+    catalog = guarding(start(), Policy(approvals=1))
+    catalog = do(catalog, approval(1), BOB)
+    catalog = named(catalog, 2, 1)
+    stricter = msgspec.structs.replace(POLICY, reviewed_items=5)
+    catalog = guarding(catalog, stricter)
+    assert decide(catalog, MoveAlias("medical", "coder", "staging", 2), ALICE, NOW)
 
 
 def test_nothing_is_compared_with_a_revoked_production() -> None:
