@@ -60,7 +60,9 @@ class Replica:
             at_once=settings.cold_loads,
             waiting=settings.cold_queue,
         )
-        self.grammars = Gatekeeper(GrammarLimits(seconds=settings.grammar_seconds))
+        self.grammars = Gatekeeper(
+            GrammarLimits(seconds=settings.grammar_seconds), free=settings.free_grammars
+        )
         self.limits = Limits(settings.bounds)
         self.cold_loads = ColdLoads(settings.key_cold_loads)
         self.hints = Hints(lambda version: self.residency.prefetch(version))

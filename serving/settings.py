@@ -94,6 +94,11 @@ class ServingSettings(StoreSettings):
         le=60,
         description="CPU time that the grammar or schema of an answer may take to compile.",
     )
+    free_grammars: bool = Field(
+        default=False,
+        description="Take `structured_outputs.grammar` and structural tags. What they cost for "
+        "each token can grow with the answer, for all callers: only where each one is trusted.",
+    )
     leave_notice_seconds: float = Field(
         default=0.0,
         ge=0,

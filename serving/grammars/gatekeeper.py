@@ -1,9 +1,11 @@
 """Lets the grammars of requests through, once a process of its own has tried them.
 
-vLLM reads a grammar in the event loop of the API process and compiles it in the engine's only
-thread for that, neither with a bound. So each grammar is tried first, in bounds that the kernel
-enforces (`serving.grammars.worker`): a key tries one at a time, all of them a few at once, and
-verdicts are remembered by digest.
+vLLM reads a grammar in the event loop of the API process, compiles it in the engine's only thread
+for that, and follows it in the middle of every step, none of it with a bound. So each grammar is
+tried first, in bounds that the kernel enforces (`serving.grammars.worker`): a key tries one at a
+time, all of them a few at once, and verdicts are remembered by digest. What following costs can
+grow with the answer, where no trial sees it: patterns in which it would are refused by their form
+(`serving.grammars.patterns`), and free grammars unless the operator takes them.
 """
 
 import asyncio
@@ -15,8 +17,15 @@ from registry.errors import BadRequest
 from serving.errors import EngineNotAttached, LimitReached
 from serving.grammars.process import TryingProcess
 from serving.grammars.protocol import Kind, Limits, Setup, Verdict
+from serving.grammars.wanted import form_problem
 from serving.grammars.worker import TOO_LONG
 
+FREE = ("grammar", "structural_tag")
+NOT_FREE = (
+    "This server takes no grammars and structural tags, because what they cost has no bound. Use a "
+    "JSON schema, a `regex` or a `choice`; or an operator who trusts every caller sets "
+    "LORARY_FREE_GRAMMARS=true."
+)
 AT_ONCE = 2
 """Grammars tried at once."""
 MAX_WAITING = 64
@@ -49,7 +58,9 @@ class _Turn:
 class Gatekeeper:
     """Remembers verdicts, and has new grammars tried. Use it from one event loop."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, free: bool = False) -> None:
+        """free: whether grammars and structural tags are taken."""
+        self._free = free
         self._limits = limits
         self._process: TryingProcess | None = None
         self._problem = ""
@@ -93,6 +104,10 @@ class Gatekeeper:
             raise RefusedGrammar(self._problem)
         seconds = mask_ms = 0.0
         for kind, spec in grammars:
+            if kind in FREE and not self._free:
+                raise RefusedGrammar(NOT_FREE)
+            if found := form_problem(kind, spec):
+                raise RefusedGrammar(found)
             verdict = await self._verdict(key, kind, spec)
             seconds += verdict.seconds
             mask_ms = max(mask_ms, verdict.mask_ms)

@@ -4,8 +4,8 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["json", "regex", "grammar", "structural_tag"]
-"""As vLLM's xgrammar backend tells them apart; choices are a grammar by then."""
+Kind = Literal["json", "regex", "choice", "grammar", "structural_tag"]
+"""As vLLM's xgrammar backend tells them apart, where choices are a grammar like others."""
 
 
 class Limits(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from serving.grammars import patterns
 from serving.grammars.protocol import Kind
 
 
@@ -15,6 +16,34 @@ def grammars(body: dict[str, Any]) -> list[tuple[Kind, str]]:
     How it wraps them depends on the model; it is their schemas that cost.
     """
     return [*_of_outputs(body), *_of_tools(body)]
+
+
+def form_problem(kind: Kind, spec: str) -> str:
+    """What is wrong with the form of its patterns; empty if they may be tried."""
+    if kind == "regex":
+        return patterns.problem(spec)
+    if kind == "json":
+        return next(filter(None, map(patterns.problem, _patterns(spec))), "")
+    return ""
+
+
+def _patterns(schema: str) -> Iterator[str]:
+    """The patterns of a schema; none if it is not JSON, which its trial finds."""
+    try:
+        read = msgspec.json.decode(schema)
+    except (ValueError, msgspec.MsgspecError, RecursionError):
+        return
+    waiting = [read]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list):
+            waiting += part
+        elif isinstance(part, dict):
+            waiting += part.values()
+            if isinstance(part.get("pattern"), str):
+                yield part["pattern"]
+            if isinstance(part.get("patternProperties"), dict):
+                yield from part["patternProperties"]
 
 
 def _of_outputs(body: dict[str, Any]) -> Iterator[tuple[Kind, str]]:
@@ -28,7 +57,7 @@ def _of_outputs(body: dict[str, Any]) -> Iterator[tuple[Kind, str]]:
     if (tag := given.get("structural_tag")) is not None:
         yield "structural_tag", tag
     if (choices := given.get("choice")) is not None:
-        yield "grammar", "root ::= " + " | ".join(_text(choice) for choice in choices)
+        yield "choice", "root ::= " + " | ".join(_text(choice) for choice in choices)
     wanted = body.get("response_format") or (body.get("text") or {}).get("format") or {}
     if wanted.get("type") == "structural_tag":
         yield "structural_tag", _text(wanted)

@@ -70,7 +70,7 @@ def test_what_costs_too_much_is_refused_and_the_process_lives_on(
     tokenizer: tuple[str, int],
 ) -> None:
     async def work() -> None:
-        keeper = Gatekeeper(Limits(seconds=1.0))
+        keeper = Gatekeeper(Limits(seconds=1.0), free=True)
         keeper.attach(*tokenizer)
         try:
             assert await refusals(keeper, HARMLESS) == [""] * len(HARMLESS)
@@ -91,11 +91,11 @@ def test_what_costs_too_much_is_refused_and_the_process_lives_on(
 
 def test_a_process_that_was_killed_is_started_again(tokenizer: tuple[str, int]) -> None:
     async def work() -> None:
-        keeper = Gatekeeper(Limits(seconds=20))
+        keeper = Gatekeeper(Limits(seconds=20), free=True)
         keeper.attach(*tokenizer)
         try:
             await keeper.process.start()
-            held_up = asyncio.create_task(refusals(keeper, HARMFUL[:1]))
+            held_up = asyncio.create_task(refusals(keeper, HARMFUL[1:2]))
             await asyncio.sleep(0.5)
             await keeper.process.stop()
             assert "too long" in (await held_up)[0]

@@ -27,7 +27,7 @@ FORMAT = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}
         ({"structured_outputs": {"json": TEXT}}, [("json", TEXT)]),
         ({"structured_outputs": {"regex": "a+"}}, [("regex", "a+")]),
         ({"structured_outputs": {"grammar": "g"}}, [("grammar", "g")]),
-        ({"structured_outputs": {"choice": ["a", '"']}}, [("grammar", 'root ::= "a" | "\\""')]),
+        ({"structured_outputs": {"choice": ["a", '"']}}, [("choice", 'root ::= "a" | "\\""')]),
         ({"structured_outputs": {"json_object": True}}, []),
         ({"structured_outputs": {"structural_tag": "{}"}}, [("structural_tag", "{}")]),
         ({"response_format": {"type": "text"}}, []),
