@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from serving.grammars.gatekeeper import MAX_WAITING_OF_KEY
-from serving.request.body import MAX_HINTS, MAX_VALUES
+from serving.request.body import MAX_HINTS
 from serving.request.constraints import MAX_SCHEMA_DEPTH, MAX_SCHEMA_VALUES
 from serving.request.fields import MAX_CHOICES, MAX_ITEMS, MAX_MESSAGES, MAX_SEQUENCES, MAX_TOOLS
+from serving.request.json_text import MAX_VALUES
 
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 PREFETCH = "/v1/adapters/prefetch"

@@ -12,6 +12,7 @@ may begin with, end with, and go on to.
 """
 
 import re
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from re import _constants as sre
@@ -46,7 +47,8 @@ Ranges = list[tuple[int, int]]
 def problem(pattern: str) -> str:
     """Why `pattern` is refused; empty if it may be tried."""
     try:
-        parsed = parser.parse(_NAMED.sub("(", pattern))
+        with warnings.catch_warnings(action="ignore"):  # of what Python may read otherwise one day
+            parsed = parser.parse(_NAMED.sub("(", pattern))
         _Reader().read(parsed)
     except (re.error, OverflowError, RecursionError, KeyError):
         return UNREADABLE

@@ -233,7 +233,8 @@ def test_harm_blocks_a_first_promotion_and_a_canary_whatever_the_policy_asks(
     )
     verdicts: tuple[Verdict, Verdict] = ("harmful", "correct")
     for expert in (DORA, EMIL):
-        catalog = do(catalog, said("item1", *verdicts[:: 1 if place == 0 else -1]), expert)
+        first, second = verdicts if place == 0 else verdicts[::-1]
+        catalog = do(catalog, said("item1", first, second), expert)
     for command in (
         MoveAlias("medical", "coder", "production", 2),
         SplitAlias("medical", "coder", "production", 2, 10),
@@ -261,11 +262,14 @@ def test_harm_that_two_experts_found_stands_although_they_differ_about_the_other
     catalog = start((2, 1) if place == 0 else (1, 2))
     catalog = do(catalog, ChangePolicy("medical", Policy(approvals=0), weaken=True), OPERATOR)
     move = MoveAlias("medical", "coder", "production", 2)
-    for expert, verdicts in (
-        (DORA, ("harmful", "correct")), (EMIL, ("harmful", "incorrect")),
+    said_by: list[tuple[str, tuple[Verdict, Verdict]]] = [
+        (DORA, ("harmful", "correct")),
+        (EMIL, ("harmful", "incorrect")),
         (FRED, ("correct", "correct")),
-    ):  # fmt: skip
-        catalog = do(catalog, said("item1", *verdicts[:: 1 if place == 0 else -1]), expert)
+    ]
+    for expert, verdicts in said_by:
+        first, second = verdicts if place == 0 else verdicts[::-1]
+        catalog = do(catalog, said("item1", first, second), expert)
         with pytest.raises(errors.PromotionNotEarned, match="harm"):
             decide(catalog, move, ALICE, NOW)
     outcome = settled(review(catalog).of("item1"))
