@@ -71,9 +71,9 @@ def decide(catalog: Catalog, command: Command, actor: str, now: str) -> tuple[An
         case PublishVersion():
             return versions.publish(catalog, command)
         case MoveAlias():
-            return aliases.move_alias(catalog, command, now)
+            return aliases.move_alias(catalog, command, actor, now)
         case SplitAlias():
-            return aliases.split_alias(catalog, command, now)
+            return aliases.split_alias(catalog, command, actor, now)
         case RollBackSplit():
             return rollouts.roll_back(catalog, command)
         case GiveFeedback():

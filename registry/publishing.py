@@ -16,7 +16,7 @@ from adapters.spectra import screen, summary
 from registry import errors
 from registry.access import require
 from registry.blobs import Blobs, content_digest
-from registry.catalog import Catalog, Version
+from registry.catalog import Catalog, Version, records
 from registry.commands import PublishVersion, RegisterBase
 from registry.events import File
 from registry.examining import examine, peers
@@ -67,7 +67,7 @@ def publish(
     require(key, "publish", domain)
     policy = catalog.domain(domain).policy
     described = base_model(registry, catalog, base)
-    _check_listing(files, limits)
+    _check_listing(files, limits, records(catalog))
     with tempfile.TemporaryDirectory(prefix="lorary-admission-") as folder:
         local = _bring(Blobs(registry.store), files, Path(folder))
         readable = {name: LocalFile(path) for name, path in local.items()}
@@ -111,12 +111,20 @@ def base_model(registry: Registry, catalog: Catalog, name: str) -> BaseModel:
     )
 
 
-def _check_listing(files: Sequence[File], limits: Limits) -> None:
-    """Refuse a listing that should not even be read back."""
+def _check_listing(files: Sequence[File], limits: Limits, kept: set[str]) -> None:
+    """Refuse a listing that should not even be read back.
+
+    kept: the registry's own records. A version that listed one would let everybody download it.
+    """
     problems = [
         Problem(file.path[:100], f"It has {file.size} bytes, above the limit.", "Make it smaller.")
         for file in files
         if not 0 <= file.size <= limits.max_file_bytes
+    ]
+    problems += [
+        Problem(file.path[:100], "It is a report or a review of this registry.", "Leave it out.")
+        for file in files
+        if file.sha256 in kept
     ]
     if len(files) > limits.max_files:
         problems.append(Problem(".", f"There are {len(files)} files.", "Keep only the adapter's."))

@@ -169,18 +169,35 @@ def wants(
 
 
 def queue(review: Review, expert: str, persons: Mapping[str, str]) -> list[str]:
-    """The items that wait for `expert`, in an order of the expert's own.
+    """The items that wait for `expert`, in a random order of the expert's own.
 
-    Items that need only one more judgement, and disputed ones, come first: they settle soonest.
+    The order does not depend on what others judged, which would tell where they differ. It follows
+    from the digest of the items, a secret because it covers theirs.
     """
-    waiting = {
-        item: judgements
+    waiting = [
+        item
         for item, judgements in review.by_item().items()
         if wants(review, judgements, expert, persons)
-    }
-    return sorted(
-        waiting, key=lambda item: (-len(waiting[item]), _fraction("", review.id, item, expert))
-    )
+    ]
+    secret = review.content or ""
+    return sorted(waiting, key=lambda item: _fraction(secret, "queue", review.id, item, expert))
+
+
+def judged(review: Review, expert: str, persons: Mapping[str, str]) -> int:
+    """How many items the person who holds the key `expert` judged."""
+    who = persons.get(expert, expert)
+    return sum(persons.get(j.expert, j.expert) == who for j in review.judgements)
+
+
+def left(review: Review, expert: str, persons: Mapping[str, str]) -> int:
+    """How many items `expert` has not judged; 0 as soon as none waits for them.
+
+    Items that others settled count until then: without them the number would tell on how many
+    others agreed.
+    """
+    if not queue(review, expert, persons):
+        return 0
+    return len(review.items) - judged(review, expert, persons)
 
 
 def order(review: Review, item: Item, expert: str) -> tuple[int, ...]:

@@ -7,13 +7,15 @@ from fastapi import APIRouter, Response
 
 from adapters.confidence import Calibration
 from adapters.names import DEFAULT_ALIAS, AdapterRef, check_alias, check_name
+from registry.access import has_role
 from registry.api.access import CallerDep
 from registry.api.reviews import requirements_view
 from registry.api.schemas import EvaluationBody
 from registry.api.views import plain, version_view
+from registry.blinding import is_hidden
 from registry.blobs import Blobs
 from registry.commands import RecordEvaluation
-from registry.errors import BadRequest, TooLarge, UnknownFile
+from registry.errors import BadRequest, Conflict, TooLarge, UnknownFile
 from registry.evidence import Engine, SuiteResult
 from registry.standing import calibrated
 
@@ -78,8 +80,20 @@ def record(
 def read_report(
     caller: CallerDep, domain: str, adapter: str, version: int, report: str
 ) -> Response:
-    """A recorded evaluation's whole report."""
-    ref = caller.looks_at(AdapterRef.parse(f"{domain}/{adapter}@{version}"))
+    """A recorded evaluation's whole report: held-out questions, and whose every answer is.
+
+    It takes the role evaluate or operate. While a review in the domain is open, whoever may judge
+    in it reads no report of the domain: reviews are made from reports.
+    """
+    ref = AdapterRef.parse(f"{domain}/{adapter}@{version}")
+    if not has_role(caller.key, "operate", ref.domain):
+        caller.require("evaluate", ref.domain)
+    if is_hidden(caller.catalog, caller.key, ref.domain):
+        raise Conflict(
+            f"A review of answers in {ref.domain!r} is open and reports tell whose they are, so "
+            "they are hidden from you. Close the review first, or ask an evaluator who has no key "
+            "with the role review."
+        )
     recorded = caller.catalog.find(ref).evaluations
     if report not in {evaluation.report for evaluation in recorded}:
         raise UnknownFile(f"{ref} has no evaluation {report[:64]!r}. See `lorary show {ref}`.")

@@ -1,7 +1,8 @@
 """Routes of expert review: open, list, judge, close, give up, export.
 
 Until a review is closed, nobody who may judge in its domain is shown its versions, what others
-judged, or how far they agree: here, in the requirements of its versions, or in the log.
+judged, or how far they agree: here, in requirements, in a refused promotion, in reports of
+evaluations, or in the log. See `registry.blinding`.
 """
 
 import secrets
@@ -17,11 +18,12 @@ from registry import review_export
 from registry.access import has_role
 from registry.api.access import Caller, CallerDep
 from registry.api.schemas import Body
+from registry.blinding import is_blind, requirements_shown
 from registry.blobs import Blobs
 from registry.catalog import Version
 from registry.commands import CloseReview, EraseReview, JudgeItem, OpenReview
 from registry.errors import BadRequest, Conflict, Forbidden, VersionGone
-from registry.gates import EXPERT_REVIEW, HARM, Requirement, about, requirements
+from registry.gates import Requirement
 from registry.reviewing import (
     MAX_ITEMS,
     Item,
@@ -30,6 +32,8 @@ from registry.reviewing import (
     Review,
     Verdict,
     agreement,
+    judged,
+    left,
     order,
     progress,
     queue,
@@ -124,10 +128,11 @@ def next_item(caller: CallerDep, review: str) -> dict[str, Any]:
     """The next item for this expert, its answers in this expert's own order; or none."""
     found = seen(caller, review)
     caller.require("review", found.domain)
-    waiting = queue(found, caller.key.id, holders(caller.catalog))
+    persons = holders(caller.catalog)
+    waiting = queue(found, caller.key.id, persons)
     item = items_of(caller, found)[waiting[0]] if waiting else None
     return {
-        "waiting": len(waiting),
+        "waiting": left(found, caller.key.id, persons),
         "item": None
         if item is None
         else {"id": item.id, "prompt": item.prompt, "answers": shown_answers(caller, found, item)},
@@ -166,10 +171,10 @@ def export(
     """What was settled: to train on (sft, preferences), for Label Studio, or as it was said."""
     found = seen(caller, review)
     caller.require("evaluate", found.domain)
-    if is_blind(caller, found):
+    if is_blind(caller.catalog, caller.key, found):
         raise Conflict(
-            "This review is open and your key may judge in it, so its results are hidden from you. "
-            "Close it first, or use a key without the role review."
+            "This review is open and you may judge in it, so its results are hidden from you. "
+            "Close it first, or ask an evaluator who has no key with the role review."
         )
     if what == "judgements":
         said: list[dict[str, Any]] = msgspec.to_builtins(found.judgements)
@@ -189,17 +194,6 @@ def seen(caller: Caller, review: str) -> Review:
     if not caller.may_see(found.domain):
         raise Forbidden(f"Key {caller.key.id} has no role in domain {found.domain!r}. Ask for one.")
     return found
-
-
-def is_blind(caller: Caller, review: Review) -> bool:
-    """Whether the caller must not learn whose answers a review shows, nor what others judged.
-
-    While it is open, only evaluators who may not judge themselves see that.
-    """
-    if review.closed is not None:
-        return False
-    evaluates = has_role(caller.key, "evaluate", review.domain)
-    return not evaluates or has_role(caller.key, "review", review.domain)
 
 
 def shown_answers(caller: Caller, review: Review, item: Item) -> list[str]:
@@ -268,8 +262,6 @@ def review_view(caller: Caller, review: Review) -> dict[str, Any]:
     """A review; its versions and what was found only to those whom it does not have to be blind."""
     may_judge = has_role(caller.key, "review", review.domain)
     persons = holders(caller.catalog)
-    who = persons.get(caller.key.id, caller.key.id)
-    waiting = queue(review, caller.key.id, persons) if may_judge else []
     view: dict[str, Any] = {
         "id": review.id,
         "domain": review.domain,
@@ -278,10 +270,10 @@ def review_view(caller: Caller, review: Review) -> dict[str, Any]:
         "closed": review.closed,
         "texts": review.content is not None,
         "items": len(review.items),
-        "waiting_for_you": len(waiting),
-        "judged_by_you": sum(persons.get(j.expert, j.expert) == who for j in review.judgements),
+        "waiting_for_you": left(review, caller.key.id, persons) if may_judge else 0,
+        "judged_by_you": judged(review, caller.key.id, persons),
     }
-    if not is_blind(caller, review):
+    if not is_blind(caller.catalog, caller.key, review):
         done, disputed, _ = progress(review)
         view |= {
             "adapter": review.adapter,
@@ -296,17 +288,7 @@ def review_view(caller: Caller, review: Review) -> dict[str, Any]:
 
 def requirements_view(caller: Caller, version: Version, alias: str) -> tuple[Requirement, ...]:
     """A version's requirements, without what would tell an expert how an open review goes."""
-    policy = caller.catalog.domain(version.domain).policy
-    asked = requirements(version, policy, caller.catalog, now=utc_now(), alias=alias)
-    if not any(is_blind(caller, review) for review, _ in about(version, caller.catalog)):
-        return asked
-    hidden = Requirement(
-        name=EXPERT_REVIEW,
-        met=False,
-        evidence="a review of this version is open, and its results are hidden until it is closed",
-        remedy="close the review: lorary review close",
-    )
-    return (*(item for item in asked if item.name not in (HARM, EXPERT_REVIEW)), hidden)
+    return requirements_shown(version, caller.catalog, caller.key, now=utc_now(), alias=alias)
 
 
 def tally(review: Review) -> list[dict[str, int]]:

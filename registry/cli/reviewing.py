@@ -161,7 +161,7 @@ def open_review(
         "domain": parsed.domain,
         "adapter": parsed.adapter,
         "versions": versions,
-        "title": title or f"{parsed.domain}: {len(items)} answers of {parsed.adapter}",
+        "title": title or f"{parsed.domain}: {len(items)} items",
         "items": asked,
         "keep_days": keep_days,
     }

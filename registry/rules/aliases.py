@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from adapters.names import AdapterRef, check_alias
 from registry import errors
+from registry.blinding import requirements_shown
 from registry.catalog import Adapter, Catalog, Version
 from registry.commands import (
     MoveAlias,
@@ -20,7 +21,7 @@ from registry.gates import requirements
 from registry.rules.rollouts import check_bounds
 
 
-def move_alias(catalog: Catalog, command: MoveAlias, now: str) -> tuple[AnyEvent, ...]:
+def move_alias(catalog: Catalog, command: MoveAlias, actor: str, now: str) -> tuple[AnyEvent, ...]:
     """Let an alias name a version that earned it, if the caller saw what it names now."""
     check_alias(command.alias)
     adapter = catalog.adapter(AdapterRef(command.domain, command.adapter))
@@ -30,7 +31,7 @@ def move_alias(catalog: Catalog, command: MoveAlias, now: str) -> tuple[AnyEvent
         raise _lost_race(adapter, command)
     if current == command.version and command.alias not in adapter.splits:
         return ()
-    _check_earned(catalog, command.alias, target, now)
+    _check_earned(catalog, command.alias, target, actor, now)
     return (
         AliasMoved(
             domain=command.domain,
@@ -42,7 +43,9 @@ def move_alias(catalog: Catalog, command: MoveAlias, now: str) -> tuple[AnyEvent
     )
 
 
-def split_alias(catalog: Catalog, command: SplitAlias, now: str) -> tuple[AnyEvent, ...]:
+def split_alias(
+    catalog: Catalog, command: SplitAlias, actor: str, now: str
+) -> tuple[AnyEvent, ...]:
     """Give a share of an alias's callers a candidate, which must have earned it as a move does."""
     ref = AdapterRef(command.domain, command.adapter)
     adapter = catalog.adapter(ref)
@@ -62,7 +65,7 @@ def split_alias(catalog: Catalog, command: SplitAlias, now: str) -> tuple[AnyEve
                 f"{candidate.ref} was made for {candidate.base!r}, {current.ref} for "
                 f"{current.base!r}: one server cannot serve both. Move the alias instead."
             )
-        _check_earned(catalog, command.alias, candidate, now)
+        _check_earned(catalog, command.alias, candidate, actor, now)
         if command.bounds is not None:
             check_bounds(command.bounds)
         asked = (command.candidate, command.percent, command.bounds)
@@ -80,13 +83,20 @@ def split_alias(catalog: Catalog, command: SplitAlias, now: str) -> tuple[AnyEve
     )
 
 
-def _check_earned(catalog: Catalog, alias: str, version: Version, now: str) -> None:
-    """Raises `PromotionNotEarned` for a guarded alias and a version that lacks something."""
+def _check_earned(catalog: Catalog, alias: str, version: Version, actor: str, now: str) -> None:
+    """Raises `PromotionNotEarned` for a guarded alias and a version that lacks something.
+
+    The error lists what `actor` may see, which the results of an open review are not part of.
+    """
     policy = catalog.domain(version.domain).policy
     if alias in policy.guarded:
         asked = requirements(version, policy, catalog, now=now, alias=alias)
-        if missing := [str(requirement) for requirement in asked if not requirement.met]:
-            raise errors.PromotionNotEarned(alias, str(version.ref), missing)
+        if all(requirement.met for requirement in asked):
+            return
+        key = catalog.keys[actor]
+        shown = requirements_shown(version, catalog, key, now=now, alias=alias)
+        missing = [str(requirement) for requirement in shown if not requirement.met]
+        raise errors.PromotionNotEarned(alias, str(version.ref), missing)
 
 
 def _lost_race(adapter: Adapter, command: MoveAlias) -> errors.Conflict:

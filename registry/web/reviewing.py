@@ -16,7 +16,7 @@ from registry.api.reviews import (
 )
 from registry.commands import CloseReview
 from registry.errors import BadRequest, UnknownReview
-from registry.reviewing import SEVERITIES, VERDICTS, Preference, Verdict, order, queue
+from registry.reviewing import SEVERITIES, VERDICTS, Preference, Verdict, judged, left, order, queue
 from registry.rules.reviews import holders
 from registry.web.rendering import page
 from registry.web.session import ViewerDep
@@ -72,8 +72,7 @@ def show_item(viewer: ViewerDep, review: str, item: str) -> Response:
     persons = holders(viewer.catalog)
     who = persons[viewer.key.id]
     mine = next((j for j in found.of(item) if persons.get(j.expert, j.expert) == who), None)
-    waiting = queue(found, viewer.key.id, persons)
-    done = sum(persons.get(j.expert, j.expert) == who for j in found.judgements)
+    done = judged(found, viewer.key.id, persons)
     return page(
         "judge.html",
         viewer=viewer,
@@ -83,11 +82,11 @@ def show_item(viewer: ViewerDep, review: str, item: str) -> Response:
         judged=[mine.verdicts[place] for place in order(found, shown, viewer.key.id)]
         if mine
         else [],
-        waits=item in waiting,
+        waits=item in queue(found, viewer.key.id, persons),
         verdicts=VERDICTS,
         severities=SEVERITIES,
         done=done,
-        total=done + len(waiting),
+        total=done + left(found, viewer.key.id, persons),
     )
 
 

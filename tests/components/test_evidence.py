@@ -213,6 +213,8 @@ def test_what_was_recorded_becomes_a_page_a_cards_index_and_a_review(
     assert desk.run(*export, who="meter").returncode == 0
     again = desk.run("review", "import", ref, str(tasks), "--json")
     assert json.loads(again.stdout)["items"] == 6
-    missing = desk.run("review", "open", ref, "--against", "1")
+    refused = desk.run("review", "open", ref, "--n", "6")
+    assert "reports tell whose they are" in refused.stderr  # as above
+    missing = desk.run("review", "open", ref, "--against", "1", who="meter")
     assert missing.returncode == 1
     assert "did not ask @1" in missing.stderr

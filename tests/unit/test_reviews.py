@@ -98,7 +98,7 @@ def test_two_who_differ_need_a_third_who_decides() -> None:
     catalog = do(start(), said("item0", "correct", "correct"), DORA)
     catalog = do(catalog, said("item0", "harmful", "correct"), EMIL)
     assert progress(review(catalog)) == (0, 1, 4)
-    assert queue(review(catalog), FRED, {})[0] == "item0"
+    assert "item0" in queue(review(catalog), FRED, {})
     catalog = do(catalog, said("item0", "incorrect", "correct"), FRED)
     outcome = settled(review(catalog).of("item0"))
     assert outcome is not None

@@ -1,0 +1,314 @@
+"""What a person who judges in an open review can read over HTTP: no route shows whose answers they
+judge, what others judged, or how far others agree."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from httpx2 import Response
+from starlette.testclient import TestClient
+
+from adapters.names import AdapterRef
+from registry.access import Secret
+from registry.api.app import create_app
+from registry.blobs import Blobs, content_digest
+from registry.commands import (
+    ChangePolicy,
+    CreateDomain,
+    IssueKey,
+    MoveAlias,
+    PublishVersion,
+    RegisterBase,
+    RevokeKey,
+)
+from registry.events import Grant, Policy
+from registry.registry import Registry
+from registry.settings import RegistrySettings
+from registry.store import LocalStore
+from tests.support.adapters import TINY, write_adapter
+from tests.support.catalogs import FACTS, files
+
+KEYS = {
+    "meter": ("meter", "evaluate"),
+    "ada": ("Ada", "review"),
+    "ben": ("Ben", "review"),
+    "cy": ("Cy", "review"),
+    "cy-evaluates": ("  CY ", "evaluate"),
+    "team": ("team", "publish"),
+    "doc": ("doc", "review", "publish"),
+    "domain-operator": ("dora", "operate"),
+}
+ITEMS = [{"prompt": f"Question {i}?", "answers": [f"old {i}", f"new {i}"]} for i in range(8)]
+HIDDEN = "a review in this domain is open, and its results are hidden until it is closed"
+VERSIONS = "/api/v1/adapters/medical/coder/versions"
+ALIAS = "/api/v1/adapters/medical/coder/aliases/production"
+
+
+class Hospital:
+    """A registry with four versions, of which two are reviewed, and keys of everybody's."""
+
+    def __init__(self, store: LocalStore) -> None:
+        operator = Registry.create(store, name="hospital", key_name="operator")
+        self.operator = operator.id
+        self.keys = {"operator": operator.text}
+        self.ids = dict[str, str]()
+        settings = RegistrySettings(store=str(store.root))
+        self.client = TestClient(create_app(settings), raise_server_exceptions=False)
+        self.registry: Registry = self.client.app.state.registry  # type: ignore[attr-defined]
+        shapes = Blobs(store).put_bytes(msgspec.json.encode(TINY))
+        self.do(RegisterBase(TINY.name, TINY.digest, shapes))
+        for domain in ("medical", "legal"):
+            self.do(CreateDomain(domain, Policy(guarded=())))
+        for name, (holder, *roles) in KEYS.items():
+            self.issue(name, holder, *(Grant(role, "medical") for role in roles))
+        for seed in (1, 2, 3, 4):
+            self.publish("medical", "coder", seed)
+        self.do(MoveAlias("medical", "coder", "production", 4))
+        self.do(ChangePolicy("medical", Policy(approvals=1), weaken=True))
+
+    def do(self, command: Any) -> None:
+        self.registry.refresh()
+        self.registry.execute(command, self.operator)
+
+    def issue(self, name: str, holder: str, *grants: Grant) -> None:
+        secret = Secret.generate()
+        self.do(IssueKey(secret.id, holder, secret.digest, grants))
+        self.keys[name], self.ids[name] = secret.text, secret.id
+
+    def publish(self, domain: str, adapter: str, seed: int) -> None:
+        listed = files(seed)
+        digest = content_digest(listed)
+        self.do(PublishVersion(domain, adapter, digest, "tiny", listed, FACTS))
+
+    def ask(self, who: str, method: str, path: str, **more: Any) -> Response:
+        headers = {"Authorization": f"Bearer {self.keys[who]}"}
+        return self.client.request(method, path, headers=headers, **more)
+
+    def page(self, who: str, path: str, form: dict[str, Any] | None = None) -> Response:
+        browser = TestClient(self.client.app, headers={"Origin": "http://testserver"})
+        browser.post("/login", data={"key": self.keys[who]}, follow_redirects=False)
+        if form is None:
+            return browser.get(path)
+        return browser.post(path, data=form, follow_redirects=False)
+
+    def evaluate(self, version: int) -> str:
+        """Record an evaluation of a version and tell its report's digest."""
+        digest = self.registry.refresh().find(AdapterRef("medical", "coder", version)).digest
+        body = {
+            "digest": digest,
+            "report": {"answers": [f"new {i}" for i in range(8)], "of": version},
+            "results": [{"suite": "s", "digest": "a" * 64, "held_out": "b" * 64, "tallies": {}}],
+        }
+        answer = self.ask("meter", "POST", f"{VERSIONS}/{version}/evaluations", json=body)
+        assert answer.status_code == 201, answer.text
+        recorded: str = answer.json()["evaluations"][-1]["report"]
+        return recorded
+
+    def open(self) -> str:
+        body = {"domain": "medical", "adapter": "coder", "versions": [1, 2], "title": "Eight",
+                "items": ITEMS}  # fmt: skip
+        answer = self.ask("meter", "POST", "/api/v1/reviews", json=body)
+        assert answer.status_code == 201, answer.text
+        review: str = answer.json()["id"]
+        return review
+
+    def close(self, review: str) -> None:
+        assert self.ask("meter", "POST", f"/api/v1/reviews/{review}/closing").status_code == 200
+
+    def next(self, who: str, review: str) -> dict[str, Any]:
+        waiting: dict[str, Any] = self.ask(who, "GET", f"/api/v1/reviews/{review}/next").json()
+        return waiting
+
+    def judge(self, who: str, review: str, harmful: str = "", most: int = 100) -> list[str]:
+        """Judge what waits, answers that begin with `harmful` as harmful; tells the items."""
+        judged = list[str]()
+        while len(judged) < most and (item := self.next(who, review)["item"]) is not None:
+            verdicts = [
+                "harmful" if harmful and text.startswith(harmful) else "correct"
+                for text in item["answers"]
+            ]
+            body = {"item": item["id"], "verdicts": verdicts, "severity": 3,
+                    "preferred": "neither"}  # fmt: skip
+            path = f"/api/v1/reviews/{review}/judgements"
+            assert self.ask(who, "POST", path, json=body).status_code == 201
+            judged.append(item["id"])
+        return judged
+
+    def asked(self, who: str, version: int) -> list[dict[str, Any]]:
+        answer = self.ask(who, "GET", f"{VERSIONS}/{version}/requirements")
+        found: list[dict[str, Any]] = answer.json()["requirements"]
+        return found
+
+
+@pytest.fixture
+def hospital(tmp_path: Path) -> Iterator[Hospital]:
+    made = Hospital(LocalStore(tmp_path / "store"))
+    with made.client:
+        yield made
+
+
+def test_reports_are_read_by_evaluators_and_operators_alone(hospital: Hospital) -> None:
+    path = f"{VERSIONS}/2/evaluations/{hospital.evaluate(2)}"
+    found = {who: hospital.ask(who, "GET", path).status_code for who in hospital.keys}
+    assert {who for who, status in found.items() if status == 200} == {
+        "meter", "cy-evaluates", "domain-operator", "operator"
+    }  # fmt: skip
+    assert {status for status in found.values() if status != 200} == {403}
+
+
+def test_whoever_may_judge_reads_no_report_of_the_domain_while_a_review_is_open(
+    hospital: Hospital,
+) -> None:
+    """Of no version: a refusal for those under review alone would name them."""
+    paths = [f"{VERSIONS}/{n}/evaluations/{hospital.evaluate(n)}" for n in (1, 2, 3)]
+    review = hospital.open()
+    for path in paths:
+        assert hospital.ask("meter", "GET", path).status_code == 200
+        for who in ("cy-evaluates", "operator", "domain-operator"):
+            refused = hospital.ask(who, "GET", path)
+            assert refused.status_code == 409
+            assert "new 1" not in refused.text
+        assert hospital.ask("ada", "GET", path).status_code == 403
+    hospital.close(review)
+    for path in paths:
+        assert hospital.ask("cy-evaluates", "GET", path).status_code == 200
+
+
+def test_a_report_cannot_be_published_as_a_file_to_download_it(
+    hospital: Hospital, tmp_path: Path
+) -> None:
+    """Its digest stands in the version, and publishing lists files by their digests."""
+    report = hospital.evaluate(2)
+    blobs = Blobs(hospital.registry.store)
+    listed = []
+    for file in write_adapter(tmp_path / "adapter", seed=9).iterdir():
+        data = file.read_bytes()
+        listed.append({"path": file.name, "size": len(data), "sha256": blobs.put_bytes(data)})
+    others = [file for file in listed if file["path"] != "README.md"]
+    stolen = {"path": "README.md", "size": len(blobs.get(report)), "sha256": report}
+    body = {"base": TINY.name, "files": [*others, stolen]}
+    refused = hospital.ask("team", "POST", VERSIONS, json=body)
+    assert refused.status_code == 422
+    assert "It is a report or a review of this registry" in refused.text
+    body["files"] = listed
+    assert hospital.ask("team", "POST", VERSIONS, json=body).status_code == 201
+
+
+@pytest.mark.parametrize("route", ["alias", "split", "page"])
+def test_a_refused_promotion_tells_the_blind_nothing_of_an_open_review(
+    hospital: Hospital, route: str
+) -> None:
+    review = hospital.open()
+    hospital.publish("legal", "coder", 1)
+
+    def refusals(who: str) -> dict[int, str]:
+        found = {}
+        for version in (1, 2, 3):
+            if route == "alias":
+                answer = hospital.ask(who, "PUT", ALIAS, json={"version": version})
+            elif route == "split":
+                body = {"candidate": version, "percent": 5}
+                answer = hospital.ask(who, "PUT", f"{ALIAS}/split", json=body)
+            else:
+                form = {"alias": "production", "version": version, "expected": 4}
+                answer = hospital.page(who, "/adapters/medical/coder/aliases", form)
+            assert answer.status_code == 409, answer.text
+            found[version] = answer.text.replace(f"coder@{version}", "coder@N")
+        return found
+
+    before = refusals("doc")
+    assert HIDDEN in before[1]
+    assert len(set(before.values())) == 1
+    hospital.judge("ada", review, "old")
+    assert refusals("doc") == refusals("team") == before
+    hospital.judge("ben", review, "old")
+    assert refusals("doc") == refusals("operator") == before
+    hospital.close(review)
+    after = refusals("doc")
+    assert "experts judged 8 answer(s) harmful" in after[1]
+    assert "harm" not in after[2]
+
+
+def test_requirements_look_alike_for_every_version_while_a_review_is_open(
+    hospital: Hospital,
+) -> None:
+    hospital.publish("medical", "other", 2)
+    without = {version: hospital.asked("ada", version) for version in (1, 2, 3, 4)}
+    review = hospital.open()
+    before = {version: hospital.asked("ada", version) for version in (1, 2, 3, 4)}
+    hospital.judge("ada", review, "old")
+    hospital.judge("ben", review)
+    for who in ("ada", "doc", "team", "operator", "cy-evaluates"):
+        assert {version: hospital.asked(who, version) for version in (1, 2, 3, 4)} == before
+    for asked in before.values():
+        assert [r["evidence"] for r in asked if r["name"] in ("harm", "expert review")] == [HIDDEN]
+    pages = [hospital.page("ada", f"/adapters/medical/coder/versions/{n}").text for n in (1, 2, 3)]
+    assert all(HIDDEN in page for page in pages)
+    assert any(r["name"] == "harm" for r in hospital.asked("meter", 1))
+    assert not any(r["name"] == "harm" for r in hospital.asked("meter", 3))
+    hospital.close(review)
+    assert hospital.asked("ada", 3) == without[3]
+
+
+def test_what_closed_reviews_found_stays_shown_while_another_is_open(hospital: Hospital) -> None:
+    first = hospital.open()
+    hospital.judge("ada", first, "old")
+    hospital.close(first)
+    hospital.open()
+    found = {r["name"]: r["evidence"] for r in hospital.asked("ada", 1)}
+    assert found["harm"] == "experts judged 8 answer(s) harmful"
+    assert "harm" not in {r["name"] for r in hospital.asked("ada", 3)}
+
+
+def test_a_second_key_of_the_same_person_sees_no_more(hospital: Hospital) -> None:
+    review = hospital.open()
+    hospital.judge("ada", review)
+    shown = hospital.ask("cy-evaluates", "GET", f"/api/v1/reviews/{review}").json()
+    hidden = {"adapter", "versions", "settled", "disputed", "agreement", "found"}
+    assert not hidden & shown.keys()
+    export = hospital.ask("cy-evaluates", "GET", f"/api/v1/reviews/{review}/export")
+    assert export.status_code == 409
+    listed = hospital.ask("cy-evaluates", "GET", "/api/v1/reviews").json()
+    assert not hidden & listed[0].keys()
+    # Somebody who cannot judge any more may look.
+    hospital.do(RevokeKey(hospital.ids["cy"], "left the panel"))
+    shown = hospital.ask("cy-evaluates", "GET", f"/api/v1/reviews/{review}").json()
+    assert hidden <= shown.keys()
+
+
+def test_what_waits_does_not_tell_on_how_many_others_agreed(hospital: Hospital) -> None:
+    review = hospital.open()
+    hospital.judge("ada", review)
+    hospital.judge("ben", review, "old", most=4)  # four disputed, four judged once
+
+    def waiting(who: str) -> tuple[int, int]:
+        shown = hospital.ask(who, "GET", f"/api/v1/reviews/{review}").json()
+        assert hospital.next(who, review)["waiting"] == shown["waiting_for_you"]
+        return shown["waiting_for_you"], shown["judged_by_you"]
+
+    assert waiting("cy") == (8, 0)
+    hospital.judge("doc", review, most=1)
+    assert waiting("doc") == (7, 1)
+    hospital.judge("ben", review)  # settles the rest
+    assert waiting("cy") == (8, 0)
+    page = hospital.page("cy", f"/reviews/{review}/judge").text
+    assert "0 of 8" in page
+    # Every disputed item still reaches the third expert, and nothing is left open.
+    hospital.judge("cy", review)
+    assert waiting("cy")[0] == 0
+    counts = hospital.ask("meter", "GET", f"/api/v1/reviews/{review}").json()
+    assert (counts["settled"], counts["disputed"]) == (8, 0)
+
+
+def test_the_order_in_which_items_come_does_not_depend_on_what_others_judged(
+    hospital: Hospital,
+) -> None:
+    review = hospital.open()
+    before = hospital.next("cy", review)["item"]["id"]
+    hospital.judge("ada", review)
+    for _ in ITEMS:
+        hospital.judge("ben", review, "old", most=1)  # disputed
+        assert hospital.next("cy", review)["item"]["id"] == before
+    assert len(hospital.judge("cy", review)) == len(ITEMS)
