@@ -54,18 +54,22 @@ def _check_parts(name: str, messages: list[dict[str, Any]]) -> None:
 
 
 def _complete(item: dict[str, Any], index: int) -> None:
-    """Give an item the types of its parts, and what OpenAI's clients leave out."""
+    """Give an item the types of its parts, and what OpenAI's clients leave out.
+
+    Parts of an answer and of reasoning become one: of several, vLLM 0.32 reads the first alone, and
+    it fails on none and on a refusal.
+    """
     said = item.get("role") == "assistant"
     if item["type"] == "reasoning":
         item.setdefault("summary", [])
-        _retype(item["summary"], "summary_text")
-        _retype(item.get("content"), "reasoning_text")
+        item["summary"] = _joined(item["summary"], "summary_text")
+        if "content" in item:
+            item["content"] = _joined(item["content"], "reasoning_text")
     elif said and isinstance(item["content"], list):
         item.setdefault("id", f"msg_{index}")
         item.setdefault("status", "completed")
-        for part in item["content"]:
-            if part["type"] != "refusal":
-                part |= {"type": "output_text", "annotations": []}
+        (answer,) = _joined(item["content"], "output_text") or [{"type": "output_text", "text": ""}]
+        item["content"] = [answer | {"annotations": []}]
     elif not said:
         _retype(item.get("content"), "input_text")
         _retype(item.get("output"), "input_text")
@@ -73,9 +77,18 @@ def _complete(item: dict[str, Any], index: int) -> None:
 
 def _retype(parts: Any, kind: str) -> None:
     for part in parts if isinstance(parts, list) else ():
-        text = part.get("text", part.get("refusal"))
+        text = _said(part)
         part.clear()
         part |= {"type": kind, "text": text}
+
+
+def _joined(parts: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    """One part with the text of all, by lines as vLLM joins a chat's; none of none."""
+    return [{"type": kind, "text": "\n".join(map(_said, parts))}] if parts else []
+
+
+def _said(part: dict[str, Any]) -> str:
+    return str(part["refusal" if part["type"] == "refusal" else "text"])
 
 
 def _keep(

@@ -1,5 +1,6 @@
 """Items of `/v1/responses` that the gateway lets through fit vLLM's types at once."""
 
+import contextlib
 import json
 from typing import Any
 
@@ -30,7 +31,11 @@ ITEMS = [
 @pytest.mark.parametrize("item", ITEMS, ids=json.dumps)
 def test_every_item_that_passes_is_one_of_vllms(item: dict[str, Any]) -> None:
     from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
+    from vllm.entrypoints.openai.responses.utils import construct_input_messages
+    from vllm.exceptions import VLLMValidationError
 
     data = json.dumps({"model": "m", "input": [item]}).encode()
     body = parse_body(data, RESPONSES_FIELDS)
-    ResponsesRequest.model_validate(json.loads(json.dumps(body)))
+    request = ResponsesRequest.model_validate(json.loads(json.dumps(body)))
+    with contextlib.suppress(VLLMValidationError):  # a 400 that says what is wrong
+        construct_input_messages(request_input=request.input)

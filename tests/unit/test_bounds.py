@@ -315,6 +315,28 @@ def test_an_earlier_answer_among_the_items_gets_what_vllm_needs() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        ([], ""),
+        ([{"type": "refusal", "refusal": "No."}], "No."),
+        ([{"type": "output_text", "text": "a"}, {"type": "refusal", "refusal": "b"}], "a\nb"),
+    ],
+)
+def test_an_earlier_answer_is_one_part_of_text(parts: list[Any], text: str) -> None:
+    """Of several, vLLM reads the first alone; it fails on none and on a refusal."""
+    said = {"role": "assistant", "content": parts}
+    body = parse_body(json.dumps({"model": "m", "input": [said]}).encode(), RESPONSES_FIELDS)
+    assert body["input"][0]["content"] == [{"type": "output_text", "text": text, "annotations": []}]
+
+
+def test_reasoning_is_one_part_of_text() -> None:
+    parts = [{"type": "reasoning_text", "text": "a"}, {"type": "reasoning_text", "text": "b"}]
+    item = {"type": "reasoning", "content": parts}
+    body = parse_body(json.dumps({"model": "m", "input": [item]}).encode(), RESPONSES_FIELDS)
+    assert body["input"][0]["content"] == [{"type": "reasoning_text", "text": "a\nb"}]
+
+
 def test_members_of_messages_that_are_not_known_stay_outside() -> None:
     message = {
         "role": "assistant", "audio": {"id": "x"}, "provider": 1, "tool_calls": None,
