@@ -1,32 +1,36 @@
 """Shares of the engine's batch among keys, so that none fills it.
 
 vLLM puts as many sequences into a batch as it has places (`max_num_seqs`) and never takes one back:
-whoever fills them makes everybody else wait until an answer ends. Here a key's sequences go to the
-engine only while it then holds no more places than are left free: one key alone gets half of them,
-two get a third each, and somebody new always finds some. The rule is that of dynamic thresholds
-for a shared buffer (Choudhury and Hahne, IEEE/ACM Transactions on Networking 6(2), 1998).
+whoever fills them makes everybody else wait until an answer ends. Here a request goes to the engine
+only while its key would then hold no more places than were free before, and an eighth of them stays
+free for newcomers: one key alone gets half of the places, two get a third each. The rule is that of
+dynamic thresholds for a shared buffer (Choudhury and Hahne, IEEE/ACM Transactions on Networking
+6(2), 1998). The first sequence of a key needs no more than one free place.
 
-What a key may not send yet waits here in the order of its arrival. A key that has nothing in the
-engine waits for at most `patience`; the engine's own queue then decides.
+What may not go yet waits in the line of its key, first come, first served. For its own key's
+answers it waits as long as they take; for those of others at most `patience`, and then it is
+refused with 429.
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from registry.errors import BadRequest
+from serving.errors import LimitReached
 from serving.telemetry.metrics import SHARE_WAIT
 
 PATIENCE_SECONDS = 60.0
+RESERVE = 8
+"""One in so many places stays free for keys that hold none."""
 
 
 @dataclass(slots=True, eq=False)
 class Waiting:
-    """One request that waits: whose it is, for how many places, and until it has them."""
+    """One request that waits for so many places."""
 
-    key: str
     count: int
     let_in: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -38,7 +42,7 @@ class Shares:
         self._places = places
         self._patience = patience
         self._held: Counter[str] = Counter()
-        self._queue: dict[Waiting, None] = {}
+        self._lines: dict[str, deque[Waiting]] = {}
 
     @property
     def most(self) -> int:
@@ -50,7 +54,8 @@ class Shares:
         """Hold `count` places for `key` while the context lasts, as soon as it may have them.
 
         Yields how many the key then holds: the request's priority in the engine, where the lowest
-        goes first. Raises `BadRequest` for more than one request may ever have.
+        goes first. Raises `BadRequest` for more than one request may ever have, and `LimitReached`
+        if others hold too many for too long.
         """
         if count > self.most:
             raise BadRequest(
@@ -58,47 +63,65 @@ class Shares:
                 f"{self.most} in one request at most. Ask for fewer."
             )
         with SHARE_WAIT.time():
-            if self._may_enter(key, count):
+            if key not in self._lines and self._may_enter(key, count):
                 self._held[key] += count
             else:
-                await self._wait(Waiting(key, count))
+                await self._wait(key, Waiting(count))
         try:
             yield self._held[key]
         finally:
             self._give_back(key, count)
 
     def _may_enter(self, key: str, count: int) -> bool:
-        taken = self._held.total()
-        left = self._places - taken - count
-        return taken == 0 or self._held[key] + count <= left
+        mine = self._held[key]
+        free = self._places - self._held.total()
+        if mine == 0 and count == 1:
+            return free >= 1
+        return mine + count <= free and free - count >= self._places // RESERVE
 
-    async def _wait(self, waiting: Waiting) -> None:
+    async def _wait(self, key: str, waiting: Waiting) -> None:
         """Return when the places are held."""
-        self._queue[waiting] = None
+        self._lines.setdefault(key, deque()).append(waiting)
         try:
             while not waiting.let_in.is_set():
+                others_alone = self._held[key] == 0
                 try:
                     async with asyncio.timeout(self._patience):
                         await waiting.let_in.wait()
                 except TimeoutError:
-                    if not self._held[waiting.key]:
-                        self._let(waiting)
-        except asyncio.CancelledError:
-            if waiting.let_in.is_set():
-                self._give_back(waiting.key, waiting.count)
+                    if others_alone and not self._held[key]:
+                        raise LimitReached(
+                            f"The engine had no room for {waiting.count} more answers for "
+                            f"{self._patience:.0f} s. Ask for fewer at once, or come again.",
+                            10.0,
+                        ) from None
+        except BaseException:
+            if waiting.let_in.is_set():  # at the very moment it left
+                self._give_back(key, waiting.count)
+            else:
+                self._leave(key, waiting)
             raise
-        finally:
-            self._queue.pop(waiting, None)
 
-    def _let(self, waiting: Waiting) -> None:
-        self._held[waiting.key] += waiting.count
-        waiting.let_in.set()
-        del self._queue[waiting]
+    def _leave(self, key: str, waiting: Waiting) -> None:
+        line = self._lines[key]
+        line.remove(waiting)
+        if not line:
+            del self._lines[key]
+        self._let_in()
 
     def _give_back(self, key: str, count: int) -> None:
         self._held[key] -= count
         if not self._held[key]:
             del self._held[key]
-        for waiting in list(self._queue):
-            if self._may_enter(waiting.key, waiting.count):
-                self._let(waiting)
+        self._let_in()
+
+    def _let_in(self) -> None:
+        """Let the heads of the lines in, those of the keys that hold least first."""
+        for key in sorted(self._lines, key=lambda key: self._held[key]):
+            line = self._lines[key]
+            while line and self._may_enter(key, line[0].count):
+                waiting = line.popleft()
+                self._held[key] += waiting.count
+                waiting.let_in.set()
+            if not line:
+                del self._lines[key]

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import BadRequest
+from serving.errors import LimitReached
 from serving.tiers.shares import Shares
 from tests.unit.test_turns import pause
 
@@ -78,19 +79,50 @@ def test_a_caller_that_leaves_its_line_gives_nothing_back_that_it_had_not() -> N
     asyncio.run(work())
 
 
-def test_a_key_with_nothing_in_the_engine_waits_no_longer_than_its_patience() -> None:
+def test_behind_others_answers_nobody_waits_longer_than_its_patience() -> None:
     async def work() -> None:
-        shares, end, log = Shares(PLACES, patience=0.01), asyncio.Event(), list[str]()
-        tasks = [
-            asyncio.create_task(hold(shares, key, 4, end, log)) for key in ("a", "a", "b", "c")
-        ]
-        await asyncio.sleep(0.1)
-        assert sorted(log) == ["a", "a", "b", "c"]
-        late = asyncio.create_task(hold(shares, "a", 1, end, log))
-        await asyncio.sleep(0.05)
-        assert log[-1] != "a", "a key that has places waits for its own to end"
+        shares, end, log = Shares(PLACES, patience=0.05), asyncio.Event(), list[str]()
+        first = asyncio.create_task(hold(shares, "a", 8, end, log))
+        own = asyncio.create_task(hold(shares, "a", 1, end, log))
+        await pause()
+        with pytest.raises(LimitReached, match="no room for 8"):
+            await hold(shares, "b", 8, end, log)
+        assert not own.done(), "it waits for its own key's answers as long as they take"
         end.set()
-        await asyncio.gather(*tasks, late)
+        await asyncio.gather(first, own)
+        async with shares.take("b", 8):
+            pass
+
+    asyncio.run(work())
+
+
+def test_small_requests_do_not_overtake_a_large_one_of_their_own_key() -> None:
+    async def work() -> None:
+        shares, log = Shares(PLACES), list[str]()
+        ends = [asyncio.Event() for _ in range(3)]
+
+        async def ask(name: str, count: int, end: asyncio.Event) -> None:
+            async with shares.take("a", count):
+                log.append(name)
+                await end.wait()
+
+        async with asyncio.TaskGroup() as group:
+            for name, count, end in (("small", 5, 0), ("large", 8, 1), ("next", 1, 2)):
+                group.create_task(ask(name, count, ends[end]))
+                await pause()
+            assert log == ["small"]
+            for end in ends:
+                end.set()
+        assert log == ["small", "large", "next"]
+
+    asyncio.run(work())
+
+
+def test_a_small_engine_serves_as_many_keys_as_it_has_places() -> None:
+    async def work() -> None:
+        shares = Shares(2)
+        async with asyncio.timeout(1), shares.take("a", 1), shares.take("b", 1):
+            pass
 
     asyncio.run(work())
 
@@ -99,7 +131,7 @@ REQUESTS = st.lists(st.tuples(st.sampled_from("abcde"), st.integers(1, PLACES //
 
 
 @given(REQUESTS, st.randoms())
-def test_whatever_arrives_and_leaves_a_key_never_takes_more_than_it_leaves(
+def test_whatever_arrives_and_leaves_everybody_is_served_and_newcomers_find_a_place(
     requests: list[tuple[str, int]], choose: random.Random
 ) -> None:
     async def work() -> None:
@@ -109,11 +141,12 @@ def test_whatever_arrives_and_leaves_a_key_never_takes_more_than_it_leaves(
         async def ask(key: str, count: int) -> None:
             nonlocal served
             end = asyncio.Event()
-            before = sum(n for _, n, _ in running)
             async with shares.take(key, count):
                 own = sum(n for k, n, _ in running if k == key)
-                taken = sum(n for _, n, _ in running)
-                assert taken == 0 or own + count <= PLACES - taken - count, (before, running)
+                free = PLACES - sum(n for _, n, _ in running)
+                if own or count > 1:
+                    assert own + count <= free
+                    assert free - count >= PLACES // 8
                 running.append((key, count, end))
                 await end.wait()
                 running.remove((key, count, end))
@@ -126,6 +159,8 @@ def test_whatever_arrives_and_leaves_a_key_never_takes_more_than_it_leaves(
                 if running and choose.random() < 0.3:
                     choose.choice(running)[2].set()
                     await pause()
+            async with asyncio.timeout(1), shares.take("new", 1):
+                pass
             while running:
                 choose.choice(running)[2].set()
                 await pause()
