@@ -23,6 +23,7 @@ from registry.api import (
     uploads,
 )
 from registry.api.access import CallerDep
+from registry.api.head import HeadAsGet
 from registry.api.request_ids import RequestIds
 from registry.api.schemas import ERRORS, Envelope, HubError
 from registry.hub import reading as hub_reading
@@ -67,6 +68,7 @@ def create_app(settings: RegistrySettings) -> FastAPI:
     app.state.registry = registry
     app.state.settings = settings
     app.state.ended = session.Ended()
+    app.add_middleware(HeadAsGet)
     app.add_middleware(bodies.BodyLimits, settings=settings)
     app.add_middleware(metrics.Counting)
     app.add_middleware(RequestIds)

@@ -49,6 +49,13 @@ def register_base(catalog: Catalog, command: RegisterBase) -> tuple[AnyEvent, ..
     """Make a base model known. The same weights again add names and measurements, if any."""
     known = catalog.bases.get(command.name)
     names = command.known_as
+    for other in catalog.bases.values():
+        taken = {other.name, *other.known_as} & {command.name, *names}
+        if taken and other.name != command.name and other.digest != command.digest:
+            raise errors.Conflict(
+                f"{min(taken)!r} already names base model {other.name!r}, which has other weights. "
+                "Choose another name."
+            )
     if known is not None:
         if known.digest != command.digest:
             raise errors.Conflict(

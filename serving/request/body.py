@@ -115,10 +115,9 @@ def check_seed(body: dict[str, Any]) -> None:
 
 def prompts(body: dict[str, Any]) -> int:
     """How many prompts a parsed body has: those of `prompt` or `input`, or the one of a chat."""
-    asked = body.get("prompt", body.get("input"))
-    if isinstance(asked, list) and asked and isinstance(asked[0], str | list):
-        return len(asked)
-    return 1
+    given = (body.get("prompt"), body.get("input"))
+    lists = [one for one in given if isinstance(one, list) and one]
+    return max((len(one) for one in lists if isinstance(one[0], str | list)), default=1)
 
 
 def sequences(body: dict[str, Any]) -> int:

@@ -1,5 +1,6 @@
 """Whatever is sent to any route, the answer is one that the OpenAPI document describes."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,20 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
         client.add_base(TINY)
         client.push(write_adapter(folder / "adapter"), "medical/coder")
         yield url, key
+
+
+def test_head_is_answered_as_get_without_a_body(served: tuple[str, str]) -> None:
+    url, key = served
+    headers = {"Authorization": f"Bearer {key}"}
+    known = {"domain": "medical", "adapter": "coder", "revision": "1", "version": "1"}
+    paths = httpx.get(f"{url}/openapi.json").json()["paths"]
+    asked = [
+        path.format_map(known) for path in paths if set(re.findall(r"{(\w+)}", path)) <= set(known)
+    ]
+    with httpx.Client(base_url=url, headers=headers) as client:
+        for path in ["/", *(path for path in asked if "get" in paths.get(path, {"get": ""}))]:
+            get, head = client.get(path), client.head(path)
+            assert (head.status_code, head.content) == (get.status_code, b""), path
 
 
 def test_every_answer_is_one_that_the_document_describes(served: tuple[str, str]) -> None:

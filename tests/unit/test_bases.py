@@ -107,3 +107,14 @@ def test_names_are_those_of_the_log_also_where_the_stored_shapes_are_older(
             operator(registry),
         )
     assert known(registry, "org/a").is_called("org/b")
+
+
+def test_a_name_means_one_base_only(registry: Registry) -> None:
+    register_base(registry, TINY, operator(registry))
+    taken = msgspec.structs.replace(PLAIN, name="other", digest="1" * 64, known_as=("org/tiny",))
+    with pytest.raises(errors.Conflict, match="already names base model 'tiny'"):
+        register_base(registry, taken, operator(registry))
+    named = msgspec.structs.replace(PLAIN, name="org/tiny", digest="1" * 64)
+    with pytest.raises(errors.Conflict, match="already names base model 'tiny'"):
+        register_base(registry, named, operator(registry))
+    assert known(registry, "org/tiny").digest == TINY.digest

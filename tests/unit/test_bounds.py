@@ -261,6 +261,7 @@ def test_prompts_times_choices_are_bounded_together() -> None:
         parse_body(json.dumps({"model": "m", "prompt": [[5]] * 3, "n": MAX_CHOICES}).encode())
     chat = parse_body(json.dumps({"model": "m", "messages": [USER], "n": 3}).encode())
     assert (prompts(chat), sequences(chat)) == (1, 3)
+    assert prompts({"prompt": "a", "input": ["x"] * 9}) == 9
     tokens = parse_body(json.dumps({"model": "m", "prompt": [1, 2, 3]}).encode())
     assert (prompts(tokens), sequences(tokens)) == (1, 1)
 

@@ -107,8 +107,8 @@ def test_small_requests_do_not_overtake_a_large_one_of_their_own_key() -> None:
                 await end.wait()
 
         async with asyncio.TaskGroup() as group:
-            for name, count, end in (("small", 5, 0), ("large", 8, 1), ("next", 1, 2)):
-                group.create_task(ask(name, count, ends[end]))
+            for name, count, number in (("small", 5, 0), ("large", 8, 1), ("next", 1, 2)):
+                group.create_task(ask(name, count, ends[number]))
                 await pause()
             assert log == ["small"]
             for end in ends:
