@@ -11,6 +11,7 @@ from adapters.confidence import Calibration
 from adapters.names import AdapterRef
 from registry import errors
 from registry.access import BOOTSTRAP
+from registry.auditing import audit
 from registry.blobs import content_digest
 from registry.catalog import Catalog
 from registry.commands import (
@@ -29,7 +30,7 @@ from registry.commands import (
     SplitAlias,
 )
 from registry.decide import decide
-from registry.events import Commit, Entry, Grant, Policy
+from registry.events import AliasMoved, Commit, Entry, Grant, Policy
 from registry.evidence import Confident, Engine, Paired, SuiteResult, SuiteRule, Tally
 from registry.fold import fold
 from registry.gates import Requirement, requirements
@@ -409,6 +410,20 @@ def test_a_version_that_an_alias_named_while_unguarded_is_promoted_not_rolled_ba
     ):
         with pytest.raises(errors.PromotionNotEarned, match="no evaluation of these bytes"):
             decide(catalog, command, ALICE, NOW)
+
+
+@pytest.mark.parametrize(("number", "forged"), [(3, False), (4, True)])
+def test_a_rollback_that_an_earlier_release_let_through_is_no_forgery(
+    number: int, forged: bool
+) -> None:
+    catalog = guarding(named(publish(publish(start(), 3), 4), 3, 1))
+    for approved in (3, 4):
+        catalog = do(catalog, approval(approved), BOB)
+    moved = AliasMoved(
+        domain="medical", adapter="coder", alias="staging", version=number, previous=1
+    )
+    commit = Commit(sequence=9, id="c", time=NOW, previous="0" * 64, entries=(Entry(ALICE, moved),))
+    assert [doubt.forged for doubt in audit(catalog, commit)] == [forged]
 
 
 def test_a_version_that_an_alias_named_while_its_policy_asked_nothing_is_promoted() -> None:
