@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import msgspec
 
 from adapters.errors import LoraryError
-from adapters.names import AdapterRef
 from registry import commands, events
 from registry.access import BOOTSTRAP
 from registry.catalog import Catalog
@@ -19,7 +18,6 @@ from registry.decide import decide
 from registry.errors import Forbidden, PromotionNotEarned, Unauthenticated
 from registry.events import AnyEvent, Commit, Entry, Event
 from registry.fold import fold
-from registry.gates import requirements
 from registry.reviewing import settled_jointly
 
 CAUSES: dict[type[Event], type[commands.Command]] = {
@@ -101,10 +99,7 @@ def _decided_again(state: Catalog, entry: Entry, time: str) -> tuple[Doubt | Non
     except PromotionNotEarned as refusal:
         return Doubt(refusal.message, not _earned_once(state, command, entry.actor, time)), []
     except LoraryError as refusal:
-        forged = isinstance(refusal, FORGED)
-        if isinstance(refusal, PromotionNotEarned) and _was_rollback(state, entry.event, time):
-            forged = False
-        return Doubt(refusal.message, forged), []
+        return Doubt(refusal.message, isinstance(refusal, FORGED)), []
     if not decided:
         return Doubt("it changes nothing", forged=False), []
     if decided[0] != entry.event:
@@ -113,28 +108,22 @@ def _decided_again(state: Catalog, entry: Entry, time: str) -> tuple[Doubt | Non
 
 
 def _earned_once(state: Catalog, command: commands.Command, actor: str, time: str) -> bool:
-    """Whether an earlier Lorary, which settled the answers of an item jointly, allowed it."""
+    """Whether an earlier Lorary, which settled the answers of an item jointly and took a return to
+    any version that an alias had named for a rollback, allowed it."""
     reviews = {name: settled_jointly(review) for name, review in state.reviews.items()}
+    adapters = {
+        path: msgspec.structs.replace(
+            adapter,
+            moves=tuple(msgspec.structs.replace(move, earned=True) for move in adapter.moves),
+        )
+        for path, adapter in state.adapters.items()
+    }
+    before = msgspec.structs.replace(state, reviews=reviews, adapters=adapters)
     try:
-        decide(msgspec.structs.replace(state, reviews=reviews), command, actor, time)
+        decide(before, command, actor, time)
     except LoraryError:
         return False
     return True
-
-
-def _was_rollback(state: Catalog, event: AnyEvent, time: str) -> bool:
-    """Whether earlier releases took an event for a rollback: they asked neither an evaluation nor a
-    review of a version that the alias had named before, even while it was unguarded."""
-    if isinstance(event, events.AliasMoved):
-        number = event.version
-    elif isinstance(event, events.AliasSplit):
-        number = event.candidate
-    else:
-        return False
-    version = state.find(AdapterRef(event.domain, event.adapter, version=number))
-    policy = state.domain(event.domain).policy
-    asked = requirements(version, policy, state, now=time, alias=event.alias, lenient=True)
-    return all(requirement.met for requirement in asked)
 
 
 def _command(kind: type[commands.Command], event: AnyEvent, state: Catalog) -> commands.Command:

@@ -53,20 +53,17 @@ def requirements(
     *,
     now: str,
     alias: str = DEFAULT_ALIAS,
-    lenient: bool = False,
 ) -> tuple[Requirement, ...]:
     """Everything that `policy` asks before the guarded `alias` may name `version` at `now`.
 
     A rollback to a version that the alias was promoted to before needs no new evaluation or review,
     so that it is never harder than the promotion was. Moves of the alias while it was unguarded, or
     its policy asked for nothing, were no promotions. Harm found by experts blocks both.
-
-    lenient: count every earlier move as a promotion, as releases did whose logs are still read.
     """
     asked = [*_approvals(version, policy, catalog), *_signature(version, policy)]
     adapter = catalog.adapters[f"{version.domain}/{version.adapter}"]
     moves = (move for move in adapter.moves if move.alias == alias)
-    rollback = version.number in {move.version for move in moves if move.earned or lenient}
+    rollback = version.number in {move.version for move in moves if move.earned}
     asked += _reviewed(version, 0 if rollback else policy.reviewed_items, catalog)
     if rollback:
         if policy.suites:
