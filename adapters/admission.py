@@ -15,7 +15,7 @@ from annotated_types import MaxLen
 from adapters.base_model import BaseModel
 from adapters.card import MAX_CARD_BYTES, parse_card
 from adapters.errors import InvalidAdapter
-from adapters.fields import Count, Finite, Word
+from adapters.fields import Count, Digest, Finite, Word
 from adapters.peft_config import MAX_CONFIG_BYTES, LoraConfig, parse_config
 from adapters.spectra import Spectrum
 from adapters.weights import Tensors, check_weights
@@ -84,6 +84,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     target_modules: Annotated[tuple[Word, ...], MaxLen(2000)]
     parameters: Count
     tensors: Count
+    weights: Digest | None = None
+    """SHA-256 of the tensors' names, types, shapes and bytes; None in versions of earlier logs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,7 @@ def admit(
                 target_modules=tuple(sorted({m.rpartition(".")[2] for m in tensors.modules})),
                 parameters=tensors.parameters,
                 tensors=tensors.count,
+                weights=tensors.digest,
             )
     return Admission(tuple(problems), facts, tensors.modules)
 

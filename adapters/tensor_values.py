@@ -1,7 +1,8 @@
 """The values of one tensor in a safetensors file, read in pieces of bounded memory."""
 
+import hashlib
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +25,27 @@ def floats(data: bytes, dtype: str) -> Array:
     return np.frombuffer(data, {"F32": "<f4", "F16": "<f2"}[dtype]).astype(np.float32)
 
 
-def largest(file: IO[bytes], info: TensorInfo) -> float:
-    """The largest magnitude in a tensor; infinite or NaN if any value is."""
+class Examined(NamedTuple):
+    """What one pass over a tensor's bytes finds."""
+
+    largest: float
+    """The largest magnitude; infinite or NaN if any value is."""
+    sha256: str
+    """Of its bytes."""
+
+
+def examine(file: IO[bytes], info: TensorInfo) -> Examined:
+    """The largest magnitude in a tensor of a type in `FLOATS`, and the digest of its bytes."""
     # Without its sign bit, a float's bits order as its magnitude does; infinity and NaN come last.
     width = _WIDTHS[info.dtype]
     magnitude = (1 << (8 * width - 1)) - 1
-    top = 0
+    top, digest = 0, hashlib.sha256()
     for piece in pieces(file, info.begin, info.end):
         bits = np.frombuffer(piece, f"<u{width}") & magnitude
         top = max(top, int(bits.max(initial=0)))
-    return float(floats(top.to_bytes(width, "little"), info.dtype)[0])
+        digest.update(piece)
+    largest = float(floats(top.to_bytes(width, "little"), info.dtype)[0])
+    return Examined(largest, digest.hexdigest())
 
 
 def pieces(file: IO[bytes], begin: int, end: int) -> Iterator[bytes]:

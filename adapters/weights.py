@@ -1,5 +1,7 @@
 """Whether the tensors of a LoRA adapter fit its base model and do something there."""
 
+import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
@@ -12,7 +14,7 @@ from adapters.module_names import ends_of
 from adapters.peft_config import Finding, LoraConfig
 from adapters.safetensors_header import BadSafetensors, TensorInfo, read_header
 from adapters.spectra import Spectrum, spectra
-from adapters.tensor_values import FLOATS, largest
+from adapters.tensor_values import FLOATS, Examined, examine
 
 PREFIX = "base_model.model."
 _AGAIN = "Export the adapter again with save_pretrained, and upload the whole file."
@@ -20,11 +22,13 @@ _AGAIN = "Export the adapter again with save_pretrained, and upload the whole fi
 
 @dataclass(frozen=True, slots=True)
 class Tensors:
-    """How many tensors and parameters the file holds, and the spectrum of each module's update."""
+    """How many tensors and parameters the file holds, the spectrum of each module's update, and the
+    digest of the tensors."""
 
     count: int = 0
     parameters: int = 0
     modules: Mapping[str, Spectrum] = field(default_factory=dict)
+    digest: str | None = None
 
 
 _BOTH = "Save weights and configuration together, from the same PEFT model."
@@ -55,7 +59,8 @@ def check_weights(
     pairs = _pair_up(infos, findings)
     if not pairs and not findings:
         findings.append(Finding("It holds no LoRA tensors.", _AGAIN))
-    top = {info.name: largest(file, info) for info in infos if info.dtype in FLOATS}
+    found = {info.name: examine(file, info) for info in infos if info.dtype in FLOATS}
+    top = {name: examined.largest for name, examined in found.items()}
     findings += _check_finite(top)
     sound = {}
     for module, pair in pairs.items():
@@ -72,8 +77,22 @@ def check_weights(
             modules = spectra(file, sound, config)
             factors = {module: (top[a.name], top[b.name]) for module, (a, b) in sound.items()}
             findings += check_magnitude(modules, factors, base, config)
-    counted = Tensors(len(infos), sum(prod(info.shape) for info in infos), modules)
+    parameters = sum(prod(info.shape) for info in infos)
+    counted = Tensors(len(infos), parameters, modules, _digest(infos, found))
     return counted, _grouped(findings)
+
+
+def _digest(infos: list[TensorInfo], found: Mapping[str, Examined]) -> str | None:
+    """SHA-256 of every tensor's name, type, shape and bytes, in the order of the names; None if one
+    was not read.
+
+    Unlike the file's digest it leaves out what changes no weight: the header's `__metadata__`, its
+    blanks, and the order of the tensors.
+    """
+    if len(found) < len(infos):
+        return None
+    listed = sorted((i.name, i.dtype, i.shape, found[i.name].sha256) for i in infos)
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
 def _pair_up(infos: list[TensorInfo], findings: list[Finding]) -> dict[str, Pair]:

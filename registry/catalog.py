@@ -103,10 +103,17 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
         """The pinned name, the only one vLLM ever sees."""
         return AdapterRef(self.domain, self.adapter, version=self.number)
 
+    def same_weights(self, other: "Version") -> bool:
+        """Whether the two hold the same tensors, whatever else their files say.
+
+        Versions of earlier logs have no digest of their tensors; their weights' files are compared.
+        """
+        return not self._weights.isdisjoint(other._weights)
+
     @property
-    def weights(self) -> str:
-        """SHA-256 of its tensors; versions that differ in their card alone share it."""
-        return next((file.sha256 for file in self.files if file.path == WEIGHTS), self.digest)
+    def _weights(self) -> frozenset[str]:
+        file = next((file.sha256 for file in self.files if file.path == WEIGHTS), self.digest)
+        return frozenset((file, self.facts.weights or file))
 
     @property
     def size(self) -> int:

@@ -166,7 +166,7 @@ def about(version: Version, catalog: Catalog) -> Iterator[tuple[Review, int]]:
     for review in catalog.reviews.values():
         versions = catalog.adapters[f"{review.domain}/{review.adapter}"].versions
         for place, number in enumerate(review.versions):
-            if versions[number - 1].weights == version.weights:
+            if versions[number - 1].same_weights(version):
                 yield review, place
 
 

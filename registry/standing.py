@@ -38,5 +38,5 @@ def authors(catalog: Catalog, version: Version) -> set[str]:
         for adapter in catalog.adapters.values()
         if adapter.domain == version.domain
         for other in adapter.versions
-        if other.weights == version.weights
+        if other.same_weights(version)
     }
