@@ -69,9 +69,9 @@ def _is_about(catalog: Catalog, review: Review, domain: str) -> bool:
     if review.domain == domain:
         return True
     versions = catalog.adapters[f"{review.domain}/{review.adapter}"].versions
-    weights = {versions[number - 1].weights for number in review.versions}
+    shown = [versions[number - 1] for number in review.versions]
     return any(
-        version.weights in weights
+        any(version.same_weights(other) for other in shown)
         for adapter in catalog.adapters.values()
         if adapter.domain == domain
         for version in adapter.versions
