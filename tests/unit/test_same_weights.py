@@ -14,6 +14,7 @@ from registry.blobs import Blobs
 from registry.catalog import Version
 from registry.commands import (
     ApproveVersion,
+    CloseReview,
     CreateDomain,
     IssueKey,
     JudgeItem,
@@ -101,6 +102,7 @@ def test_metadata_in_the_file_hides_neither_its_harm_nor_its_author(
     assert [review.id for review, _ in about(again, registry.catalog)] == ["r1"]
     with pytest.raises(errors.Forbidden, match="published the weights"):
         registry.execute(ApproveVersion("medical", "other", 1, again.digest), "alice")
+    registry.execute(CloseReview("r1"), "bob")
     with pytest.raises(errors.PromotionNotEarned, match="harm"):
         registry.execute(MoveAlias("medical", "other", "production", 1), "bob")
 
