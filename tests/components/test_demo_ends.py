@@ -67,6 +67,7 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
     ports = free_port(), free_port()
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "  # a background job
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL); "  # also where the tests run under nohup
         f"sys.executable = {str(python)!r}; sys.path.insert(0, {str(ROOT)!r}); "
         "import demo; demo.main()"
     )
