@@ -237,7 +237,10 @@ def main() -> None:
             print("\nThe worst answer of a neighbour over its quiet median, by class")
             for one in sorted(found, key=lambda one: -max(one.slowdowns)):
                 print(line(one))
-            figures = [asdict(one) | {"slowdowns": one.slowdowns} for one in found]
+            figures = [
+                asdict(one) | {"statuses": dict(one.statuses), "slowdowns": one.slowdowns}
+                for one in found
+            ]
     if wanted.json:
         wanted.json.write_text(json.dumps(figures, indent=1))
 
