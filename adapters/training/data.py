@@ -166,14 +166,19 @@ def _read(source: str) -> tuple[list[dict[str, Any]], str]:
         )
     content = path.read_bytes()
     try:
-        rows = [_json(line) for line in content.splitlines() if line.strip()]
+        rows = [
+            _json(number, line)
+            for number, line in enumerate(content.split(b"\n"), 1)
+            if line.strip()
+        ]
     except ValueError as error:
         raise BadRecipe(f"{source} is not JSON Lines: {error}. Mend the line.") from error
     return rows, hashlib.sha256(content).hexdigest()
 
 
-def _json(line: bytes) -> Any:
-    """One line of JSON; raises `ValueError`, also for a key that an object has twice."""
+def _json(number: int, line: bytes) -> Any:
+    """One line of JSON; raises `ValueError`, also for a key that an object has twice, for halves of
+    surrogate pairs, which no tokenizer takes, and for what nests too deep."""
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -181,7 +186,14 @@ def _json(line: bytes) -> Any:
             raise ValueError(f"an object has a key twice: {line!r:.60}")
         return found
 
-    return json.loads(line, object_pairs_hook=members)
+    try:
+        row = json.loads(line, object_pairs_hook=members)
+        json.dumps(row, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError(f"line {number}: it nests too deep") from None
+    except ValueError as error:
+        raise ValueError(f"line {number}: {error}") from error
+    return row
 
 
 def _converted(

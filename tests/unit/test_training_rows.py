@@ -205,6 +205,16 @@ def test_a_key_that_occurs_twice_is_refused(tmp_path: Path) -> None:
         corpus_of(recipe(f"stage: sft\ndata: {file}\n"))
 
 
+@pytest.mark.parametrize(
+    "line", ['{"prompt": "p\\ud800", "completion": "c"}', "[" * 100_000, '{"prompt"']
+)
+def test_a_line_that_cannot_be_read_is_refused_with_its_number(line: str, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"prompt": "x", "completion": "z"}\n\n' + line + "\n")
+    with pytest.raises(BadRecipe, match=r"is not JSON Lines: line 3: "):
+        corpus_of(recipe(f"stage: sft\ndata: {file}\n"))
+
+
 def test_sampled_answers_must_leave_room_for_a_prompt() -> None:
     with pytest.raises(BadRecipe, match="max_tokens leaves no room for a prompt"):
         recipe("stage: ppo\ndata: x.jsonl\nmax_new_tokens: 64\nmax_tokens: 64")
