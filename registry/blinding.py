@@ -1,4 +1,4 @@
-"""What of an open review a key must not see, so that whoever judges in it judges blind. Pure.
+"""What an open review hides from a key, so that its experts judge blind. Pure.
 
 While a review is open, its versions, verdicts and progress are shown only to evaluators who may not
 judge in its domain with any of their keys. What would name its versions by being hidden for them

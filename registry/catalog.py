@@ -94,8 +94,8 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     evaluations: tuple[Evaluation, ...] = ()
     """In the order of their recording."""
     calibrations: tuple[Calibrated, ...] = ()
-    """The newest of each evaluator's key, in the order of their recording. `calibrated` says which
-    of them counts."""
+    """The newest of each evaluator's key, in the order of their recording; `registry.standing` says
+    which of them counts."""
     feedback: Feedback = Feedback()
 
     @property

@@ -80,19 +80,20 @@ def record(
 def read_report(
     caller: CallerDep, domain: str, adapter: str, version: int, report: str
 ) -> Response:
-    """A recorded evaluation's whole report: held-out questions, and whose every answer is.
+    """A recorded evaluation's whole report: the held-out questions, and which version gave each
+    answer.
 
-    It takes the role evaluate or operate. While a review in the domain is open, whoever may judge
-    in it reads no report of the domain: reviews are made from reports.
+    It takes the role evaluate or operate. While a review in the domain is open, its experts read no
+    report of the domain: reviews are made from reports.
     """
     ref = AdapterRef.parse(f"{domain}/{adapter}@{version}")
     if not has_role(caller.key, "operate", ref.domain):
         caller.require("evaluate", ref.domain)
     if is_hidden(caller.catalog, caller.key, ref.domain):
         raise Conflict(
-            f"A review of answers in {ref.domain!r} is open and reports tell whose they are, so "
-            "they are hidden from you. Close the review first, or ask an evaluator who has no key "
-            "with the role review."
+            f"Reports of {ref.domain!r} are hidden from you while a review there is open, because "
+            "they say which version gave each answer. Close the review first, or ask an evaluator "
+            "who has no key with the role review."
         )
     recorded = caller.catalog.find(ref).evaluations
     if report not in {evaluation.report for evaluation in recorded}:

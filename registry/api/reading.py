@@ -1,7 +1,7 @@
 """Routes that look: adapters, versions, files, bases, domains, the log."""
 
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -30,25 +30,33 @@ class Direct(APIRoute):
         return self.endpoint
 
 
+class _Answer(NamedTuple):
+    """The response for a version, and the values that it was made from."""
+
+    version: Version
+    calibration: Calibrated | None
+    response: Response
+
+
 class Told:
     """What was said of the versions asked for last, which stays right while nothing happens to
     them, and their calibration counts or does not count as before: both are values."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._answers: dict[tuple[str, str, int], tuple[Version, Calibrated | None, Response]] = {}
+        self._answers: dict[tuple[str, str, int], _Answer] = {}
 
     def answer(self, version: Version, keys: Mapping[str, Key]) -> Response:
         """The version as JSON."""
         counting = calibrated(keys, version)
         key = (version.domain, version.adapter, version.number)
-        told = self._answers.get(key)
-        if told is None or told[0] is not version or told[1] is not counting:
+        kept = self._answers.get(key)
+        if kept is None or kept.version is not version or kept.calibration is not counting:
             if len(self._answers) >= self._most:
                 self._answers.clear()
             view = _json(version_view(version, counting))
-            told = self._answers[key] = (version, counting, view)
-        return told[2]
+            kept = self._answers[key] = _Answer(version, counting, view)
+        return kept.response
 
     @property
     def kept(self) -> int:

@@ -28,7 +28,7 @@ EVALUATIONS = 20
 def version_view(version: Version, counting: Calibrated | None) -> dict[str, Any]:
     """A version and its files, whose parts are the catalog's own: msgspec encodes them.
 
-    counting: its newest calibration that counts (`registry.catalog.calibrated`).
+    counting: its newest calibration that counts (`registry.standing.calibrated`).
     """
     return {
         "ref": str(version.ref),

@@ -20,12 +20,12 @@ from re import _parser as parser
 from typing import Any
 
 AMBIGUOUS = (
-    "It repeats a group that holds a repetition, and the two cannot be told apart, as in "
-    "`([a-z]*)*`: write it as one repetition, or put a separator between, as in `([a-z]+,)*`."
+    "Its pattern has an ambiguous nested repetition, such as `([a-z]*)*`. Write one repetition, or "
+    "put a separator between, as in `([a-z]+,)*`."
 )
 UNREADABLE = "Its pattern cannot be read. Use characters, classes, groups and repetitions."
 TOO_MANY = "Its pattern has too many characters and classes once repetitions are written out."
-MAX_POSITIONS = 20_000
+MAX_COMPARISONS = 20_000
 """Comparisons of characters for one pattern."""
 _NAMED = re.compile(r"\(\?<([A-Za-z_]\w*)>")
 _HIGHEST = 0x10FFFF
@@ -150,7 +150,7 @@ class _Reader:
 
     def _meet(self, one: int, other: int) -> bool:
         self._compared += 1
-        if self._compared > MAX_POSITIONS:
+        if self._compared > MAX_COMPARISONS:
             raise _TooManyError
         return any(
             a <= d and c <= b for a, b in self._characters[one] for c, d in self._characters[other]

@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 
 Kind = Literal["json", "regex", "choice", "grammar", "structural_tag"]
-"""As vLLM's xgrammar backend tells them apart, where choices are a grammar like others."""
+"""The kinds of vLLM's xgrammar backend; choices, which it turns into a grammar, apart."""
 
 
 class Limits(msgspec.Struct, frozen=True):

@@ -1,7 +1,7 @@
 """Shares of the engine's batch among keys, so that none fills it.
 
 vLLM puts as many sequences into a batch as it has places (`max_num_seqs`) and never takes one back:
-whoever fills them makes everybody else wait until an answer ends. Here a request goes to the engine
+a key that fills them makes all others wait until an answer ends. Here a request goes to the engine
 only while its key would then hold no more places than were free before, and an eighth of them stays
 free for newcomers: one key alone gets half of the places, two get a third each. The rule is that of
 dynamic thresholds for a shared buffer (Choudhury and Hahne, IEEE/ACM Transactions on Networking
