@@ -214,7 +214,7 @@ def test_what_was_recorded_becomes_a_page_a_cards_index_and_a_review(
     again = desk.run("review", "import", ref, str(tasks), "--json")
     assert json.loads(again.stdout)["items"] == 6
     refused = desk.run("review", "open", ref, "--n", "6")
-    assert "reports tell whose they are" in refused.stderr  # as above
+    assert "they say which version gave each answer" in refused.stderr  # as above
     missing = desk.run("review", "open", ref, "--against", "1", who="meter")
     assert missing.returncode == 1
     assert "did not ask @1" in missing.stderr
