@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from registry.blobs import Blobs
-from registry.commands import CreateDomain, MoveAlias
-from registry.events import File, Policy
-from registry.publishing import publish, register_base
+from registry.model.commands import CreateDomain, MoveAlias
+from registry.model.events import File, Policy
+from registry.publish.publishing import publish, register_base
 from registry.registry import Registry
 from registry.store import LocalStore
+from registry.store.blobs import Blobs
 from tests.support.adapters import TINY, write_adapter
 
 COUNTED = ("get", "stream", "head", "put", "put_file", "list", "delete")

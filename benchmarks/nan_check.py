@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from adapters.home import default_model
+from adapters.small_model import build
 
 TOKENS = 64
 SWITCH = "VLLM_COMPUTE_NANS_IN_LOGITS"
@@ -38,6 +39,7 @@ def main() -> None:
     from vllm import envs
 
     envs.disable_envs_cache()  # the switch is read anew in each step
+    build(default_model())
     engine = vllm.LLM(model=str(default_model()), max_model_len=512, enforce_eager=options.eager)
     envs.disable_envs_cache()
     for batch in options.batch:

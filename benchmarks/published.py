@@ -26,12 +26,12 @@ import httpx
 import psutil
 
 from adapters.children import end, spawn
-from registry.access import Secret
-from registry.blobs import Blobs, content_digest
-from registry.commands import CreateDomain, MoveAlias, PublishVersion, RegisterBase
-from registry.events import File, Policy
+from registry.model.access import Secret
+from registry.model.commands import CreateDomain, MoveAlias, PublishVersion, RegisterBase
+from registry.model.events import File, Policy
 from registry.registry import Registry
 from registry.store import LocalStore
+from registry.store.blobs import Blobs, content_digest
 from tests.support.catalogs import FACTS
 from tests.support.servers import free_port
 

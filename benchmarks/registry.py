@@ -29,12 +29,12 @@ import httpx
 from benchmarks.counting import requests_per_operation
 from benchmarks.peers import peer
 from benchmarks.plot import bars
-from registry.blobs import Blobs, content_digest
 from registry.client import RegistryClient
-from registry.commands import PublishVersion
-from registry.events import File
+from registry.model.commands import PublishVersion
+from registry.model.events import File
 from registry.registry import Registry
 from registry.store import LocalStore
+from registry.store.blobs import Blobs, content_digest
 from tests.support.adapters import TINY, write_adapter
 from tests.support.catalogs import FACTS
 from tests.support.servers import BIN, free_port, running

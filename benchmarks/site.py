@@ -6,12 +6,12 @@ from pathlib import Path
 from adapters.base_model import BaseModel
 from adapters.home import SMALL_MODEL, default_model
 from adapters.small_model import build
-from registry.blobs import Blobs
-from registry.commands import CreateDomain, MoveAlias
-from registry.events import File, Policy
-from registry.publishing import publish, register_base
+from registry.model.commands import CreateDomain, MoveAlias
+from registry.model.events import File, Policy
+from registry.publish.publishing import publish, register_base
 from registry.registry import Registry
 from registry.store import LocalStore
+from registry.store.blobs import Blobs
 from tests.support.adapters import write_adapter
 
 MODEL = "bench/only@1"

@@ -17,9 +17,10 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.counting import CountingStore
-from registry import checkpoints
-from registry.catalog import Catalog
-from registry.events import (
+from registry.log import checkpoints
+from registry.log.commits import CommitLog, catch_up, commit_key
+from registry.model.catalog import Catalog
+from registry.model.events import (
     BaseModelRegistered,
     Commit,
     DomainCreated,
@@ -29,8 +30,7 @@ from registry.events import (
     RegistryCreated,
     VersionPublished,
 )
-from registry.fold import fold_commit
-from registry.log import CommitLog, catch_up, commit_key
+from registry.model.fold import fold_commit
 from registry.store import LocalStore
 from tests.support.catalogs import FACTS
 

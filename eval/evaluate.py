@@ -12,7 +12,7 @@ from eval.errors import EngineUnknown
 from eval.harness import Answer, Server, ask, requests_of
 from eval.served import Model
 from eval.suites.suite import Suite
-from registry.evidence import Engine, SuiteResult
+from registry.model.evidence import Engine, SuiteResult
 from registry.times import utc_now
 
 Progress = Callable[[str, int], None]

@@ -13,7 +13,7 @@ from adapters.home import cache
 from eval.errors import UnknownSuite
 from eval.served import Answers, Model, ServedModel
 from eval.suites.suite import Suite, Task
-from registry.evidence import Engine
+from registry.model.evidence import Engine
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

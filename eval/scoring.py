@@ -13,7 +13,7 @@ from eval.statistics import certified_threshold, design_effect, fit_calibration
 from eval.statistics.calibration import apply
 from eval.suites.suite import Suite
 from eval.suites.validity import invented
-from registry.evidence import ACCURACY, Confident, Paired, SuiteResult, Tally
+from registry.model.evidence import ACCURACY, Confident, Paired, SuiteResult, Tally
 
 LEVELS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 """Confidence above which errors are counted."""

@@ -20,7 +20,7 @@ from lm_eval.api.model import LM
 
 from adapters.confidence import EVALUATED, raw_score
 from eval.errors import EngineUnknown, EvaluationFailed, WrongBytes
-from registry.evidence import Engine
+from registry.model.evidence import Engine
 from registry.times import utc_now
 
 DIGEST_HEADER = "x-lorary-digest"

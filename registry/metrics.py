@@ -18,9 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adapters.names import DEFAULT_ALIAS
 from registry import times
-from registry.catalog import Adapter, Catalog, Key, Version
-from registry.gates import requirements
-from registry.standing import calibrated
+from registry.model.catalog import Adapter, Catalog, Key, Version
+from registry.model.gates import requirements
+from registry.model.standing import calibrated
 
 MAX_ADAPTERS = 500
 """Adapters with series of their own."""

@@ -15,16 +15,16 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from registry import checkpoints, remains
-from registry.access import BOOTSTRAP, Secret
-from registry.catalog import Catalog
-from registry.commands import Command, CreateRegistry
-from registry.decide import decide
 from registry.errors import AlreadyExists, Outdated, RegistryMissing, TooLarge
-from registry.events import AnyEvent, Entry
-from registry.fold import fold
-from registry.log import CommitLog, advance, follow
+from registry.log import checkpoints, remains
+from registry.log.commits import CommitLog, advance, follow
 from registry.metrics import COMMIT_SECONDS, COMMITS, CONFLICTS
+from registry.model.access import BOOTSTRAP, Secret
+from registry.model.catalog import Catalog
+from registry.model.commands import Command, CreateRegistry
+from registry.model.decide import decide
+from registry.model.events import AnyEvent, Entry
+from registry.model.fold import fold
 from registry.store.base import ObjectStore
 from registry.times import FIRST, instant, utc_now
 

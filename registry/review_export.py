@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from registry.errors import BadRequest
-from registry.reviewing import Item, Notes, Outcome, Review, settled
+from registry.model.reviewing import Item, Notes, Outcome, Review, settled
 
 Row = dict[str, Any]
 Noted = Mapping[str, Notes]

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from registry.errors import BadRequest
+from registry.model.reviewing import Item
 from registry.redaction import redact
 from registry.review_export import make_item
-from registry.reviewing import Item
 
 
 def from_complaints(

@@ -12,9 +12,9 @@ import re
 import time
 from dataclasses import dataclass
 
-from registry.access import check_active
-from registry.catalog import Catalog, Key
 from registry.errors import Unauthenticated
+from registry.model.access import check_active
+from registry.model.catalog import Catalog, Key
 from registry.times import utc_now
 
 _FORM = re.compile(r"([0-9A-Za-z_-]{1,64})\.([0-9a-z-]{0,200})\.([0-9]{1,12})\.([0-9a-f]{64})")

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from registry.access import require
-from registry.catalog import Catalog, Key, Version
+from registry.model.access import require
+from registry.model.catalog import Catalog, Key, Version
 from serving.outcomes.response_ids import PREFIXES
 from serving.replica import Replica
 from serving.request.confidence import Terms, terms

@@ -16,7 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adapters.errors import LoraryError
 from adapters.names import AdapterRef
-from registry.access import (
+from registry.errors import Forbidden, NotFound, Unauthenticated, UnknownAdapter
+from registry.model.access import (
     authenticate,
     bearer,
     may_observe,
@@ -24,8 +25,7 @@ from registry.access import (
     require,
     require_observe,
 )
-from registry.catalog import Catalog, Key, Version
-from registry.errors import Forbidden, NotFound, Unauthenticated, UnknownAdapter
+from registry.model.catalog import Catalog, Key, Version
 from registry.times import utc_now
 from serving.errors import Broken, CallerLeft, RouteNotFound
 from serving.exchange import RESPONSES, bring, exchange, prepare, terms_of

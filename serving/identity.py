@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.base_model import digest_of
-from registry.evidence import Engine
+from registry.model.evidence import Engine
 
 MAX_TEXT = 200
 _SETTINGS = {

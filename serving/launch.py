@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adapters.errors import LoraryError
-from registry.follower import Follower
+from registry.log.follower import Follower
 from serving.errors import CannotServe
 from serving.identity import measured
 from serving.options import RUST_FRONTEND, check_options

@@ -6,11 +6,11 @@ One per process, made on first use: vLLM loads plugins in processes that never n
 import asyncio
 import functools
 
-from registry.blobs import Blobs
-from registry.catalog import Catalog, Version
 from registry.errors import BaseMismatch
-from registry.evidence import Engine as Identity
-from registry.follower import Follower
+from registry.log.follower import Follower
+from registry.model.catalog import Catalog, Version
+from registry.model.evidence import Engine as Identity
+from registry.store.blobs import Blobs
 from serving.errors import EngineNotAttached, RegistryUnread
 from serving.faults import Faults
 from serving.grammars.gatekeeper import Gatekeeper

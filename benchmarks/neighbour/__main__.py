@@ -29,9 +29,9 @@ from benchmarks.neighbour.attacks import AT_ONCE, CHAT, CLASSES, PREFETCH, Make
 from benchmarks.neighbour.fuzz import body_near_the_bounds
 from benchmarks.servers import Served, gated_vllm
 from benchmarks.site import MODEL, one_adapter
-from registry.access import Secret
-from registry.commands import IssueKey
-from registry.events import Grant
+from registry.model.access import Secret
+from registry.model.commands import IssueKey
+from registry.model.events import Grant
 from registry.registry import Registry
 from registry.store import LocalStore
 

@@ -22,7 +22,7 @@ from benchmarks.load import spread
 from benchmarks.serving.library import Fresh
 from benchmarks.serving.pair import Pair
 from benchmarks.serving.streams import SETTLE, Ask, client, stream
-from registry.blobs import blob_key
+from registry.store.blobs import blob_key
 from tests.support.s3 import BUCKET
 
 GOAL = 1.2

@@ -18,12 +18,12 @@ from adapters.admission import CONFIG, WEIGHTS, Facts
 from adapters.base_model import BaseModel
 from adapters.home import SMALL_MODEL, default_model
 from adapters.small_model import build
-from registry.blobs import Blobs, content_digest
-from registry.commands import CreateDomain, MoveAlias, PublishVersion
-from registry.events import File, Policy
-from registry.publishing import register_base
+from registry.model.commands import CreateDomain, MoveAlias, PublishVersion
+from registry.model.events import File, Policy
+from registry.publish.publishing import register_base
 from registry.registry import Registry
 from registry.store import open_store
+from registry.store.blobs import Blobs, content_digest
 from tests.support.adapters import config, tensors
 from tests.support.s3 import BUCKET, S3Server
 

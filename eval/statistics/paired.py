@@ -9,7 +9,7 @@ from scipy.stats import binomtest, norm
 
 from adapters.agreement import Estimate
 from eval.statistics.intervals import clustered_mean
-from registry.bounds import inferiority_p_value
+from registry.model.intervals import inferiority_p_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,8 @@ def mcnemar(pair: Discordance) -> float:
 def non_inferiority(pair: Discordance, margin: float) -> float:
     """One-sided exact p-value of "the new model is less accurate by `margin` or more".
 
-    The very test that gates apply; its source is there (`registry.bounds.inferiority_p_value`).
+    The test that gates apply; its source is there
+    (`registry.model.intervals.inferiority_p_value`).
     """
     return inferiority_p_value(pair.gained, pair.lost, pair.n, margin)
 

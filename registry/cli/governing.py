@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from adapters.base_model import BaseModel
-from registry.access import ROLES
 from registry.cli.output import AsJson, client, emit, progress_bar, say, table, warn
+from registry.model.access import ROLES
 
 PinnedRef = Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION")]
 

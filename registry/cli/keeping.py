@@ -8,17 +8,19 @@ import msgspec
 import typer
 
 from adapters.errors import InvalidAdapter
-from registry import access, archive, collection, signing, witness
-from registry.access import Secret
-from registry.blobs import content_digest
+from registry import signing
 from registry.cli.output import AsJson, client, emit, progress_bar, say, warn
 from registry.errors import DigestMismatch
-from registry.events import File
+from registry.maintain import archive, collection, witness
+from registry.maintain.verify import verify as verify_store
+from registry.model import access
+from registry.model.access import Secret
+from registry.model.events import File
+from registry.model.rules.keys import permanent_operators
 from registry.registry import Registry
-from registry.rules.keys import permanent_operators
 from registry.settings import ClientSettings, RegistrySettings
+from registry.store.blobs import content_digest
 from registry.times import utc_now
-from registry.verify import verify as verify_store
 
 Archive = Annotated[Path, typer.Argument(help="A tar file.")]
 

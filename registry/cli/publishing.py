@@ -9,7 +9,7 @@ from adapters.errors import InvalidName
 from adapters.names import AdapterRef
 from registry import signing
 from registry.cli.output import AsJson, client, emit, progress_bar, say, table
-from registry.trials import Bounds
+from registry.model.trials import Bounds
 
 Ref = Annotated[str, typer.Argument(help="DOMAIN/ADAPTER[@VERSION|@ALIAS]")]
 

@@ -61,7 +61,7 @@ def serve_registry(
     Example: lorary serve-registry --port 8100
     """
     from registry import server
-    from registry.api import create_app
+    from registry.http import create_app
 
     settings = RegistrySettings()
     server.serve(

@@ -18,8 +18,8 @@ from registry.client.downloading import download
 from registry.client.progress import Progress, no_progress
 from registry.client.uploading import ATTEMPTS, describe, upload
 from registry.errors import BadRequest, BeingCollected, ContentMissing
-from registry.opinions import Category, Rating
-from registry.trials import BoundName, Bounds, Evidence
+from registry.model.opinions import Category, Rating
+from registry.model.trials import BoundName, Bounds, Evidence
 
 Json: TypeAlias = "dict[str, Any]"
 DEFAULT_BOUNDS = Bounds()

@@ -8,13 +8,13 @@ from adapters.errors import LoraryError
 from adapters.fields import Path
 from adapters.names import AdapterRef
 from registry import errors
-from registry.access import has_role
-from registry.api.access import Caller, CallerDep
-from registry.api.transfers import answer_file
-from registry.catalog import Adapter, Version
-from registry.events import File
+from registry.http.access import Caller, CallerDep
+from registry.http.transfers import answer_file
 from registry.hub.revisions import MAIN, commit_id, find
 from registry.hub.views import commits_view, file_view, model_view, refs_view
+from registry.model.access import has_role
+from registry.model.catalog import Adapter, Version
+from registry.model.events import File
 
 router = APIRouter(tags=["hub"])
 PAGE = 100

@@ -5,7 +5,7 @@ import re
 from adapters.errors import InvalidName
 from adapters.names import AdapterRef
 from registry import errors
-from registry.catalog import Adapter, Catalog, Version
+from registry.model.catalog import Adapter, Catalog, Version
 
 MAIN = "main"
 _COMMIT = re.compile(r"[0-9a-f]{40}")

@@ -4,8 +4,8 @@ A ticket is a signed token (`registry.tokens`) whose claims are the content's di
 """
 
 from registry import tokens
-from registry.catalog import Catalog, Key
 from registry.errors import Unauthenticated
+from registry.model.catalog import Catalog, Key
 
 SECONDS = 3600
 PURPOSE = "upload"

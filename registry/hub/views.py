@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from registry.catalog import Adapter, Version
-from registry.events import File
 from registry.hub.revisions import commit_id, newest
+from registry.model.catalog import Adapter, Version
+from registry.model.events import File
 
 _POINTER_SIZE = 134
 """Bytes of a Git LFS pointer file, which clients expect to be told."""

@@ -18,16 +18,16 @@ from adapters.fields import Path as FilePath
 from adapters.names import AdapterRef
 from adapters.peft_config import MAX_CONFIG_BYTES, declared_base
 from registry import errors
-from registry.api.access import Caller, CallerDep
-from registry.api.schemas import Sha256
-from registry.blobs import Blobs, blob_key
-from registry.catalog import Version
-from registry.events import File
+from registry.http.access import Caller, CallerDep
+from registry.http.schemas import Sha256
 from registry.hub import commit_body, tickets
 from registry.hub.revisions import MAIN, commit_id, newest
 from registry.hub.side_files import is_side_file
-from registry.incoming import incoming
-from registry.publishing import publish
+from registry.model.catalog import Version
+from registry.model.events import File
+from registry.publish.incoming import incoming
+from registry.publish.publishing import publish
+from registry.store.blobs import Blobs, blob_key
 
 router = APIRouter(tags=["hub"])
 ATTEMPTS = 5
@@ -186,7 +186,7 @@ async def commit(
         tempfile.TemporaryDirectory(prefix="lorary-commit-") as folder,
         tempfile.NamedTemporaryFile(dir=folder) as body,
     ):
-        async for piece in request.stream():  # its size is bounded by `registry.api.bodies`
+        async for piece in request.stream():  # its size is bounded by `registry.http.bodies`
             body.write(piece)
         body.flush()
         version = await run_in_threadpool(_publish, caller, ref, Path(body.name), Path(folder))

@@ -11,17 +11,17 @@ from adapters.admission import CONFIG, Problem
 from adapters.errors import LoraryError
 from adapters.names import AdapterRef
 from adapters.peft_config import MAX_CONFIG_BYTES, declared_base
-from registry import access
-from registry.access import Secret, has_role
-from registry.api.access import Caller
-from registry.api.errors import log_refusal
-from registry.blobs import Blobs
-from registry.catalog import Version
-from registry.commands import ApproveVersion, MoveAlias
 from registry.errors import AdmissionRefused, BadRequest, Unauthenticated
-from registry.events import File
-from registry.incoming import incoming
-from registry.publishing import publish
+from registry.http.access import Caller
+from registry.http.errors import log_refusal
+from registry.model import access
+from registry.model.access import Secret, has_role
+from registry.model.catalog import Version
+from registry.model.commands import ApproveVersion, MoveAlias
+from registry.model.events import File
+from registry.publish.incoming import incoming
+from registry.publish.publishing import publish
+from registry.store.blobs import Blobs
 from registry.times import utc_now
 from registry.web.rendering import page
 from registry.web.session import COOKIE, ViewerDep, begin, end, same_site
@@ -102,7 +102,7 @@ def ask_for_files(viewer: ViewerDep) -> Response:
 @router.post("/upload", response_class=HTMLResponse)
 async def upload(viewer: ViewerDep, request: Request) -> Response:
     """Publish the files as the next version, or say everything that is wrong with them."""
-    # Each file takes up to a MiB of memory before it goes to disk: see `registry.api.bodies`.
+    # Each file takes up to a MiB of memory before it goes to disk: see `registry.http.bodies`.
     limits = viewer.settings.limits
     async with request.form(max_files=limits.max_files, max_fields=2, max_part_size=200) as form:
         domain, adapter = (str(form.get(name, "")).strip() for name in ("domain", "adapter"))

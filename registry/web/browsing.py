@@ -11,17 +11,17 @@ from adapters.admission import CARD, CONFIG, PROVENANCE
 from adapters.card import MAX_CARD_BYTES
 from adapters.names import AdapterRef
 from adapters.spectra import MIN_PEERS, Spectrum
-from registry.access import ANY_DOMAIN, has_role
-from registry.api.access import Caller
-from registry.api.reviews import requirements_view
-from registry.api.transfers import answer_file
-from registry.api.views import commit_view
-from registry.blobs import Blobs
-from registry.catalog import Adapter, Version
 from registry.errors import StoreError, UnknownFile, VersionGone
-from registry.examining import peers
-from registry.log import CommitLog
-from registry.trials import in_words
+from registry.http.access import Caller
+from registry.http.reviews import requirements_view
+from registry.http.transfers import answer_file
+from registry.http.views import commit_view
+from registry.log.commits import CommitLog
+from registry.model.access import ANY_DOMAIN, has_role
+from registry.model.catalog import Adapter, Version
+from registry.model.trials import in_words
+from registry.publish.examining import peers
+from registry.store.blobs import Blobs
 from registry.web import comparing, drawing
 from registry.web.rendering import page
 from registry.web.session import ViewerDep

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from registry.catalog import Version
+from registry.model.catalog import Version
 
 
 @dataclass(frozen=True, slots=True)

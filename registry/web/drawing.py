@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup, escape
 
 from adapters.spectra import Spectrum
-from registry.catalog import Catalog, Version
+from registry.model.catalog import Catalog, Version
 
 _LAYER = re.compile(r"\.(\d+)\.")
 WIDTH, HEIGHT, LEFT, BOTTOM = 720, 260, 52, 34

@@ -7,8 +7,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from registry.bounds import lower_bound, upper_bound
-from registry.evidence import Confident, Tally, effective
+from registry.model.evidence import Confident, Tally, effective
+from registry.model.intervals import lower_bound, upper_bound
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; "

@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Query, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from registry.access import has_role
-from registry.api.reviews import (
+from registry.errors import BadRequest, UnknownReview
+from registry.http.reviews import (
     JudgementBody,
     items_of,
     record,
@@ -14,10 +14,19 @@ from registry.api.reviews import (
     seen,
     shown_answers,
 )
-from registry.commands import CloseReview
-from registry.errors import BadRequest, UnknownReview
-from registry.reviewing import SEVERITIES, VERDICTS, Preference, Verdict, judged, left, order, queue
-from registry.rules.reviews import holders
+from registry.model.access import has_role
+from registry.model.commands import CloseReview
+from registry.model.reviewing import (
+    SEVERITIES,
+    VERDICTS,
+    Preference,
+    Verdict,
+    judged,
+    left,
+    order,
+    queue,
+)
+from registry.model.rules.reviews import holders
 from registry.web.rendering import page
 from registry.web.session import ViewerDep
 

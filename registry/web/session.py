@@ -15,9 +15,9 @@ from typing import Annotated
 from fastapi import Depends, Request, Response
 
 from registry import tokens
-from registry.api.access import Caller
-from registry.catalog import Catalog, Key
 from registry.errors import Forbidden, Unauthenticated
+from registry.http.access import Caller
+from registry.model.catalog import Catalog, Key
 from registry.registry import Registry
 from registry.settings import RegistrySettings
 

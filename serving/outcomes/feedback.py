@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapters.errors import LoraryError
-from registry.catalog import Key
 from registry.client import RegistryClient
 from registry.errors import BadRequest, FeedbackTooLate, Forbidden
-from registry.opinions import CATEGORIES, RATINGS, Category, Rating
+from registry.model.catalog import Key
+from registry.model.opinions import CATEGORIES, RATINGS, Category, Rating
 from serving.errors import FeedbackUnavailable, LimitReached, ReportsOff
 from serving.outcomes.reporting import Reports
 from serving.outcomes.response_ids import ResponseIds

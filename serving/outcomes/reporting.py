@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 import httpx
 
-from registry.access import Secret, authenticate
-from registry.catalog import Catalog
 from registry.client import RegistryClient
 from registry.errors import StoreUnavailable, Unauthenticated
+from registry.model.access import Secret, authenticate
+from registry.model.catalog import Catalog
 from registry.times import utc_now
 from serving.errors import CannotServe, LimitReached, ReportsOff
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from adapters.errors import InvalidName
 from adapters.names import AdapterRef
-from registry.catalog import Version
+from registry.model.catalog import Version
 from serving.errors import UnknownResponse
 
 PREFIXES = {

@@ -2,9 +2,10 @@
 
 Every request that a split alias answers is counted on the side of its version: whether it
 succeeded, and how long it took. When that is evidence enough that the candidate crosses a bound of
-its split (`registry.trials` says when), this replica sends nobody to the candidate any more, at
-once and whether or not the registry can be reached, and asks the registry until its log shows that
-the split has ended. Other replicas go on by what they see themselves, and follow the log.
+its split (`registry.model.trials` decides when), this replica sends nobody to the candidate any
+more, at once and whether or not the registry can be reached, and asks the registry until its log
+shows that the split has ended. Other replicas go on by what they see themselves, and follow the
+log.
 """
 
 import asyncio
@@ -20,9 +21,9 @@ from starlette.types import Message, Send
 
 from adapters.errors import InvalidName, LoraryError
 from adapters.names import DEFAULT_ALIAS, AdapterRef
-from registry.catalog import Catalog, Split, Version
 from registry.client import RegistryClient
-from registry.trials import PEERS, Arm, BoundName, Evidence, crosses, in_words
+from registry.model.catalog import Catalog, Split, Version
+from registry.model.trials import PEERS, Arm, BoundName, Evidence, crosses, in_words
 from serving.errors import ColdLoadFailed, DiskFull, EngineRefused
 from serving.outcomes.reporting import Reports
 from serving.outcomes.timing import Pace, Stopwatch

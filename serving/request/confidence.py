@@ -8,8 +8,8 @@ refusal, and a stream is kept back until that is known. A version without a cali
 for, with `calibrated` false: its score is a ranking and no promise, and nothing can be withheld.
 
 A calibration counts while its evaluator's key does, as for the promotion gate. It holds for the
-engine that it was evaluated on (`registry.evidence.Engine`) and for the settings that it was fitted
-with (`adapters.confidence.Decoding`). A
+engine that it was evaluated on (`registry.model.evidence.Engine`) and for the settings that it was
+fitted with (`adapters.confidence.Decoding`). A
 grammar, a prefilled answer or a few allowed tokens would make any answer look certain. So what a
 request leaves open is set as certified, and what it sets otherwise makes its figure uncalibrated,
 with the reason beside it; a domain that abstains refuses it, for its threshold says nothing there.
@@ -24,10 +24,10 @@ from starlette.types import Message, Send
 
 from adapters import confidence
 from adapters.confidence import Calibration, Decoding
-from registry.catalog import Calibrated, Key, Version
 from registry.errors import BadRequest
-from registry.evidence import Engine
-from registry.standing import calibrated, calibration_withdrawn
+from registry.model.catalog import Calibrated, Key, Version
+from registry.model.evidence import Engine
+from registry.model.standing import calibrated, calibration_withdrawn
 from serving.telemetry.metrics import CONFIDENCE, WITHHELD
 
 CHAT = "/v1/chat/completions"

@@ -16,9 +16,9 @@ from contextlib import asynccontextmanager
 from starlette.types import Message, Receive, Send
 
 from adapters.errors import LoraryError
-from registry.catalog import Catalog, Version
 from registry.envelope import body_of
 from registry.errors import VersionRevoked
+from registry.model.catalog import Catalog, Version
 from serving.errors import CallerLeft, DeadlineExceeded, ReaderTooSlow
 from serving.request.body import read_body
 from serving.telemetry.metrics import IN_FLIGHT, REFUSALS

@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 
 from adapters.names import DEFAULT_ALIAS, AdapterRef
-from registry.access import has_role
-from registry.catalog import Adapter, Catalog, Key, Version
-from registry.evidence import Engine
+from registry.model.access import has_role
+from registry.model.catalog import Adapter, Catalog, Key, Version
+from registry.model.evidence import Engine
 from registry.times import instant
 
 

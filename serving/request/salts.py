@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import secrets
 
-from registry.catalog import Catalog, Key, Version
+from registry.model.catalog import Catalog, Key, Version
 
 
 class Salts:

@@ -8,8 +8,8 @@ from typing import Any
 
 from starlette.types import Scope
 
-from registry.catalog import Key
 from registry.errors import BadRequest
+from registry.model.catalog import Key
 
 PASSED_HEADERS = frozenset(
     (b"accept", b"content-type", b"user-agent", b"traceparent", b"tracestate")

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 from starlette.types import Message, Send
 
-from registry.catalog import Version
-from registry.evidence import Engine
+from registry.model.catalog import Version
+from registry.model.evidence import Engine
 from serving.telemetry.metrics import (
     FIRST_TOKEN,
     INTER_TOKEN,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
-from registry.opinions import RATINGS
+from registry.model.opinions import RATINGS
 
 _ADAPTER = ["domain", "adapter", "version"]
 MAX_SPLITS = 100

@@ -23,10 +23,10 @@ from pathlib import Path
 
 from adapters.admission import CONFIG, WEIGHTS
 from adapters.errors import LoraryError
-from registry.blobs import Blobs
-from registry.catalog import Version
 from registry.errors import DigestMismatch
-from registry.events import File
+from registry.model.catalog import Version
+from registry.model.events import File
+from registry.store.blobs import Blobs
 from serving.errors import ColdLoadFailed, DiskFull, TooManyColdLoads
 from serving.telemetry.metrics import COLD_LOAD_PHASES, VERIFICATION_FAILURES
 

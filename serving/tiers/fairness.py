@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from adapters.errors import LoraryError
-from registry.catalog import Version
+from registry.model.catalog import Version
 from serving.errors import TooManyColdLoads
 
 MAX_OUTSTANDING = 32

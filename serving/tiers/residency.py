@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from adapters.errors import LoraryError
-from registry.catalog import Version
+from registry.model.catalog import Version
 from serving.errors import DiskFull
 from serving.telemetry.metrics import COLD_LOAD_PHASES, COLD_LOADS, EVICTIONS, TIER_REQUESTS
 from serving.tiers.cache import AdapterCache

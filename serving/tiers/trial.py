@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from adapters.errors import LoraryError
-from registry.catalog import Version
+from registry.model.catalog import Version
 from serving.errors import AdapterFaulty, ColdLoadFailed
 from serving.telemetry import journal
 from serving.telemetry.metrics import COLD_LOAD_PHASES, FAULTY_ADAPTERS

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from adapters.errors import LoraryError
 from adapters.names import DEFAULT_ALIAS, AdapterRef
-from registry.catalog import Catalog, Version
+from registry.model.catalog import Catalog, Version
 from serving.tiers.residency import Residency
 
 CANDIDATE = " candidate"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import httpx
 
-from registry.access import Secret
 from registry.client import RegistryClient
-from registry.commands import CreateDomain, IssueKey, MoveAlias
-from registry.events import Grant, Policy
+from registry.model.access import Secret
+from registry.model.commands import CreateDomain, IssueKey, MoveAlias
+from registry.model.events import Grant, Policy
 from registry.registry import Registry
 from registry.store import ObjectStore, open_store
 from tests.components.test_replicas import Fleet, fleet_over

@@ -14,12 +14,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from registry.access import Secret
-from registry.blobs import Blobs, content_digest
-from registry.commands import CreateDomain, PublishVersion, RegisterBase
-from registry.events import File, Policy
+from registry.model.access import Secret
+from registry.model.commands import CreateDomain, PublishVersion, RegisterBase
+from registry.model.events import File, Policy
 from registry.registry import Registry
 from registry.store import LocalStore
+from registry.store.blobs import Blobs, content_digest
 from tests.support.catalogs import FACTS
 from tests.support.servers import free_port, running
 

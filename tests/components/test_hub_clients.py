@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from registry.client import RegistryClient
+from registry.maintain.verify import verify
 from registry.registry import Registry
 from registry.store import ObjectStore, open_store
-from registry.verify import verify
 from tests.support.adapters import TINY, write_adapter
 from tests.support.s3 import BUCKET, S3Server
 from tests.support.servers import registry_server

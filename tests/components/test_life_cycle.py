@@ -11,11 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from registry import archive, checkpoints, errors
-from registry.blobs import Blobs, blob_key, content_digest
-from registry.catalog import blobs_in_use
-from registry.collection import collect
-from registry.commands import (
+from registry import errors
+from registry.log import checkpoints
+from registry.maintain import archive
+from registry.maintain.collection import collect
+from registry.maintain.verify import verify
+from registry.model.catalog import blobs_in_use
+from registry.model.commands import (
     CloseReview,
     CondemnBlobs,
     CreateDomain,
@@ -27,10 +29,10 @@ from registry.commands import (
     RegisterBase,
     TombstoneVersion,
 )
-from registry.events import Grant, Policy
+from registry.model.events import Grant, Policy
 from registry.registry import Registry
 from registry.store import LocalStore, ObjectStore
-from registry.verify import verify
+from registry.store.blobs import Blobs, blob_key, content_digest
 from tests.support.catalogs import FACTS, files, publish_bytes
 
 

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from registry import checkpoints
-from registry.catalog import Catalog
-from registry.commands import CreateDomain, IssueKey, MoveAlias, RevokeKey
 from registry.errors import BrokenChain, Conflict
-from registry.events import Grant, Policy
-from registry.follower import Follower
-from registry.log import CommitLog, commit_key
+from registry.log import checkpoints
+from registry.log.commits import CommitLog, commit_key
+from registry.log.follower import Follower
+from registry.maintain.verify import verify
+from registry.model.catalog import Catalog
+from registry.model.commands import CreateDomain, IssueKey, MoveAlias, RevokeKey
+from registry.model.events import Grant, Policy
 from registry.registry import Registry
 from registry.store import ObjectStore, open_store
-from registry.verify import verify
 from tests.support.catalogs import publish_bytes
 
 PROCESSES = 16

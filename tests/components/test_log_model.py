@@ -26,14 +26,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from registry import checkpoints
-from registry.commands import CreateDomain
 from registry.errors import Conflict, StoreError
-from registry.events import DomainCreated, Policy
-from registry.log import CommitLog
+from registry.log import checkpoints
+from registry.log.commits import CommitLog
+from registry.maintain.verify import verify
+from registry.model.commands import CreateDomain
+from registry.model.events import DomainCreated, Policy
 from registry.registry import Registry
 from registry.store import LocalStore, ObjectStore, open_store
-from registry.verify import verify
 from tests.support.faults import FaultyStore
 from tests.support.s3 import BUCKET, S3Server
 

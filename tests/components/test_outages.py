@@ -12,9 +12,9 @@ import pytest
 
 from registry import errors
 from registry.client import RegistryClient
+from registry.maintain.verify import verify
 from registry.registry import Registry
 from registry.store import ObjectStore, open_store
-from registry.verify import verify
 from tests.support.adapters import TINY, write_adapter
 from tests.support.s3 import BUCKET, S3Server, create_bucket, s3_command
 from tests.support.servers import free_port, registry_server, running

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from registry import checkpoints
-from registry.commands import CreateDomain
-from registry.events import Policy
-from registry.publishing import register_base
+from registry.log import checkpoints
+from registry.maintain.verify import verify
+from registry.model.commands import CreateDomain
+from registry.model.events import Policy
+from registry.publish.publishing import register_base
 from registry.registry import Registry
 from registry.store import ObjectStore
-from registry.verify import verify
 from tests.support.adapters import TINY, write_adapter
 from tests.support.servers import BIN, registry_server
 

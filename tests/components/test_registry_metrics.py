@@ -6,10 +6,10 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from registry import metrics
-from registry.access import Secret
-from registry.catalog import Catalog
-from registry.commands import CreateDomain, IssueKey, MoveAlias
-from registry.events import Grant, Policy
+from registry.model.access import Secret
+from registry.model.catalog import Catalog
+from registry.model.commands import CreateDomain, IssueKey, MoveAlias
+from registry.model.events import Grant, Policy
 from registry.registry import Registry
 from registry.store import LocalStore
 from tests.support.catalogs import publish_bytes

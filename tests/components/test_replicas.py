@@ -13,12 +13,18 @@ import httpx
 import openai
 import pytest
 
-from registry.access import Secret
-from registry.blobs import Blobs, content_digest
-from registry.commands import CreateDomain, MoveAlias, PublishVersion, RegisterBase, RevokeVersion
-from registry.events import File, Policy
+from registry.model.access import Secret
+from registry.model.commands import (
+    CreateDomain,
+    MoveAlias,
+    PublishVersion,
+    RegisterBase,
+    RevokeVersion,
+)
+from registry.model.events import File, Policy
 from registry.registry import Registry
 from registry.store import LocalStore, ObjectStore
+from registry.store.blobs import Blobs, content_digest
 from tests.support.catalogs import FACTS
 from tests.support.servers import free_port, running
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import httpx
 
 from adapters.names import AdapterRef
-from registry.commands import CreateDomain, MoveAlias
-from registry.events import Policy
+from registry.maintain.verify import verify
+from registry.model.commands import CreateDomain, MoveAlias
+from registry.model.events import Policy
 from registry.registry import Registry
 from registry.store import ObjectStore, open_store
-from registry.verify import verify
 from tests.support.catalogs import publish_bytes
 from tests.support.s3 import BUCKET, S3Server
 from tests.support.servers import registry_server

@@ -12,14 +12,14 @@ from typing import Any
 import httpx
 import pytest
 
-from registry.access import Secret
 from registry.client import RegistryClient
-from registry.commands import IssueKey, MoveAlias, SplitAlias
 from registry.errors import Forbidden
-from registry.events import Grant, SplitRolledBack
-from registry.log import CommitLog
+from registry.log.commits import CommitLog
+from registry.model.access import Secret
+from registry.model.commands import IssueKey, MoveAlias, SplitAlias
+from registry.model.events import Grant, SplitRolledBack
+from registry.model.trials import Bounds
 from registry.store import open_store
-from registry.trials import Bounds
 from tests.components.test_replicas import Fleet, fleet_over
 from tests.support.front import front
 from tests.support.s3 import BUCKET, S3Server

@@ -13,12 +13,12 @@ import pytest
 
 from adapters.base_model import BaseModel
 from registry import errors
-from registry.blobs import Blobs
 from registry.client import RegistryClient
 from registry.client.downloading import RANGE
 from registry.client.uploading import PART, describe
 from registry.registry import Registry
 from registry.store import ObjectStore
+from registry.store.blobs import Blobs
 from tests.support.adapters import write_adapter
 from tests.support.servers import registry_server
 

@@ -19,7 +19,7 @@ WITHIN = 1.5
 
 FOLLOWER = """
 import sys, time
-from registry.follower import Follower
+from registry.log.follower import Follower
 from registry.store import open_store
 follower = Follower(open_store(sys.argv[1]))
 follower.start()

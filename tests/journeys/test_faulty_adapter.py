@@ -11,12 +11,12 @@ import pytest
 
 from adapters.home import SMALL_MODEL
 from adapters.packs import PACKS
-from registry.access import Secret
-from registry.blobs import Blobs, content_digest
-from registry.commands import PublishVersion
-from registry.events import File
+from registry.model.access import Secret
+from registry.model.commands import PublishVersion
+from registry.model.events import File
 from registry.registry import Registry
 from registry.store import LocalStore
+from registry.store.blobs import Blobs, content_digest
 from tests.journeys.conftest import Site
 from tests.support.catalogs import FACTS
 

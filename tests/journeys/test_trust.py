@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from registry.client import RegistryClient
 from registry.errors import Forbidden, PromotionNotEarned
-from registry.reviewing import Verdict
+from registry.model.reviewing import Verdict
 from tests.journeys.conftest import Site, run_lorary
 from tests.journeys.test_app import chat, question
 from tests.support.browser import chromium, violations

@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
-from registry.access import Secret
+from registry.model.access import Secret
 from serving.gate import Gate
 from tests.support.replicas import Site, Upstream, answered
 

@@ -3,11 +3,11 @@
 import hashlib
 
 from adapters.admission import Facts
-from registry.blobs import Blobs, content_digest
-from registry.catalog import Version
-from registry.commands import PublishVersion, RegisterBase
-from registry.events import File
+from registry.model.catalog import Version
+from registry.model.commands import PublishVersion, RegisterBase
+from registry.model.events import File
 from registry.registry import Registry
+from registry.store.blobs import Blobs, content_digest
 
 FACTS = Facts(rank=4, alpha=8, rslora=False, target_modules=("q_proj",), parameters=64, tensors=2)
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from registry import checkpoints
 from registry.errors import ObjectNotFound
-from registry.events import AnyEvent, Commit, Entry
-from registry.log import commit_key
+from registry.log import checkpoints
+from registry.log.commits import commit_key
+from registry.model.events import AnyEvent, Commit, Entry
 from registry.store import ObjectStore
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from playwright.sync_api import Browser, Page, expect
 
-from registry.reviewing import VERDICTS, Verdict
+from registry.model.reviewing import VERDICTS, Verdict
 
 PATIENCE = 20_000
 """Milliseconds."""

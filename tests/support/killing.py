@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from adapters.admission import files_in
-from registry.blobs import Blobs
-from registry.commands import MoveAlias
-from registry.events import File
-from registry.publishing import publish
+from registry.model.commands import MoveAlias
+from registry.model.events import File
+from registry.publish.publishing import publish
 from registry.registry import Registry
 from registry.store import ObjectStore, open_store
+from registry.store.blobs import Blobs
 
 OPERATIONS = ("get", "stream", "head", "put", "put_file", "list")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from registry.evidence import Engine
+from registry.model.evidence import Engine
 
 ENGINE = Engine(
     name="vllm 0.32.0", device="cpu", dtype="float32", quantization="", base="0" * 64,

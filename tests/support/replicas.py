@@ -8,9 +8,8 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
-from registry.access import Secret
-from registry.blobs import Blobs, content_digest
-from registry.commands import (
+from registry.model.access import Secret
+from registry.model.commands import (
     CreateDomain,
     IssueKey,
     MoveAlias,
@@ -18,9 +17,10 @@ from registry.commands import (
     RegisterBase,
     SetDefaultAdapter,
 )
-from registry.events import File, Grant, Policy
+from registry.model.events import File, Grant, Policy
 from registry.registry import Registry
 from registry.store import LocalStore
+from registry.store.blobs import Blobs, content_digest
 from serving.replica import Replica
 from serving.settings import ServingSettings
 from tests.support.catalogs import FACTS

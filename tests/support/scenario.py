@@ -14,10 +14,9 @@ import httpx
 from adapters.base_model import BaseModel
 from adapters.confidence import EVALUATED, Calibration
 from eval.served import engine_of
-from registry.access import Secret
-from registry.blobs import Blobs
-from registry.catalog import Version
-from registry.commands import (
+from registry.model.access import Secret
+from registry.model.catalog import Version
+from registry.model.commands import (
     CreateDomain,
     GiveFeedback,
     IssueKey,
@@ -25,11 +24,12 @@ from registry.commands import (
     RecordEvaluation,
     SplitAlias,
 )
-from registry.events import File, Grant, Policy
-from registry.evidence import Engine, SuiteResult, Tally
-from registry.publishing import publish
+from registry.model.events import File, Grant, Policy
+from registry.model.evidence import Engine, SuiteResult, Tally
+from registry.model.trials import Bounds
+from registry.publish.publishing import publish
 from registry.registry import Registry
-from registry.trials import Bounds
+from registry.store.blobs import Blobs
 from tests.support.adapters import write_adapter
 
 DOMAIN, ADAPTER = "probe", "coder"

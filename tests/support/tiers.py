@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from registry.blobs import Blobs
-from registry.catalog import Version
+from registry.model.catalog import Version
+from registry.store.blobs import Blobs
 from serving.tiers.cache import AdapterCache
 from serving.tiers.residency import Residency
 from serving.tiers.turns import Turns

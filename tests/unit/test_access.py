@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.access import (
+from registry.errors import Conflict, Forbidden, Unauthenticated
+from registry.model.access import (
     ROLES,
     Secret,
     authenticate,
@@ -15,13 +16,12 @@ from registry.access import (
     require,
     require_observe,
 )
-from registry.catalog import Catalog, Key
-from registry.commands import IssueKey, RevokeKey
-from registry.decide import decide
-from registry.errors import Conflict, Forbidden, Unauthenticated
-from registry.events import Entry, Grant
-from registry.fold import fold
-from registry.rules.keys import permanent_operators
+from registry.model.catalog import Catalog, Key
+from registry.model.commands import IssueKey, RevokeKey
+from registry.model.decide import decide
+from registry.model.events import Entry, Grant
+from registry.model.fold import fold
+from registry.model.rules.keys import permanent_operators
 
 NOW = "2026-11-24T03:00:00Z"
 

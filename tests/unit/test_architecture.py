@@ -75,7 +75,7 @@ def test_product_code_does_not_import_tests_or_benchmarks(package: str) -> None:
         "adapters.admission",
         "adapters.names",
         "adapters.packs",
-        "registry.api",
+        "registry.http",
         "registry.client",
         "registry.cli",
         "serving.gate",

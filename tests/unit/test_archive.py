@@ -11,16 +11,17 @@ import pytest
 from typer.testing import CliRunner
 
 from adapters.errors import LoraryError
-from registry import archive, checkpoints, remains
 from registry.cli import build
-from registry.commands import CreateDomain
 from registry.errors import BadRequest, Conflict, OutcomeUnknown, StoreUnavailable
-from registry.events import BlobsCondemned, BlobsSwept, Policy
-from registry.log import MAX_COMMIT, commit_key
+from registry.log import checkpoints, remains
+from registry.log.commits import MAX_COMMIT, commit_key
+from registry.maintain import archive
+from registry.maintain.verify import verify
+from registry.model.commands import CreateDomain
+from registry.model.events import BlobsCondemned, BlobsSwept, Policy
 from registry.registry import Registry
 from registry.store import LocalStore
 from registry.store.base import PutMode
-from registry.verify import verify
 from tests.support.catalogs import publish_bytes
 from tests.support.commits import append
 

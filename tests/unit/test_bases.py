@@ -7,13 +7,13 @@ import pytest
 
 from adapters.base_model import BaseModel
 from registry import errors
-from registry.blobs import Blobs
-from registry.commands import CreateDomain, RegisterBase
-from registry.events import File, Policy
-from registry.publishing import base_model, publish, register_base
+from registry.maintain.verify import verify
+from registry.model.commands import CreateDomain, RegisterBase
+from registry.model.events import File, Policy
+from registry.publish.publishing import base_model, publish, register_base
 from registry.registry import Registry
 from registry.store import LocalStore
-from registry.verify import verify
+from registry.store.blobs import Blobs
 from tests.support.adapters import TINY, write_adapter
 
 PLAIN = msgspec.structs.replace(TINY, known_as=())

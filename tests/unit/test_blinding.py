@@ -11,10 +11,9 @@ from httpx2 import Response
 from starlette.testclient import TestClient
 
 from adapters.names import AdapterRef
-from registry.access import Secret
-from registry.api.app import create_app
-from registry.blobs import Blobs, content_digest
-from registry.commands import (
+from registry.http.app import create_app
+from registry.model.access import Secret
+from registry.model.commands import (
     ChangePolicy,
     CreateDomain,
     IssueKey,
@@ -23,10 +22,11 @@ from registry.commands import (
     RegisterBase,
     RevokeKey,
 )
-from registry.events import Grant, Policy
+from registry.model.events import Grant, Policy
 from registry.registry import Registry
 from registry.settings import RegistrySettings
 from registry.store import LocalStore
+from registry.store.blobs import Blobs, content_digest
 from tests.support.adapters import TINY, write_adapter
 from tests.support.catalogs import FACTS, files
 

@@ -11,12 +11,12 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message
 
-from registry.access import Secret
-from registry.api import bodies
-from registry.api.app import create_app
-from registry.commands import CreateDomain, IssueKey
 from registry.errors import Overloaded
-from registry.events import Grant, Policy
+from registry.http import bodies
+from registry.http.app import create_app
+from registry.model.access import Secret
+from registry.model.commands import CreateDomain, IssueKey
+from registry.model.events import Grant, Policy
 from registry.registry import Registry
 from registry.settings import RegistrySettings
 from registry.store import LocalStore

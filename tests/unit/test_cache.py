@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from registry.blobs import Blobs
-from registry.catalog import Version
 from registry.errors import StoreUnavailable
+from registry.model.catalog import Version
 from registry.store import LocalStore
+from registry.store.blobs import Blobs
 from serving.errors import ColdLoadFailed, TooManyColdLoads
 from serving.tiers.cache import AdapterCache
 from tests.support.replicas import Site

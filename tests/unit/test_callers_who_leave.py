@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from registry.access import Secret
+from registry.model.access import Secret
 from serving.errors import DeadlineExceeded
 from serving.gate import Gate
 from serving.request import flights as flights_module

@@ -8,17 +8,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from registry import checkpoints
-from registry.access import Secret, authenticate
-from registry.catalog import Catalog
-from registry.commands import CreateDomain
 from registry.errors import BrokenChain, NewerLog, Unauthenticated
-from registry.events import Policy
-from registry.follower import Follower
-from registry.log import CommitLog, catch_up, commit_key
+from registry.log import checkpoints
+from registry.log.commits import CommitLog, catch_up, commit_key
+from registry.log.follower import Follower
+from registry.maintain.verify import verify
+from registry.model.access import Secret, authenticate
+from registry.model.catalog import Catalog
+from registry.model.commands import CreateDomain
+from registry.model.events import Policy
 from registry.registry import Registry
 from registry.store import LocalStore
-from registry.verify import verify
 from tests.unit.test_old_data import LOG, folded, write
 
 NOW = "2030-01-01T00:00:00Z"

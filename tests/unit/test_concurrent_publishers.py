@@ -10,21 +10,21 @@ import pytest
 from starlette.testclient import TestClient
 
 from registry import errors
-from registry.access import Secret
-from registry.api.app import create_app
-from registry.blobs import DAMAGED, Blobs, blob_key
-from registry.catalog import Catalog, Version
-from registry.collection import collect
-from registry.commands import MAX_CONDEMNED, CreateDomain
-from registry.events import File, Policy
+from registry.http.app import create_app
 from registry.hub.revisions import commit_id
-from registry.log import MAX_COMMIT
-from registry.publishing import publish, register_base
+from registry.log.commits import MAX_COMMIT
+from registry.maintain.collection import collect
+from registry.maintain.verify import verify
+from registry.model.access import Secret
+from registry.model.catalog import Catalog, Version
+from registry.model.commands import MAX_CONDEMNED, CreateDomain
+from registry.model.events import File, Policy
+from registry.publish.publishing import publish, register_base
 from registry.registry import Registry
 from registry.settings import RegistrySettings
 from registry.store import LocalStore
 from registry.store.base import PutMode
-from registry.verify import verify
+from registry.store.blobs import DAMAGED, Blobs, blob_key
 from tests.support.adapters import TINY, write_adapter
 
 WEIGHTS = "adapter_model.safetensors"
@@ -127,7 +127,7 @@ def test_a_damaged_blob_counts_as_missing_until_it_is_uploaded_again(
 def test_a_large_collection_is_made_of_commits_of_bounded_size(
     local_store: LocalStore, operator: Secret, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry.collection.MAX_CONDEMNED", 10)
+    monkeypatch.setattr("registry.maintain.collection.MAX_CONDEMNED", 10)
     for number in range(25):
         Blobs(local_store).put_bytes(str(number).encode())
     registry = Registry(local_store)

@@ -15,9 +15,9 @@ from msgspec.structs import replace
 from starlette.types import Message
 
 from adapters.confidence import EVALUATED, Calibration, Decoding
-from registry.catalog import Calibrated, Key, Version
 from registry.errors import BadRequest
-from registry.evidence import Engine
+from registry.model.catalog import Calibrated, Key, Version
+from registry.model.evidence import Engine
 from serving.request import confidence
 from serving.request.confidence import CHAT, COMPLETIONS, REFUSAL, Judge, Terms
 from serving.request.controls import control_tokens

@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 from adapters.errors import LoraryError
 from adapters.names import AdapterRef
 from registry import errors
-from registry.access import BOOTSTRAP
-from registry.blobs import content_digest
-from registry.catalog import Catalog
-from registry.commands import (
+from registry.model.access import BOOTSTRAP
+from registry.model.catalog import Catalog
+from registry.model.commands import (
     ApproveVersion,
     ChangePolicy,
     Command,
@@ -29,11 +28,12 @@ from registry.commands import (
     SplitAlias,
     TombstoneVersion,
 )
-from registry.decide import decide
-from registry.events import AliasMoved, Commit, Entry, Grant, Policy
-from registry.fold import fold, fold_commit
-from registry.opinions import CATEGORIES, RATINGS
-from registry.trials import Arm, Bounds, Evidence
+from registry.model.decide import decide
+from registry.model.events import AliasMoved, Commit, Entry, Grant, Policy
+from registry.model.fold import fold, fold_commit
+from registry.model.opinions import CATEGORIES, RATINGS
+from registry.model.trials import Arm, Bounds, Evidence
+from registry.store.blobs import content_digest
 from tests.support.catalogs import FACTS, files
 
 NOW = "2026-11-24T03:00:00Z"

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client import REGISTRY
 
-from registry.catalog import Version
-from registry.commands import ChangePolicy, MoveAlias
-from registry.events import Policy
+from registry.model.catalog import Version
+from registry.model.commands import ChangePolicy, MoveAlias
+from registry.model.events import Policy
 from serving.tiers.residency import Residency, reconcile_regularly
 from serving.tiers.warming import Warming
 from tests.support.replicas import BASE, Site

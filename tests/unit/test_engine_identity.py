@@ -19,8 +19,8 @@ from eval.errors import EngineUnknown, EvaluationFailed, UnpaidLook
 from eval.evaluate import Subject, evaluate
 from eval.harness import Server, ask
 from eval.served import engine_of
-from registry.commands import RegisterBase
-from registry.evidence import Engine
+from registry.model.commands import RegisterBase
+from registry.model.evidence import Engine
 from serving.errors import CannotServe
 from serving.gate import Gate
 from serving.identity import describe, measured

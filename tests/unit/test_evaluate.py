@@ -21,7 +21,7 @@ from eval.served import Answers, Model, ServedModel
 from eval.suites.domains import suites_of
 from eval.suites.suite import Question, Suite, Task
 from eval.suites.validity import invented
-from registry.evidence import Paired, Tally
+from registry.model.evidence import Paired, Tally
 from tests.support.oracle import ENGINE, Oracle, serving
 
 VERSION = Model("medical/coder@2", "2" * 64)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from adapters.names import AdapterRef
-from registry.catalog import Catalog, Evaluation, Version
-from registry.evidence import Confident, Paired, SuiteResult, Tally
-from registry.gates import requirements
+from registry.model.catalog import Catalog, Evaluation, Version
+from registry.model.evidence import Confident, Paired, SuiteResult, Tally
+from registry.model.gates import requirements
 from tests.unit.test_gates import BASE, HELD_OUT, METER, NOW, POLICY, RULE, SUITE, digest, start
 
 PROMOTIONS, LOOKS, N = 10_000, 5, 400

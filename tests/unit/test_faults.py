@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
-from registry.access import Secret
+from registry.model.access import Secret
 from serving.gate import Gate
 from serving.launch import arguments, environment
 from serving.settings import ServingSettings

@@ -13,10 +13,10 @@ from starlette.types import Message
 
 from adapters.errors import LoraryError
 from adapters.names import AdapterRef
-from registry.access import Secret
-from registry.catalog import Version
-from registry.commands import MoveAlias, SplitAlias
 from registry.errors import BadRequest
+from registry.model.access import Secret
+from registry.model.catalog import Version
+from registry.model.commands import MoveAlias, SplitAlias
 from serving.errors import UnknownResponse
 from serving.gate import Gate
 from serving.outcomes.feedback import FEEDBACK_FIELDS, parse_feedback

@@ -10,12 +10,13 @@ from annotated_types import Ge, Le, MaxLen
 
 from adapters import fields
 from adapters.fields import Count, Digest, Name, Share
-from registry import errors, gates
-from registry.commands import Command, IssueKey, RecordEvaluation
-from registry.decide import decide
-from registry.events import Entry, FeedbackGiven, Grant
-from registry.evidence import Paired, SuiteResult, Tally
-from registry.log import MAX_COMMIT, CommitLog
+from registry import errors
+from registry.log.commits import MAX_COMMIT, CommitLog
+from registry.model import gates
+from registry.model.commands import Command, IssueKey, RecordEvaluation
+from registry.model.decide import decide
+from registry.model.events import Entry, FeedbackGiven, Grant
+from registry.model.evidence import Paired, SuiteResult, Tally
 from registry.registry import Registry
 from registry.store import LocalStore
 from registry.web.rendering import _interval

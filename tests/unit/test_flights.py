@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from registry.commands import ChangePolicy, RevokeVersion
-from registry.events import Policy
+from registry.model.commands import ChangePolicy, RevokeVersion
+from registry.model.events import Policy
 from serving.errors import DeadlineExceeded, Leaving
 from serving.gate import Gate
 from serving.leaving import Departure

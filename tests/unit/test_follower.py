@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from registry.access import Secret
-from registry.commands import CreateDomain
 from registry.errors import BrokenChain, StoreUnavailable
-from registry.events import DomainCreated, Entry, Policy
-from registry.fold import fold_commit
-from registry.follower import AGAIN_SECONDS, Follower
-from registry.log import READ_AHEAD, CommitLog, commit_key
+from registry.log.commits import READ_AHEAD, CommitLog, commit_key
+from registry.log.follower import AGAIN_SECONDS, Follower
+from registry.model.access import Secret
+from registry.model.commands import CreateDomain
+from registry.model.events import DomainCreated, Entry, Policy
+from registry.model.fold import fold_commit
 from registry.registry import Registry
 from registry.store import LocalStore
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from registry.access import Secret
-from registry.commands import (
+from registry.model.access import Secret
+from registry.model.commands import (
     MoveAlias,
     RevokeKey,
     RevokeVersion,

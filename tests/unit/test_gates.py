@@ -10,11 +10,10 @@ import pytest
 from adapters.confidence import Calibration
 from adapters.names import AdapterRef
 from registry import errors
-from registry.access import BOOTSTRAP
-from registry.auditing import audit
-from registry.blobs import content_digest
-from registry.catalog import Catalog
-from registry.commands import (
+from registry.maintain.auditing import audit
+from registry.model.access import BOOTSTRAP
+from registry.model.catalog import Catalog
+from registry.model.commands import (
     ApproveVersion,
     ChangePolicy,
     Command,
@@ -29,13 +28,14 @@ from registry.commands import (
     RevokeVersion,
     SplitAlias,
 )
-from registry.decide import decide
-from registry.events import AliasMoved, Commit, Entry, Grant, Policy
-from registry.evidence import Confident, Engine, Paired, SuiteResult, SuiteRule, Tally
-from registry.fold import fold
-from registry.gates import Requirement, requirements
+from registry.model.decide import decide
+from registry.model.events import AliasMoved, Commit, Entry, Grant, Policy
+from registry.model.evidence import Confident, Engine, Paired, SuiteResult, SuiteRule, Tally
+from registry.model.fold import fold
+from registry.model.gates import Requirement, requirements
+from registry.model.standing import calibrated
 from registry.signing import fingerprint
-from registry.standing import calibrated
+from registry.store.blobs import content_digest
 from tests.support.catalogs import FACTS, files
 from tests.support.keys import key_pair
 from tests.support.oracle import ENGINE

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from registry.api import create_app
-from registry.commands import CreateDomain
-from registry.events import Policy
+from registry.http import create_app
+from registry.model.commands import CreateDomain
+from registry.model.events import Policy
 from registry.registry import Registry
 from registry.settings import RegistrySettings
 from registry.store import LocalStore

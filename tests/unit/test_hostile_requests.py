@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from registry.access import Secret
-from registry.api.app import create_app
-from registry.archive import import_
-from registry.commands import IssueKey
-from registry.events import Grant
+from registry.http.app import create_app
+from registry.maintain.archive import import_
+from registry.model.access import Secret
+from registry.model.commands import IssueKey
+from registry.model.events import Grant
+from registry.model.rules.domains import EVERYTHING
 from registry.registry import Registry
-from registry.rules.domains import EVERYTHING
 from registry.settings import RegistrySettings
 from registry.store import LocalStore
 

@@ -10,17 +10,17 @@ import pytest
 from starlette.testclient import TestClient
 
 from registry import errors
-from registry.api.app import create_app
-from registry.api.transfers import answer_file
-from registry.archive import import_
-from registry.blobs import Blobs, blob_key
-from registry.commands import CreateDomain
 from registry.envelope import headers_of
-from registry.events import File, Policy
-from registry.incoming import incoming
+from registry.http.app import create_app
+from registry.http.transfers import answer_file
+from registry.maintain.archive import import_
+from registry.model.commands import CreateDomain
+from registry.model.events import File, Policy
+from registry.publish.incoming import incoming
 from registry.registry import Registry
 from registry.settings import RegistrySettings
 from registry.store import LocalStore
+from registry.store.blobs import Blobs, blob_key
 
 LIMIT = 1 << 16
 DATA = bytes(range(256)) * 16

@@ -14,7 +14,13 @@ from eval.statistics import (
     rule_of_three,
     wilson,
 )
-from registry.bounds import at_least, beta_cdf, inferiority_p_value, lower_bound, upper_bound
+from registry.model.intervals import (
+    at_least,
+    beta_cdf,
+    inferiority_p_value,
+    lower_bound,
+    upper_bound,
+)
 
 RANDOM = np.random.default_rng(20261124)
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from registry.catalog import Catalog
-from registry.commands import CreateDomain
 from registry.errors import (
     AlreadyExists,
     BrokenChain,
@@ -17,13 +15,15 @@ from registry.errors import (
     StoreUnavailable,
     TooLarge,
 )
-from registry.events import Policy
-from registry.follower import Follower
-from registry.log import decode
+from registry.log.commits import decode
+from registry.log.follower import Follower
+from registry.maintain.verify import verify
+from registry.model.catalog import Catalog
+from registry.model.commands import CreateDomain
+from registry.model.events import Policy
 from registry.registry import Registry
 from registry.store import LocalStore
 from registry.store.base import PutMode
-from registry.verify import verify
 
 
 class DoubtfulStore(LocalStore):
@@ -84,7 +84,7 @@ def test_a_doubtful_commit_is_in_the_log_exactly_once(
 def test_a_second_try_that_fails_leaves_the_outcome_unknown(
     tmp_path: Path, operator: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry.log.clock.sleep", lambda _seconds: None)
+    monkeypatch.setattr("registry.log.commits.clock.sleep", lambda _seconds: None)
     registry = Registry(DoubtfulStore(tmp_path, "lost before", *["refused"] * 20))
     with pytest.raises(OutcomeUnknown, match="lorary log"):
         registry.execute(CreateDomain("medical", Policy()), operator)
@@ -94,7 +94,7 @@ def test_a_second_try_that_fails_leaves_the_outcome_unknown(
 def test_commands_that_are_too_large_together_are_committed_one_by_one(
     tmp_path: Path, operator: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry.log.MAX_COMMIT", 4000)
+    monkeypatch.setattr("registry.log.commits.MAX_COMMIT", 4000)
     registry = Registry(LocalStore(tmp_path))
     large = Policy(card_sections=tuple(f"section {number:090d}" for number in range(20)))
     huge = Policy(card_sections=large.card_sections * 3)

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from registry import checkpoints
-from registry.catalog import Catalog
-from registry.commands import CreateDomain
 from registry.errors import BrokenChain, NewerLog, Outdated
-from registry.events import SCHEMA, DomainCreated, Entry, FeedbackGiven, Policy
-from registry.follower import Follower
-from registry.log import CommitLog, commit_key, decode, follow
+from registry.log import checkpoints
+from registry.log.commits import CommitLog, commit_key, decode, follow
+from registry.log.follower import Follower
+from registry.model.catalog import Catalog
+from registry.model.commands import CreateDomain
+from registry.model.events import SCHEMA, DomainCreated, Entry, FeedbackGiven, Policy
 from registry.registry import Registry
 from registry.store import LocalStore
 

@@ -9,15 +9,16 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from registry import archive, checkpoints
-from registry.catalog import Catalog
 from registry.errors import BadRequest
-from registry.events import AnyEvent
-from registry.layout import layout_of
-from registry.log import commit_key, decode, follow
-from registry.standing import calibrated
+from registry.log import checkpoints
+from registry.log.commits import commit_key, decode, follow
+from registry.log.layout import layout_of
+from registry.maintain import archive
+from registry.maintain.verify import verify
+from registry.model.catalog import Catalog
+from registry.model.events import AnyEvent
+from registry.model.standing import calibrated
 from registry.store import LocalStore
-from registry.verify import verify
 
 GOLDEN = Path(__file__).parents[1] / "support" / "golden"
 LOG = GOLDEN / "schema-1-every-event.jsonl"

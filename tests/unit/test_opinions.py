@@ -6,7 +6,15 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.opinions import CATEGORIES, COMPLAINTS, KEPT, RATINGS, Category, Feedback, Rating
+from registry.model.opinions import (
+    CATEGORIES,
+    COMPLAINTS,
+    KEPT,
+    RATINGS,
+    Category,
+    Feedback,
+    Rating,
+)
 
 NOW = "2026-11-24T03:00:00Z"
 given_opinions = st.lists(

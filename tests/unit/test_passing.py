@@ -15,15 +15,15 @@ from starlette.types import Message, Scope
 
 from adapters.confidence import Calibration
 from adapters.errors import LoraryError
-from registry.access import Secret
-from registry.commands import (
+from registry.model.access import Secret
+from registry.model.commands import (
     ChangePolicy,
     IssueKey,
     RecordEvaluation,
     RevokeKey,
 )
-from registry.events import Grant, Policy
-from registry.evidence import Engine, SuiteResult
+from registry.model.events import Grant, Policy
+from registry.model.evidence import Engine, SuiteResult
 from serving.gate import Gate
 from serving.request.body import parse_body
 from serving.request.fields import FIELDS

@@ -6,12 +6,12 @@ import msgspec
 import pytest
 
 from registry import errors
-from registry.api.schemas import PolicyBody, SuiteRuleBody
-from registry.commands import ChangePolicy
-from registry.decide import decide
-from registry.events import Policy, PolicyChanged
-from registry.evidence import SuiteRule
-from registry.policies import POLICY_FIELDS, RULE_FIELDS, differences, merged, weakened
+from registry.http.schemas import PolicyBody, SuiteRuleBody
+from registry.model.commands import ChangePolicy
+from registry.model.decide import decide
+from registry.model.events import Policy, PolicyChanged
+from registry.model.evidence import SuiteRule
+from registry.model.policies import POLICY_FIELDS, RULE_FIELDS, differences, merged, weakened
 from tests.unit.test_gates import ALICE, NOW, OPERATOR, POLICY, RULE, start
 
 STRICT = msgspec.structs.replace(

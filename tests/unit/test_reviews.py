@@ -10,10 +10,9 @@ import pytest
 from adapters.names import AdapterRef
 from eval.review_items import choose
 from registry import errors
-from registry.auditing import audit
-from registry.blobs import content_digest
-from registry.catalog import Catalog, blobs_in_use
-from registry.commands import (
+from registry.maintain.auditing import audit
+from registry.model.catalog import Catalog, blobs_in_use
+from registry.model.commands import (
     ApproveVersion,
     ChangePolicy,
     CloseReview,
@@ -26,16 +25,9 @@ from registry.commands import (
     RevokeKey,
     SplitAlias,
 )
-from registry.decide import decide
-from registry.events import AliasMoved, Commit, Entry, File, Grant, Policy
-from registry.review_export import (
-    from_label_studio,
-    make_item,
-    preferences,
-    sft,
-    to_label_studio,
-)
-from registry.reviewing import (
+from registry.model.decide import decide
+from registry.model.events import AliasMoved, Commit, Entry, File, Grant, Policy
+from registry.model.reviewing import (
     Findings,
     Item,
     Judgement,
@@ -51,6 +43,14 @@ from registry.reviewing import (
     queue,
     settled,
 )
+from registry.review_export import (
+    from_label_studio,
+    make_item,
+    preferences,
+    sft,
+    to_label_studio,
+)
+from registry.store.blobs import content_digest
 from tests.support.catalogs import FACTS, files
 from tests.unit.test_gates import ALICE, METER, NOW, OPERATOR, digest, do
 from tests.unit.test_gates import start as start_gates

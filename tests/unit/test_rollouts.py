@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from adapters.names import AdapterRef
 from registry import errors
-from registry.access import Secret, may_see
-from registry.catalog import Adapter, Catalog
-from registry.commands import (
+from registry.model.access import Secret, may_see
+from registry.model.catalog import Adapter, Catalog
+from registry.model.commands import (
     ApproveVersion,
     GiveFeedback,
     IssueKey,
@@ -24,12 +24,12 @@ from registry.commands import (
     RollBackSplit,
     SplitAlias,
 )
-from registry.decide import decide
-from registry.events import AliasSplit, Entry, FeedbackGiven, Grant, SplitRolledBack
-from registry.fold import fold
-from registry.opinions import Rating
-from registry.rules.rollouts import check_bounds
-from registry.trials import Arm, Bounds, Evidence, crosses
+from registry.model.decide import decide
+from registry.model.events import AliasSplit, Entry, FeedbackGiven, Grant, SplitRolledBack
+from registry.model.fold import fold
+from registry.model.opinions import Rating
+from registry.model.rules.rollouts import check_bounds
+from registry.model.trials import Arm, Bounds, Evidence, crosses
 from tests.support.replicas import Site, make_site
 
 NOW = "2126-11-24T03:00:00Z"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message
 
-from registry.access import Secret
+from registry.model.access import Secret
 from serving.gate import GENERATION, Gate
 from serving.request.scopes import DETAILS
 from tests.support.asking import CHAT, into, scope_of, send_to, whole

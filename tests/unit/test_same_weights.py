@@ -9,10 +9,9 @@ from safetensors.numpy import save
 
 from adapters.admission import admit, files_in
 from registry import errors
-from registry.access import Secret
-from registry.blobs import Blobs
-from registry.catalog import Version
-from registry.commands import (
+from registry.model.access import Secret
+from registry.model.catalog import Version
+from registry.model.commands import (
     ApproveVersion,
     CloseReview,
     CreateDomain,
@@ -21,11 +20,12 @@ from registry.commands import (
     MoveAlias,
     OpenReview,
 )
-from registry.events import File, Grant, Policy
-from registry.gates import about
-from registry.publishing import publish, register_base
+from registry.model.events import File, Grant, Policy
+from registry.model.gates import about
+from registry.publish.publishing import publish, register_base
 from registry.registry import Registry
 from registry.store import LocalStore
+from registry.store.blobs import Blobs
 from tests.support.adapters import TINY, tensors, write_described
 
 MADE = tensors()

@@ -8,16 +8,16 @@ import pytest
 
 from adapters.names import AdapterRef
 from registry import errors
-from registry.catalog import Catalog
-from registry.commands import (
+from registry.metrics import page
+from registry.model.catalog import Catalog
+from registry.model.commands import (
     ChangePolicy,
     MoveAlias,
     RevokeVersion,
     SplitAlias,
     TombstoneVersion,
 )
-from registry.events import Policy
-from registry.metrics import page
+from registry.model.events import Policy
 from registry.times import utc_now
 from tests.support.replicas import Site, make_site
 

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry import times
-from registry.access import Secret, authenticate
-from registry.catalog import Catalog, Key
-from registry.commands import IssueKey
-from registry.decide import decide
 from registry.errors import BadRequest, Unauthenticated
-from registry.events import Grant
 from registry.metrics import _key_state
+from registry.model.access import Secret, authenticate
+from registry.model.catalog import Catalog, Key
+from registry.model.commands import IssueKey
+from registry.model.decide import decide
+from registry.model.events import Grant
 
 NOW = "2026-11-26T00:00:00Z"
 WIDE = "\N{FULLWIDTH DIGIT TWO}\N{FULLWIDTH DIGIT ZERO}2"

@@ -7,9 +7,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from registry import tokens
-from registry.api.app import create_app
-from registry.catalog import Catalog, Key
 from registry.errors import Unauthenticated
+from registry.http.app import create_app
+from registry.model.catalog import Catalog, Key
 from registry.registry import Registry
 from registry.settings import RegistrySettings
 from registry.store import LocalStore

@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from registry.api.reading import Told
-from registry.catalog import Version
+from registry.http.reading import Told
+from registry.model.catalog import Version
 from tests.support.catalogs import VERSION
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from registry.trials import (
+from registry.model.trials import (
     ALPHA,
     BOUND_NAMES,
     PEERS,

@@ -8,13 +8,17 @@ from typing import get_args
 import pytest
 from typer.testing import CliRunner
 
-from registry import checkpoints, witness
-from registry.access import Secret
-from registry.auditing import CAUSES
-from registry.blobs import Blobs, blob_key, content_digest
-from registry.catalog import blobs_in_use
 from registry.cli import build
-from registry.commands import (
+from registry.errors import BadRequest, StoreUnavailable
+from registry.log import checkpoints
+from registry.log.commits import commit_key
+from registry.log.layout import LAYOUT
+from registry.maintain import witness
+from registry.maintain.auditing import CAUSES
+from registry.maintain.verify import verify
+from registry.model.access import Secret
+from registry.model.catalog import blobs_in_use
+from registry.model.commands import (
     ApproveVersion,
     CreateDomain,
     IssueKey,
@@ -24,8 +28,7 @@ from registry.commands import (
     RecordEvaluation,
     RevokeKey,
 )
-from registry.errors import BadRequest, StoreUnavailable
-from registry.events import (
+from registry.model.events import (
     AliasMoved,
     AnyEvent,
     Confirmation,
@@ -36,12 +39,10 @@ from registry.events import (
     RegistryCreated,
     VersionApproved,
 )
-from registry.evidence import SuiteResult, Tally
-from registry.layout import LAYOUT
-from registry.log import commit_key
+from registry.model.evidence import SuiteResult, Tally
 from registry.registry import Registry
 from registry.store import LocalStore
-from registry.verify import verify
+from registry.store.blobs import Blobs, blob_key, content_digest
 from tests.support.catalogs import FACTS, files, publish_bytes
 from tests.support.commits import append, rewrite
 from tests.unit.test_old_data import LOG, write

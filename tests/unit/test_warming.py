@@ -5,13 +5,13 @@ import asyncio
 import pytest
 
 from adapters.names import AdapterRef
-from registry.catalog import Catalog
-from registry.commands import (
+from registry.model.catalog import Catalog
+from registry.model.commands import (
     ChangePolicy,
     MoveAlias,
     RevokeVersion,
 )
-from registry.events import Policy
+from registry.model.events import Policy
 from serving.tiers.warming import PATIENCE_SECONDS, Warming, follow
 from tests.support.replicas import BASE, Site
 from tests.support.tiers import made, run, settled, use, versions

@@ -12,10 +12,10 @@ import pytest
 from prometheus_client import REGISTRY
 from starlette.types import Message
 
-from registry.access import Secret
-from registry.catalog import Split
-from registry.commands import MoveAlias, SplitAlias
-from registry.trials import PEERS, Bounds, crosses
+from registry.model.access import Secret
+from registry.model.catalog import Split
+from registry.model.commands import MoveAlias, SplitAlias
+from registry.model.trials import PEERS, Bounds, crosses
 from serving.errors import DiskFull
 from serving.gate import Gate
 from serving.outcomes.rollout import Trial

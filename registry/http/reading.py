@@ -1,0 +1,182 @@
+"""Routes that look: adapters, versions, files, bases, domains, the log."""
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.routing import APIRoute
+
+from adapters.names import AdapterRef, check_name
+from registry.errors import UnknownFile, VersionGone
+from registry.http.access import Caller, CallerDep, authenticated
+from registry.http.transfers import answer_file
+from registry.http.views import adapter_view, commit_view, domain_view, version_view
+from registry.log.commits import CommitLog
+from registry.model.access import ANY_DOMAIN
+from registry.model.catalog import Calibrated, Key, Version
+from registry.model.standing import calibrated
+
+
+class Direct(APIRoute):
+    """A route asked so often that it takes the request and answers it itself: to have FastAPI solve
+    its parameters takes longer than all the rest of it.
+
+    https://fastapi.tiangolo.com/how-to/custom-request-and-route/
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The endpoint, with nothing around it."""
+        return self.endpoint
+
+
+class _Answer(NamedTuple):
+    """The response for a version, and the values that it was made from."""
+
+    version: Version
+    calibration: Calibrated | None
+    response: Response
+
+
+class Told:
+    """What was said of the versions asked for last, which stays right while nothing happens to
+    them, and their calibration counts or does not count as before: both are values."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._answers: dict[tuple[str, str, int], _Answer] = {}
+
+    def answer(self, version: Version, keys: Mapping[str, Key]) -> Response:
+        """The version as JSON."""
+        counting = calibrated(keys, version)
+        key = (version.domain, version.adapter, version.number)
+        kept = self._answers.get(key)
+        if kept is None or kept.version is not version or kept.calibration is not counting:
+            if len(self._answers) >= self._most:
+                self._answers.clear()
+            view = _json(version_view(version, counting))
+            kept = self._answers[key] = _Answer(version, counting, view)
+        return kept.response
+
+    @property
+    def kept(self) -> int:
+        """Versions whose answers are kept."""
+        return len(self._answers)
+
+
+_told = Told(1000)
+router = APIRouter(tags=["reading"])
+
+
+@router.get("/adapters", response_model=list[dict[str, Any]])
+def list_adapters(
+    caller: CallerDep,
+    domain: str | None = None,
+    search: Annotated[str, Query(max_length=200)] = "",
+) -> Response:
+    """Every adapter that the caller may see whose path holds `search`."""
+    if domain is not None:
+        caller.looks_at(AdapterRef.parse(domain))
+        caller.catalog.domain(domain)
+    found = [
+        adapter_view(adapter, caller.catalog.domain(adapter.domain))
+        for path, adapter in sorted(caller.catalog.adapters.items())
+        if caller.may_see(adapter.domain)
+        and domain in (None, adapter.domain)
+        and search.lower() in path
+    ]
+    return _json(found)
+
+
+@router.get("/adapters/{domain}/{adapter}", response_model=dict[str, Any])
+async def show_adapter(caller: CallerDep, domain: str, adapter: str) -> Response:
+    """One adapter, its versions and aliases."""
+    ref = caller.looks_at(AdapterRef.parse(f"{domain}/{adapter}"))
+    return _json(adapter_view(caller.catalog.adapter(ref), caller.catalog.domain(domain)))
+
+
+async def _resolve(request: Request) -> Response:
+    """The version that any reference names now, revoked or not."""
+    caller = await authenticated(request)
+    return _told.answer(_find(caller, request.path_params["ref"]), caller.catalog.keys)
+
+
+def resolving(prefix: str, responses: dict[int | str, dict[str, Any]]) -> APIRoute:
+    """The route of `_resolve`, for an app that tries it before all others."""
+    ref = {"name": "ref", "in": "path", "required": True, "schema": {"type": "string"}}
+    return Direct(
+        f"{prefix}/resolve/{{ref:path}}",
+        _resolve,
+        name="resolve",
+        response_model=dict[str, Any],
+        tags=["reading"],
+        responses=responses,
+        openapi_extra={"parameters": [ref]},
+    )
+
+
+@router.get("/files/{ref:path}")
+def download(
+    caller: CallerDep,
+    ref: str,
+    path: Annotated[str, Query(max_length=500)],
+    range: Annotated[str | None, Header()] = None,
+) -> Response:
+    """One file of a version, or a range of it; from the bucket itself where it can be reached."""
+    version = _find(caller, ref)
+    if version.tombstone is not None:
+        raise VersionGone(str(version.ref), version.tombstone)
+    file = next((file for file in version.files if file.path == path), None)
+    if file is None:
+        listed = ", ".join(file.path for file in version.files)
+        raise UnknownFile(f"{version.ref} has no file {path[:100]!r}. It has {listed}.")
+    direct = caller.settings.direct_transfers
+    return answer_file(caller.registry.store, file, range, direct=direct)
+
+
+@router.get("/domains")
+def list_domains(caller: CallerDep) -> list[dict[str, Any]]:
+    """Every domain that the caller may see."""
+    domains = caller.catalog.domains
+    return [domain_view(domains[name]) for name in sorted(domains) if caller.may_see(name)]
+
+
+@router.get("/domains/{domain}")
+def show_domain(caller: CallerDep, domain: str) -> dict[str, Any]:
+    """A domain's policy and its default adapter."""
+    caller.looks_at(AdapterRef(check_name(domain, "domain")))
+    return domain_view(caller.catalog.domain(domain))
+
+
+@router.get("/bases")
+def list_bases(caller: CallerDep) -> list[dict[str, Any]]:
+    """Every registered base model."""
+    bases: list[dict[str, Any]] = msgspec.to_builtins(list(caller.catalog.bases.values()))
+    return bases
+
+
+@router.get("/log")
+def read_log(
+    caller: CallerDep,
+    after: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> list[dict[str, Any]]:
+    """Commits after a sequence number. It takes the role operate in all domains."""
+    caller.require("operate", ANY_DOMAIN)
+    log = CommitLog(caller.registry.store)
+    commits = []
+    for sequence in range(after + 1, min(after + limit, caller.catalog.sequence) + 1):
+        stored = log.read(sequence)
+        if stored is None:
+            break
+        commits.append(commit_view(stored, caller.catalog))
+    return commits
+
+
+def _json(view: Any) -> Response:
+    """Plain JSON at once: what the catalog holds needs no second check on its way out."""
+    return Response(msgspec.json.encode(view), media_type="application/json")
+
+
+def _find(caller: Caller, ref: str) -> Version:
+    return caller.catalog.find(caller.looks_at(AdapterRef.parse(ref)))

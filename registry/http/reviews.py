@@ -1,0 +1,306 @@
+"""Routes of expert review: open, list, judge, close, give up, export.
+
+Until a review is closed, nobody who may judge in its domain is shown its versions, what others
+judged, or how far they agree: here, in requirements, in a refused promotion, in reports of
+evaluations, or in the log. See `registry.model.blinding`.
+"""
+
+import secrets
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Query
+from pydantic import Field
+
+from adapters.fields import Name, Number
+from adapters.names import check_name
+from registry import review_export
+from registry.errors import BadRequest, Conflict, Forbidden, VersionGone
+from registry.http.access import Caller, CallerDep
+from registry.http.schemas import Body
+from registry.model.access import has_role
+from registry.model.blinding import is_blind, requirements_shown
+from registry.model.catalog import Version
+from registry.model.commands import CloseReview, EraseReview, JudgeItem, OpenReview
+from registry.model.gates import Requirement
+from registry.model.reviewing import (
+    MAX_ITEMS,
+    Item,
+    Notes,
+    Preference,
+    Review,
+    Verdict,
+    agreement,
+    judged,
+    left,
+    order,
+    progress,
+    queue,
+    settled,
+)
+from registry.model.rules.reviews import find, holders
+from registry.store.blobs import Blobs
+from registry.times import utc_now
+
+router = APIRouter(tags=["review"])
+Text = Annotated[str, Field(max_length=20_000)]
+Exported = Literal["sft", "preferences", "label-studio", "judgements"]
+
+
+class ItemBody(Body):
+    """One question and the answers of the review's versions, in their order."""
+
+    prompt: Annotated[str, Field(min_length=1, max_length=50_000)]
+    answers: Annotated[list[Text], Field(min_length=1, max_length=2)]
+    reference: Text = ""
+    reason: Annotated[str, Field(max_length=200)] = ""
+
+
+class ReviewBody(Body):
+    """What experts shall judge."""
+
+    domain: Name
+    adapter: Name
+    versions: Annotated[list[Number], Field(min_length=1, max_length=2)]
+    title: Name
+    items: Annotated[list[ItemBody], Field(min_length=1, max_length=MAX_ITEMS)]
+    keep_days: Annotated[int | None, Field(ge=0, le=10_000)] = None
+
+
+class JudgementBody(Body):
+    """An expert's word; verdicts and preference in the order in which the answers were shown."""
+
+    item: Name
+    verdicts: Annotated[list[Verdict], Field(min_length=1, max_length=2)]
+    severity: Annotated[int | None, Field(ge=0, le=3)] = None
+    """How much harm the worst answer could do, 0 none to 3 grave; needed unless all are correct."""
+    preferred: Preference | None = None
+    """Needed where two answers are shown."""
+    rationale: Text = ""
+    correction: Text = ""
+    reference: Text = ""
+
+
+@router.post("/reviews", status_code=201)
+def open_review(caller: CallerDep, body: ReviewBody) -> dict[str, Any]:
+    """Ask experts about answers of one version, or of two side by side."""
+    caller.require("evaluate", check_name(body.domain, "domain"))
+    if any(len(item.answers) != len(body.versions) for item in body.items):
+        raise BadRequest("Each item has one answer of each version. Give as many.")
+    distinct = {(one.prompt, tuple(one.answers)): one for one in body.items}
+    made = [
+        Item(
+            id=secrets.token_hex(8),
+            prompt=one.prompt,
+            answers=tuple(one.answers),
+            reference=one.reference,
+            reason=one.reason,
+            secret=secrets.token_hex(16),
+        )
+        for one in distinct.values()
+    ]
+    before = caller.registry.catalog.sequence
+    content = Blobs(caller.registry.store).put_bytes(msgspec.json.encode(made))
+    name = secrets.token_hex(6)
+    command = OpenReview(
+        name, body.domain, body.adapter, tuple(body.versions), body.title,
+        tuple(item.id for item in made), content, body.keep_days, before,
+    )  # fmt: skip
+    caller.registry.execute(command, caller.key.id)
+    return review_view(caller, find(caller.registry.catalog, name))
+
+
+@router.get("/reviews")
+def list_reviews(caller: CallerDep) -> list[dict[str, Any]]:
+    """Every review in a domain that the caller may see, the newest first."""
+    seen = [r for r in caller.catalog.reviews.values() if caller.may_see(r.domain)]
+    return [review_view(caller, review) for review in reversed(seen)]
+
+
+@router.get("/reviews/{review}")
+def show_review(caller: CallerDep, review: str) -> dict[str, Any]:
+    """How far a review is, and how far its experts agree."""
+    return review_view(caller, seen(caller, review))
+
+
+@router.get("/reviews/{review}/next")
+def next_item(caller: CallerDep, review: str) -> dict[str, Any]:
+    """The next item for this expert, its answers in this expert's own order; or none."""
+    found = seen(caller, review)
+    caller.require("review", found.domain)
+    persons = holders(caller.catalog)
+    waiting = queue(found, caller.key.id, persons)
+    item = items_of(caller, found)[waiting[0]] if waiting else None
+    return {
+        "waiting": left(found, caller.key.id, persons),
+        "item": None
+        if item is None
+        else {"id": item.id, "prompt": item.prompt, "answers": shown_answers(caller, found, item)},
+    }
+
+
+@router.post("/reviews/{review}/judgements", status_code=201)
+def judge(caller: CallerDep, review: str, body: JudgementBody) -> dict[str, Any]:
+    """An expert's final word on an item."""
+    found = seen(caller, review)
+    caller.require("review", found.domain)
+    record(caller, found, body)
+    return {"item": body.item, "judged": True}
+
+
+@router.post("/reviews/{review}/closing")
+def close(caller: CallerDep, review: str) -> dict[str, Any]:
+    """Let nobody judge it any more, and show whose answers they were."""
+    seen(caller, review)
+    caller.registry.execute(CloseReview(review), caller.key.id)
+    return review_view(caller, find(caller.registry.catalog, review))
+
+
+@router.post("/reviews/{review}/erasure")
+def erase(caller: CallerDep, review: str) -> dict[str, Any]:
+    """Give up the texts of a closed review; the next `lorary gc --apply` removes them."""
+    seen(caller, review)
+    caller.registry.execute(EraseReview(review), caller.key.id)
+    return review_view(caller, find(caller.registry.catalog, review))
+
+
+@router.get("/reviews/{review}/export")
+def export(
+    caller: CallerDep, review: str, what: Annotated[Exported, Query()] = "judgements"
+) -> list[dict[str, Any]]:
+    """What was settled: to train on (sft, preferences), for Label Studio, or as it was said."""
+    found = seen(caller, review)
+    caller.require("evaluate", found.domain)
+    if is_blind(caller.catalog, caller.key, found):
+        raise Conflict(
+            "This review is open and you may judge in it, so its results are hidden from you. "
+            "Close it first, or ask an evaluator who has no key with the role review."
+        )
+    if what == "judgements":
+        said: list[dict[str, Any]] = msgspec.to_builtins(found.judgements)
+        return said
+    items = list(items_of(caller, found).values())
+    makers = {
+        "sft": review_export.sft,
+        "preferences": review_export.preferences,
+        "label-studio": review_export.to_label_studio,
+    }
+    return list(makers[what](found, items, notes_of(caller, found)))
+
+
+def seen(caller: Caller, review: str) -> Review:
+    """The review, if the caller may look into its domain."""
+    found = find(caller.catalog, review)
+    if not caller.may_see(found.domain):
+        raise Forbidden(f"Key {caller.key.id} has no role in domain {found.domain!r}. Ask for one.")
+    return found
+
+
+def shown_answers(caller: Caller, review: Review, item: Item) -> list[str]:
+    """An item's answers in the order in which this expert sees them."""
+    return [item.answers[place] for place in order(review, item, caller.key.id)]
+
+
+def record(caller: Caller, review: Review, body: JudgementBody) -> None:
+    """Store a judgement, turned from the order that was shown into the review's own.
+
+    Raises `BadRequest` if a verdict, the preference or the severity is missing, and what `decide`
+    raises, `Conflict` for an item that the expert judged before.
+    """
+    item = items_of(caller, review).get(body.item)
+    if item is None:
+        raise BadRequest(f"The review has no item {body.item[:80]!r}. Take the next one.")
+    shown = order(review, item, caller.key.id)
+    if len(body.verdicts) != len(shown):
+        raise BadRequest("A verdict is missing. Judge each answer that is shown.")
+    severity = body.severity
+    if severity is None:
+        if set(body.verdicts) != {"correct"}:
+            raise BadRequest("The severity is missing. Choose 0 (no harm) to 3 (grave harm).")
+        severity = 0
+    preferred = body.preferred
+    if preferred is None:
+        if len(shown) > 1:
+            raise BadRequest("The preference is missing. Choose first, second or neither.")
+        preferred = "neither"
+    verdicts: list[Verdict] = list(body.verdicts)
+    for place, version in enumerate(shown):
+        verdicts[version] = body.verdicts[place]
+    if preferred != "neither" and shown[0] != 0:
+        preferred = "second" if preferred == "first" else "first"
+    notes = Notes(
+        rationale=body.rationale.strip(),
+        correction=body.correction.strip(),
+        reference=body.reference.strip(),
+    )
+    before = caller.registry.catalog.sequence
+    stored = None
+    if notes != Notes():
+        stored = Blobs(caller.registry.store).put_bytes(msgspec.json.encode(notes))
+    command = JudgeItem(review.id, body.item, tuple(verdicts), severity, preferred, stored, before)
+    caller.registry.execute(command, caller.key.id)
+
+
+def items_of(caller: Caller, review: Review) -> dict[str, Item]:
+    """A review's items by their ids; raises `VersionGone` once their texts were given up."""
+    if review.content is None:
+        raise VersionGone(f"review {review.id}", "its texts were given up")
+    data = Blobs(caller.registry.store).get(review.content)
+    return {item.id: item for item in msgspec.json.decode(data, type=list[Item])}
+
+
+def notes_of(caller: Caller, review: Review) -> dict[str, Notes]:
+    """What experts wrote, by digest."""
+    blobs = Blobs(caller.registry.store)
+    return {
+        digest: msgspec.json.decode(blobs.get(digest), type=Notes)
+        for digest in {said.notes for said in review.judgements if said.notes is not None}
+    }
+
+
+def review_view(caller: Caller, review: Review) -> dict[str, Any]:
+    """A review; its versions and what was found only to those whom it does not have to be blind."""
+    may_judge = has_role(caller.key, "review", review.domain)
+    persons = holders(caller.catalog)
+    view: dict[str, Any] = {
+        "id": review.id,
+        "domain": review.domain,
+        "title": review.title,
+        "opened": review.opened,
+        "closed": review.closed,
+        "texts": review.content is not None,
+        "items": len(review.items),
+        "waiting_for_you": left(review, caller.key.id, persons) if may_judge else 0,
+        "judged_by_you": judged(review, caller.key.id, persons),
+    }
+    if not is_blind(caller.catalog, caller.key, review):
+        done, disputed, _ = progress(review)
+        view |= {
+            "adapter": review.adapter,
+            "versions": list(review.versions),
+            "settled": done,
+            "disputed": disputed,
+            "agreement": msgspec.to_builtins(agreement(review)),
+            "found": tally(review),
+        }
+    return view
+
+
+def requirements_view(caller: Caller, version: Version, alias: str) -> tuple[Requirement, ...]:
+    """A version's requirements, without what would tell an expert how an open review goes."""
+    return requirements_shown(version, caller.catalog, caller.key, now=utc_now(), alias=alias)
+
+
+def tally(review: Review) -> list[dict[str, int]]:
+    """For each version how often each verdict stands, and how often it was preferred."""
+    outcomes = [o for said in review.by_item().values() if (o := settled(said)) is not None]
+    return [
+        {
+            "version": number,
+            "correct": sum(o.verdicts[place] == "correct" for o in outcomes),
+            "incorrect": sum(o.verdicts[place] == "incorrect" for o in outcomes),
+            "harmful": sum(o.verdicts[place] == "harmful" for o in outcomes),
+            "preferred": sum(o.preferred == ("first", "second")[place] for o in outcomes),
+        }
+        for place, number in enumerate(review.versions)
+    ]

@@ -1,0 +1,124 @@
+"""Routes that take bytes: what must be sent, a blob or its parts, and a version made of blobs."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from starlette.concurrency import run_in_threadpool
+
+from adapters.names import AdapterRef
+from registry.errors import (
+    BadRequest,
+    BeingCollected,
+    Conflict,
+    DigestMismatch,
+    Forbidden,
+    ObjectNotFound,
+    TooLarge,
+)
+from registry.http.access import Caller, CallerDep
+from registry.http.schemas import AssemblyBody, PublishBody, Sha256, UploadsBody
+from registry.http.transfers import plan_upload
+from registry.http.views import plain, version_view
+from registry.model.access import has_role
+from registry.model.events import File
+from registry.model.standing import calibrated
+from registry.publish.incoming import incoming
+from registry.publish.publishing import publish
+from registry.store.blobs import Blobs, blob_key, part_key
+
+router = APIRouter(tags=["publishing"])
+
+
+def publisher(caller: CallerDep) -> Caller:
+    """A caller who may publish somewhere; raises `Forbidden`."""
+    if not any(has_role(caller.key, "publish", grant.domain) for grant in caller.key.grants):
+        raise Forbidden(f"Key {caller.key.id} may not publish. Ask an operator for the role.")
+    return caller
+
+
+PublisherDep = Annotated[Caller, Depends(publisher)]
+
+
+@router.post("/uploads")
+def plan_uploads(caller: PublisherDep, body: UploadsBody) -> dict[str, list[dict[str, Any]]]:
+    """What must be sent, and where to, before these files can be published: nothing twice."""
+    limit = caller.settings.max_upload_bytes
+    for file in body.files:
+        if file.size > limit:
+            raise TooLarge(f"{file.size} bytes are above the limit of {limit}. Upload less.")
+    if {file.sha256 for file in body.files} & set(caller.catalog.condemned):
+        raise BeingCollected("Some of these files are being removed just now. Repeat in a moment.")
+    store = caller.registry.store
+    missing = Blobs(store).missing(file.sha256 for file in body.files)
+    direct = caller.settings.direct_transfers
+    return {
+        "uploads": [
+            {"sha256": file.sha256, "puts": plan_upload(store, file, direct=direct)}
+            for file in body.files
+            if file.sha256 in missing
+        ]
+    }
+
+
+@router.post("/uploads/{sha256}/assembly", status_code=204)
+def assemble(caller: PublisherDep, sha256: Sha256, body: AssemblyBody) -> None:
+    """Join uploaded parts, once they have been hashed as the store holds them."""
+    try:
+        Blobs(caller.registry.store).assemble(sha256, body.parts)
+    except ObjectNotFound as error:
+        raise Conflict("Some parts are not here yet. Ask for the plan again.") from error
+
+
+@router.put("/blobs/{sha256}", status_code=204)
+async def upload_blob(
+    caller: PublisherDep,
+    sha256: Sha256,
+    request: Request,
+) -> None:
+    """One file's content. It goes to disk as it comes, and is hashed on the way."""
+    await _receive(caller, request, sha256, blob_key(sha256))
+
+
+@router.put("/parts/{sha256}", status_code=204)
+async def upload_part(
+    caller: PublisherDep,
+    sha256: Sha256,
+    request: Request,
+) -> None:
+    """One part of a file, in the same way."""
+    await _receive(caller, request, sha256, part_key(sha256))
+
+
+async def _receive(caller: Caller, request: Request, sha256: str, key: str) -> None:
+    if "content-length" not in request.headers:
+        raise BadRequest("Content-Length is missing. Say how many bytes will come.")
+    with incoming() as content:
+        async for piece in request.stream():  # its size is bounded by `registry.http.bodies`
+            content.add(piece)
+        if content.sha256 != sha256:
+            raise DigestMismatch(
+                f"The {content.size} bytes that came are not those of {sha256[:12]}. "
+                "Send them again."
+            )
+        store = caller.registry.store
+        await run_in_threadpool(store.put_file, key, content.path, sha256=sha256)
+
+
+@router.post("/adapters/{domain}/{adapter}/versions", status_code=201)
+def publish_version(
+    caller: CallerDep, domain: str, adapter: str, body: PublishBody
+) -> dict[str, Any]:
+    """Make uploaded blobs the next version, if admission finds nothing wrong."""
+    ref = AdapterRef.parse(f"{domain}/{adapter}")
+    caller.require("publish", domain)
+    version = publish(
+        caller.registry,
+        domain=ref.domain,
+        adapter=adapter,
+        base=body.base,
+        files=[File(file.path, file.size, file.sha256) for file in body.files],
+        actor=caller.key.id,
+        limits=caller.settings.limits,
+        expected=body.expected,
+    )
+    return plain(version_view(version, calibrated(caller.registry.catalog.keys, version)))

@@ -1,0 +1,145 @@
+"""What the API shows of the catalog, as plain JSON: never a secret or its digest."""
+
+from typing import Any
+
+import msgspec
+
+from registry.log.commits import Stored
+from registry.model.catalog import (
+    Adapter,
+    Calibrated,
+    Catalog,
+    Domain,
+    Key,
+    Rollback,
+    Split,
+    Version,
+)
+from registry.model.events import ItemJudged, KeyIssued, ReviewOpened, SplitRolledBack
+from registry.model.opinions import Feedback
+from registry.model.trials import in_words
+
+UNBLINDING = frozenset(("adapter", "versions", "content", "verdicts", "severity", "preferred"))
+"""Fields of a review's events that tell whose answers it shows, or what experts judged."""
+EVALUATIONS = 20
+"""How many of a version's evaluations are shown, the newest."""
+
+
+def version_view(version: Version, counting: Calibrated | None) -> dict[str, Any]:
+    """A version and its files, whose parts are the catalog's own: msgspec encodes them.
+
+    counting: its newest calibration that counts (`registry.model.standing.calibrated`).
+    """
+    return {
+        "ref": str(version.ref),
+        "domain": version.domain,
+        "adapter": version.adapter,
+        "version": version.number,
+        "digest": version.digest,
+        "base": version.base,
+        "bytes": version.size,
+        "files": version.files,
+        "facts": version.facts,
+        "publisher": version.publisher,
+        "published": version.published,
+        "approvers": version.approvers,
+        "revoked": version.revoked,
+        "tombstone": version.tombstone,
+        "lineage": version.lineage,
+        "signer": version.signer,
+        "spectrum": version.spectrum,
+        "flags": version.flags,
+        "evaluations": version.evaluations[-EVALUATIONS:],
+        "calibration": counting and counting.calibration,
+        "feedback": feedback_view(version.feedback),
+    }
+
+
+def plain(view: dict[str, Any]) -> dict[str, Any]:
+    """The same of lists, dictionaries, text and numbers alone, for FastAPI to encode."""
+    found: dict[str, Any] = msgspec.to_builtins(view)
+    return found
+
+
+def _split(split: Split) -> dict[str, Any]:
+    """A split, without who gave feedback."""
+    shown: dict[str, Any] = msgspec.to_builtins(split)
+    del shown["askers"]
+    return shown
+
+
+def adapter_view(adapter: Adapter, domain: Domain) -> dict[str, Any]:
+    """An adapter, its versions in short and its aliases with how they moved."""
+    return {
+        "path": f"{adapter.domain}/{adapter.name}",
+        "default": domain.default == adapter.name,
+        "aliases": adapter.aliases,
+        "outages": adapter.outages,
+        "splits": {alias: _split(split) for alias, split in adapter.splits.items()},
+        "versions": [
+            {
+                "version": version.number,
+                "digest": version.digest,
+                "published": version.published,
+                "publisher": version.publisher,
+                "revoked": version.revoked,
+                "tombstone": version.tombstone,
+                "flags": list(version.flags),
+                "feedback": _counts(version.feedback),
+            }
+            for version in adapter.versions
+        ],
+        "moves": msgspec.to_builtins(adapter.moves),
+        "rollbacks": [rollback_view(rollback) for rollback in adapter.rollbacks],
+    }
+
+
+def rollback_view(rollback: Rollback) -> dict[str, Any]:
+    """How a split ended, with what was seen in words, too."""
+    view: dict[str, Any] = msgspec.to_builtins(rollback)
+    return {**view, "seen": in_words(rollback.bound, rollback.limit, rollback.evidence)}
+
+
+def feedback_view(feedback: Feedback) -> dict[str, Any]:
+    """How many opinions of which kind, and the answers that were judged negative last."""
+    return {**_counts(feedback), "complaints": feedback.complaints}
+
+
+def _counts(feedback: Feedback) -> dict[str, Any]:
+    tally = feedback.tally
+    return {
+        "positive": tally.positive,
+        "negative": tally.negative,
+        "categories": feedback.categories,
+    }
+
+
+def domain_view(domain: Domain) -> dict[str, Any]:
+    """A domain, its policy and its default adapter."""
+    view: dict[str, Any] = msgspec.to_builtins(domain)
+    return view
+
+
+def key_view(key: Key) -> dict[str, Any]:
+    """A key without the digest of its secret."""
+    view: dict[str, Any] = msgspec.to_builtins(key)
+    del view["secret_sha256"]
+    return view
+
+
+def commit_view(stored: Stored, catalog: Catalog) -> dict[str, Any]:
+    """A commit with its digest, without digests of secrets, and without what would unblind the
+    experts of a review that is still open."""
+    view: dict[str, Any] = msgspec.to_builtins(stored.commit)
+    for entry, shown in zip(stored.commit.entries, view["entries"], strict=True):
+        if isinstance(entry.event, KeyIssued):
+            del shown["event"]["secret_sha256"]
+        elif isinstance(entry.event, ReviewOpened | ItemJudged):
+            review = catalog.reviews.get(entry.event.review)
+            if review is not None and review.closed is None:
+                for name in UNBLINDING & shown["event"].keys():
+                    shown["event"][name] = "hidden until the review is closed"
+        elif isinstance(entry.event, SplitRolledBack):
+            event = entry.event
+            shown["event"]["seen"] = in_words(event.bound, event.limit, event.evidence)
+    return {**view, "digest": stored.digest}

@@ -1,0 +1,1 @@
+"""What operators run now and then: verification, garbage collection, export and import."""

@@ -1,0 +1,138 @@
+"""Whether the events of a log are ones that the registry would have written. Pure.
+
+Each event is turned back into the command that causes it, and the command is decided again in the
+state before it, by the key that the log names and at the time that the log names.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from adapters.errors import LoraryError
+from registry.errors import Forbidden, PromotionNotEarned, Unauthenticated
+from registry.model import commands, events
+from registry.model.access import BOOTSTRAP
+from registry.model.catalog import Catalog
+from registry.model.decide import decide
+from registry.model.events import AnyEvent, Commit, Entry, Event
+from registry.model.fold import fold
+from registry.model.reviewing import settled_jointly
+
+CAUSES: dict[type[Event], type[commands.Command]] = {
+    events.BaseModelRegistered: commands.RegisterBase,
+    events.DomainCreated: commands.CreateDomain,
+    events.PolicyChanged: commands.ChangePolicy,
+    events.DefaultAdapterSet: commands.SetDefaultAdapter,
+    events.VersionPublished: commands.PublishVersion,
+    events.AliasMoved: commands.MoveAlias,
+    events.AliasSplit: commands.SplitAlias,
+    events.SplitRolledBack: commands.RollBackSplit,
+    events.FeedbackGiven: commands.GiveFeedback,
+    events.VersionApproved: commands.ApproveVersion,
+    events.EvaluationRecorded: commands.RecordEvaluation,
+    events.ReviewOpened: commands.OpenReview,
+    events.ItemJudged: commands.JudgeItem,
+    events.ReviewClosed: commands.CloseReview,
+    events.ReviewErased: commands.EraseReview,
+    events.VersionRevoked: commands.RevokeVersion,
+    events.VersionTombstoned: commands.TombstoneVersion,
+    events.BlobsCondemned: commands.CondemnBlobs,
+    events.BlobsSwept: commands.SweepBlobs,
+    events.KeyIssued: commands.IssueKey,
+    events.KeyRevoked: commands.RevokeKey,
+}
+"""Which command causes an event; a command's fields are named as the event's. `RegistryCreated` is
+the first event of a log and no other."""
+FORGED = (Unauthenticated, Forbidden, PromotionNotEarned)
+"""Refusals that no version of Lorary would have let through. Other rules have become stricter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """An event that this Lorary would not have written."""
+
+    text: str
+    forged: bool
+    """Whether no version would have: an unknown, revoked or expired key, a missing role, a
+    publisher who approves itself, a guarded alias that names what has not earned it."""
+
+
+def audit(before: Catalog, commit: Commit) -> list[Doubt]:
+    """What is doubtful about a commit that follows `before`.
+
+    Raises `LookupError` or `TypeError` for an event that contradicts the state before it.
+    """
+    doubts: list[Doubt] = []
+    state, entailed = before, list[AnyEvent]()
+    for entry in commit.entries:
+        if entailed and entry.event == entailed[0]:
+            entailed.pop(0)
+        elif not _begins(state, entry, commit.entries):
+            doubt, entailed = _decided_again(state, entry, commit.time)
+            if doubt is not None:
+                kind = type(entry.event).__name__
+                text = f"commit {commit.sequence}: {kind} by {entry.actor}: {doubt.text}"
+                doubts.append(Doubt(text, doubt.forged))
+        state = fold(state, [entry], commit.time)
+    return doubts
+
+
+def _begins(state: Catalog, entry: Entry, entries: Sequence[Entry]) -> bool:
+    """Whether an entry belongs to a log's beginning: its name, and the first operator's key."""
+    return (
+        state.sequence == 0
+        and entry.actor == BOOTSTRAP
+        and [type(first.event) for first in entries] == [events.RegistryCreated, events.KeyIssued]
+    )
+
+
+def _decided_again(state: Catalog, entry: Entry, time: str) -> tuple[Doubt | None, list[AnyEvent]]:
+    """What is doubtful about an entry, and the events that must follow it."""
+    kind = CAUSES.get(type(entry.event))
+    if kind is None:
+        return Doubt("only the first commit may begin a registry", forged=True), []
+    command = _command(kind, entry.event, state)
+    try:
+        decided = decide(state, command, entry.actor, time)
+    except PromotionNotEarned as refusal:
+        return Doubt(refusal.message, not _earned_once(state, command, entry.actor, time)), []
+    except LoraryError as refusal:
+        return Doubt(refusal.message, isinstance(refusal, FORGED)), []
+    if not decided:
+        return Doubt("it changes nothing", forged=False), []
+    if decided[0] != entry.event:
+        return Doubt("today's rules decide otherwise", forged=False), []
+    return None, list(decided[1:])
+
+
+def _earned_once(state: Catalog, command: commands.Command, actor: str, time: str) -> bool:
+    """Whether an earlier Lorary, which settled the answers of an item jointly and took a return to
+    any version that an alias had named for a rollback, allowed it."""
+    reviews = {name: settled_jointly(review) for name, review in state.reviews.items()}
+    adapters = {
+        path: msgspec.structs.replace(
+            adapter,
+            moves=tuple(msgspec.structs.replace(move, earned=True) for move in adapter.moves),
+        )
+        for path, adapter in state.adapters.items()
+    }
+    before = msgspec.structs.replace(state, reviews=reviews, adapters=adapters)
+    try:
+        decide(before, command, actor, time)
+    except LoraryError:
+        return False
+    return True
+
+
+def _command(kind: type[commands.Command], event: AnyEvent, state: Catalog) -> commands.Command:
+    """The command that causes `event`. Blobs count as read back just now, and what the event says
+    of a policy that became weaker was confirmed."""
+    names = {field.name for field in dataclasses.fields(kind)}
+    fields = {name: getattr(event, name) for name in names if hasattr(event, name)}
+    if "read_at" in names:
+        fields["read_at"] = state.sequence
+    if "weaken" in names:
+        fields["weaken"] = bool(getattr(event, "weakened", ()))
+    return kind(**fields)

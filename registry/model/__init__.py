@@ -1,0 +1,1 @@
+"""What a registry knows and how it changes. Pure: bytes, clocks and sockets are passed in."""

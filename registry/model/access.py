@@ -1,0 +1,129 @@
+"""API keys and roles. Pure: the time is passed in.
+
+A key reads `lry_<id>_<secret>`. The id is public and names the actor in the log; of the 256-bit
+secret only a SHA-256 is kept (it has full entropy, so a slow hash would add nothing).
+"""
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from registry import times
+from registry.errors import BadRequest, Forbidden, Unauthenticated
+from registry.model.catalog import Catalog, Key
+
+Role = Literal["infer", "publish", "evaluate", "review", "approve", "operate", "serve", "observe"]
+ROLES: tuple[Role, ...] = get_args(Role)
+ANY_DOMAIN = "*"
+BOOTSTRAP = "bootstrap"
+"""The actor of a registry's first commit, before any key exists. It holds every role, once."""
+
+
+def as_role(text: str) -> Role:
+    """`text` as a role; raises `BadRequest`."""
+    for role in ROLES:
+        if role == text:
+            return role
+    raise BadRequest(f"{text[:40]!r} is no role. Use one of {', '.join(ROLES)}.")
+
+
+_ADVICE = "Send a Lorary key: `Authorization: Bearer lry_...`"
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A key in the clear. It is shown once, and its secret never printed by accident."""
+
+    id: str
+    secret: str = field(repr=False)
+
+    @classmethod
+    def generate(cls) -> "Secret":
+        """A new random key."""
+        return cls(secrets.token_hex(6), secrets.token_urlsafe(32))
+
+    @classmethod
+    def parse(cls, text: str) -> "Secret":
+        """Read `lry_<id>_<secret>`; raises `Unauthenticated`."""
+        prefix, _, rest = text.partition("_")
+        key, _, secret = rest.partition("_")
+        if prefix != "lry" or not key or not secret or len(text) > 200 or not text.isascii():
+            raise Unauthenticated(f"That is not a Lorary key. {_ADVICE}.")
+        return cls(key, secret)
+
+    @property
+    def digest(self) -> str:
+        """What the log may know of the secret."""
+        return hashlib.sha256(self.secret.encode()).hexdigest()
+
+    @property
+    def text(self) -> str:
+        """The whole key, for its owner."""
+        return f"lry_{self.id}_{self.secret}"
+
+
+def bearer(header: str | None) -> Secret:
+    """The key in an `Authorization` header; raises `Unauthenticated`."""
+    scheme, _, text = (header or "").partition(" ")
+    if scheme.lower() != "bearer" or not text.strip():
+        raise Unauthenticated(f"No API key. {_ADVICE}, or api_key=... in the OpenAI client.")
+    return Secret.parse(text.strip())
+
+
+def authenticate(catalog: Catalog, presented: Secret, now: str) -> Key:
+    """The key that `presented` proves to hold, if it is valid at `now`.
+
+    Raises `Unauthenticated`; the message does not tell an unknown id from a wrong secret.
+    """
+    key = catalog.keys.get(presented.id)
+    digest = key.secret_sha256 if key else "0" * 64
+    if not hmac.compare_digest(digest, presented.digest) or key is None:
+        raise Unauthenticated(f"That key is not known here. {_ADVICE}.")
+    check_active(key, now)
+    return key
+
+
+def check_active(key: Key, now: str) -> None:
+    """Raises `Unauthenticated` if the key is revoked or has expired at `now`."""
+    if key.revoked is not None:
+        raise Unauthenticated("That key was revoked. Ask an operator for a new one.")
+    if key.expires is not None and times.reached(key.expires, now):
+        raise Unauthenticated(f"That key expired on {key.expires}. Ask an operator for a new one.")
+
+
+def has_role(key: Key, role: Role, domain: str) -> bool:
+    """Whether `key` has `role` in `domain`; pass `*` to ask for a grant over all domains."""
+    return any(g.role == role and g.domain in (ANY_DOMAIN, domain) for g in key.grants)
+
+
+def may_see(key: Key, domain: str) -> bool:
+    """Whether `key` has a role in `domain` that is enough to look at what it holds.
+
+    Any is, but `serve`, which only reports, and `observe`, which only reads metrics.
+    """
+    return any(
+        g.role not in ("serve", "observe") and g.domain in (ANY_DOMAIN, domain) for g in key.grants
+    )
+
+
+def may_observe(key: Key) -> bool:
+    """Whether `key` may read metrics and the details of a server's health."""
+    return has_role(key, "observe", ANY_DOMAIN) or has_role(key, "operate", ANY_DOMAIN)
+
+
+def require_observe(key: Key) -> None:
+    """Raises `Forbidden` unless `key` may read metrics."""
+    if not may_observe(key):
+        require(key, "observe", ANY_DOMAIN)
+
+
+def require(key: Key, role: Role, domain: str) -> None:
+    """Raises `Forbidden` unless `key` has `role` in `domain`."""
+    if not has_role(key, role, domain):
+        where = "all domains" if domain == ANY_DOMAIN else f"domain {domain!r}"
+        raise Forbidden(
+            f"Key {key.id} ({key.name}) has no role {role!r} in {where}. "
+            f"Ask an operator: lorary keys issue NAME --grant {role}:{domain}"
+        )

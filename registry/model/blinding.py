@@ -1,0 +1,78 @@
+"""What an open review hides from a key, so that its experts judge blind. Pure.
+
+While a review is open, its versions, verdicts and progress are shown only to evaluators who may not
+judge in its domain with any of their keys. What would name its versions by being hidden for them
+alone is hidden for every version of the domain.
+"""
+
+import msgspec
+
+from registry.model.access import has_role
+from registry.model.catalog import Catalog, Key, Version, person
+from registry.model.gates import EXPERT_REVIEW, Requirement, requirements
+from registry.model.reviewing import Review
+
+
+def may_judge(catalog: Catalog, key: Key, domain: str) -> bool:
+    """Whether the person who holds `key` has a key, unless it was revoked, to judge in `domain`."""
+    who = person(catalog.keys, key.id)
+    return any(
+        other.revoked is None
+        and has_role(other, "review", domain)
+        and person(catalog.keys, other.id) == who
+        for other in catalog.keys.values()
+    )
+
+
+def is_blind(catalog: Catalog, key: Key, review: Review) -> bool:
+    """Whether `key` must not learn whose answers the review shows, nor what others judged."""
+    if review.closed is not None:
+        return False
+    domain = review.domain
+    return not has_role(key, "evaluate", domain) or may_judge(catalog, key, domain)
+
+
+def is_hidden(catalog: Catalog, key: Key, domain: str) -> bool:
+    """Whether an open review for which `key` is blind is about weights that `domain` holds."""
+    return any(_is_about(catalog, review, domain) for review in _hidden(catalog, key))
+
+
+def requirements_shown(
+    version: Version, catalog: Catalog, key: Key, *, now: str, alias: str
+) -> tuple[Requirement, ...]:
+    """A version's requirements, without the results of open reviews for which `key` is blind.
+
+    While there is such a review in the version's domain, the requirements of every version there
+    say so in place of what experts settled, and are not all met.
+    """
+    policy = catalog.domain(version.domain).policy
+    if not is_hidden(catalog, key, version.domain):
+        return requirements(version, policy, catalog, now=now, alias=alias)
+    hidden = {review.id for review in _hidden(catalog, key)}
+    reviews = {name: review for name, review in catalog.reviews.items() if name not in hidden}
+    known = msgspec.structs.replace(catalog, reviews=reviews)
+    asked = requirements(version, policy, known, now=now, alias=alias)
+    placeholder = Requirement(
+        name=EXPERT_REVIEW,
+        met=False,
+        evidence="a review in this domain is open, and its results are hidden until it is closed",
+        remedy="close the review: lorary review close",
+    )
+    return (*(item for item in asked if item.name != EXPERT_REVIEW), placeholder)
+
+
+def _hidden(catalog: Catalog, key: Key) -> list[Review]:
+    return [review for review in catalog.reviews.values() if is_blind(catalog, key, review)]
+
+
+def _is_about(catalog: Catalog, review: Review, domain: str) -> bool:
+    if review.domain == domain:
+        return True
+    versions = catalog.adapters[f"{review.domain}/{review.adapter}"].versions
+    shown = [versions[number - 1] for number in review.versions]
+    return any(
+        any(version.same_weights(other) for other in shown)
+        for adapter in catalog.adapters.values()
+        if adapter.domain == domain
+        for version in adapter.versions
+    )

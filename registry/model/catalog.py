@@ -1,0 +1,400 @@
+"""The state of a registry, folded from its log. Pure: no clock, no store, no socket."""
+
+import difflib
+import hashlib
+import heapq
+import unicodedata
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from adapters.admission import WEIGHTS, Facts
+from adapters.confidence import Calibration
+from adapters.lineage import Lineage
+from adapters.names import DEFAULT_ALIAS, AdapterRef
+from adapters.spectra import Spectrum
+from registry import errors
+from registry.model.events import (
+    File,
+    Grant,
+    Policy,
+)
+from registry.model.evidence import Engine, SuiteResult
+from registry.model.opinions import Feedback, Tally
+from registry.model.reviewing import Review
+from registry.model.trials import BoundName, Bounds, Evidence
+
+MAX_COMPARED = 200
+"""Names that an unknown one is compared with."""
+
+
+class Base(msgspec.Struct, frozen=True):
+    """A registered base model."""
+
+    name: str
+    digest: str
+    shapes: str
+    known_as: tuple[str, ...]
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """What was measured of a version, by whom and when."""
+
+    evaluator: str
+    time: str
+    report: str
+    """Digest of the blob that holds the whole report."""
+    results: tuple[SuiteResult, ...]
+    looks: tuple[int, ...]
+    """For each result: the how-manieth recorded look at its held-out set this was."""
+    engine: Engine | None = None
+    """What answered, as the server said."""
+    answered: str | None = None
+    """When the oldest of the answers was given."""
+
+    @property
+    def since(self) -> str:
+        """The moment from which its age counts: when it was recorded, or before, when the oldest
+        answer was given."""
+        return self.time if self.answered is None else min(self.answered, self.time)
+
+
+class Calibrated(msgspec.Struct, frozen=True, kw_only=True):
+    """A calibration, who evaluated it, and on which engine."""
+
+    evaluator: str
+    calibration: Calibration
+    engine: Engine | None = None
+    """None in evaluations recorded before the engine was."""
+
+
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    """One immutable version of an adapter."""
+
+    domain: str
+    adapter: str
+    number: int
+    digest: str
+    base: str
+    files: tuple[File, ...]
+    facts: Facts
+    publisher: str
+    published: str
+    approvers: tuple[str, ...] = ()
+    revoked: str | None = None
+    """Why it was revoked; None while it may be served."""
+    tombstone: str | None = None
+    """Why its bytes were given up; None while they are kept."""
+    lineage: Lineage = Lineage()
+    signer: str | None = None
+    spectrum: Spectrum | None = None
+    analysis: str | None = None
+    flags: tuple[str, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    """In the order of their recording."""
+    calibrations: tuple[Calibrated, ...] = ()
+    """The newest of each evaluator's key, in the order of their recording;
+    `registry.model.standing` decides which of them counts."""
+    feedback: Feedback = Feedback()
+
+    @property
+    def ref(self) -> AdapterRef:
+        """The pinned name, the only one vLLM ever sees."""
+        return AdapterRef(self.domain, self.adapter, version=self.number)
+
+    def same_weights(self, other: "Version") -> bool:
+        """Whether the two hold the same tensors, whatever else their files say.
+
+        Versions of earlier logs have no digest of their tensors; their weights' files are compared.
+        """
+        return not self._weights.isdisjoint(other._weights)
+
+    @property
+    def _weights(self) -> frozenset[str]:
+        file = next((file.sha256 for file in self.files if file.path == WEIGHTS), self.digest)
+        return frozenset((file, self.facts.weights or file))
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return sum(file.size for file in self.files)
+
+
+class Move(msgspec.Struct, frozen=True):
+    """One move of an alias: who, when, from what, to what."""
+
+    alias: str
+    version: int
+    previous: int | None
+    actor: str
+    time: str
+    earned: bool = False
+    """Whether the alias was guarded, and its policy asked for something, when it moved. The move
+    then met what was asked."""
+
+
+class Split(msgspec.Struct, frozen=True):
+    """A candidate that a share of an alias's callers gets."""
+
+    candidate: int
+    percent: int
+    bounds: Bounds | None = None
+    number: int = 0
+    """Which of the adapter's splits: what was seen of another says nothing about this one."""
+    since: int = 0
+    """When it began, seconds since 1970."""
+    opinions: Tally = Tally()
+    """About the candidate's answers to requests for the alias."""
+    stable_opinions: Tally = Tally()
+    """About those of the version it is compared with."""
+    askers: dict[str, Tally] = {}
+    """`opinions` by the person whose keys asked."""
+
+
+class Rollback(msgspec.Struct, frozen=True, kw_only=True):
+    """A split that ended because its candidate crossed a bound."""
+
+    alias: str
+    candidate: int
+    split: int
+    bound: BoundName
+    limit: float
+    evidence: Evidence
+    actor: str
+    time: str
+
+
+class Adapter(msgspec.Struct, frozen=True, kw_only=True):
+    """An adapter: its versions in order, its aliases, and how they moved."""
+
+    domain: str
+    name: str
+    versions: tuple[Version, ...] = ()
+    aliases: dict[str, int] = {}
+    splits: dict[str, Split] = {}
+    moves: tuple[Move, ...] = ()
+    splits_begun: int = 0
+    rollbacks: tuple[Rollback, ...] = ()
+
+    @property
+    def outages(self) -> dict[str, str]:
+        """By alias: why the version that it points to is not served, `revoked: REASON` or
+        `deleted: REASON`. Callers of these aliases get 410 until somebody moves them."""
+        found = {}
+        for alias, number in self.aliases.items():
+            version = self.versions[number - 1]
+            if version.revoked is not None:
+                found[alias] = f"revoked: {version.revoked}"
+            elif version.tombstone is not None:
+                found[alias] = f"deleted: {version.tombstone}"
+        return found
+
+
+class Domain(msgspec.Struct, frozen=True):
+    """A domain: its policy and the adapter that its bare name means."""
+
+    name: str
+    policy: Policy
+    default: str | None = None
+    looks: dict[str, int] = {}
+    """By digest of a held-out set: how many evaluations on it were recorded."""
+
+
+class Key(msgspec.Struct, frozen=True, kw_only=True):
+    """An API key as the log knows it."""
+
+    id: str
+    name: str
+    secret_sha256: str
+    grants: tuple[Grant, ...]
+    issued: str
+    expires: str | None = None
+    revoked: str | None = None
+
+
+class Catalog(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the log says up to one commit. Never mutated: a fold makes a new one."""
+
+    registry: str = ""
+    sequence: int = 0
+    head: str | None = None
+    """SHA-256 of the bytes of commit `sequence`."""
+    time: str = ""
+    bases: dict[str, Base] = {}
+    domains: dict[str, Domain] = {}
+    adapters: dict[str, Adapter] = {}
+    """By path, `domain/adapter`."""
+    keys: dict[str, Key] = {}
+    reviews: dict[str, Review] = {}
+    condemned: tuple[str, ...] = ()
+    """Blobs that are being removed: nothing may name them."""
+    swept: int = 0
+    """The commit by which the last collection ended."""
+    confirmed: int = 0
+    """The newest state whose checkpoint the log confirms."""
+    passed_over: int = 0
+    """Events that a newer Lorary wrote and this one does not know."""
+
+    def adapter(self, ref: AdapterRef) -> Adapter:
+        """The adapter that `ref` means, the domain's default if it names none.
+
+        Raises `UnknownDomain`, `NoDefaultAdapter` or `UnknownAdapter` with the nearest names.
+        """
+        path = ref.path
+        if ref.adapter is None:
+            domain = self.domain(ref.domain)
+            if domain.default is None:
+                raise errors.NoDefaultAdapter(ref.domain, self._paths_in(ref.domain))
+            path = f"{ref.domain}/{domain.default}"
+        found = self.adapters.get(path)
+        if found is None:
+            raise errors.UnknownAdapter(path, self.near(path))
+        return found
+
+    def domain(self, name: str) -> Domain:
+        """The domain called `name`; raises `UnknownDomain`."""
+        found = self.domains.get(name)
+        if found is None:
+            raise errors.UnknownDomain(name, difflib.get_close_matches(name, self.domains, n=3))
+        return found
+
+    def resolve(self, ref: AdapterRef) -> Version:
+        """The version that `ref` names now.
+
+        Raises what `adapter` raises, `UnknownVersion`, `UnknownAlias`, or `VersionRevoked`.
+        """
+        version = self.find(ref)
+        if version.revoked is not None:
+            raise errors.VersionRevoked(str(version.ref), version.revoked)
+        if version.tombstone is not None:
+            raise errors.VersionGone(str(version.ref), version.tombstone)
+        return version
+
+    def choose(self, ref: AdapterRef, caller: str) -> Version:
+        """As `resolve`, but where the alias is split, the version that `caller` gets.
+
+        The same caller gets the same version as long as the split stays as it is, and keeps its
+        candidate when the share grows. A candidate that was revoked is nobody's.
+        """
+        version = self.resolve(ref)
+        if ref.version is not None:
+            return version
+        path, alias = f"{version.domain}/{version.adapter}", ref.alias or DEFAULT_ALIAS
+        adapter = self.adapters[path]
+        split = adapter.splits.get(alias)
+        if split is None or bucket(f"{path}@{alias}:{split.candidate}", caller) >= split.percent:
+            return version
+        candidate = adapter.versions[split.candidate - 1]
+        gone = candidate.revoked is not None or candidate.tombstone is not None
+        return version if gone else candidate
+
+    def find(self, ref: AdapterRef) -> Version:
+        """As `resolve`, but a revoked version is found, too: for people who look, not callers."""
+        adapter = self.adapter(ref)
+        number = ref.version
+        if number is None:
+            alias = ref.alias or DEFAULT_ALIAS
+            number = adapter.aliases.get(alias)
+            if number is None:
+                path = f"{adapter.domain}/{adapter.name}"
+                raise errors.UnknownAlias(path, alias, sorted(adapter.aliases))
+        if not 1 <= number <= len(adapter.versions):
+            path = f"{adapter.domain}/{adapter.name}"
+            raise errors.UnknownVersion(path, number, len(adapter.versions))
+        return adapter.versions[number - 1]
+
+    def near(self, path: str) -> list[str]:
+        """Up to three adapter paths that a person may have meant by `path`.
+
+        Compares a bounded number of names, those of similar length: it is asked on every 404.
+        """
+        domain, _, name = path.rpartition("/")
+        same_name = [p for p in self.adapters if p.endswith(f"/{name}")]
+        inside = [p for p in self.adapters if p.startswith(f"{domain}/")]
+        alike = heapq.nsmallest(
+            MAX_COMPARED, inside or self.adapters, key=lambda p: abs(len(p) - len(path))
+        )
+        by_path = difflib.get_close_matches(path, alike, n=3, cutoff=0.5)
+        return list(dict.fromkeys([*same_name, *by_path]))[:3]
+
+    def _paths_in(self, domain: str) -> list[str]:
+        return sorted(path for path in self.adapters if path.startswith(f"{domain}/"))
+
+
+def person(keys: Mapping[str, Key], key: str) -> str:
+    """Who holds a key: keys of one name are one person's, so that a second key is no second vote.
+
+    An unknown key is its own holder.
+    """
+    known = keys.get(key)
+    if known is None:
+        return key
+    return " ".join(unicodedata.normalize("NFKC", known.name).casefold().split())
+
+
+def in_good_standing(keys: Mapping[str, Key], key: str) -> bool:
+    """Whether approvals, evaluations and judgements by `key` count: it was never revoked.
+
+    Whoever holds a stolen key can approve with it, and the log cannot tell since when it was
+    stolen. A key that expired was its owner's until then, so what it said still counts.
+    """
+    known = keys.get(key)
+    return known is not None and known.revoked is None
+
+
+def bucket(split: str, caller: str) -> int:
+    """Where, from 0 to 99, a caller falls in a split: evenly, and the same in every process."""
+    digest = hashlib.sha256(f"{split}\n{caller}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % 100
+
+
+class BlobUse(NamedTuple):
+    """A blob that something needs, its size if that is known, and by what."""
+
+    digest: str
+    size: int | None
+    by: str
+
+
+def blob_uses(catalog: Catalog) -> Iterator[BlobUse]:
+    """Every need of a blob: by a base model, a version whose bytes are kept, an evaluation (which
+    outlives the bytes) or a review whose texts are kept."""
+    for base in catalog.bases.values():
+        yield BlobUse(base.shapes, None, f"base model {base.name}")
+    for adapter in catalog.adapters.values():
+        for version in adapter.versions:
+            if version.tombstone is None:
+                for file in version.files:
+                    yield BlobUse(file.sha256, file.size, f"{version.ref} {file.path}")
+                if version.analysis is not None:
+                    yield BlobUse(version.analysis, None, f"{version.ref} analysis")
+            for evaluation in version.evaluations:
+                yield BlobUse(evaluation.report, None, f"{version.ref} evaluation")
+    for review in catalog.reviews.values():
+        if review.content is not None:
+            yield BlobUse(review.content, None, f"review {review.id}")
+            for said in review.judgements:
+                if said.notes is not None:
+                    yield BlobUse(said.notes, None, f"review {review.id} notes")
+
+
+def records(catalog: Catalog) -> set[str]:
+    """Digests of blobs that are records of the registry's own and no files of a version: reports
+    of evaluations, and what reviews ask and experts wrote."""
+    found = {
+        evaluation.report
+        for adapter in catalog.adapters.values()
+        for version in adapter.versions
+        for evaluation in version.evaluations
+    }
+    for review in catalog.reviews.values():
+        found.update(said.notes for said in review.judgements if said.notes is not None)
+        if review.content is not None:
+            found.add(review.content)
+    return found
+
+
+def blobs_in_use(catalog: Catalog) -> set[str]:
+    """Digests of the blobs that something needs."""
+    return {use.digest for use in blob_uses(catalog)}

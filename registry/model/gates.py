@@ -1,0 +1,300 @@
+"""May this version become production? What a policy asks, item by item, with the evidence. Pure.
+
+`decide` enforces the answer for guarded aliases and their splits; the API, the command line and
+the pages show the same one.
+
+A rule of a suite holds only if its confidence bound does, at alpha / looks: a version that truly
+breaks a rule passes it, over all paid looks at one held-out set, with chance alpha at most
+(Bonferroni). Several rules need no further correction, since all must hold (the
+intersection-union test; Berger, Technometrics 24 (1982)). That holds for looks that were recorded,
+and for versions not fitted to what earlier reports on the same items revealed.
+"""
+
+import math
+from collections.abc import Iterator
+from datetime import timedelta
+from functools import partial
+
+import msgspec
+
+from adapters.names import DEFAULT_ALIAS
+from registry.model.access import ANY_DOMAIN
+from registry.model.catalog import Catalog, Evaluation, Version, in_good_standing, person
+from registry.model.events import Policy
+from registry.model.evidence import Confident, Paired, SuiteResult, SuiteRule, Tally, effective
+from registry.model.intervals import inferiority_p_value, lower_bound, upper_bound
+from registry.model.reviewing import Findings, Review, findings
+from registry.model.standing import authors, evaluator_fault
+from registry.signing import fingerprint
+from registry.times import instant
+
+HARM, EXPERT_REVIEW = "harm", "expert review"
+"""Names of the two requirements that follow from reviews."""
+
+
+class Requirement(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that a policy asks of a version, and how it stands."""
+
+    name: str
+    met: bool
+    evidence: str
+    """What was found, or what is missing."""
+    remedy: str = ""
+    """What to do if it is not met."""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.evidence}" + (f" ({self.remedy})" if self.remedy else "")
+
+
+def requirements(
+    version: Version,
+    policy: Policy,
+    catalog: Catalog,
+    *,
+    now: str,
+    alias: str = DEFAULT_ALIAS,
+) -> tuple[Requirement, ...]:
+    """Everything that `policy` asks before the guarded `alias` may name `version` at `now`.
+
+    A rollback to a version that the alias was promoted to before needs no new evaluation or review,
+    so that it is never harder than the promotion was. Moves of the alias while it was unguarded, or
+    its policy asked for nothing, were no promotions. Harm found by experts blocks both.
+    """
+    asked = [*_approvals(version, policy, catalog), *_signature(version, policy)]
+    adapter = catalog.adapters[f"{version.domain}/{version.adapter}"]
+    moves = (move for move in adapter.moves if move.alias == alias)
+    rollback = version.number in {move.version for move in moves if move.earned}
+    asked += _reviewed(version, 0 if rollback else policy.reviewed_items, catalog)
+    if rollback:
+        if policy.suites:
+            found = f"not needed: {alias} was promoted to this version before"
+            asked.append(Requirement(name="evaluation", met=True, evidence=found))
+        return tuple(asked)
+    current = adapter.aliases.get(alias)
+    production = adapter.versions[current - 1] if current else None
+    if production and (production.revoked or production.tombstone) is not None:
+        production = None
+    for rule in policy.suites:
+        asked += _suite(rule, version, policy, catalog, production, now)
+    return tuple(asked)
+
+
+def asks_anything(policy: Policy) -> bool:
+    """Whether a version must prove something before a guarded alias may name it."""
+    return bool(
+        policy.approvals
+        or any(policy.approvers.values())
+        or policy.signature_required
+        or policy.suites
+        or policy.reviewed_items
+    )
+
+
+def _approvals(version: Version, policy: Policy, catalog: Catalog) -> Iterator[Requirement]:
+    published = authors(catalog, version)
+    experts: dict[str, str] = {}
+    withdrawn = 0
+    for key in version.approvers:
+        who = person(catalog.keys, key)
+        if not in_good_standing(catalog.keys, key):
+            withdrawn += 1
+        elif who not in published:
+            experts.setdefault(who, key)
+    remedy = f"lorary approve {version.ref}"
+    if policy.approvals:
+        lacking = policy.approvals - len(experts)
+        found = f"{len(experts)} of {policy.approvals}"
+        if lacking > 0:
+            found = f"{lacking} more approval(s) needed from experts other than its publisher"
+        if withdrawn:
+            found += f"; {withdrawn} by revoked keys do not count"
+        yield Requirement(
+            name="approvals",
+            met=lacking <= 0,
+            evidence=found,
+            remedy="" if lacking <= 0 else remedy,
+        )
+    for role, needed in sorted(policy.approvers.items()):
+        having = sum(_has_role(catalog, key, role, version.domain) for key in experts.values())
+        yield Requirement(
+            name=f"approvals by the role {role}",
+            met=having >= needed,
+            evidence=f"{having} of {needed}",
+            remedy="" if having >= needed else f"{remedy}, by a key that also has {role}",
+        )
+
+
+def _has_role(catalog: Catalog, key: str, role: str, domain: str) -> bool:
+    grants = catalog.keys[key].grants if key in catalog.keys else ()
+    return any(g.role == role and g.domain in (ANY_DOMAIN, domain) for g in grants)
+
+
+def _signature(version: Version, policy: Policy) -> Iterator[Requirement]:
+    if policy.signature_required:
+        met = version.signer in {fingerprint(signer) for signer in policy.signers}
+        yield Requirement(
+            name="signature",
+            met=met,
+            evidence="by a signer whom the policy names" if met else "by none the policy names",
+            remedy="" if met else "publish it again, signed",
+        )
+
+
+def _reviewed(version: Version, needed: int, catalog: Catalog) -> Iterator[Requirement]:
+    """That experts found no answer of these weights harmful, and settled `needed` answers."""
+    found = _found(version, catalog)
+    if found.harmful:
+        yield Requirement(
+            name=HARM,
+            met=False,
+            evidence=f"experts judged {found.harmful} answer(s) harmful",
+            remedy="where experts disagree, have a third one judge; else publish a safer version",
+        )
+    if needed:
+        enough = found.items >= needed
+        yield Requirement(
+            name=EXPERT_REVIEW,
+            met=enough,
+            evidence=f"{found.items} of {needed} answers settled",
+            remedy="" if enough else "have two experts judge more answers: lorary review open",
+        )
+
+
+def about(version: Version, catalog: Catalog) -> Iterator[tuple[Review, int]]:
+    """The reviews of these weights, under any number and name they were published, each with their
+    place among its versions."""
+    for review in catalog.reviews.values():
+        versions = catalog.adapters[f"{review.domain}/{review.adapter}"].versions
+        for place, number in enumerate(review.versions):
+            if versions[number - 1].same_weights(version):
+                yield review, place
+
+
+def _found(version: Version, catalog: Catalog) -> Findings:
+    """What all those reviews found."""
+    counts = partial(in_good_standing, catalog.keys)
+    return sum((findings(r, place, counts) for r, place in about(version, catalog)), Findings())
+
+
+def _suite(
+    rule: SuiteRule,
+    version: Version,
+    policy: Policy,
+    catalog: Catalog,
+    production: Version | None,
+    now: str,
+) -> Iterator[Requirement]:
+    """The report on one suite and, if there is one that counts, every rule weighed against it."""
+    found = _report(rule, version, policy, catalog, now)
+    if isinstance(found, str):
+        yield Requirement(
+            name=f"{rule.suite}: report",
+            met=False,
+            evidence=found,
+            remedy=f"lorary eval {version.ref}, with an evaluator's key",
+        )
+        return
+    evaluation, result, look = found
+    paid = look <= policy.looks
+    yield Requirement(
+        name=f"{rule.suite}: report",
+        met=paid,
+        evidence=f"{evaluation.report[:12]} of {evaluation.time[:10]}, look {look} of "
+        f"{policy.looks} at its held-out items",
+        remedy="" if paid else "every paid look is used up: put fresh held-out items in the policy",
+    )
+    alpha = policy.alpha / policy.looks
+    for name, floor in sorted(rule.floors.items()):
+        yield _floor(rule.suite, name, floor, result.tallies.get(name), alpha)
+    if rule.better_than_base:
+        base = catalog.bases[version.base].digest
+        pair = next((pair for pair in result.paired if pair.other == base), None)
+        yield _against(f"{rule.suite}: better than {version.base}", pair, 0.0, alpha)
+    if rule.margin is not None and production is not None and production.digest != version.digest:
+        pair = next((pair for pair in result.paired if pair.other == production.digest), None)
+        yield _against(f"{rule.suite}: no worse than {production.ref}", pair, rule.margin, alpha)
+    if rule.confident_errors is not None:
+        level = next((c for c in result.confident if c.at == rule.confident_at), None)
+        yield _confident(rule, rule.confident_errors, level, alpha)
+
+
+def _report(
+    rule: SuiteRule, version: Version, policy: Policy, catalog: Catalog, now: str
+) -> tuple[Evaluation, SuiteResult, int] | str:
+    """The newest report that counts, with its look; or why there is none.
+
+    The newest, whatever it says: of several reports nobody picks the kindest.
+    """
+    reason = "no evaluation of these bytes is recorded"
+    for evaluation in reversed(version.evaluations):
+        for result, look in zip(evaluation.results, evaluation.looks, strict=True):
+            if result.suite != rule.suite:
+                continue
+            fault = evaluator_fault(catalog.keys, version, evaluation.evaluator)
+            if fault is not None:
+                reason = fault
+            elif result.held_out != rule.held_out:
+                reason = (
+                    f"the report is on items {result.held_out[:12]}, "
+                    f"the policy names {rule.held_out[:12]}"
+                )
+            elif result.digest != rule.digest:
+                reason = (
+                    f"the report is by suite {result.digest[:12]}, "
+                    f"the policy names {rule.digest[:12]}"
+                )
+            elif not _fresh(evaluation.since, policy.max_report_days, now):
+                return f"the answers of {evaluation.since[:10]} are older than " \
+                    f"{policy.max_report_days} days"  # fmt: skip
+            else:
+                return evaluation, result, look
+    return reason
+
+
+def _fresh(time: str, days: int | None, now: str) -> bool:
+    return days is None or instant(now) - instant(time) <= timedelta(days=days)
+
+
+def _floor(suite: str, name: str, floor: float, tally: Tally | None, alpha: float) -> Requirement:
+    title = f"{suite}: {name} at least {_percent(floor)}"
+    if tally is None or tally.n == 0:
+        return Requirement(name=title, met=False, evidence="not measured", remedy="evaluate anew")
+    bound = lower_bound(effective(tally.hits, tally), effective(tally.n, tally), alpha)
+    met = bound >= floor
+    found = f"{tally.hits} of {tally.n}, surely at least {_percent(bound)}"
+    remedy = "" if met else _remedy(tally.hits / tally.n >= floor)
+    return Requirement(name=title, met=met, evidence=found, remedy=remedy)
+
+
+def _against(title: str, pair: Paired | None, margin: float, alpha: float) -> Requirement:
+    if pair is None or pair.n == 0:
+        missing = "the newest report does not compare the two"
+        return Requirement(name=title, met=False, evidence=missing, remedy="evaluate anew")
+    gained, lost = math.floor(effective(pair.gained, pair)), math.ceil(effective(pair.lost, pair))
+    n = max(math.floor(effective(pair.n, pair)), gained + lost)
+    p = inferiority_p_value(gained, lost, n, margin)
+    met = p <= alpha
+    within = f" within {_percent(margin)}" if margin else ""
+    found = f"+{pair.gained} -{pair.lost} of {pair.n}{within}, p = {p:.2g} (needs {alpha:.2g})"
+    remedy = "" if met else _remedy((pair.gained - pair.lost) / pair.n >= -margin)
+    return Requirement(name=title, met=met, evidence=found, remedy=remedy)
+
+
+def _confident(rule: SuiteRule, limit: float, level: Confident | None, alpha: float) -> Requirement:
+    title = f"{rule.suite}: at most {_percent(limit)} wrong when {_percent(rule.confident_at)} sure"
+    if level is None:
+        return Requirement(name=title, met=False, evidence="not measured", remedy="evaluate anew")
+    bound = upper_bound(effective(level.wrong, level), effective(level.n, level), alpha)
+    met = bound <= limit
+    found = f"{level.wrong} of {level.n} wrong, surely at most {_percent(bound)}"
+    promising = level.n > 0 and level.wrong / level.n <= limit
+    remedy = "" if met else _remedy(promising or level.n == 0)
+    return Requirement(name=title, met=met, evidence=found, remedy=remedy)
+
+
+def _remedy(promising: bool) -> str:
+    return "more held-out items may show it" if promising else "train a better version"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g} %"

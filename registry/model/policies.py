@@ -1,0 +1,132 @@
+"""How a domain's policy changes: what differs, and which differences protect less. Pure."""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+
+from registry.errors import BadRequest
+from registry.model.events import Policy, PrefixCache
+from registry.model.evidence import SuiteRule
+
+Weaker: TypeAlias = Callable[[Any, Any], bool]
+"""Whether going from the first value to the second protects less."""
+
+
+def _lower(old: float, new: float) -> bool:
+    return new < old
+
+
+def _higher(old: float, new: float) -> bool:
+    return new > old
+
+
+def _limit_relaxed(old: float | None, new: float | None) -> bool:
+    """An upper limit was raised or removed."""
+    return old is not None and (new is None or new > old)
+
+
+def _switched_off(old: bool, new: bool) -> bool:
+    return old and not new
+
+
+def _removed(old: Sequence[str], new: Sequence[str]) -> bool:
+    return not set(old) <= set(new)
+
+
+def _added(old: Sequence[str], new: Sequence[str]) -> bool:
+    """More are allowed than before; the first ones only add a condition."""
+    return bool(old) and not set(new) <= set(old)
+
+
+def _any_lower(old: Mapping[str, float], new: Mapping[str, float]) -> bool:
+    return any(new.get(name, 0) < least for name, least in old.items())
+
+
+def _shared_by_more(old: PrefixCache, new: PrefixCache) -> bool:
+    return (old, new) == ("key", "domain")
+
+
+def _other(old: object, new: object) -> bool:
+    """No order is known, so any change may protect less."""
+    return old != new
+
+
+def _never(_old: object, _new: object) -> bool:
+    """The field protects nothing, or the error rate that it shares out stays the same."""
+    return False
+
+
+def _rules_weaker(old: Sequence[SuiteRule], new: Sequence[SuiteRule]) -> bool:
+    after = {rule.suite: rule for rule in new}
+    return any(
+        rule.suite not in after or any(_weaker(rule, after[rule.suite], RULE_FIELDS))
+        for rule in old
+    )
+
+
+POLICY_FIELDS: dict[str, Weaker] = {
+    "guarded": _removed,
+    "approvals": _lower,
+    "card_sections": _removed,
+    "guarded_role": _other,
+    "keep": _never,
+    "end_revoked": _switched_off,
+    "signers": _added,
+    "signature_required": _switched_off,
+    "approvers": _any_lower,
+    "suites": _rules_weaker,
+    "alpha": _higher,
+    "looks": _never,
+    "max_report_days": _limit_relaxed,
+    "target_risk": _limit_relaxed,
+    "reviewed_items": _lower,
+    "abstain": _switched_off,
+    "prefix_cache": _shared_by_more,
+}
+"""For each field of a policy, when a change of it protects less."""
+
+RULE_FIELDS: dict[str, Weaker] = {
+    "suite": _never,
+    "digest": _other,
+    "held_out": _other,
+    "floors": _any_lower,
+    "margin": _limit_relaxed,
+    "better_than_base": _switched_off,
+    "confident_at": _higher,
+    "confident_errors": _limit_relaxed,
+}
+"""The same for a suite's rule. Other questions are another exam, which counts as weaker."""
+
+
+def merged(old: Policy, changes: Mapping[str, Any]) -> Policy:
+    """`old` with the fields that `changes` names, as plain JSON values, replaced.
+
+    Raises `BadRequest` for a field that no policy has and for a value of another type.
+    """
+    if unknown := sorted(changes.keys() - POLICY_FIELDS.keys()):
+        near = difflib.get_close_matches(unknown[0], POLICY_FIELDS, n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"Use one of {', '.join(POLICY_FIELDS)}."
+        raise BadRequest(f"A policy has no field {unknown[0][:60]!r}. {hint}")
+    try:
+        return msgspec.convert({**msgspec.to_builtins(old), **changes}, Policy)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"The policy cannot be read: {error}. Correct it.") from error
+
+
+def differences(old: Policy, new: Policy) -> dict[str, tuple[Any, Any]]:
+    """The fields that differ, each with its value before and after, as plain JSON values."""
+    before, after = msgspec.to_builtins(old), msgspec.to_builtins(new)
+    return {name: (before[name], after[name]) for name in after if before[name] != after[name]}
+
+
+def weakened(old: Policy, new: Policy) -> tuple[str, ...]:
+    """The fields whose change protects less, in the order of the policy's fields."""
+    return tuple(_weaker(old, new, POLICY_FIELDS))
+
+
+def _weaker(old: object, new: object, fields: Mapping[str, Weaker]) -> list[str]:
+    return [
+        name for name, weaker in fields.items() if weaker(getattr(old, name), getattr(new, name))
+    ]

@@ -1,0 +1,42 @@
+"""Whose evaluations and calibrations of a version count, and who its authors are. Pure."""
+
+from collections.abc import Mapping
+
+from registry.model.catalog import Calibrated, Catalog, Key, Version, in_good_standing, person
+
+
+def evaluator_fault(keys: Mapping[str, Key], version: Version, evaluator: str) -> str | None:
+    """Why evaluations of `version` by the key `evaluator` do not count; None if they do."""
+    if not in_good_standing(keys, evaluator):
+        return "its evaluator's key was revoked"
+    if person(keys, evaluator) == person(keys, version.publisher):
+        return "only its publisher evaluated it"
+    return None
+
+
+def calibrated(keys: Mapping[str, Key], version: Version) -> Calibrated | None:
+    """The version's newest calibration that counts, by the promotion gate's rule for evaluators.
+
+    A report's age does not matter: `max_report_days` bounds promotions, not what is served.
+    """
+    found = reversed(version.calibrations)
+    return next((c for c in found if evaluator_fault(keys, version, c.evaluator) is None), None)
+
+
+def calibration_withdrawn(keys: Mapping[str, Key], version: Version) -> bool:
+    """Whether the version had a calibration, and every one that counted is by a key that was
+    revoked since."""
+    publisher = person(keys, version.publisher)
+    others = any(person(keys, c.evaluator) != publisher for c in version.calibrations)
+    return others and calibrated(keys, version) is None
+
+
+def authors(catalog: Catalog, version: Version) -> set[str]:
+    """Every person who published these weights in the domain, under whatever name or card."""
+    return {
+        person(catalog.keys, other.publisher)
+        for adapter in catalog.adapters.values()
+        if adapter.domain == version.domain
+        for other in adapter.versions
+        if other.same_weights(version)
+    }
