@@ -122,7 +122,7 @@ def run(options: argparse.Namespace, running: contextlib.ExitStack) -> None:
         console.print("Running. Press Ctrl-C to stop everything.")
         ended = first_to_end((registry, server))
         name = "registry" if ended is registry else "vLLM"
-        log = DEMO / ("registry.log.commits" if ended is registry else "serve.log")
+        log = DEMO / ("registry.log" if ended is registry else "serve.log")
         raise Failed(f"The {name} ended by itself with code {ended.returncode}. See {log}")
 
 
@@ -146,7 +146,7 @@ def open_registry() -> None:
 
 def start_registry(running: contextlib.ExitStack, port: int) -> subprocess.Popen[bytes]:
     """Start the registry's service and wait until it answers."""
-    log = running.enter_context((DEMO / "registry.log.commits").open("wb"))
+    log = running.enter_context((DEMO / "registry.log").open("wb"))
     server = start(running, ["serve-registry", "--port", str(port)], log)
     wait_until_healthy(f"http://127.0.0.1:{port}/health", server, log, seconds=30)
     return server

@@ -37,7 +37,7 @@ class Demo:
     @property
     def servers(self) -> list[tuple[int, int]]:
         """The registry and vLLM, each with its child."""
-        logs = [self.home / "demo" / name for name in ("registry.log.commits", "serve.log")]
+        logs = [self.home / "demo" / name for name in ("registry.log", "serve.log")]
         found = [re.search(r"pids (\d+) (\d+)", log.read_text()) for log in logs]
         return [(int(match[1]), int(match[2])) for match in found if match]
 
