@@ -10,7 +10,17 @@ import types
 import unicodedata
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    TypeAlias,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import msgspec
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen, Predicate
@@ -197,6 +207,8 @@ def _record(kind: type) -> Check:
 
 def _fields(kind: type) -> Iterator[tuple[str, Check]]:
     for name, hint in get_type_hints(kind, include_extras=True).items():
+        if get_origin(hint) is ClassVar:
+            continue
         try:
             yield name, _check(hint)
         except TypeError as error:

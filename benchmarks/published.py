@@ -27,8 +27,12 @@ import psutil
 
 from adapters.children import end, spawn
 from registry.model.access import Secret
-from registry.model.commands import CreateDomain, MoveAlias, PublishVersion, RegisterBase
-from registry.model.events import File, Policy
+from registry.model.aliases import MoveAlias
+from registry.model.bases import RegisterBase
+from registry.model.catalog import File
+from registry.model.domains import CreateDomain
+from registry.model.policies import Policy
+from registry.model.versions import PublishVersion
 from registry.registry import Registry
 from registry.store import LocalStore
 from registry.store.blobs import Blobs, content_digest

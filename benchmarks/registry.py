@@ -30,8 +30,8 @@ from benchmarks.counting import requests_per_operation
 from benchmarks.peers import peer
 from benchmarks.plot import bars
 from registry.client import RegistryClient
-from registry.model.commands import PublishVersion
-from registry.model.events import File
+from registry.model.catalog import File
+from registry.model.versions import PublishVersion
 from registry.registry import Registry
 from registry.store import LocalStore
 from registry.store.blobs import Blobs, content_digest

@@ -6,8 +6,10 @@ from pathlib import Path
 from adapters.base_model import BaseModel
 from adapters.home import SMALL_MODEL, default_model
 from adapters.small_model import build
-from registry.model.commands import CreateDomain, MoveAlias
-from registry.model.events import File, Policy
+from registry.model.aliases import MoveAlias
+from registry.model.catalog import File
+from registry.model.domains import CreateDomain
+from registry.model.policies import Policy
 from registry.publish.publishing import publish, register_base
 from registry.registry import Registry
 from registry.store import LocalStore

@@ -18,19 +18,14 @@ import msgspec
 
 from benchmarks.counting import CountingStore
 from registry.log import checkpoints
-from registry.log.commits import CommitLog, catch_up, commit_key
-from registry.model.catalog import Catalog
-from registry.model.events import (
-    BaseModelRegistered,
-    Commit,
-    DomainCreated,
-    Entry,
-    File,
-    Policy,
-    RegistryCreated,
-    VersionPublished,
-)
-from registry.model.fold import fold_commit
+from registry.log.commits import Commit, CommitLog, Stored, catch_up, commit_key, follow
+from registry.model.base import Entry
+from registry.model.bases import BaseModelRegistered
+from registry.model.catalog import Catalog, File
+from registry.model.creation import RegistryCreated
+from registry.model.domains import DomainCreated
+from registry.model.policies import Policy
+from registry.model.versions import VersionPublished
 from registry.store import LocalStore
 from tests.support.catalogs import FACTS
 
@@ -77,7 +72,7 @@ def write_log(store: LocalStore, commits: int) -> Catalog:
         )
         data = msgspec.json.encode(commit)
         (store.root / commit_key(sequence)).write_bytes(data)
-        catalog = fold_commit(catalog, commit, hashlib.sha256(data).hexdigest())
+        catalog = follow(catalog, Stored(commit, hashlib.sha256(data).hexdigest()))
         if made:
             checkpoints.write(store, made)
     return catalog

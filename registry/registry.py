@@ -20,11 +20,10 @@ from registry.log import checkpoints, remains
 from registry.log.commits import CommitLog, advance, follow
 from registry.metrics import COMMIT_SECONDS, COMMITS, CONFLICTS
 from registry.model.access import BOOTSTRAP, Secret
+from registry.model.base import Command, Entry, Event
 from registry.model.catalog import Catalog
-from registry.model.commands import Command, CreateRegistry
-from registry.model.decide import decide
-from registry.model.events import AnyEvent, Entry
-from registry.model.fold import fold
+from registry.model.creation import CreateRegistry
+from registry.model.machine import decide, fold
 from registry.store.base import ObjectStore
 from registry.times import FIRST, instant, utc_now
 
@@ -36,10 +35,10 @@ MAX_GROUP = 256
 class _Request:
     command: Command
     actor: str
-    answer: "Future[tuple[AnyEvent, ...]]" = field(default_factory=Future)
+    answer: "Future[tuple[Event, ...]]" = field(default_factory=Future)
 
 
-_Outcome: TypeAlias = "tuple[AnyEvent, ...] | Exception"
+_Outcome: TypeAlias = "tuple[Event, ...] | Exception"
 
 
 class Registry:
@@ -87,7 +86,7 @@ class Registry:
             raise RegistryMissing(f"{self.store.url} holds no registry. Create it: lorary init")
         return catalog
 
-    def execute(self, command: Command, actor: str) -> tuple[AnyEvent, ...]:
+    def execute(self, command: Command, actor: str) -> tuple[Event, ...]:
         """Carry out `command` for key id `actor` and return what happened, once it is stored.
 
         An empty tuple means that it was so already. Raises what `decide` raises,

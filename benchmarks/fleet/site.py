@@ -17,8 +17,9 @@ from adapters.base_model import BaseModel
 from adapters.children import spawn
 from adapters.home import SMALL_MODEL, default_model
 from adapters.small_model import build
-from registry.model.commands import CreateDomain, MoveAlias
-from registry.model.events import Policy
+from registry.model.aliases import MoveAlias
+from registry.model.domains import CreateDomain
+from registry.model.policies import Policy
 from registry.publish.publishing import register_base
 from registry.registry import Registry
 from registry.store import open_store

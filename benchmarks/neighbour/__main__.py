@@ -30,8 +30,8 @@ from benchmarks.neighbour.fuzz import body_near_the_bounds
 from benchmarks.servers import Served, gated_vllm
 from benchmarks.site import MODEL, one_adapter
 from registry.model.access import Secret
-from registry.model.commands import IssueKey
-from registry.model.events import Grant
+from registry.model.catalog import Grant
+from registry.model.keys import IssueKey
 from registry.registry import Registry
 from registry.store import LocalStore
 

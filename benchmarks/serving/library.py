@@ -18,8 +18,11 @@ from adapters.admission import CONFIG, WEIGHTS, Facts
 from adapters.base_model import BaseModel
 from adapters.home import SMALL_MODEL, default_model
 from adapters.small_model import build
-from registry.model.commands import CreateDomain, MoveAlias, PublishVersion
-from registry.model.events import File, Policy
+from registry.model.aliases import MoveAlias
+from registry.model.catalog import File
+from registry.model.domains import CreateDomain
+from registry.model.policies import Policy
+from registry.model.versions import PublishVersion
 from registry.publish.publishing import register_base
 from registry.registry import Registry
 from registry.store import open_store

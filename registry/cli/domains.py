@@ -12,8 +12,7 @@ import yaml
 from adapters.plain_yaml import InvalidYaml, load_yaml
 from registry.cli.output import AsJson, client, emit, say, warn
 from registry.errors import BadRequest
-from registry.model.events import Policy
-from registry.model.policies import differences, merged, weakened
+from registry.model.policies import Policy, differences, merged, weakened
 
 Guard = Annotated[
     list[str], typer.Option(help="An alias that moves only by approval; --no-guard for none.")

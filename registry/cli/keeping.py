@@ -15,8 +15,8 @@ from registry.maintain import archive, collection, witness
 from registry.maintain.verify import verify as verify_store
 from registry.model import access
 from registry.model.access import Secret
-from registry.model.events import File
-from registry.model.rules.keys import permanent_operators
+from registry.model.catalog import File
+from registry.model.keys import permanent_operators
 from registry.registry import Registry
 from registry.settings import ClientSettings, RegistrySettings
 from registry.store.blobs import content_digest

@@ -14,7 +14,7 @@ from registry.http.schemas import EvaluationBody
 from registry.http.views import plain, version_view
 from registry.model.access import has_role
 from registry.model.blinding import is_hidden
-from registry.model.commands import RecordEvaluation
+from registry.model.evaluations import RecordEvaluation
 from registry.model.evidence import Engine, SuiteResult
 from registry.model.standing import calibrated
 from registry.store.blobs import Blobs

@@ -22,23 +22,16 @@ from registry.http.schemas import (
 )
 from registry.http.views import adapter_view, domain_view, key_view, plain, version_view
 from registry.model.access import ANY_DOMAIN, Secret
-from registry.model.commands import (
-    ApproveVersion,
-    ChangePolicy,
-    Command,
-    CreateDomain,
-    IssueKey,
-    MoveAlias,
-    RevokeKey,
-    RevokeVersion,
-    SetDefaultAdapter,
-    SplitAlias,
-    TombstoneVersion,
-)
-from registry.model.events import Grant, Policy
-from registry.model.policies import merged
+from registry.model.aliases import MoveAlias
+from registry.model.base import Command
+from registry.model.canary import SplitAlias
+from registry.model.catalog import Grant
+from registry.model.domains import ChangePolicy, CreateDomain, SetDefaultAdapter
+from registry.model.keys import IssueKey, RevokeKey
+from registry.model.policies import Policy, merged
 from registry.model.standing import calibrated
 from registry.model.trials import Bounds
+from registry.model.versions import ApproveVersion, RevokeVersion, TombstoneVersion
 from registry.publish.publishing import register_base
 
 router = APIRouter(tags=["governing"])

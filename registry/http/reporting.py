@@ -11,8 +11,8 @@ from fastapi import APIRouter
 from adapters.names import check_name
 from registry.http.access import CallerDep
 from registry.http.schemas import FeedbackBody, RollbackBody
-from registry.model.commands import GiveFeedback, RollBackSplit
-from registry.model.events import SplitRolledBack
+from registry.model.canary import RollBackSplit, SplitRolledBack
+from registry.model.feedback import GiveFeedback
 from registry.model.trials import Evidence
 
 router = APIRouter(tags=["reporting"])

@@ -21,7 +21,6 @@ from registry.http.schemas import Body
 from registry.model.access import has_role
 from registry.model.blinding import is_blind, requirements_shown
 from registry.model.catalog import Version
-from registry.model.commands import CloseReview, EraseReview, JudgeItem, OpenReview
 from registry.model.gates import Requirement
 from registry.model.reviewing import (
     MAX_ITEMS,
@@ -38,7 +37,7 @@ from registry.model.reviewing import (
     queue,
     settled,
 )
-from registry.model.rules.reviews import find, holders
+from registry.model.reviews import CloseReview, EraseReview, JudgeItem, OpenReview, find, holders
 from registry.store.blobs import Blobs
 from registry.times import utc_now
 

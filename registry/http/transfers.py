@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 
 from registry.errors import RangeNotSatisfiable
 from registry.http.schemas import UploadBody
-from registry.model.events import File
+from registry.model.catalog import File
 from registry.store import ObjectStore
 from registry.store.blobs import Blobs, blob_key, part_key
 

@@ -20,7 +20,7 @@ from registry.http.schemas import AssemblyBody, PublishBody, Sha256, UploadsBody
 from registry.http.transfers import plan_upload
 from registry.http.views import plain, version_view
 from registry.model.access import has_role
-from registry.model.events import File
+from registry.model.catalog import File
 from registry.model.standing import calibrated
 from registry.publish.incoming import incoming
 from registry.publish.publishing import publish

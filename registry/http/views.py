@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from registry.log.commits import Stored
+from registry.model.canary import SplitRolledBack
 from registry.model.catalog import (
     Adapter,
     Calibrated,
@@ -15,8 +16,9 @@ from registry.model.catalog import (
     Split,
     Version,
 )
-from registry.model.events import ItemJudged, KeyIssued, ReviewOpened, SplitRolledBack
+from registry.model.keys import KeyIssued
 from registry.model.opinions import Feedback
+from registry.model.reviews import ItemJudged, ReviewOpened
 from registry.model.trials import in_words
 
 UNBLINDING = frozenset(("adapter", "versions", "content", "verdicts", "severity", "preferred"))

@@ -13,8 +13,7 @@ from registry.http.transfers import answer_file
 from registry.hub.revisions import MAIN, commit_id, find
 from registry.hub.views import commits_view, file_view, model_view, refs_view
 from registry.model.access import has_role
-from registry.model.catalog import Adapter, Version
-from registry.model.events import File
+from registry.model.catalog import Adapter, File, Version
 
 router = APIRouter(tags=["hub"])
 PAGE = 100

@@ -3,8 +3,7 @@
 from typing import Any
 
 from registry.hub.revisions import commit_id, newest
-from registry.model.catalog import Adapter, Version
-from registry.model.events import File
+from registry.model.catalog import Adapter, File, Version
 
 _POINTER_SIZE = 134
 """Bytes of a Git LFS pointer file, which clients expect to be told."""

@@ -23,8 +23,7 @@ from registry.http.schemas import Sha256
 from registry.hub import commit_body, tickets
 from registry.hub.revisions import MAIN, commit_id, newest
 from registry.hub.side_files import is_side_file
-from registry.model.catalog import Version
-from registry.model.events import File
+from registry.model.catalog import File, Version
 from registry.publish.incoming import incoming
 from registry.publish.publishing import publish
 from registry.store.blobs import Blobs, blob_key

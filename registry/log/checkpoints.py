@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import msgspec
 
 from registry.errors import ObjectNotFound, StoreError
-from registry.log.commits import CommitLog, catch_up
+from registry.log.commits import CommitLog, Confirmation, catch_up
 from registry.log.layout import LAYOUT
 from registry.model.catalog import Catalog
-from registry.model.events import Confirmation
 from registry.store.base import ObjectStore
 
 EVERY = 50

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import get_args
 
 import msgspec
 
@@ -25,9 +24,10 @@ from registry.errors import (
     StoreError,
     TooLarge,
 )
+from registry.log.layout import LAYOUT
+from registry.model.base import Entry
 from registry.model.catalog import Catalog
-from registry.model.events import OPTIONAL, SCHEMA, AnyEvent, Commit, Confirmation, Entry
-from registry.model.fold import fold_commit
+from registry.model.machine import events, fold
 from registry.store.base import ObjectStore
 
 READ_BACK_TRIES = 5
@@ -35,6 +35,34 @@ READ_AHEAD = 16
 """Commits of a far store that are read at once by whoever is far behind."""
 MAX_COMMIT = 16 << 20
 """Bytes of a commit that is written. Older logs may hold larger ones."""
+
+
+SCHEMA = 1
+"""Version of the commit's own layout; a reader refuses a commit with a higher one."""
+
+
+class Confirmation(msgspec.Struct, frozen=True):
+    """What a commit says of the checkpoint of the state before it."""
+
+    layout: str
+    """Which fields that state's writer knew (`registry.log.layout`)."""
+    sha256: str
+    """Of the checkpoint's bytes."""
+
+
+class Commit(msgspec.Struct, frozen=True, kw_only=True):
+    """One link of the chain, stored as `log/<sequence>.json`, written once."""
+
+    schema: int = SCHEMA
+    sequence: int
+    id: str
+    """Random, so that a writer whose reply was lost knows its own commit when it reads it."""
+    time: str
+    previous: str | None
+    """SHA-256 of the previous commit's bytes; None only for commit 1."""
+    entries: tuple[Entry, ...]
+    checkpoint: Confirmation | msgspec.UnsetType = msgspec.UNSET
+    """Of the state before this commit, where a checkpoint of it was due."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +140,7 @@ class CommitLog:
             time=time,
             previous=catalog.head,
             entries=tuple(
-                Entry(entry.actor, entry.event, type(entry.event) in OPTIONAL) for entry in entries
+                Entry(entry.actor, entry.event, entry.event.optional) for entry in entries
             ),
             checkpoint=checkpoint or msgspec.UNSET,
         )
@@ -156,13 +184,15 @@ class _Tagged(msgspec.Struct):
     type: str
 
 
-class _OpaqueEntry(msgspec.Struct):
+class _Entry(msgspec.Struct):
+    """An entry whose event was not read yet."""
+
     actor: str
     event: msgspec.Raw
     optional: bool = False
 
 
-class _OpaqueCommit(msgspec.Struct):
+class _Commit(msgspec.Struct):
     """A commit whose events were not read yet."""
 
     schema: int
@@ -170,65 +200,52 @@ class _OpaqueCommit(msgspec.Struct):
     id: str
     time: str
     previous: str | None
-    entries: list[_OpaqueEntry]
+    entries: list[_Entry]
     checkpoint: Confirmation | msgspec.UnsetType = msgspec.UNSET
 
 
 def decode(data: bytes, sequence: int) -> Stored:
     """Parse a commit's bytes; raises `BrokenChain` unless they are commit `sequence`, and
     `NewerLog` if a newer Lorary wrote what must not be passed over."""
-    passed_over = 0
     try:
-        commit = msgspec.json.decode(data, type=Commit)
-    except (msgspec.MsgspecError, RecursionError):
-        commit, passed_over = _decode_newer(data, sequence)
-    if commit.schema > SCHEMA:
-        raise NewerLog(f"Commit {sequence} has schema {commit.schema}. Update Lorary.")
-    if commit.sequence != sequence:
-        raise BrokenChain(
-            f"{commit_key(sequence)} holds commit {commit.sequence}. Restore it from a backup."
-        )
-    return Stored(commit, _digest(data), passed_over)
-
-
-def _decode_newer(data: bytes, sequence: int) -> tuple[Commit, int]:
-    """What can be read of a commit with events that are not known here, and how many those are."""
-    try:
-        opaque = msgspec.json.decode(data, type=_OpaqueCommit)
-        if opaque.schema > SCHEMA:
-            raise NewerLog(f"Commit {sequence} has schema {opaque.schema}. Update Lorary.")
-        entries, unknown = list[Entry](), 0
-        for entry in opaque.entries:
-            tag = msgspec.json.decode(entry.event, type=_Tagged).type
-            if tag in _KNOWN:
-                event: AnyEvent = msgspec.json.decode(entry.event, type=AnyEvent)
-                entries.append(Entry(entry.actor, event, entry.optional))
-            elif entry.optional:
-                unknown += 1
-            else:
-                raise NewerLog(
-                    f"Commit {sequence} holds a {tag[:60]!r} event, which this Lorary does not "
-                    "know and must not pass over. Update Lorary."
-                )
+        raw = msgspec.json.decode(data, type=_Commit)
+        if raw.schema > SCHEMA:
+            raise NewerLog(f"Commit {sequence} has schema {raw.schema}. Update Lorary.")
+        found = [_read_entry(entry, sequence) for entry in raw.entries]
     except (msgspec.MsgspecError, RecursionError) as error:
         raise BrokenChain(
             f"Commit {sequence} cannot be read: {error}. Restore {commit_key(sequence)} from a "
             "backup, or update Lorary if a newer one wrote it."
         ) from error
+    if raw.sequence != sequence:
+        raise BrokenChain(
+            f"{commit_key(sequence)} holds commit {raw.sequence}. Restore it from a backup."
+        )
+    entries = tuple(entry for entry in found if entry is not None)
     commit = Commit(
-        schema=opaque.schema,
-        sequence=opaque.sequence,
-        id=opaque.id,
-        time=opaque.time,
-        previous=opaque.previous,
-        entries=tuple(entries),
-        checkpoint=opaque.checkpoint,
+        schema=raw.schema,
+        sequence=raw.sequence,
+        id=raw.id,
+        time=raw.time,
+        previous=raw.previous,
+        entries=entries,
+        checkpoint=raw.checkpoint,
     )
-    return commit, unknown
+    return Stored(commit, _digest(data), passed_over=len(found) - len(entries))
 
 
-_KNOWN = frozenset(str(event.__struct_config__.tag) for event in get_args(AnyEvent))
-"""The tags of the events that this Lorary knows."""
+def _read_entry(raw: _Entry, sequence: int) -> Entry | None:
+    """The entry; None if this Lorary does not know its event and may pass over it."""
+    tag = msgspec.json.decode(raw.event, type=_Tagged).type
+    kind = events().get(tag)
+    if kind is not None:
+        return Entry(raw.actor, msgspec.json.decode(raw.event, type=kind), raw.optional)
+    if raw.optional:
+        return None
+    raise NewerLog(
+        f"Commit {sequence} holds a {tag[:60]!r} event, which this Lorary does not know and must "
+        "not pass over. Update Lorary."
+    )
 
 
 def follow(catalog: Catalog, stored: Stored) -> Catalog:
@@ -238,11 +255,16 @@ def follow(catalog: Catalog, stored: Stored) -> Catalog:
             f"Commit {stored.commit.sequence} does not follow the one before it: the log was "
             "tampered with. Compare it with a backup."
         )
-    after = fold_commit(catalog, stored.commit, stored.digest)
-    if stored.passed_over:
-        seen = catalog.passed_over + stored.passed_over
-        after = msgspec.structs.replace(after, passed_over=seen)
-    return after
+    said = stored.commit.checkpoint
+    confirms = isinstance(said, Confirmation) and said.layout == LAYOUT
+    return msgspec.structs.replace(
+        fold(catalog, stored.commit.entries, stored.commit.time),
+        sequence=stored.commit.sequence,
+        head=stored.digest,
+        time=stored.commit.time,
+        confirmed=stored.commit.sequence - 1 if confirms else catalog.confirmed,
+        passed_over=catalog.passed_over + stored.passed_over,
+    )
 
 
 def advance(log: CommitLog, catalog: Catalog) -> Iterator[Catalog]:

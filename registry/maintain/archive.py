@@ -30,7 +30,8 @@ from registry.errors import (
 )
 from registry.log import remains
 from registry.log.commits import CommitLog, catch_up, commit_key, decode, follow
-from registry.model.catalog import Catalog, blobs_in_use
+from registry.model.catalog import Catalog
+from registry.model.collection import blobs_in_use
 from registry.publish.incoming import incoming
 from registry.store import ObjectStore
 from registry.store.blobs import Blobs, blob_key

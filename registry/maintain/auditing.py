@@ -4,7 +4,6 @@ Each event is turned back into the command that causes it, and the command is de
 state before it, by the key that the log names and at the time that the log names.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,39 +11,15 @@ import msgspec
 
 from adapters.errors import LoraryError
 from registry.errors import Forbidden, PromotionNotEarned, Unauthenticated
-from registry.model import commands, events
+from registry.log.commits import Commit
 from registry.model.access import BOOTSTRAP
+from registry.model.base import Command, Entry, Event
 from registry.model.catalog import Catalog
-from registry.model.decide import decide
-from registry.model.events import AnyEvent, Commit, Entry, Event
-from registry.model.fold import fold
+from registry.model.creation import CreateRegistry, RegistryCreated
+from registry.model.keys import KeyIssued
+from registry.model.machine import commands, decide, fold
 from registry.model.reviewing import settled_jointly
 
-CAUSES: dict[type[Event], type[commands.Command]] = {
-    events.BaseModelRegistered: commands.RegisterBase,
-    events.DomainCreated: commands.CreateDomain,
-    events.PolicyChanged: commands.ChangePolicy,
-    events.DefaultAdapterSet: commands.SetDefaultAdapter,
-    events.VersionPublished: commands.PublishVersion,
-    events.AliasMoved: commands.MoveAlias,
-    events.AliasSplit: commands.SplitAlias,
-    events.SplitRolledBack: commands.RollBackSplit,
-    events.FeedbackGiven: commands.GiveFeedback,
-    events.VersionApproved: commands.ApproveVersion,
-    events.EvaluationRecorded: commands.RecordEvaluation,
-    events.ReviewOpened: commands.OpenReview,
-    events.ItemJudged: commands.JudgeItem,
-    events.ReviewClosed: commands.CloseReview,
-    events.ReviewErased: commands.EraseReview,
-    events.VersionRevoked: commands.RevokeVersion,
-    events.VersionTombstoned: commands.TombstoneVersion,
-    events.BlobsCondemned: commands.CondemnBlobs,
-    events.BlobsSwept: commands.SweepBlobs,
-    events.KeyIssued: commands.IssueKey,
-    events.KeyRevoked: commands.RevokeKey,
-}
-"""Which command causes an event; a command's fields are named as the event's. `RegistryCreated` is
-the first event of a log and no other."""
 FORGED = (Unauthenticated, Forbidden, PromotionNotEarned)
 """Refusals that no version of Lorary would have let through. Other rules have become stricter."""
 
@@ -65,7 +40,7 @@ def audit(before: Catalog, commit: Commit) -> list[Doubt]:
     Raises `LookupError` or `TypeError` for an event that contradicts the state before it.
     """
     doubts: list[Doubt] = []
-    state, entailed = before, list[AnyEvent]()
+    state, entailed = before, list[Event]()
     for entry in commit.entries:
         if entailed and entry.event == entailed[0]:
             entailed.pop(0)
@@ -84,14 +59,14 @@ def _begins(state: Catalog, entry: Entry, entries: Sequence[Entry]) -> bool:
     return (
         state.sequence == 0
         and entry.actor == BOOTSTRAP
-        and [type(first.event) for first in entries] == [events.RegistryCreated, events.KeyIssued]
+        and [type(first.event) for first in entries] == [RegistryCreated, KeyIssued]
     )
 
 
-def _decided_again(state: Catalog, entry: Entry, time: str) -> tuple[Doubt | None, list[AnyEvent]]:
+def _decided_again(state: Catalog, entry: Entry, time: str) -> tuple[Doubt | None, list[Event]]:
     """What is doubtful about an entry, and the events that must follow it."""
-    kind = CAUSES.get(type(entry.event))
-    if kind is None:
+    kind = next((c for c in commands().values() if c.event is type(entry.event)), None)
+    if kind is None or kind is CreateRegistry:
         return Doubt("only the first commit may begin a registry", forged=True), []
     command = _command(kind, entry.event, state)
     try:
@@ -107,7 +82,7 @@ def _decided_again(state: Catalog, entry: Entry, time: str) -> tuple[Doubt | Non
     return None, list(decided[1:])
 
 
-def _earned_once(state: Catalog, command: commands.Command, actor: str, time: str) -> bool:
+def _earned_once(state: Catalog, command: Command, actor: str, time: str) -> bool:
     """Whether an earlier Lorary, which settled the answers of an item jointly and took a return to
     any version that an alias had named for a rollback, allowed it."""
     reviews = {name: settled_jointly(review) for name, review in state.reviews.items()}
@@ -126,10 +101,10 @@ def _earned_once(state: Catalog, command: commands.Command, actor: str, time: st
     return True
 
 
-def _command(kind: type[commands.Command], event: AnyEvent, state: Catalog) -> commands.Command:
+def _command(kind: type[Command], event: Event, state: Catalog) -> Command:
     """The command that causes `event`. Blobs count as read back just now, and what the event says
     of a policy that became weaker was confirmed."""
-    names = {field.name for field in dataclasses.fields(kind)}
+    names = kind.__struct_fields__
     fields = {name: getattr(event, name) for name in names if hasattr(event, name)}
     if "read_at" in names:
         fields["read_at"] = state.sequence

@@ -12,15 +12,11 @@ from collections.abc import Callable
 import msgspec
 
 from registry.errors import BeingCollected
-from registry.model.catalog import Catalog, Version, blobs_in_use
-from registry.model.commands import (
-    MAX_CONDEMNED,
-    CondemnBlobs,
-    EraseReview,
-    SweepBlobs,
-    TombstoneVersion,
-)
+from registry.model.catalog import Catalog, Version
+from registry.model.collection import MAX_CONDEMNED, CondemnBlobs, SweepBlobs, blobs_in_use
 from registry.model.reviewing import Review
+from registry.model.reviews import EraseReview
+from registry.model.versions import TombstoneVersion
 from registry.registry import Registry
 from registry.store import ObjectStore
 from registry.store.blobs import PARTS, Blobs

@@ -12,11 +12,11 @@ import msgspec
 
 from registry.errors import BrokenChain, DigestMismatch, ObjectNotFound, StoreError
 from registry.log import checkpoints
-from registry.log.commits import CommitLog, Stored, follow
+from registry.log.commits import CommitLog, Confirmation, Stored, follow
 from registry.log.layout import LAYOUT
 from registry.maintain.auditing import audit
-from registry.model.catalog import Catalog, blob_uses
-from registry.model.events import Confirmation
+from registry.model.catalog import Catalog
+from registry.model.collection import blob_uses
 from registry.store.base import ObjectStore
 from registry.store.blobs import Blobs, content_digest
 

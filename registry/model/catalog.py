@@ -4,29 +4,40 @@ import difflib
 import hashlib
 import heapq
 import unicodedata
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import msgspec
 
 from adapters.admission import WEIGHTS, Facts
 from adapters.confidence import Calibration
+from adapters.fields import Count, Digest, Name, Path
 from adapters.lineage import Lineage
 from adapters.names import DEFAULT_ALIAS, AdapterRef
 from adapters.spectra import Spectrum
 from registry import errors
-from registry.model.events import (
-    File,
-    Grant,
-    Policy,
-)
 from registry.model.evidence import Engine, SuiteResult
 from registry.model.opinions import Feedback, Tally
+from registry.model.policies import Policy
 from registry.model.reviewing import Review
 from registry.model.trials import BoundName, Bounds, Evidence
 
 MAX_COMPARED = 200
 """Names that an unknown one is compared with."""
+
+
+class File(msgspec.Struct, frozen=True):
+    """One file of a version: its path inside the adapter, size in bytes and digest."""
+
+    path: Path
+    size: Count
+    sha256: Digest
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """A role in one domain, or in all (`*`)."""
+
+    role: Name
+    domain: Name
 
 
 class Base(msgspec.Struct, frozen=True):
@@ -347,54 +358,3 @@ def bucket(split: str, caller: str) -> int:
     """Where, from 0 to 99, a caller falls in a split: evenly, and the same in every process."""
     digest = hashlib.sha256(f"{split}\n{caller}".encode()).digest()
     return int.from_bytes(digest[:8], "big") % 100
-
-
-class BlobUse(NamedTuple):
-    """A blob that something needs, its size if that is known, and by what."""
-
-    digest: str
-    size: int | None
-    by: str
-
-
-def blob_uses(catalog: Catalog) -> Iterator[BlobUse]:
-    """Every need of a blob: by a base model, a version whose bytes are kept, an evaluation (which
-    outlives the bytes) or a review whose texts are kept."""
-    for base in catalog.bases.values():
-        yield BlobUse(base.shapes, None, f"base model {base.name}")
-    for adapter in catalog.adapters.values():
-        for version in adapter.versions:
-            if version.tombstone is None:
-                for file in version.files:
-                    yield BlobUse(file.sha256, file.size, f"{version.ref} {file.path}")
-                if version.analysis is not None:
-                    yield BlobUse(version.analysis, None, f"{version.ref} analysis")
-            for evaluation in version.evaluations:
-                yield BlobUse(evaluation.report, None, f"{version.ref} evaluation")
-    for review in catalog.reviews.values():
-        if review.content is not None:
-            yield BlobUse(review.content, None, f"review {review.id}")
-            for said in review.judgements:
-                if said.notes is not None:
-                    yield BlobUse(said.notes, None, f"review {review.id} notes")
-
-
-def records(catalog: Catalog) -> set[str]:
-    """Digests of blobs that are records of the registry's own and no files of a version: reports
-    of evaluations, and what reviews ask and experts wrote."""
-    found = {
-        evaluation.report
-        for adapter in catalog.adapters.values()
-        for version in adapter.versions
-        for evaluation in version.evaluations
-    }
-    for review in catalog.reviews.values():
-        found.update(said.notes for said in review.judgements if said.notes is not None)
-        if review.content is not None:
-            found.add(review.content)
-    return found
-
-
-def blobs_in_use(catalog: Catalog) -> set[str]:
-    """Digests of the blobs that something needs."""
-    return {use.digest for use in blob_uses(catalog)}

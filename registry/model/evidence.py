@@ -121,3 +121,19 @@ class SuiteRule(msgspec.Struct, frozen=True, kw_only=True):
     confident_errors: Share | None = None
     """Highest share of wrong answers among those at least `confident_at` sure; the upper
     confidence bound must not exceed it."""
+
+
+def impossible(result: SuiteResult) -> str | None:
+    """What is impossible about a suite's counts, or None."""
+    parts = [
+        *((tally.hits, 0, tally.n) for tally in result.tallies.values()),
+        *((pair.gained, pair.lost, pair.n) for pair in result.paired),
+        *((level.wrong, 0, level.n) for level in result.confident),
+    ]
+    for one, other, n in parts:
+        if one + other > n:
+            return f"{one} and {other} of {n} cannot be"
+    levels = [level.at for level in result.confident]
+    if not all(0 < at < 1 for at in levels) or len(set(levels)) < len(levels):
+        return "levels of confidence lie between 0 and 1, each once"
+    return None

@@ -20,9 +20,9 @@ import msgspec
 from adapters.names import DEFAULT_ALIAS
 from registry.model.access import ANY_DOMAIN
 from registry.model.catalog import Catalog, Evaluation, Version, in_good_standing, person
-from registry.model.events import Policy
 from registry.model.evidence import Confident, Paired, SuiteResult, SuiteRule, Tally, effective
 from registry.model.intervals import inferiority_p_value, lower_bound, upper_bound
+from registry.model.policies import Policy
 from registry.model.reviewing import Findings, Review, findings
 from registry.model.standing import authors, evaluator_fault
 from registry.signing import fingerprint

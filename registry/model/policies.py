@@ -1,14 +1,59 @@
-"""How a domain's policy changes: what differs, and which differences protect less. Pure."""
+"""A domain's policy: what it asks, how it changes, and which changes protect less. Pure."""
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
+from annotated_types import Ge, Gt, Le, Lt, MaxLen
 
+from adapters.fields import Name, Number, Pem
 from registry.errors import BadRequest
-from registry.model.events import Policy, PrefixCache
 from registry.model.evidence import SuiteRule
+
+Days = Annotated[int, Ge(1), Le(10_000)]
+PrefixCache = Literal["domain", "key"]
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """What a domain requires before a version may be served as production."""
+
+    guarded: Annotated[tuple[Name, ...], MaxLen(100)] = ("production",)
+    """Aliases that move only to a version which meets the requirements."""
+    approvals: Annotated[int, Ge(0), Le(100)] = 1
+    """How many experts, none of them the publisher, must approve the version's bytes."""
+    card_sections: Annotated[tuple[Name, ...], MaxLen(100)] = ()
+    """Headings that a model card must contain."""
+    guarded_role: Name = "publish"
+    """The role in the domain that moving a guarded alias takes."""
+    keep: Number | None = None
+    """How many of an adapter's newest versions `lorary gc` keeps, besides those that an alias
+    names; None keeps all."""
+    end_revoked: bool = True
+    """Whether answers under way end when their version is revoked, or are finished."""
+    signers: Annotated[tuple[Pem, ...], MaxLen(50)] = ()
+    """Public keys (PEM) whose OpenSSF model signatures count."""
+    signature_required: bool = False
+    """Whether a version without the signature of one of `signers` is refused."""
+    approvers: Annotated[dict[Name, Annotated[int, Ge(0), Le(100)]], MaxLen(20)] = {}
+    """Of the approving experts, how many must also hold these roles in the domain."""
+    suites: Annotated[tuple[SuiteRule, ...], MaxLen(100)] = ()
+    """Evaluations that a version must have passed."""
+    alpha: Annotated[float, Gt(0), Lt(0.5)] = 0.05
+    """Chance, at most, that a version which breaks a suite's rule passes it, over all looks."""
+    looks: Annotated[int, Ge(1), Le(1000)] = 10
+    """How many recorded evaluations on one held-out set share `alpha`; later ones pass nothing."""
+    max_report_days: Days | None = None
+    """Age beyond which an evaluation no longer counts."""
+    target_risk: Annotated[float, Gt(0), Lt(1)] | None = None
+    """The share of wrong answers among those given that evaluations certify a threshold for."""
+    reviewed_items: Annotated[int, Ge(0), Le(10_000)] = 0
+    """How many of a version's answers experts must have settled, none of them as harmful."""
+    abstain: bool = False
+    """Whether servers withhold the answers that are less sure than that threshold."""
+    prefix_cache: PrefixCache = "domain"
+    """Whose requests share cached prompts: the whole domain's, or each key's alone."""
+
 
 Weaker: TypeAlias = Callable[[Any, Any], bool]
 """Whether going from the first value to the second protects less."""

@@ -15,9 +15,10 @@ from adapters.names import AdapterRef, check_name
 from adapters.spectra import screen, summary
 from registry import errors
 from registry.model.access import require
-from registry.model.catalog import Catalog, Version, records
-from registry.model.commands import PublishVersion, RegisterBase
-from registry.model.events import File
+from registry.model.bases import RegisterBase
+from registry.model.catalog import Catalog, File, Version
+from registry.model.collection import records
+from registry.model.versions import PublishVersion
 from registry.publish.examining import examine, peers
 from registry.registry import Registry
 from registry.store.blobs import Blobs, content_digest

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from registry.errors import DigestMismatch, ObjectNotFound
-from registry.model.events import File
+from registry.model.catalog import File
 from registry.store.base import ObjectStore
 
 PARTS = "uploads/"

@@ -16,9 +16,9 @@ from registry.http.access import Caller
 from registry.http.errors import log_refusal
 from registry.model import access
 from registry.model.access import Secret, has_role
-from registry.model.catalog import Version
-from registry.model.commands import ApproveVersion, MoveAlias
-from registry.model.events import File
+from registry.model.aliases import MoveAlias
+from registry.model.catalog import File, Version
+from registry.model.versions import ApproveVersion
 from registry.publish.incoming import incoming
 from registry.publish.publishing import publish
 from registry.store.blobs import Blobs

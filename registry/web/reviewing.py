@@ -15,7 +15,6 @@ from registry.http.reviews import (
     shown_answers,
 )
 from registry.model.access import has_role
-from registry.model.commands import CloseReview
 from registry.model.reviewing import (
     SEVERITIES,
     VERDICTS,
@@ -26,7 +25,7 @@ from registry.model.reviewing import (
     order,
     queue,
 )
-from registry.model.rules.reviews import holders
+from registry.model.reviews import CloseReview, holders
 from registry.web.rendering import page
 from registry.web.session import ViewerDep
 

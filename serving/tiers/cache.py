@@ -24,8 +24,7 @@ from pathlib import Path
 from adapters.admission import CONFIG, WEIGHTS
 from adapters.errors import LoraryError
 from registry.errors import DigestMismatch
-from registry.model.catalog import Version
-from registry.model.events import File
+from registry.model.catalog import File, Version
 from registry.store.blobs import Blobs
 from serving.errors import ColdLoadFailed, DiskFull, TooManyColdLoads
 from serving.telemetry.metrics import COLD_LOAD_PHASES, VERIFICATION_FAILURES

@@ -7,8 +7,11 @@ import httpx
 
 from registry.client import RegistryClient
 from registry.model.access import Secret
-from registry.model.commands import CreateDomain, IssueKey, MoveAlias
-from registry.model.events import Grant, Policy
+from registry.model.aliases import MoveAlias
+from registry.model.catalog import Grant
+from registry.model.domains import CreateDomain
+from registry.model.keys import IssueKey
+from registry.model.policies import Policy
 from registry.registry import Registry
 from registry.store import ObjectStore, open_store
 from tests.components.test_replicas import Fleet, fleet_over

@@ -15,8 +15,11 @@ import httpx
 import pytest
 
 from registry.model.access import Secret
-from registry.model.commands import CreateDomain, PublishVersion, RegisterBase
-from registry.model.events import File, Policy
+from registry.model.bases import RegisterBase
+from registry.model.catalog import File
+from registry.model.domains import CreateDomain
+from registry.model.policies import Policy
+from registry.model.versions import PublishVersion
 from registry.registry import Registry
 from registry.store import LocalStore
 from registry.store.blobs import Blobs, content_digest

@@ -16,20 +16,15 @@ from registry.log import checkpoints
 from registry.maintain import archive
 from registry.maintain.collection import collect
 from registry.maintain.verify import verify
-from registry.model.catalog import blobs_in_use
-from registry.model.commands import (
-    CloseReview,
-    CondemnBlobs,
-    CreateDomain,
-    IssueKey,
-    JudgeItem,
-    MoveAlias,
-    OpenReview,
-    PublishVersion,
-    RegisterBase,
-    TombstoneVersion,
-)
-from registry.model.events import Grant, Policy
+from registry.model.aliases import MoveAlias
+from registry.model.bases import RegisterBase
+from registry.model.catalog import Grant
+from registry.model.collection import CondemnBlobs, blobs_in_use
+from registry.model.domains import CreateDomain
+from registry.model.keys import IssueKey
+from registry.model.policies import Policy
+from registry.model.reviews import CloseReview, JudgeItem, OpenReview
+from registry.model.versions import PublishVersion, TombstoneVersion
 from registry.registry import Registry
 from registry.store import LocalStore, ObjectStore
 from registry.store.blobs import Blobs, blob_key, content_digest

@@ -16,9 +16,11 @@ from registry.log import checkpoints
 from registry.log.commits import CommitLog, commit_key
 from registry.log.follower import Follower
 from registry.maintain.verify import verify
-from registry.model.catalog import Catalog
-from registry.model.commands import CreateDomain, IssueKey, MoveAlias, RevokeKey
-from registry.model.events import Grant, Policy
+from registry.model.aliases import MoveAlias
+from registry.model.catalog import Catalog, Grant
+from registry.model.domains import CreateDomain
+from registry.model.keys import IssueKey, RevokeKey
+from registry.model.policies import Policy
 from registry.registry import Registry
 from registry.store import ObjectStore, open_store
 from tests.support.catalogs import publish_bytes

@@ -30,8 +30,8 @@ from registry.errors import Conflict, StoreError
 from registry.log import checkpoints
 from registry.log.commits import CommitLog
 from registry.maintain.verify import verify
-from registry.model.commands import CreateDomain
-from registry.model.events import DomainCreated, Policy
+from registry.model.domains import CreateDomain, DomainCreated
+from registry.model.policies import Policy
 from registry.registry import Registry
 from registry.store import LocalStore, ObjectStore, open_store
 from tests.support.faults import FaultyStore

@@ -10,8 +10,8 @@ import pytest
 
 from registry.log import checkpoints
 from registry.maintain.verify import verify
-from registry.model.commands import CreateDomain
-from registry.model.events import Policy
+from registry.model.domains import CreateDomain
+from registry.model.policies import Policy
 from registry.publish.publishing import register_base
 from registry.registry import Registry
 from registry.store import ObjectStore

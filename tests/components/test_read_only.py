@@ -9,8 +9,8 @@ import pytest
 
 from adapters.errors import LoraryError
 from registry.client import RegistryClient
-from registry.model.commands import CreateDomain
-from registry.model.events import Policy
+from registry.model.domains import CreateDomain
+from registry.model.policies import Policy
 from registry.registry import Registry
 from registry.settings import RegistrySettings
 from registry.store import LocalStore, ObjectStore

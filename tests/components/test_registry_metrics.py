@@ -7,9 +7,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from registry import metrics
 from registry.model.access import Secret
-from registry.model.catalog import Catalog
-from registry.model.commands import CreateDomain, IssueKey, MoveAlias
-from registry.model.events import Grant, Policy
+from registry.model.aliases import MoveAlias
+from registry.model.catalog import Catalog, Grant
+from registry.model.domains import CreateDomain
+from registry.model.keys import IssueKey
+from registry.model.policies import Policy
 from registry.registry import Registry
 from registry.store import LocalStore
 from tests.support.catalogs import publish_bytes

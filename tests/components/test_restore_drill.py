@@ -9,8 +9,9 @@ import httpx
 
 from adapters.names import AdapterRef
 from registry.maintain.verify import verify
-from registry.model.commands import CreateDomain, MoveAlias
-from registry.model.events import Policy
+from registry.model.aliases import MoveAlias
+from registry.model.domains import CreateDomain
+from registry.model.policies import Policy
 from registry.registry import Registry
 from registry.store import ObjectStore, open_store
 from tests.support.catalogs import publish_bytes

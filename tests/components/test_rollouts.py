@@ -16,8 +16,10 @@ from registry.client import RegistryClient
 from registry.errors import Forbidden
 from registry.log.commits import CommitLog
 from registry.model.access import Secret
-from registry.model.commands import IssueKey, MoveAlias, SplitAlias
-from registry.model.events import Grant, SplitRolledBack
+from registry.model.aliases import MoveAlias
+from registry.model.canary import SplitAlias, SplitRolledBack
+from registry.model.catalog import Grant
+from registry.model.keys import IssueKey
 from registry.model.trials import Bounds
 from registry.store import open_store
 from tests.components.test_replicas import Fleet, fleet_over

@@ -12,8 +12,8 @@ import pytest
 from adapters.home import SMALL_MODEL
 from adapters.packs import PACKS
 from registry.model.access import Secret
-from registry.model.commands import PublishVersion
-from registry.model.events import File
+from registry.model.catalog import File
+from registry.model.versions import PublishVersion
 from registry.registry import Registry
 from registry.store import LocalStore
 from registry.store.blobs import Blobs, content_digest

@@ -3,9 +3,9 @@
 import hashlib
 
 from adapters.admission import Facts
-from registry.model.catalog import Version
-from registry.model.commands import PublishVersion, RegisterBase
-from registry.model.events import File
+from registry.model.bases import RegisterBase
+from registry.model.catalog import File, Version
+from registry.model.versions import PublishVersion
 from registry.registry import Registry
 from registry.store.blobs import Blobs, content_digest
 

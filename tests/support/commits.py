@@ -8,12 +8,12 @@ import msgspec
 
 from registry.errors import ObjectNotFound
 from registry.log import checkpoints
-from registry.log.commits import commit_key
-from registry.model.events import AnyEvent, Commit, Entry
+from registry.log.commits import Commit, commit_key
+from registry.model.base import Entry, Event
 from registry.store import ObjectStore
 
 
-def append(store: ObjectStore, *events: AnyEvent, actor: str = "older", **changes: Any) -> int:
+def append(store: ObjectStore, *events: Event, actor: str = "older", **changes: Any) -> int:
     """Append a commit with these events, whatever the rules say; its number."""
     before = checkpoints.load(store)
     commit = Commit(

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from adapters.admission import files_in
-from registry.model.commands import MoveAlias
-from registry.model.events import File
+from registry.model.aliases import MoveAlias
+from registry.model.catalog import File
 from registry.publish.publishing import publish
 from registry.registry import Registry
 from registry.store import ObjectStore, open_store

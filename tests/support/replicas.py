@@ -9,15 +9,13 @@ from typing import Any
 from starlette.types import Message, Receive, Scope, Send
 
 from registry.model.access import Secret
-from registry.model.commands import (
-    CreateDomain,
-    IssueKey,
-    MoveAlias,
-    PublishVersion,
-    RegisterBase,
-    SetDefaultAdapter,
-)
-from registry.model.events import File, Grant, Policy
+from registry.model.aliases import MoveAlias
+from registry.model.bases import RegisterBase
+from registry.model.catalog import File, Grant
+from registry.model.domains import CreateDomain, SetDefaultAdapter
+from registry.model.keys import IssueKey
+from registry.model.policies import Policy
+from registry.model.versions import PublishVersion
 from registry.registry import Registry
 from registry.store import LocalStore
 from registry.store.blobs import Blobs, content_digest

@@ -15,17 +15,15 @@ from adapters.base_model import BaseModel
 from adapters.confidence import EVALUATED, Calibration
 from eval.served import engine_of
 from registry.model.access import Secret
-from registry.model.catalog import Version
-from registry.model.commands import (
-    CreateDomain,
-    GiveFeedback,
-    IssueKey,
-    MoveAlias,
-    RecordEvaluation,
-    SplitAlias,
-)
-from registry.model.events import File, Grant, Policy
+from registry.model.aliases import MoveAlias
+from registry.model.canary import SplitAlias
+from registry.model.catalog import File, Grant, Version
+from registry.model.domains import CreateDomain
+from registry.model.evaluations import RecordEvaluation
 from registry.model.evidence import Engine, SuiteResult, Tally
+from registry.model.feedback import GiveFeedback
+from registry.model.keys import IssueKey
+from registry.model.policies import Policy
 from registry.model.trials import Bounds
 from registry.publish.publishing import publish
 from registry.registry import Registry

@@ -4,8 +4,8 @@ import itertools
 import os
 import sys
 
-from registry.model.commands import CreateDomain
-from registry.model.events import Policy
+from registry.model.domains import CreateDomain
+from registry.model.policies import Policy
 from registry.registry import Registry
 from registry.store import open_store
 

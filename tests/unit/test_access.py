@@ -16,12 +16,10 @@ from registry.model.access import (
     require,
     require_observe,
 )
-from registry.model.catalog import Catalog, Key
-from registry.model.commands import IssueKey, RevokeKey
-from registry.model.decide import decide
-from registry.model.events import Entry, Grant
-from registry.model.fold import fold
-from registry.model.rules.keys import permanent_operators
+from registry.model.base import Entry
+from registry.model.catalog import Catalog, Grant, Key
+from registry.model.keys import IssueKey, RevokeKey, permanent_operators
+from registry.model.machine import decide, fold
 
 NOW = "2026-11-24T03:00:00Z"
 

@@ -17,8 +17,9 @@ from registry.log import checkpoints, remains
 from registry.log.commits import MAX_COMMIT, commit_key
 from registry.maintain import archive
 from registry.maintain.verify import verify
-from registry.model.commands import CreateDomain
-from registry.model.events import BlobsCondemned, BlobsSwept, Policy
+from registry.model.collection import BlobsCondemned, BlobsSwept
+from registry.model.domains import CreateDomain
+from registry.model.policies import Policy
 from registry.registry import Registry
 from registry.store import LocalStore
 from registry.store.base import PutMode

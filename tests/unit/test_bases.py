@@ -8,8 +8,10 @@ import pytest
 from adapters.base_model import BaseModel
 from registry import errors
 from registry.maintain.verify import verify
-from registry.model.commands import CreateDomain, RegisterBase
-from registry.model.events import File, Policy
+from registry.model.bases import RegisterBase
+from registry.model.catalog import File
+from registry.model.domains import CreateDomain
+from registry.model.policies import Policy
 from registry.publish.publishing import base_model, publish, register_base
 from registry.registry import Registry
 from registry.store import LocalStore

@@ -13,16 +13,13 @@ from starlette.testclient import TestClient
 from adapters.names import AdapterRef
 from registry.http.app import create_app
 from registry.model.access import Secret
-from registry.model.commands import (
-    ChangePolicy,
-    CreateDomain,
-    IssueKey,
-    MoveAlias,
-    PublishVersion,
-    RegisterBase,
-    RevokeKey,
-)
-from registry.model.events import Grant, Policy
+from registry.model.aliases import MoveAlias
+from registry.model.bases import RegisterBase
+from registry.model.catalog import Grant
+from registry.model.domains import ChangePolicy, CreateDomain
+from registry.model.keys import IssueKey, RevokeKey
+from registry.model.policies import Policy
+from registry.model.versions import PublishVersion
 from registry.registry import Registry
 from registry.settings import RegistrySettings
 from registry.store import LocalStore

@@ -15,8 +15,10 @@ from registry.errors import Overloaded
 from registry.http import bodies
 from registry.http.app import create_app
 from registry.model.access import Secret
-from registry.model.commands import CreateDomain, IssueKey
-from registry.model.events import Grant, Policy
+from registry.model.catalog import Grant
+from registry.model.domains import CreateDomain
+from registry.model.keys import IssueKey
+from registry.model.policies import Policy
 from registry.registry import Registry
 from registry.settings import RegistrySettings
 from registry.store import LocalStore

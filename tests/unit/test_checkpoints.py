@@ -15,8 +15,8 @@ from registry.log.follower import Follower
 from registry.maintain.verify import verify
 from registry.model.access import Secret, authenticate
 from registry.model.catalog import Catalog
-from registry.model.commands import CreateDomain
-from registry.model.events import Policy
+from registry.model.domains import CreateDomain
+from registry.model.policies import Policy
 from registry.registry import Registry
 from registry.store import LocalStore
 from tests.unit.test_old_data import LOG, folded, write

@@ -16,9 +16,10 @@ from registry.log.commits import MAX_COMMIT
 from registry.maintain.collection import collect
 from registry.maintain.verify import verify
 from registry.model.access import Secret
-from registry.model.catalog import Catalog, Version
-from registry.model.commands import MAX_CONDEMNED, CreateDomain
-from registry.model.events import File, Policy
+from registry.model.catalog import Catalog, File, Version
+from registry.model.collection import MAX_CONDEMNED
+from registry.model.domains import CreateDomain
+from registry.model.policies import Policy
 from registry.publish.publishing import publish, register_base
 from registry.registry import Registry
 from registry.settings import RegistrySettings

@@ -8,31 +8,22 @@ from hypothesis import strategies as st
 from adapters.errors import LoraryError
 from adapters.names import AdapterRef
 from registry import errors
+from registry.log.commits import Commit, decode, follow
 from registry.model.access import BOOTSTRAP
-from registry.model.catalog import Catalog
-from registry.model.commands import (
-    ApproveVersion,
-    ChangePolicy,
-    Command,
-    CreateDomain,
-    CreateRegistry,
-    GiveFeedback,
-    IssueKey,
-    MoveAlias,
-    PublishVersion,
-    RegisterBase,
-    RevokeKey,
-    RevokeVersion,
-    RollBackSplit,
-    SetDefaultAdapter,
-    SplitAlias,
-    TombstoneVersion,
-)
-from registry.model.decide import decide
-from registry.model.events import AliasMoved, Commit, Entry, Grant, Policy
-from registry.model.fold import fold, fold_commit
+from registry.model.aliases import AliasMoved, MoveAlias
+from registry.model.base import Command, Entry
+from registry.model.bases import RegisterBase
+from registry.model.canary import RollBackSplit, SplitAlias
+from registry.model.catalog import Catalog, Grant
+from registry.model.creation import CreateRegistry
+from registry.model.domains import ChangePolicy, CreateDomain, SetDefaultAdapter
+from registry.model.feedback import GiveFeedback
+from registry.model.keys import IssueKey, RevokeKey
+from registry.model.machine import decide, fold
 from registry.model.opinions import CATEGORIES, RATINGS
+from registry.model.policies import Policy
 from registry.model.trials import Arm, Bounds, Evidence
+from registry.model.versions import ApproveVersion, PublishVersion, RevokeVersion, TombstoneVersion
 from registry.store.blobs import content_digest
 from tests.support.catalogs import FACTS, files
 
@@ -167,9 +158,10 @@ def test_the_state_does_not_depend_on_how_commits_were_grouped(
     while position < len(entries):
         size = sizes[turn % len(sizes)]
         group = tuple(entries[position : position + size])
-        commit = Commit(sequence=turn + 1, id=str(turn), time=NOW, previous=None, entries=group)
-        read = msgspec.json.decode(msgspec.json.encode(commit), type=Commit)
-        grouped = fold_commit(grouped, read, "digest")
+        commit = Commit(
+            sequence=turn + 1, id=str(turn), time=NOW, previous=grouped.head, entries=group
+        )
+        grouped = follow(grouped, decode(msgspec.json.encode(commit), turn + 1))
         position, turn = position + size, turn + 1
     assert grouped.adapters == one_by_one.adapters
     assert grouped.keys == one_by_one.keys

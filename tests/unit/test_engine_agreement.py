@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client import REGISTRY
 
+from registry.model.aliases import MoveAlias
 from registry.model.catalog import Version
-from registry.model.commands import ChangePolicy, MoveAlias
-from registry.model.events import Policy
+from registry.model.domains import ChangePolicy
+from registry.model.policies import Policy
 from serving.tiers.residency import Residency, reconcile_regularly
 from serving.tiers.warming import Warming
 from tests.support.replicas import BASE, Site

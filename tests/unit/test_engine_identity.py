@@ -19,7 +19,7 @@ from eval.errors import EngineUnknown, EvaluationFailed, UnpaidLook
 from eval.evaluate import Subject, evaluate
 from eval.harness import Server, ask
 from eval.served import engine_of
-from registry.model.commands import RegisterBase
+from registry.model.bases import RegisterBase
 from registry.model.evidence import Engine
 from serving.errors import CannotServe
 from serving.gate import Gate

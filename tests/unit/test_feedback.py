@@ -15,8 +15,9 @@ from adapters.errors import LoraryError
 from adapters.names import AdapterRef
 from registry.errors import BadRequest
 from registry.model.access import Secret
+from registry.model.aliases import MoveAlias
+from registry.model.canary import SplitAlias
 from registry.model.catalog import Version
-from registry.model.commands import MoveAlias, SplitAlias
 from serving.errors import UnknownResponse
 from serving.gate import Gate
 from serving.outcomes.feedback import FEEDBACK_FIELDS, parse_feedback

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from registry.model.commands import ChangePolicy, RevokeVersion
-from registry.model.events import Policy
+from registry.model.domains import ChangePolicy
+from registry.model.policies import Policy
+from registry.model.versions import RevokeVersion
 from serving.errors import DeadlineExceeded, Leaving
 from serving.gate import Gate
 from serving.leaving import Departure

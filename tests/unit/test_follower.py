@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from registry.errors import BrokenChain, StoreUnavailable
-from registry.log.commits import READ_AHEAD, CommitLog, commit_key
+from registry.log.commits import READ_AHEAD, CommitLog, commit_key, follow
 from registry.log.follower import AGAIN_SECONDS, Follower
 from registry.model.access import Secret
-from registry.model.commands import CreateDomain
-from registry.model.events import DomainCreated, Entry, Policy
-from registry.model.fold import fold_commit
+from registry.model.base import Entry
+from registry.model.domains import CreateDomain, DomainCreated
+from registry.model.policies import Policy
 from registry.registry import Registry
 from registry.store import LocalStore
 
@@ -62,7 +62,7 @@ def lengthen(store: LocalStore, count: int) -> int:
     for number in range(count):
         event = DomainCreated(domain=f"d{catalog.sequence}-{number}", policy=Policy())
         stored = log.append(catalog, [Entry("test", event)], "2026-01-01T00:00:00Z")
-        catalog = fold_commit(catalog, stored.commit, stored.digest)
+        catalog = follow(catalog, stored)
     return catalog.sequence
 
 

@@ -9,12 +9,10 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from registry.model.access import Secret
-from registry.model.commands import (
-    MoveAlias,
-    RevokeKey,
-    RevokeVersion,
-    SplitAlias,
-)
+from registry.model.aliases import MoveAlias
+from registry.model.canary import SplitAlias
+from registry.model.keys import RevokeKey
+from registry.model.versions import RevokeVersion
 from serving.gate import Gate
 from tests.support.asking import CHAT, chat, into, scope_of, whole
 from tests.support.replicas import BASE, Site, Upstream, answered, make_site

@@ -1,39 +1,33 @@
 """May this version become production? Every way to be refused, and what cannot be tricked."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from adapters.confidence import Calibration
 from adapters.names import AdapterRef
 from registry import errors
+from registry.log.commits import Commit, decode
 from registry.maintain.auditing import audit
 from registry.model.access import BOOTSTRAP
-from registry.model.catalog import Catalog
-from registry.model.commands import (
-    ApproveVersion,
-    ChangePolicy,
-    Command,
-    CreateDomain,
-    CreateRegistry,
-    IssueKey,
-    MoveAlias,
-    PublishVersion,
-    RecordEvaluation,
-    RegisterBase,
-    RevokeKey,
-    RevokeVersion,
-    SplitAlias,
-)
-from registry.model.decide import decide
-from registry.model.events import AliasMoved, Commit, Entry, Grant, Policy
+from registry.model.aliases import AliasMoved, MoveAlias
+from registry.model.base import Command, Entry
+from registry.model.bases import RegisterBase
+from registry.model.canary import SplitAlias
+from registry.model.catalog import Catalog, Grant
+from registry.model.creation import CreateRegistry
+from registry.model.domains import ChangePolicy, CreateDomain
+from registry.model.evaluations import RecordEvaluation
 from registry.model.evidence import Confident, Engine, Paired, SuiteResult, SuiteRule, Tally
-from registry.model.fold import fold
 from registry.model.gates import Requirement, requirements
+from registry.model.keys import IssueKey, RevokeKey
+from registry.model.machine import decide, fold
+from registry.model.policies import Policy
 from registry.model.standing import calibrated
+from registry.model.versions import ApproveVersion, PublishVersion, RevokeVersion
 from registry.signing import fingerprint
 from registry.store.blobs import content_digest
 from tests.support.catalogs import FACTS, files
@@ -551,7 +545,7 @@ def test_commits_from_before_evaluations_still_decode() -> None:
         b'"entries":[{"actor":"op","event":{"type":"DomainCreated","domain":"medical","policy":'
         b'{"guarded":["production"],"approvals":2,"card_sections":[]}}}]}'
     )
-    commit = msgspec.json.decode(old, type=Commit)
+    commit = decode(old, 3).commit
     catalog = fold(Catalog(), commit.entries, commit.time)
     assert catalog.domains["medical"].policy == Policy(approvals=2)
 

@@ -10,8 +10,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from registry.http import create_app
-from registry.model.commands import CreateDomain
-from registry.model.events import Policy
+from registry.model.domains import CreateDomain
+from registry.model.policies import Policy
 from registry.registry import Registry
 from registry.settings import RegistrySettings
 from registry.store import LocalStore

@@ -12,9 +12,9 @@ from starlette.testclient import TestClient
 from registry.http.app import create_app
 from registry.maintain.archive import import_
 from registry.model.access import Secret
-from registry.model.commands import IssueKey
-from registry.model.events import Grant
-from registry.model.rules.domains import EVERYTHING
+from registry.model.catalog import Grant
+from registry.model.creation import EVERYTHING
+from registry.model.keys import IssueKey
 from registry.registry import Registry
 from registry.settings import RegistrySettings
 from registry.store import LocalStore

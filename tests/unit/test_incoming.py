@@ -14,8 +14,9 @@ from registry.envelope import headers_of
 from registry.http.app import create_app
 from registry.http.transfers import answer_file
 from registry.maintain.archive import import_
-from registry.model.commands import CreateDomain
-from registry.model.events import File, Policy
+from registry.model.catalog import File
+from registry.model.domains import CreateDomain
+from registry.model.policies import Policy
 from registry.publish.incoming import incoming
 from registry.registry import Registry
 from registry.settings import RegistrySettings

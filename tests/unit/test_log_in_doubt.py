@@ -19,8 +19,8 @@ from registry.log.commits import decode
 from registry.log.follower import Follower
 from registry.maintain.verify import verify
 from registry.model.catalog import Catalog
-from registry.model.commands import CreateDomain
-from registry.model.events import Policy
+from registry.model.domains import CreateDomain
+from registry.model.policies import Policy
 from registry.registry import Registry
 from registry.store import LocalStore
 from registry.store.base import PutMode

@@ -9,11 +9,13 @@ import pytest
 
 from registry.errors import BrokenChain, NewerLog, Outdated
 from registry.log import checkpoints
-from registry.log.commits import CommitLog, commit_key, decode, follow
+from registry.log.commits import SCHEMA, CommitLog, commit_key, decode, follow
 from registry.log.follower import Follower
+from registry.model.base import Entry
 from registry.model.catalog import Catalog
-from registry.model.commands import CreateDomain
-from registry.model.events import SCHEMA, DomainCreated, Entry, FeedbackGiven, Policy
+from registry.model.domains import CreateDomain, DomainCreated
+from registry.model.feedback import FeedbackGiven
+from registry.model.policies import Policy
 from registry.registry import Registry
 from registry.store import LocalStore
 

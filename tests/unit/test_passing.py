@@ -16,14 +16,12 @@ from starlette.types import Message, Scope
 from adapters.confidence import Calibration
 from adapters.errors import LoraryError
 from registry.model.access import Secret
-from registry.model.commands import (
-    ChangePolicy,
-    IssueKey,
-    RecordEvaluation,
-    RevokeKey,
-)
-from registry.model.events import Grant, Policy
+from registry.model.catalog import Grant
+from registry.model.domains import ChangePolicy
+from registry.model.evaluations import RecordEvaluation
 from registry.model.evidence import Engine, SuiteResult
+from registry.model.keys import IssueKey, RevokeKey
+from registry.model.policies import Policy
 from serving.gate import Gate
 from serving.request.body import parse_body
 from serving.request.fields import FIELDS

@@ -7,11 +7,17 @@ import pytest
 
 from registry import errors
 from registry.http.schemas import PolicyBody, SuiteRuleBody
-from registry.model.commands import ChangePolicy
-from registry.model.decide import decide
-from registry.model.events import Policy, PolicyChanged
+from registry.model.domains import ChangePolicy, PolicyChanged
 from registry.model.evidence import SuiteRule
-from registry.model.policies import POLICY_FIELDS, RULE_FIELDS, differences, merged, weakened
+from registry.model.machine import decide
+from registry.model.policies import (
+    POLICY_FIELDS,
+    RULE_FIELDS,
+    Policy,
+    differences,
+    merged,
+    weakened,
+)
 from tests.unit.test_gates import ALICE, NOW, OPERATOR, POLICY, RULE, start
 
 STRICT = msgspec.structs.replace(

@@ -10,23 +10,17 @@ import pytest
 from adapters.names import AdapterRef
 from eval.review_items import choose
 from registry import errors
+from registry.log.commits import Commit
 from registry.maintain.auditing import audit
-from registry.model.catalog import Catalog, blobs_in_use
-from registry.model.commands import (
-    ApproveVersion,
-    ChangePolicy,
-    CloseReview,
-    EraseReview,
-    IssueKey,
-    JudgeItem,
-    MoveAlias,
-    OpenReview,
-    PublishVersion,
-    RevokeKey,
-    SplitAlias,
-)
-from registry.model.decide import decide
-from registry.model.events import AliasMoved, Commit, Entry, File, Grant, Policy
+from registry.model.aliases import AliasMoved, MoveAlias
+from registry.model.base import Entry
+from registry.model.canary import SplitAlias
+from registry.model.catalog import Catalog, File, Grant
+from registry.model.collection import blobs_in_use
+from registry.model.domains import ChangePolicy
+from registry.model.keys import IssueKey, RevokeKey
+from registry.model.machine import decide
+from registry.model.policies import Policy
 from registry.model.reviewing import (
     Findings,
     Item,
@@ -43,6 +37,8 @@ from registry.model.reviewing import (
     queue,
     settled,
 )
+from registry.model.reviews import CloseReview, EraseReview, JudgeItem, OpenReview
+from registry.model.versions import ApproveVersion, PublishVersion
 from registry.review_export import (
     from_label_studio,
     make_item,

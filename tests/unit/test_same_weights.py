@@ -10,18 +10,14 @@ from safetensors.numpy import save
 from adapters.admission import admit, files_in
 from registry import errors
 from registry.model.access import Secret
-from registry.model.catalog import Version
-from registry.model.commands import (
-    ApproveVersion,
-    CloseReview,
-    CreateDomain,
-    IssueKey,
-    JudgeItem,
-    MoveAlias,
-    OpenReview,
-)
-from registry.model.events import File, Grant, Policy
+from registry.model.aliases import MoveAlias
+from registry.model.catalog import File, Grant, Version
+from registry.model.domains import CreateDomain
 from registry.model.gates import about
+from registry.model.keys import IssueKey
+from registry.model.policies import Policy
+from registry.model.reviews import CloseReview, JudgeItem, OpenReview
+from registry.model.versions import ApproveVersion
 from registry.publish.publishing import publish, register_base
 from registry.registry import Registry
 from registry.store import LocalStore

@@ -9,15 +9,12 @@ import pytest
 from adapters.names import AdapterRef
 from registry import errors
 from registry.metrics import page
+from registry.model.aliases import MoveAlias
+from registry.model.canary import SplitAlias
 from registry.model.catalog import Catalog
-from registry.model.commands import (
-    ChangePolicy,
-    MoveAlias,
-    RevokeVersion,
-    SplitAlias,
-    TombstoneVersion,
-)
-from registry.model.events import Policy
+from registry.model.domains import ChangePolicy
+from registry.model.policies import Policy
+from registry.model.versions import RevokeVersion, TombstoneVersion
 from registry.times import utc_now
 from tests.support.replicas import Site, make_site
 

@@ -5,13 +5,11 @@ import asyncio
 import pytest
 
 from adapters.names import AdapterRef
+from registry.model.aliases import MoveAlias
 from registry.model.catalog import Catalog
-from registry.model.commands import (
-    ChangePolicy,
-    MoveAlias,
-    RevokeVersion,
-)
-from registry.model.events import Policy
+from registry.model.domains import ChangePolicy
+from registry.model.policies import Policy
+from registry.model.versions import RevokeVersion
 from serving.tiers.warming import PATIENCE_SECONDS, Warming, follow
 from tests.support.replicas import BASE, Site
 from tests.support.tiers import made, run, settled, use, versions

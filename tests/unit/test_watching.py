@@ -13,8 +13,9 @@ from prometheus_client import REGISTRY
 from starlette.types import Message
 
 from registry.model.access import Secret
+from registry.model.aliases import MoveAlias
+from registry.model.canary import SplitAlias
 from registry.model.catalog import Split
-from registry.model.commands import MoveAlias, SplitAlias
 from registry.model.trials import PEERS, Bounds, crosses
 from serving.errors import DiskFull
 from serving.gate import Gate

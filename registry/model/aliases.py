@@ -1,0 +1,101 @@
+"""Aliases: which version each name means, and what a guarded one takes to move."""
+
+from collections.abc import Iterable
+
+from adapters.fields import Count, Name
+from adapters.names import AdapterRef, check_alias
+from registry import errors
+from registry.model.access import Role, as_role
+from registry.model.base import Command, Draft, Event
+from registry.model.blinding import requirements_shown
+from registry.model.catalog import Adapter, Catalog, Move, Version
+from registry.model.gates import asks_anything, requirements
+
+
+class AliasMoved(Event, frozen=True):
+    """An alias names another version from here on; a split of it ends."""
+
+    domain: str
+    adapter: str
+    alias: str
+    version: int
+    previous: int | None
+
+    def apply(self, draft: Draft, by: str, at: str) -> None:
+        """Move the alias, and remember the move."""
+        path = f"{self.domain}/{self.adapter}"
+        adapter, policy = draft.adapters[path], draft.domains[self.domain].policy
+        earned = self.alias in policy.guarded and asks_anything(policy)
+        draft.change_adapter(
+            path,
+            aliases={**adapter.aliases, self.alias: self.version},
+            splits={name: split for name, split in adapter.splits.items() if name != self.alias},
+            moves=(
+                *adapter.moves,
+                Move(self.alias, self.version, self.previous, by, at, earned),
+            ),
+        )
+
+
+class MoveAlias(Command, frozen=True):
+    """Let an alias name `version`. With `expected`, only if it names that version now (0: none)."""
+
+    event = AliasMoved
+    domain: Name
+    adapter: Name
+    alias: Name
+    version: Count
+    expected: Count | None = None
+
+    def needs(self, catalog: Catalog) -> tuple[Role, str]:
+        """The policy's role for a guarded alias, else `publish`."""
+        return role_to_move(catalog, self.domain, self.alias), self.domain
+
+    def decide(self, catalog: Catalog, by: str, now: str) -> Iterable[Event]:
+        """Let an alias name a version that earned it, if the caller saw what it names now."""
+        check_alias(self.alias)
+        ref = AdapterRef(self.domain, self.adapter)
+        adapter = catalog.adapter(ref)
+        target = catalog.resolve(AdapterRef(self.domain, self.adapter, version=self.version))
+        current = adapter.aliases.get(self.alias)
+        if self.expected is not None and self.expected != (current or 0):
+            raise self._lost_race(adapter)
+        if current == self.version and self.alias not in adapter.splits:
+            return
+        check_earned(catalog, self.alias, target, by, now)
+        yield self.caused(previous=current)
+
+    def _lost_race(self, adapter: Adapter) -> errors.Conflict:
+        last = next((m for m in reversed(adapter.moves) if m.alias == self.alias), None)
+        if last is None:
+            return errors.Conflict(
+                f"Alias {self.alias!r} does not exist yet. Expect 0, or drop it."
+            )
+        return errors.Conflict(
+            f"Alias {self.alias!r} names version {last.version}, not {self.expected}: "
+            f"{last.actor} moved it at {last.time}. Look at that version, then decide again."
+        )
+
+
+def role_to_move(catalog: Catalog, domain: str, alias: str) -> Role:
+    """The role in the domain that moving or splitting the alias takes."""
+    known = catalog.domains.get(domain)
+    if known is not None and alias in known.policy.guarded:
+        return as_role(known.policy.guarded_role)
+    return "publish"
+
+
+def check_earned(catalog: Catalog, alias: str, version: Version, by: str, now: str) -> None:
+    """Raises `PromotionNotEarned` for a guarded alias and a version that lacks something.
+
+    The error lists what `by` may see, which the results of an open review are not part of.
+    """
+    policy = catalog.domain(version.domain).policy
+    if alias in policy.guarded:
+        asked = requirements(version, policy, catalog, now=now, alias=alias)
+        if all(requirement.met for requirement in asked):
+            return
+        key = catalog.keys[by]
+        shown = requirements_shown(version, catalog, key, now=now, alias=alias)
+        missing = [str(requirement) for requirement in shown if not requirement.met]
+        raise errors.PromotionNotEarned(alias, str(version.ref), missing)

@@ -1,0 +1,113 @@
+"""What every command and every event has in common, and the state they work on. Pure.
+
+A command says who may give it (`role`), limits its arguments by their types, and decides which
+events it causes. An event says in full what was decided, and how it changes the catalog. Each
+concept's module defines its own; `registry.model.machine` knows them all.
+
+Times are UTC, ISO 8601 with a `Z`. Digests are hexadecimal SHA-256.
+"""
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import msgspec
+
+from registry.model.access import ANY_DOMAIN, Role
+from registry.model.catalog import Adapter, Base, Catalog, Domain, Key, Version
+from registry.model.reviewing import Review
+
+
+class Draft:
+    """Private copies of a catalog's tables, which the events of one commit change."""
+
+    registry: str
+    bases: dict[str, Base]
+    domains: dict[str, Domain]
+    adapters: dict[str, Adapter]
+    keys: dict[str, Key]
+    reviews: dict[str, Review]
+    condemned: tuple[str, ...]
+    swept: int
+    sequence: int
+    """Of the commit that the events belong to."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        for name in Catalog.__struct_fields__:
+            value = getattr(catalog, name)
+            setattr(self, name, dict(value) if isinstance(value, dict) else value)
+        self.sequence = catalog.sequence + 1
+
+    def applied_to(self, catalog: Catalog) -> Catalog:
+        """`catalog` with these tables; what a commit alone changes stays as it is."""
+        tables = {name: getattr(self, name) for name in Catalog.__struct_fields__}
+        return msgspec.structs.replace(catalog, **{**tables, "sequence": catalog.sequence})
+
+    def change_domain(self, name: str, **changes: Any) -> None:
+        """Replace fields of a domain."""
+        self.domains[name] = msgspec.structs.replace(self.domains[name], **changes)
+
+    def change_adapter(self, path: str, **changes: Any) -> None:
+        """Replace fields of the adapter at `domain/adapter`."""
+        self.adapters[path] = msgspec.structs.replace(self.adapters[path], **changes)
+
+    def change_version(self, path: str, number: int, **changes: Any) -> None:
+        """Replace fields of one of an adapter's versions."""
+        versions = list(self.adapters[path].versions)
+        versions[number - 1] = msgspec.structs.replace(versions[number - 1], **changes)
+        self.change_adapter(path, versions=tuple(versions))
+
+    def version(self, path: str, number: int) -> Version:
+        """One of an adapter's versions."""
+        return self.adapters[path].versions[number - 1]
+
+
+class Event(msgspec.Struct, frozen=True, tag_field="type", tag=True, kw_only=True):
+    """What happened. In the log, `type` holds the class's name, which therefore never changes."""
+
+    optional: ClassVar[bool] = False
+    """Whether a reader that does not know the event may pass over it: what is served, to whom and
+    on what terms does not follow from it. See docs/design/009."""
+
+    def apply(self, draft: Draft, by: str, at: str) -> None:
+        """Change `draft`, which the event follows; `by` is the id of the key that caused it."""
+        raise NotImplementedError
+
+
+class Command(msgspec.Struct, frozen=True):
+    """What somebody asks for. The types of its fields limit what they may hold."""
+
+    event: ClassVar[type[Event]]
+    """What it causes first. Fields of the same name hold the same."""
+    role: ClassVar[Role] = "operate"
+
+    def needs(self, catalog: Catalog) -> tuple[Role, str]:
+        """The role that it takes, and the domain in which. `*`: in all domains."""
+        return self.role, getattr(self, "domain", ANY_DOMAIN)
+
+    def decide(self, catalog: Catalog, by: str, now: str) -> Iterable[Event]:
+        """The events that it causes in `catalog`, given by key id `by` at `now`.
+
+        None if it is so already. Raises a `LoraryError` that says why not.
+        """
+        raise NotImplementedError
+
+    def caused(self, **others: Any) -> Event:
+        """The command's event, with `others` in place of the command's own fields or beside them.
+
+        Raises `TypeError` if a field of the event is in neither.
+        """
+        shared = {
+            name: getattr(self, name)
+            for name in self.event.__struct_fields__
+            if hasattr(self, name)
+        }
+        return self.event(**{**shared, **others})
+
+
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One event and who caused it. Commits are written for several actors at once."""
+
+    actor: str
+    event: Event
+    optional: bool = False
+    """`Event.optional`, for readers that do not know the event."""

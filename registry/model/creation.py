@@ -1,0 +1,44 @@
+"""The beginning of a registry."""
+
+from collections.abc import Iterable
+
+from adapters.fields import Digest, Name
+from registry import errors
+from registry.model.access import ANY_DOMAIN, ROLES
+from registry.model.base import Command, Draft, Event
+from registry.model.catalog import Catalog, Grant
+from registry.model.keys import KeyIssued
+
+EVERYTHING = tuple(Grant(role, ANY_DOMAIN) for role in ROLES)
+
+
+class RegistryCreated(Event, frozen=True):
+    """The first event of every log."""
+
+    registry: str
+
+    def apply(self, draft: Draft, by: str, at: str) -> None:
+        """Name the registry."""
+        draft.registry = self.registry
+
+
+class CreateRegistry(Command, frozen=True):
+    """Begin the log: name the registry and issue its first operator's key."""
+
+    event = RegistryCreated
+    registry: Name
+    key: Name
+    key_name: Name
+    secret_sha256: Digest
+
+    def decide(self, catalog: Catalog, by: str, now: str) -> Iterable[Event]:
+        """Begin an empty log."""
+        if catalog.registry:
+            raise errors.Conflict("This store holds a registry already. Use it, or another place.")
+        yield self.caused()
+        yield KeyIssued(
+            key=self.key,
+            name=self.key_name,
+            secret_sha256=self.secret_sha256,
+            grants=EVERYTHING,
+        )

@@ -1,0 +1,129 @@
+"""Evaluations: anybody with the role may record one; what counts is decided where it is weighed."""
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import msgspec
+from annotated_types import MaxLen, MinLen
+
+from adapters import confidence
+from adapters.confidence import Calibration
+from adapters.fields import Count, Digest, Name, Word
+from adapters.names import AdapterRef
+from registry import errors, times
+from registry.model.base import Command, Draft, Event
+from registry.model.catalog import Calibrated, Catalog, Evaluation
+from registry.model.collection import spare
+from registry.model.evidence import Engine, SuiteResult, impossible
+
+MAX_BYTES = 128 << 10
+"""Of the counts as JSON: whoever resolves the version gets them."""
+
+
+class EvaluationRecorded(Event, frozen=True):
+    """What an evaluation of exactly these bytes found; the actor is who measured it."""
+
+    domain: str
+    adapter: str
+    version: int
+    digest: str
+    report: str
+    """Digest of the blob that holds the whole report, as JSON."""
+    results: tuple[SuiteResult, ...]
+    calibration: Calibration | None = None
+    """Fitted on items that no suite counts."""
+    engine: Engine | None = None
+    """What answered; None in evaluations recorded before the engine was."""
+    answered: str | None = None
+    """When the oldest of the answers was given; None as above."""
+
+    def apply(self, draft: Draft, by: str, at: str) -> None:
+        """Add the evaluation to its version, and count a look at each held-out set."""
+        looks = dict(draft.domains[self.domain].looks)
+        for items in {result.held_out for result in self.results}:
+            looks[items] = looks.get(items, 0) + 1
+        draft.change_domain(self.domain, looks=looks)
+        path = f"{self.domain}/{self.adapter}"
+        old = draft.version(path, self.version)
+        evaluation = Evaluation(
+            evaluator=by,
+            time=at,
+            report=self.report,
+            results=self.results,
+            looks=tuple(looks[result.held_out] for result in self.results),
+            engine=self.engine,
+            answered=self.answered,
+        )
+        calibrations = old.calibrations
+        if self.calibration is not None:
+            fitted = msgspec.structs.replace(self.calibration, report=self.report)
+            new = Calibrated(evaluator=by, calibration=fitted, engine=self.engine)
+            calibrations = (*(c for c in calibrations if c.evaluator != by), new)
+        draft.change_version(
+            path,
+            self.version,
+            evaluations=(*old.evaluations, evaluation),
+            calibrations=calibrations,
+        )
+
+
+class RecordEvaluation(Command, frozen=True):
+    """Record what an evaluation of exactly the bytes with `digest` found.
+
+    Its report is stored already. Recording the same report again changes nothing. The publisher's
+    own evaluation is recorded, too, and is a look at the held-out items; it satisfies no policy
+    (`registry.model.gates`).
+    """
+
+    event = EvaluationRecorded
+    role = "evaluate"
+    domain: Name
+    adapter: Name
+    version: Count
+    digest: Digest
+    report: Digest
+    results: Annotated[tuple[SuiteResult, ...], MinLen(1), MaxLen(100)]
+    calibration: Calibration | None = None
+    read_at: Count = 0
+    """As for `PublishVersion`."""
+    engine: Engine | None = None
+    answered: Word | None = None
+
+    def decide(self, catalog: Catalog, by: str, now: str) -> Iterable[Event]:
+        """Record it, if its counts are possible and are about the published bytes."""
+        ref = AdapterRef(self.domain, self.adapter, version=self.version)
+        version = catalog.resolve(ref)
+        if version.digest != self.digest:
+            raise errors.Conflict(
+                f"{ref} has digest {version.digest[:12]}, and the report is about "
+                f"{self.digest[:12]}. Evaluate the bytes that are published."
+            )
+        self._check()
+        known = next((e for e in version.evaluations if e.report == self.report), None)
+        if known is not None:
+            if known.results == self.results:
+                return
+            raise errors.Conflict(
+                f"Report {self.report[:12]} is recorded with other counts. Evaluate again."
+            )
+        if (size := len(msgspec.json.encode((self.results, self.calibration)))) > MAX_BYTES:
+            raise errors.TooLarge(
+                f"The counts of an evaluation have at most {MAX_BYTES} bytes, not {size}. Split it."
+            )
+        spare(catalog, {self.report}, self.read_at)
+        yield self.caused()
+
+    def _check(self) -> None:
+        """Raises `BadRequest` for counts that cannot be."""
+        if len({result.suite for result in self.results}) < len(self.results):
+            raise errors.BadRequest("A suite occurs twice in the report. Record each suite once.")
+        for result in self.results:
+            if wrong := impossible(result):
+                raise errors.BadRequest(f"Suite {result.suite[:100]!r}: {wrong}. Count again.")
+        if self.calibration is not None and (wrong := confidence.fault(self.calibration)):
+            raise errors.BadRequest(f"The calibration is unusable: {wrong}. Fit it again.")
+        if self.answered is not None:
+            try:
+                times.parse(self.answered)
+            except ValueError as error:
+                raise errors.BadRequest(f"answered: {error}") from error

@@ -1,0 +1,123 @@
+"""API keys: who may hold one, with which roles, until when."""
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import msgspec
+from annotated_types import MaxLen
+
+from adapters.fields import Digest, Name, Reason, Word
+from registry import errors, times
+from registry.model.access import ANY_DOMAIN, as_role, check_active, has_role
+from registry.model.base import Command, Draft, Event
+from registry.model.catalog import Catalog, Grant, Key
+
+
+class KeyIssued(Event, frozen=True):
+    """An API key; only a digest of its secret is kept."""
+
+    key: str
+    name: str
+    secret_sha256: str
+    grants: tuple[Grant, ...]
+    expires: str | None = None
+
+    def apply(self, draft: Draft, by: str, at: str) -> None:
+        """Add the key."""
+        draft.keys[self.key] = Key(
+            id=self.key,
+            name=self.name,
+            secret_sha256=self.secret_sha256,
+            grants=self.grants,
+            issued=at,
+            expires=self.expires,
+        )
+
+
+class KeyRevoked(Event, frozen=True):
+    """The key opens nothing any more."""
+
+    key: str
+    reason: str
+
+    def apply(self, draft: Draft, by: str, at: str) -> None:
+        """Revoke the key."""
+        draft.keys[self.key] = msgspec.structs.replace(draft.keys[self.key], revoked=self.reason)
+
+
+class IssueKey(Command, frozen=True):
+    """Make a key known; the caller generated the secret and shows it once."""
+
+    event = KeyIssued
+    key: Name
+    name: Name
+    secret_sha256: Digest
+    grants: Annotated[tuple[Grant, ...], MaxLen(100)]
+    expires: Word | None = None
+
+    def decide(self, catalog: Catalog, by: str, now: str) -> Iterable[Event]:
+        """Make a key known that opens something and has not expired before it begins."""
+        if self.key in catalog.keys:
+            raise errors.Conflict(f"Key id {self.key} is taken. Generate another key.")
+        if not self.grants:
+            raise errors.BadRequest("A key without a grant opens nothing. Add ROLE:DOMAIN.")
+        for grant in self.grants:
+            as_role(grant.role)
+            if grant.domain != ANY_DOMAIN:
+                catalog.domain(grant.domain)
+        if self.expires is not None:
+            _check_expiry(self.expires, now)
+        yield self.caused()
+
+
+class RevokeKey(Command, frozen=True):
+    """Revoke a key for good."""
+
+    event = KeyRevoked
+    key: Name
+    reason: Reason
+
+    def decide(self, catalog: Catalog, by: str, now: str) -> Iterable[Event]:
+        """Revoke it; again changes nothing.
+
+        Raises `UnknownKey`, and `Conflict` for an operator's key if no other one that never expires
+        is left: sooner or later nobody could administer the registry any more.
+        """
+        key = catalog.keys.get(self.key)
+        if key is None:
+            raise errors.UnknownKey(f"There is no key {self.key!r}. See `lorary keys ls`.")
+        if key.revoked is not None:
+            return
+        if _administers(key, now) and not set(permanent_operators(catalog)) - {key.id}:
+            raise errors.Conflict(
+                f"{key.id} ({key.name}) is the last operator's key, or every other one expires. "
+                "Issue another first, without --expires: lorary keys issue NAME --grant operate:*"
+            )
+        yield self.caused()
+
+
+def permanent_operators(catalog: Catalog) -> list[str]:
+    """Ids of the keys that can issue keys for ever: not revoked, and without an expiry."""
+    return [
+        key.id
+        for key in catalog.keys.values()
+        if key.revoked is None and key.expires is None and has_role(key, "operate", ANY_DOMAIN)
+    ]
+
+
+def _administers(key: Key, now: str) -> bool:
+    """Whether `key` can issue keys at `now`."""
+    try:
+        check_active(key, now)
+    except errors.Unauthenticated:
+        return False
+    return has_role(key, "operate", ANY_DOMAIN)
+
+
+def _check_expiry(expires: str, now: str) -> None:
+    try:
+        ends = times.parse(expires)
+    except ValueError as error:
+        raise errors.BadRequest(f"Invalid expiry: {error}") from error
+    if ends <= times.instant(now):
+        raise errors.BadRequest(f"The expiry {expires} has passed. Choose a later one.")
