@@ -4,6 +4,7 @@
 files. It reads weights in pieces, so its memory does not grow with their size.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ OPTIONAL = (PROVENANCE, SIGNATURE, "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTI
 _BOOKKEEPING = (".git/", ".gitattributes", ".gitignore", ".cache/huggingface/")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
 _ARCHIVES = (".zip", ".tar", ".gz", ".bz2", ".xz", ".7z", ".zst")
+_PART = re.compile(r"adapter_model-\d+-of-\d+\.safetensors|adapter_model\.safetensors\.index\.json")
 _CODE = (".py", ".pyc", ".so", ".sh", ".ipynb", ".jinja")
 
 
@@ -175,7 +177,7 @@ def admit(
 
 def _check_names(files: Mapping[str, AdapterFile], limits: Limits) -> list[Problem]:
     problems = [
-        Problem(name, "The file is missing.", _REMEDY_MISSING[name])
+        Problem(name, "The file is missing.", _remedy_missing(name, files))
         for name in REQUIRED
         if name not in files
     ]
@@ -201,6 +203,14 @@ _REMEDY_MISSING = {
 }
 
 
+def _remedy_missing(name: str, files: Mapping[str, AdapterFile]) -> str:
+    """What to do about it; PEFT saves an adapter not called `default` in a folder of its own."""
+    below = next((path for path in files if path.endswith(f"/{name}")), None)
+    if below is None:
+        return _REMEDY_MISSING[name]
+    return f"Push the folder that holds {_shown(below)}."
+
+
 def _name_problem(name: str) -> tuple[str, str] | None:
     """Problem and remedy of a file name, or None if the name is accepted."""
     if name in REQUIRED or name in OPTIONAL:
@@ -209,8 +219,10 @@ def _name_problem(name: str) -> tuple[str, str] | None:
     lower = name.lower()
     if ".." in parts or name.startswith(("/", "~")) or "\\" in name or ":" in name or "\0" in name:
         return "The name leads out of the adapter's directory.", "Use plain file names."
-    if lower == "adapters.safetensors":
+    if lower.endswith(("adapters.safetensors", "adapters.npz")):
         return "It is an MLX adapter.", "Convert it to PEFT's format, and leave this file out."
+    if _PART.fullmatch(lower):
+        return "It is one of several parts of the weights.", f"Save them as one file, {WEIGHTS}."
     if lower.endswith(_PICKLES):
         return (
             "It is a pickle or another format that can run code when it is loaded.",
@@ -272,7 +284,8 @@ def _check_config(config: LoraConfig, base: BaseModel, limits: Limits) -> list[P
                 CONFIG,
                 f"It was made for base model {config.base[:120]!r}, not {base.name!r}.",
                 f"Publish it against its own base; or, if the weights are the same, set "
-                f"base_model_name_or_path to {base.name!r}.",
+                f"base_model_name_or_path to {base.name!r}, or let an operator add the name with "
+                "lorary base add --known-as.",
             )
         )
     return problems

@@ -5,7 +5,7 @@ It does not keep weights: they are read once, from the model's safetensors files
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -41,8 +41,11 @@ class BaseModel(msgspec.Struct, frozen=True):
     bases that earlier versions registered."""
 
     def is_called(self, name: str) -> bool:
-        """Whether an adapter that declares `name` declares this model."""
-        return name == self.name or name in self.known_as
+        """Whether an adapter that declares `name` declares this model.
+
+        Upper and lower case are the same, as on the Hub: Unsloth writes lower case.
+        """
+        return is_among(name, (self.name, *self.known_as))
 
     @classmethod
     def from_directory(
@@ -89,6 +92,11 @@ class BaseModel(msgspec.Struct, frozen=True):
             digests.append((path.name, _measure(path, infos, norms, progress)))
         digest = hashlib.sha256(msgspec.json.encode(digests)).hexdigest()
         return cls(name, digest, modules, known_as, norms)
+
+
+def is_among(name: str, names: Iterable[str]) -> bool:
+    """Whether a base is called `name`, in upper or lower case as the Hub takes it."""
+    return name.casefold() in {known.casefold() for known in names}
 
 
 def digest_of(directory: Path) -> str:

@@ -21,14 +21,23 @@ IGNORED = frozenset(
     (
         "auto_mapping",
         "base_model_class",
+        "corda_config",
+        "ensure_weight_tying",
         "eva_config",
         "exclude_modules",
+        "fan_in_fan_out",
         "inference_mode",
         "layers_pattern",
         "layers_to_transform",
+        "loftq_config",
         "lora_dropout",
+        "lora_dtype",
         "lora_ga_config",
+        "lorap_emb_lr",
+        "lorap_lr_ratio",
+        "megatron_config",
         "megatron_core",
+        "merge_weights",
         "parent_library",
         "peft_version",
         "qalora_group_size",
@@ -37,7 +46,12 @@ IGNORED = frozenset(
         "task_type",
     )
 )
-"""Keys that change training or loading in PEFT, but not what the saved tensors compute."""
+"""Keys that change training or loading in PEFT, but not what the saved tensors compute.
+
+Whether CorDA or LoftQ changed the base's weights is what `init_lora_weights` tells: their settings
+stay in the file after conversion to a plain LoRA, and mean nothing. Which parameters and embeddings
+are adapted is told by the tensors. `lora_dtype` and `lorap_*` are ms-swift's.
+"""
 
 _MLX = frozenset(("fine_tune_type", "lora_layers", "lora_parameters"))
 """Keys of an adapter_config.json that MLX wrote."""
@@ -46,17 +60,11 @@ UNSERVABLE: dict[str, tuple[object, str]] = {
     "alora_invocation_tokens": (None, "activated LoRA"),
     "arrow_config": (None, "Arrow routing"),
     "bias": ("none", "trained biases"),
-    "corda_config": (None, "CorDA, which changes the base weights"),
-    "ensure_weight_tying": (False, "tied adapter weights"),
-    "fan_in_fan_out": (False, "transposed (fan-in, fan-out) layers"),
     "kasa_config": (None, "KaSA"),
     "layer_replication": (None, "replicated layers"),
-    "loftq_config": ({}, "LoftQ, which changes the base weights"),
     "lora_bias": (False, "a bias in LoRA itself"),
-    "megatron_config": (None, "Megatron layers"),
     "modules_to_save": (None, "fully trained modules (modules_to_save)"),
     "monteclora_config": (None, "MonteCLoRA"),
-    "target_parameters": (None, "LoRA on bare parameters"),
     "trainable_token_indices": (None, "trained token embeddings"),
     "use_bdlora": (None, "block-diagonal LoRA"),
     "use_dora": (False, "DoRA"),
@@ -90,7 +98,7 @@ class LoraConfig:
     alpha: float
     rslora: bool
     target_modules: tuple[str, ...] | None
-    """Ends of module names; None where a pattern stands for them, or nothing."""
+    """Ends of the adapted modules' names; None where a pattern stands for them, or nothing."""
     rank_pattern: Overrides
     alpha_pattern: Overrides
 
@@ -162,8 +170,13 @@ def _other_method(raw: dict[str, Any]) -> Finding:
             "Convert it to PEFT's format first: transpose lora_a and lora_b, rename them to "
             "lora_A.weight and lora_B.weight, and write PEFT's configuration.",
         )
+    if raw.get("peft_type") is None:
+        return Finding(
+            "peft_type is absent, without which PEFT cannot read it.",
+            'If it is a LoRA adapter, set peft_type to "LORA".',
+        )
     return Finding(
-        f"peft_type is {str(raw.get('peft_type'))[:40]!r}; only LORA can be served per request.",
+        f"peft_type is {str(raw['peft_type'])[:40]!r}; only LORA can be served per request.",
         "Train a LoRA adapter, or merge this one into a model of its own.",
     )
 
@@ -220,6 +233,7 @@ class _Fields:
             "r",
             "rank_pattern",
             "target_modules",
+            "target_parameters",
             "use_rslora",
         )
     )
@@ -262,19 +276,28 @@ class _Fields:
         return False
 
     def modules(self) -> tuple[str, ...] | None:
-        """None for a pattern (it is not run) and for null: the tensors say which modules."""
-        value = self._raw.get("target_modules", [])
-        if value is None or (isinstance(value, str) and value):
+        """None for a pattern (it is not run), for null and for none: the tensors say which."""
+        value = self._raw.get("target_modules")
+        if "target_modules" not in self._raw:
+            self._findings.append(
+                Finding("target_modules is absent.", "Set it to the adapted modules, or to null.")
+            )
             return None
+        if not value or isinstance(value, str):
+            return None
+        owners = [name.rpartition(".")[0] for name in self._names("target_parameters")]
+        return tuple(sorted((*self._names("target_modules"), *filter(None, owners))))
+
+    def _names(self, key: str) -> list[str]:
+        value = self._raw.get(key) or []
         if (
             isinstance(value, list)
-            and 0 < len(value) <= MAX_LISTED
+            and len(value) <= MAX_LISTED
             and all(isinstance(name, str) and is_module(name) for name in value)
         ):
-            return tuple(sorted(value))
-        wanted = f'a list of up to {MAX_LISTED} module names such as ["q_proj", "v_proj"]'
-        self._wrong("target_modules", wanted)
-        return ()
+            return value
+        self._wrong(key, f'a list of up to {MAX_LISTED} module names such as ["q_proj", "v_proj"]')
+        return []
 
     def pattern(self, key: str, *kinds: type) -> Overrides:
         value = self._raw.get(key) or {}

@@ -68,6 +68,10 @@ def _refuse_other_formats(start: bytes) -> None:
         raise BadSafetensors("The file is a zip archive (perhaps a torch pickle), not safetensors.")
     if start[:1] == b"\x80" and start[1] in range(6):
         raise BadSafetensors("The file is a Python pickle, which can run code when it is loaded.")
+    if start == b"version ":
+        raise BadSafetensors(
+            "The file is a pointer of Git LFS, not the weights, which git lfs pull fetches."
+        )
     if start[:2] == b"\x1f\x8b":
         raise BadSafetensors("The file is gzip-compressed, not safetensors.")
 

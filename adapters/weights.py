@@ -14,10 +14,8 @@ from adapters.module_names import ends_of
 from adapters.peft_config import Finding, LoraConfig
 from adapters.safetensors_header import BadSafetensors, TensorInfo, read_header
 from adapters.spectra import Spectrum, spectra
+from adapters.tensor_names import AGAIN, factor_of, misnamed, unmatched
 from adapters.tensor_values import FLOATS, Examined, examine
-
-PREFIX = "base_model.model."
-_AGAIN = "Export the adapter again with save_pretrained, and upload the whole file."
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +30,10 @@ class Tensors:
 
 
 _BOTH = "Save weights and configuration together, from the same PEFT model."
-_HEADS = frozenset(("embed_tokens", "lm_head", "wpe", "wte"))
+_GATHER = (
+    "Gather the shards before saving (DeepSpeed: stage3_gather_16bit_weights_on_model_save; FSDP: "
+    "the full state dict), or convert the checkpoint with zero_to_fp32.py."
+)
 
 
 @dataclass(slots=True)
@@ -54,11 +55,11 @@ def check_weights(
     try:
         infos = read_header(file, size)
     except BadSafetensors as error:
-        return Tensors(), [Finding(error.message, _AGAIN)]
+        return Tensors(), [Finding(error.message, AGAIN)]
     findings: list[Finding] = []
     pairs = _pair_up(infos, findings)
     if not pairs and not findings:
-        findings.append(Finding("It holds no LoRA tensors.", _AGAIN))
+        findings.append(Finding("It holds no LoRA tensors.", _GATHER))
     found = {info.name: examine(file, info) for info in infos if info.dtype in FLOATS}
     top = {name: examined.largest for name, examined in found.items()}
     findings += _check_finite(top)
@@ -98,50 +99,23 @@ def _digest(infos: list[TensorInfo], found: Mapping[str, Examined]) -> str | Non
 def _pair_up(infos: list[TensorInfo], findings: list[Finding]) -> dict[str, Pair]:
     pairs: dict[str, Pair] = defaultdict(Pair)
     for info in infos:
-        module = info.name.removeprefix(PREFIX)
+        meant = factor_of(info.name)
         if info.dtype not in FLOATS:
             findings.append(
                 Finding(
-                    f"Tensor {info.name!r} has type {info.dtype}.", "Save it as F32, F16 or BF16."
+                    f"Tensor {info.name[:120]!r} has type {info.dtype}.",
+                    "Save it as F32, F16 or BF16.",
                 )
             )
-        elif info.name.startswith(PREFIX) and module.endswith(".lora_A.weight"):
-            pairs[module.removesuffix(".lora_A.weight")].a = info
-        elif info.name.startswith(PREFIX) and module.endswith(".lora_B.weight"):
-            pairs[module.removesuffix(".lora_B.weight")].b = info
+        elif meant is None:
+            findings.append(misnamed(info.name))
+        elif 0 in info.shape:
+            findings.append(Finding(f"Tensor {info.name[:120]!r} is empty.", _GATHER))
+        elif meant[1] == "A":
+            pairs[meant[0]].a = info
         else:
-            findings.append(_stranger(info.name))
+            pairs[meant[0]].b = info
     return pairs
-
-
-def _stranger(name: str) -> Finding:
-    """A tensor that is no LoRA factor, named by what it probably is."""
-    shown = name if len(name) <= 120 else name[:117] + "..."
-    if "lora_magnitude_vector" in name:
-        return Finding(f"Tensor {shown!r} belongs to DoRA.", "Train without use_dora, or merge.")
-    if "lora_embedding" in name:
-        return Finding(
-            f"Tensor {shown!r} adapts an embedding, which is not served.",
-            "Leave embeddings out of target_modules.",
-        )
-    if name.startswith(PREFIX) and (".lora_A." in name or ".lora_B." in name):
-        return Finding(
-            f"Tensor {shown!r} has the name that LoRA weights have inside PEFT's model: "
-            "its state_dict() was saved as it is.",
-            "Save with save_pretrained, or drop the adapter's name (usually .default) from each "
-            "tensor's name.",
-        )
-    if name.endswith((".lora_a", ".lora_b")):
-        return Finding(
-            f"Tensor {shown!r} is a LoRA weight as MLX names it.",
-            "Transpose and rename it to base_model.model.MODULE.lora_A.weight or .lora_B.weight.",
-        )
-    if "modules_to_save" in name or (name.startswith(PREFIX) and name.endswith(".weight")):
-        return Finding(
-            f"Tensor {shown!r} is a fully trained module, which is not served.",
-            "Train without modules_to_save, or merge the adapter into a model of its own.",
-        )
-    return Finding(f"Tensor {shown!r} is no LoRA weight as PEFT names them.", _AGAIN)
 
 
 def _check_pair(
@@ -149,27 +123,20 @@ def _check_pair(
 ) -> list[Finding]:
     if pair.a is None or pair.b is None:
         lacking = "lora_A" if pair.a is None else "lora_B"
-        return [Finding(f"Module {module[:120]!r} lacks its {lacking}.", _AGAIN)]
+        return [Finding(f"Module {module[:120]!r} lacks its {lacking}.", AGAIN)]
     shape = base.modules.get(module)
-    if shape is None and module.rpartition(".")[2] in _HEADS:
-        return [
-            Finding(
-                f"Module {module[:120]!r} is the model's output or input embedding, to which LoRA "
-                "is not applied here.",
-                "Train without lm_head and embeddings in target_modules, or merge the adapter.",
-            )
-        ]
     if shape is None:
-        return [
-            Finding(
-                f"Module {module[:120]!r} matches no linear module of {base.name!r}; "
-                "the adapter would load and do nothing there.",
-                f"Train on {base.name!r} itself, with its own module names.",
-            )
-        ]
+        return [unmatched(module, base.modules, base.name)]
     out_features, in_features = shape
     a, b = pair.a.shape, pair.b.shape
     rank = config.rank_of(module) if config else (a[0] if a else 0)
+    if a == (in_features, rank) != (rank, in_features) and b == (rank, out_features):
+        return [
+            Finding(
+                f"Module {module!r} has its factors transposed: A {list(a)} and B {list(b)}.",
+                f"Save A as [{rank}, {in_features}] and B as [{out_features}, {rank}].",
+            )
+        ]
     if a != (rank, in_features) or b != (out_features, rank):
         return [
             Finding(

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from adapters.admission import CARD, CONFIG, CURVE, PROVENANCE, WEIGHTS
 from adapters.base_model import BaseModel
 from adapters.errors import InvalidAdapter
-from adapters.weights import PREFIX
+from adapters.tensor_names import PREFIX
 
 EXACT = 1e-3
 """Relative error below which nothing is lost but rounding."""

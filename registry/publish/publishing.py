@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from adapters.admission import DEFAULT_LIMITS, Limits, LocalFile, Problem, admit
-from adapters.base_model import BaseModel
+from adapters.base_model import BaseModel, is_among
 from adapters.names import AdapterRef, check_name
 from adapters.spectra import screen, summary
 from registry import errors
@@ -99,9 +99,12 @@ def publish(
 
 
 def base_model(registry: Registry, catalog: Catalog, name: str) -> BaseModel:
-    """The registered base called `name`; raises `UnknownBase` with those there are."""
-    for base in catalog.bases.values():
-        if name == base.name or name in base.known_as:
+    """The registered base called `name`, in this or another case; raises `UnknownBase` with those
+    there are."""
+    bases = catalog.bases.values()
+    exact = [base for base in bases if name in (base.name, *base.known_as)]
+    for base in exact or bases:
+        if is_among(name, (base.name, *base.known_as)):
             described = msgspec.json.decode(Blobs(registry.store).get(base.shapes), type=BaseModel)
             return msgspec.structs.replace(described, known_as=base.known_as)
     known = ", ".join(catalog.bases) or "none yet"

@@ -119,7 +119,7 @@ CASES = [
          {WEIGHTS: weights(setting(f"{Q}.lora_A.weight", np.ones((4, 32))))}),
     Case("module that matches nothing", WEIGHTS, "matches no linear module",
          {WEIGHTS: renamed("self_attn", "attention")}),
-    Case("names without PEFT's prefix", WEIGHTS, "no LoRA weight",
+    Case("names without PEFT's prefix", WEIGHTS, "lacks the prefix",
          {WEIGHTS: renamed("base_model.model.", "")}),
     Case("half a pair", WEIGHTS, "lacks its lora_B",
          {WEIGHTS: weights(lambda made: made.pop(f"{Q}.lora_B.weight"))}),

@@ -67,6 +67,15 @@ def test_another_name_is_added_later(registry: Registry, tmp_path: Path) -> None
     assert verify(registry.store).sound
 
 
+def test_a_name_is_the_same_in_upper_and_lower_case(registry: Registry, tmp_path: Path) -> None:
+    """The Hub takes both, and Unsloth writes lower case."""
+    register_base(registry, msgspec.structs.replace(TINY, name="Tiny"), operator(registry))
+    assert upload(registry, tmp_path / "a", base="ORG/tiny") == "medical/coder@1"
+    register_base(registry, msgspec.structs.replace(TINY, known_as=()), operator(registry))
+    assert known(registry, "tiny").name == "tiny"
+    assert known(registry, "Tiny").name == "Tiny"
+
+
 def test_the_same_again_changes_nothing(registry: Registry) -> None:
     measured = msgspec.structs.replace(TINY, norms=NORMS)
     register_base(registry, measured, operator(registry))
