@@ -54,6 +54,14 @@ class AdapterRef:
         check_alias(selector)
         return cls(domain, adapter, alias=selector)
 
+    @classmethod
+    def parse_version(cls, text: str) -> tuple[str, str, int]:
+        """Domain, adapter and version of a pinned name; raises `InvalidName` for any other."""
+        ref = cls.parse(text)
+        if ref.adapter is None or ref.version is None:
+            raise InvalidName(f"{_shown(text)} names no version. Write DOMAIN/ADAPTER@VERSION.")
+        return ref.domain, ref.adapter, ref.version
+
     @property
     def path(self) -> str:
         """`domain/adapter`, or `domain` where the default adapter is meant."""

@@ -30,7 +30,10 @@ from benchmarks.counting import requests_per_operation
 from benchmarks.peers import peer
 from benchmarks.plot import bars
 from registry.client import RegistryClient
+from registry.model.aliases import MoveAlias
 from registry.model.catalog import File
+from registry.model.domains import CreateDomain
+from registry.model.policies import Policy
 from registry.model.versions import PublishVersion
 from registry.registry import Registry
 from registry.store import LocalStore
@@ -141,7 +144,7 @@ class Ours:
 
     def prepare(self) -> None:
         """What publishing needs."""
-        self.client.create_domain("bench", {"guarded": []})
+        self.client.execute(CreateDomain("bench", Policy(guarded=())))
         self.client.add_base(TINY)
 
     def fill(self, size: int) -> None:
@@ -246,7 +249,7 @@ def publish(ours: Ours, theirs: Theirs, adapters: list[Path], count: int) -> Tim
         directory = adapters[number % 2]
         timing.ours.append(timed(partial(ours.client.push, directory, ADAPTER)))
         timing.theirs.append(timed(partial(theirs.publish, directory, number)))
-    ours.client.move_alias(ADAPTER, "champion", 1)
+    ours.client.execute(MoveAlias("bench", "coder", "champion", 1))
     body = {"name": "coder", "alias": "champion", "version": "1"}
     theirs.call("POST", "registered-models/alias", json=body)
     return timing

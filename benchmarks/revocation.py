@@ -22,11 +22,15 @@ from statistics import median
 
 import httpx
 
+from adapters.names import AdapterRef
 from benchmarks.load import percentile
 from benchmarks.soak.report import REVOKED_WITHIN
 from benchmarks.soak.site import Site
 from benchmarks.soak.troubles import until_refused
 from benchmarks.soak.truth import Told
+from registry.model.domains import CreateDomain
+from registry.model.policies import Policy
+from registry.model.versions import RevokeVersion
 from tests.support.adapters import TINY, write_adapter
 
 BIN_SECONDS = 0.1
@@ -61,7 +65,7 @@ async def measure(site: Site, revocations: int) -> list[list[float]]:
     """For each revocation, the seconds until each replica refused the version."""
     registry, chance, rows = site.registry, random.Random(0), list[list[float]]()
     registry.add_base(TINY)
-    registry.create_domain("medical", {"guarded": []})
+    registry.execute(CreateDomain("medical", Policy(guarded=())))
     for replica in site.replicas:
         replica.start()
     await asyncio.gather(*(replica.ready() for replica in site.replicas))
@@ -70,7 +74,9 @@ async def measure(site: Site, revocations: int) -> list[list[float]]:
         ref = str((await asyncio.to_thread(registry.push, made, "medical/coder"))["ref"])
         await _served(site, ref)
         await asyncio.sleep(chance.random())
-        await asyncio.to_thread(registry.revoke, ref, "measured")
+        await asyncio.to_thread(
+            registry.execute, RevokeVersion(*AdapterRef.parse_version(ref), "measured")
+        )
         told = Told(0, time.monotonic())
         took = await asyncio.gather(
             *(until_refused(replica, ref, site.app, told) for replica in site.replicas)

@@ -25,6 +25,8 @@ import psutil
 
 from adapters.base_model import BaseModel
 from registry.client import RegistryClient
+from registry.model.domains import CreateDomain
+from registry.model.policies import Policy
 from registry.registry import Registry
 from registry.store import open_store
 from registry.store.s3 import PART
@@ -124,7 +126,7 @@ def run(folder: Path, directory: Path, base: BaseModel, connections: int) -> Out
         environment = {"LORARY_MAX_UPLOAD_BYTES": str(8 << 30)}
         url = stack.enter_context(registry_server(store, work, environment))
         with RegistryClient(url, key) as client:
-            client.create_domain("bench", {"guarded": []})
+            client.execute(CreateDomain("bench", Policy(guarded=())))
             client.add_base(base)
         registry = Peak(_listening(url))
         said = work / "progress.json"

@@ -15,9 +15,15 @@ from typing import Literal
 import httpx
 
 from adapters.errors import LoraryError
+from adapters.names import AdapterRef
 from benchmarks.soak.callers import Population
 from benchmarks.soak.site import Replica, Site
 from benchmarks.soak.truth import Span, Told, Truth
+from registry.model.aliases import MoveAlias
+from registry.model.base import Command
+from registry.model.domains import CreateDomain, SetDefaultAdapter
+from registry.model.policies import Policy
+from registry.model.versions import RevokeVersion
 from tests.support.words import Lexicon
 
 DOMAINS = {"medical": "guarded", "legal": "free", "financial": "free"}
@@ -64,19 +70,22 @@ class Troubles:
         self._calm = asyncio.Lock()
         """Held by outages and restarts: a replica that starts must be able to read the store."""
 
+    async def _execute(self, command: Command) -> None:
+        await asyncio.to_thread(self._site.registry.execute, command)
+
     async def populate(self, versions: int) -> None:
         """`versions` of each adapter, and every alias moved to one of them."""
         for domain, kind in DOMAINS.items():
-            guarded = ["production"] if kind == "guarded" else []
-            policy = {"guarded": guarded, "approvals": 0}
-            await asyncio.to_thread(self._site.registry.create_domain, domain, policy)
+            guarded = ("production",) if kind == "guarded" else ()
+            policy = Policy(guarded=guarded, approvals=0)
+            await self._execute(CreateDomain(domain, policy))
         for path in self._paths:
             for _ in range(versions):
                 await self._publish(path)
             for alias in ALIASES:
                 await self._move(path, alias, self._chance.choice(self._live[path]))
         for domain in DOMAINS:
-            await asyncio.to_thread(self._site.registry.set_default, domain, "a0")
+            await self._execute(SetDefaultAdapter(domain, "a0"))
         self._offer()
 
     async def moves(self, over: asyncio.Event, seconds: float) -> None:
@@ -173,7 +182,8 @@ class Troubles:
         for told_of in moves:
             told_of.append((told, f"{path}@{version}"))
         try:
-            await asyncio.to_thread(self._site.registry.move_alias, path, alias, version)
+            domain, _, adapter = path.partition("/")
+            await self._execute(MoveAlias(domain, adapter, alias, version))
         except LoraryError:
             self.happened.refused_commands += 1
             return False
@@ -198,7 +208,7 @@ class Troubles:
         ref = f"{path}@{number}"
         told = self._truth.revoked[ref] = Told(time.monotonic(), math.inf)
         try:
-            await asyncio.to_thread(self._site.registry.revoke, ref, "soaked")
+            await self._execute(RevokeVersion(*AdapterRef.parse_version(ref), "soaked"))
         except LoraryError:
             self.happened.refused_commands += 1
             return

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from adapters.errors import LoraryError
 from registry.cli import (
+    commands,
     domains,
     evidence,
     governing,
@@ -34,7 +35,17 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         add_completion=False,
     )
-    for part in (setup, publishing, looking, domains, governing, evidence, reviewing, keeping):
+    for part in (
+        setup,
+        publishing,
+        looking,
+        domains,
+        governing,
+        evidence,
+        reviewing,
+        keeping,
+        commands,
+    ):
         part.register(app)
     for entry in sorted(entry_points(group=COMMANDS), key=lambda entry: entry.name):
         entry.load()(app)

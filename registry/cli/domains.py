@@ -12,6 +12,7 @@ import yaml
 from adapters.plain_yaml import InvalidYaml, load_yaml
 from registry.cli.output import AsJson, client, emit, say, warn
 from registry.errors import BadRequest
+from registry.model.domains import CreateDomain, SetDefaultAdapter
 from registry.model.policies import Policy, differences, merged, weakened
 
 Guard = Annotated[
@@ -60,17 +61,17 @@ def create_domain(
 
     Example: lorary domain create medical --approvals 2 --card-section "Intended use"
     """
-    policy = _policy(
-        guarded=[] if no_guard else guard,
+    policy = Policy(
+        guarded=() if no_guard else tuple(guard),
         guarded_role=guarded_role,
         approvals=approvals,
-        card_sections=card_section,
+        card_sections=tuple(card_section),
         keep=keep,
-        signers=signer,
+        signers=tuple(path.read_text() for path in signer),
         signature_required=require_signature,
     )
     with client() as registry:
-        created = registry.create_domain(domain, policy)
+        created = registry.execute(CreateDomain(domain, policy))
     emit(created, as_json, lambda: say(_describe(created)))
 
 
@@ -170,7 +171,7 @@ def set_default(
     Example: lorary domain default medical icd10-coder
     """
     with client() as registry:
-        changed = registry.set_default(domain, adapter)
+        changed = registry.execute(SetDefaultAdapter(domain, adapter))
     emit(changed, as_json, lambda: say(f"{domain} now means {domain}/{adapter}"))
 
 
@@ -203,27 +204,6 @@ def parse_yaml(text: str, where: str) -> Any:
         return load_yaml(text)
     except InvalidYaml as error:
         raise BadRequest(f"{where}: {error.message}") from error
-
-
-def _policy(
-    *,
-    guarded: list[str],
-    guarded_role: str,
-    approvals: int,
-    card_sections: list[str],
-    keep: int | None,
-    signers: list[Path],
-    signature_required: bool,
-) -> dict[str, Any]:
-    return {
-        "guarded": guarded,
-        "guarded_role": guarded_role,
-        "approvals": approvals,
-        "card_sections": card_sections,
-        "keep": keep,
-        "signers": [path.read_text() for path in signers],
-        "signature_required": signature_required,
-    }
 
 
 def _describe(domain: dict[str, Any]) -> str:

@@ -6,8 +6,11 @@ from typing import Annotated
 import typer
 
 from adapters.base_model import BaseModel
+from adapters.names import AdapterRef
 from registry.cli.output import AsJson, client, emit, progress_bar, say, table, warn
 from registry.model.access import ROLES
+from registry.model.keys import RevokeKey
+from registry.model.versions import ApproveVersion, RevokeVersion, TombstoneVersion
 
 PinnedRef = Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION")]
 
@@ -69,12 +72,12 @@ def revoke_key(
     reason: Annotated[str, typer.Option(help="Why.")],
     as_json: AsJson = False,
 ) -> None:
-    """Let a key open nothing any more.
+    """Revoke a key for good.
 
     Example: lorary keys revoke 1f2e3d4c5b6a --reason "laptop lost"
     """
     with client() as registry:
-        revoked = registry.revoke_key(key, reason)
+        revoked = registry.execute(RevokeKey(key, reason))
     emit(revoked, as_json, lambda: say(f"Key {key} is revoked."))
 
 
@@ -112,12 +115,13 @@ def list_bases(as_json: AsJson = False) -> None:
 
 
 def approve(ref: PinnedRef, as_json: AsJson = False) -> None:
-    """Vouch, as an expert, for the very bytes of a version.
+    """Approve, as an expert, exactly the bytes of a version.
 
     Example: lorary approve medical/icd10-coder@8
     """
     with client() as registry:
-        version = registry.approve(ref, registry.resolve(ref)["digest"])
+        digest = registry.resolve(ref)["digest"]
+        version = registry.execute(ApproveVersion(*AdapterRef.parse_version(ref), digest))
     emit(version, as_json, lambda: say(f"{ref} approved by {', '.join(version['approvers'])}"))
 
 
@@ -131,7 +135,7 @@ def revoke(
     Example: lorary revoke medical/icd10-coder@7 --reason "wrong code for sepsis"
     """
     with client() as registry:
-        version = registry.revoke(ref, reason)
+        version = registry.execute(RevokeVersion(*AdapterRef.parse_version(ref), reason))
         shown = registry.adapter(f"{version['domain']}/{version['adapter']}")
     emit(version, as_json, lambda: say(f"{ref} is revoked."))
     for alias in shown["outages"]:
@@ -153,5 +157,5 @@ def tombstone(
     Example: lorary tombstone medical/icd10-coder@3 --reason "trained on withdrawn records"
     """
     with client() as registry:
-        version = registry.tombstone(ref, reason)
+        version = registry.execute(TombstoneVersion(*AdapterRef.parse_version(ref), reason))
     emit(version, as_json, lambda: say(f"{ref} is no longer kept."))

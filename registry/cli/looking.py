@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from adapters.names import AdapterRef
+from registry.audit import described
 from registry.cli.output import AsJson, client, emit, say, table
 
 
@@ -97,12 +98,6 @@ def _show_version(version: dict[str, Any]) -> None:
 
 
 def _summary(event: dict[str, Any]) -> str:
-    """An event in one line: its type and its short fields."""
-    fields = [
-        f"{name}={value}"
-        for name, value in event.items()
-        if name != "type"
-        and isinstance(value, str | int)
-        and (len(str(value)) <= 40 or name == "seen")
-    ]
+    """An event in one line."""
+    fields = (f"{name}={text}" for name, text in described(event))
     return f"{event['type']} {' '.join(fields)}"

@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
-from adapters.errors import InvalidName
 from adapters.names import AdapterRef
 from registry import signing
 from registry.cli.output import AsJson, client, emit, progress_bar, say, table
+from registry.model.aliases import MoveAlias
+from registry.model.canary import SplitAlias
 from registry.model.trials import Bounds
 
 Ref = Annotated[str, typer.Argument(help="DOMAIN/ADAPTER[@VERSION|@ALIAS]")]
@@ -65,7 +66,8 @@ def push(
             progress=progress,
         )
         if alias is not None:
-            registry.move_alias(path, alias, version["version"])
+            domain, adapter, number = AdapterRef.parse_version(version["ref"])
+            registry.execute(MoveAlias(domain, adapter, alias, number))
     named = f", named {alias}" if alias else ""
     emit(version, as_json, lambda: say(f"{version['ref']}  {version['digest']}{named}"))
 
@@ -97,12 +99,10 @@ def set_alias(
 
     Example: lorary alias set medical/icd10-coder@8 production --expected 7
     """
-    parsed = AdapterRef.parse(ref)
-    if parsed.version is None:
-        raise InvalidName(f"{ref!r} names no version. Write DOMAIN/ADAPTER@VERSION.")
+    domain, name, version = AdapterRef.parse_version(ref)
     with client() as registry:
-        adapter = registry.move_alias(parsed.path, alias, parsed.version, expected=expected)
-    emit(adapter, as_json, lambda: say(f"{parsed.path}@{alias} is now version {parsed.version}"))
+        adapter = registry.execute(MoveAlias(domain, name, alias, version, expected))
+    emit(adapter, as_json, lambda: say(f"{domain}/{name}@{alias} is now version {version}"))
 
 
 def split_alias(
@@ -145,14 +145,11 @@ def split_alias(
         min_requests=min_requests,
         min_askers=min_askers,
     )
-    parsed = AdapterRef.parse(ref)
-    if parsed.version is None:
-        raise InvalidName(f"{ref!r} names no version. Write DOMAIN/ADAPTER@VERSION.")
+    domain, name, candidate = AdapterRef.parse_version(ref)
+    command = SplitAlias(domain, name, alias, candidate, percent, None if no_rollback else bounds)
     with client() as registry:
-        adapter = registry.split_alias(
-            parsed.path, alias, parsed.version, percent, bounds=None if no_rollback else bounds
-        )
-    emit(adapter, as_json, lambda: say(f"{percent} % of {parsed.path}@{alias} gets {ref}"))
+        adapter = registry.execute(command)
+    emit(adapter, as_json, lambda: say(f"{percent} % of {domain}/{name}@{alias} gets {ref}"))
 
 
 def list_aliases(

@@ -11,6 +11,7 @@ from adapters.names import AdapterRef
 from registry import review_intake
 from registry.cli.output import AsJson, client, emit, say, table, warn
 from registry.errors import BadRequest
+from registry.model.reviews import CloseReview, EraseReview
 from registry.review_export import from_label_studio
 
 GROUP = "review"
@@ -192,12 +193,12 @@ def export(
 
 
 def close(review: Id, as_json: AsJson = False) -> None:
-    """Let nobody judge it any more, and show whose answers they were.
+    """Accept no more judgements, and show whose answers they were.
 
     Example: lorary review close 1f2e3d4c5b6a
     """
     with client() as registry:
-        closed = registry.close_review(review)
+        closed = registry.execute(CloseReview(review))
     rows = [[f"@{f['version']}", f["correct"], f["incorrect"], f["harmful"], f["preferred"]]
             for f in closed["found"]]  # fmt: skip
     columns = ["version", "correct", "incorrect", "harmful", "preferred"]
@@ -210,5 +211,5 @@ def erase(review: Id, as_json: AsJson = False) -> None:
     Example: lorary review erase 1f2e3d4c5b6a
     """
     with client() as registry:
-        erased = registry.erase_review(review)
+        erased = registry.execute(EraseReview(review))
     emit(erased, as_json, lambda: say(f"The texts of review {review} are no longer kept."))

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
+from urllib.parse import quote
 
 import msgspec
 
@@ -18,11 +19,9 @@ from registry.client.downloading import download
 from registry.client.progress import Progress, no_progress
 from registry.client.uploading import ATTEMPTS, describe, upload
 from registry.errors import BadRequest, BeingCollected, ContentMissing
-from registry.model.opinions import Category, Rating
-from registry.model.trials import BoundName, Bounds, Evidence
+from registry.model.base import Command
 
 Json: TypeAlias = "dict[str, Any]"
-DEFAULT_BOUNDS = Bounds()
 PARALLEL = 4
 """Connections that move one file's parts."""
 
@@ -51,6 +50,17 @@ class RegistryClient:
     def call(self, method: str, path: str, **arguments: Any) -> Any:
         """One request below `/api/v1`, for what has no verb here."""
         return self._connection.call(method, path, **arguments)
+
+    def execute(self, command: Command) -> Json:
+        """Give a command, such as `MoveAlias("medical", "icd10-coder", "production", 7)`.
+
+        Returns the resource that the command's route names, as it is afterwards. Raises what the
+        command's `decide` raises, `OutcomeUnknown` if no answer came, and `TypeError` for a command
+        without a route.
+        """
+        method, path, body = request_of(command)
+        answer: Json = self.call(method, path, json=body)
+        return answer
 
     # Versions
 
@@ -125,11 +135,6 @@ class RegistryClient:
         version: Json = self.call("GET", f"/resolve/{AdapterRef.parse(ref)}")
         return version
 
-    def approve(self, ref: str, digest: str) -> Json:
-        """Vouch, as an expert, for exactly the bytes with `digest`."""
-        version: Json = self.call("POST", f"{_version(ref)}/approvals", json={"digest": digest})
-        return version
-
     def requirements(self, ref: str, alias: str = DEFAULT_ALIAS) -> Json:
         """What the domain's policy asks before the guarded `alias` may name the version."""
         query = {"alias": alias}
@@ -146,16 +151,6 @@ class RegistryClient:
         report: Json = self.call("GET", f"{_version(ref)}/evaluations/{digest}")
         return report
 
-    def revoke(self, ref: str, reason: str) -> Json:
-        """Let nobody be served the version any more."""
-        version: Json = self.call("POST", f"{_version(ref)}/revocation", json={"reason": reason})
-        return version
-
-    def tombstone(self, ref: str, reason: str) -> Json:
-        """Give up a version's bytes for good; its place in the log stays."""
-        version: Json = self.call("POST", f"{_version(ref)}/tombstone", json={"reason": reason})
-        return version
-
     # Adapters and aliases
 
     def adapters(self, domain: str | None = None, search: str = "") -> list[Json]:
@@ -169,102 +164,12 @@ class RegistryClient:
         shown: Json = self.call("GET", f"/adapters/{AdapterRef.parse(path).path}")
         return shown
 
-    def move_alias(
-        self, path: str, alias: str, version: int, *, expected: int | None = None
-    ) -> Json:
-        """Let `alias` of `domain/adapter` name `version`."""
-        body = {"version": version, "expected": expected}
-        moved: Json = self.call("PUT", f"/adapters/{path}/aliases/{alias}", json=body)
-        return moved
-
-    def split_alias(
-        self,
-        path: str,
-        alias: str,
-        candidate: int,
-        percent: int,
-        *,
-        bounds: Bounds | None = DEFAULT_BOUNDS,
-    ) -> Json:
-        """Let `percent` of the alias's callers get version `candidate`; 0 ends it.
-
-        The split ends by itself if the candidate crosses one of the bounds; None for no bounds.
-        """
-        body = {
-            "candidate": candidate,
-            "percent": percent,
-            "bounds": msgspec.to_builtins(bounds),
-        }
-        split: Json = self.call("PUT", f"/adapters/{path}/aliases/{alias}/split", json=body)
-        return split
-
-    # What replicas report
-
-    def roll_back(
-        self,
-        path: str,
-        alias: str,
-        *,
-        candidate: int,
-        split: int,
-        bound: BoundName,
-        evidence: Evidence,
-    ) -> Json:
-        """End a split whose candidate crossed a bound. Safe to repeat. It takes the role serve."""
-        arms = {
-            side: {
-                "requests": arm.requests,
-                "errors": arm.errors,
-                "first_token_p95": arm.first_token_p95,
-            }
-            for side, arm in (("candidate", evidence.candidate), ("stable", evidence.stable))
-        }
-        seen = {**arms, "compared": evidence.compared, "slower": evidence.slower}
-        body = {"candidate": candidate, "split": split, "bound": bound, "evidence": seen}
-        route = f"/adapters/{path}/aliases/{alias}/split/rollback"
-        ended: Json = self.call("POST", route, json=body)
-        return ended
-
-    def give_feedback(
-        self,
-        ref: str,
-        response: str,
-        rating: Rating,
-        *,
-        answered: int,
-        asker: str,
-        category: Category | None = None,
-        comment: str | None = None,
-        alias: str | None = None,
-        split: int = 0,
-    ) -> Json:
-        """Tell what `asker` thought of an answer of the pinned version `ref`. Safe to repeat. It
-        takes the role serve. alias, split: the split that chose the version, if one did."""
-        body = {
-            "response": response,
-            "answered": answered,
-            "asker": asker,
-            "rating": rating,
-            "category": category,
-            "comment": comment,
-            "alias": alias,
-            "split": split,
-        }
-        kept: Json = self.call("POST", f"{_version(ref)}/feedback", json=body)
-        return kept
-
     # Domains, base models, keys
 
     def domains(self) -> list[Json]:
         """The domains the key may see."""
         listed: list[Json] = self.call("GET", "/domains")
         return listed
-
-    def create_domain(self, domain: str, policy: Json) -> Json:
-        """Open a domain under a policy."""
-        body = {"domain": domain, "policy": policy}
-        created: Json = self.call("POST", "/domains", json=body)
-        return created
 
     def domain(self, name: str) -> Json:
         """One domain: its policy and its default adapter. Raises `UnknownDomain`."""
@@ -279,11 +184,6 @@ class RegistryClient:
         changed: Json = self.call(
             "PATCH", f"/domains/{domain}/policy", json=changes, params={"weaken": weaken}
         )
-        return changed
-
-    def set_default(self, domain: str, adapter: str) -> Json:
-        """Let the domain's bare name mean one adapter."""
-        changed: Json = self.call("PUT", f"/domains/{domain}/default", json={"adapter": adapter})
         return changed
 
     def bases(self) -> list[Json]:
@@ -320,11 +220,6 @@ class RegistryClient:
         issued: Json = self.call("POST", "/keys", json=body)
         return issued
 
-    def revoke_key(self, key: str, reason: str) -> Json:
-        """Let a key open nothing any more."""
-        revoked: Json = self.call("POST", f"/keys/{key}/revocation", json={"reason": reason})
-        return revoked
-
     # Expert review
 
     def open_review(self, review: Json) -> Json:
@@ -352,16 +247,6 @@ class RegistryClient:
         judged: Json = self.call("POST", f"/reviews/{review}/judgements", json=judgement)
         return judged
 
-    def close_review(self, review: str) -> Json:
-        """Let nobody judge it any more."""
-        closed: Json = self.call("POST", f"/reviews/{review}/closing")
-        return closed
-
-    def erase_review(self, review: str) -> Json:
-        """Give up the texts of a closed review."""
-        erased: Json = self.call("POST", f"/reviews/{review}/erasure")
-        return erased
-
     def export_review(self, review: str, what: str) -> list[Json]:
         """What was settled: sft, preferences, label-studio or judgements."""
         rows: list[Json] = self.call("GET", f"/reviews/{review}/export", params={"what": what})
@@ -378,10 +263,8 @@ class RegistryClient:
 
 def _version(ref: str) -> str:
     """The route of a pinned version; raises `InvalidName` for anything else."""
-    parsed = AdapterRef.parse(ref)
-    if parsed.version is None:
-        raise InvalidName(f"{ref!r} names no version. Write DOMAIN/ADAPTER@VERSION.")
-    return f"/adapters/{parsed.path}/versions/{parsed.version}"
+    domain, adapter, version = AdapterRef.parse_version(ref)
+    return f"/adapters/{domain}/{adapter}/versions/{version}"
 
 
 def _declared_base(directory: Path) -> str:
@@ -393,3 +276,22 @@ def _declared_base(directory: Path) -> str:
         raise InvalidAdapter(
             f"{directory} has no {CONFIG}. Name the directory that PEFT saved to."
         ) from error
+
+
+def request_of(command: Command) -> tuple[str, str, Json]:
+    """Method, path and body by which a command is given; fields with their defaults are left out.
+
+    Raises `TypeError` for a command that is not given over HTTP in this way.
+    """
+    route = command.route
+    if route is None:
+        raise TypeError(f"{type(command).__name__} has no route. Use the client's own verb for it.")
+    fields = {field.name: field for field in msgspec.structs.fields(command)}
+    in_path = {name: quote(str(getattr(command, name)), safe="") for name in fields
+               if f"{{{name}}}" in route.path}  # fmt: skip
+    body = {
+        name: msgspec.to_builtins(getattr(command, name))
+        for name, field in fields.items()
+        if name not in in_path and getattr(command, name) != field.default
+    }
+    return route.method, route.path.format(**in_path), body

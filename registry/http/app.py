@@ -13,11 +13,11 @@ from pydantic import BaseModel
 from registry import metrics
 from registry.http import (
     bodies,
+    commands,
     errors,
     evaluations,
     governing,
     reading,
-    reporting,
     reviews,
     uploads,
 )
@@ -73,7 +73,7 @@ def create_app(settings: RegistrySettings) -> FastAPI:
     app.add_middleware(metrics.Counting)
     app.add_middleware(RequestIds)
     errors.install(app)
-    for part in (reading, uploads, governing, evaluations, reviews, reporting):
+    for part in (reading, uploads, commands, governing, evaluations, reviews):
         app.include_router(part.router, prefix=PREFIX, responses=_errors(Envelope))
     for pages in (browsing, acting, reviewing):
         app.include_router(pages.router)

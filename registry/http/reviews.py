@@ -37,7 +37,7 @@ from registry.model.reviewing import (
     queue,
     settled,
 )
-from registry.model.reviews import CloseReview, EraseReview, JudgeItem, OpenReview, find, holders
+from registry.model.reviews import JudgeItem, OpenReview, find, holders
 from registry.store.blobs import Blobs
 from registry.times import utc_now
 
@@ -145,22 +145,6 @@ def judge(caller: CallerDep, review: str, body: JudgementBody) -> dict[str, Any]
     caller.require("review", found.domain)
     record(caller, found, body)
     return {"item": body.item, "judged": True}
-
-
-@router.post("/reviews/{review}/closing")
-def close(caller: CallerDep, review: str) -> dict[str, Any]:
-    """Let nobody judge it any more, and show whose answers they were."""
-    seen(caller, review)
-    caller.registry.execute(CloseReview(review), caller.key.id)
-    return review_view(caller, find(caller.registry.catalog, review))
-
-
-@router.post("/reviews/{review}/erasure")
-def erase(caller: CallerDep, review: str) -> dict[str, Any]:
-    """Give up the texts of a closed review; the next `lorary gc --apply` removes them."""
-    seen(caller, review)
-    caller.registry.execute(EraseReview(review), caller.key.id)
-    return review_view(caller, find(caller.registry.catalog, review))
 
 
 @router.get("/reviews/{review}/export")

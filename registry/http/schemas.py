@@ -1,24 +1,35 @@
-"""What the API takes, as Pydantic models. What it answers is the catalog's own structs."""
+"""What the API takes, as Pydantic models. What it answers is the catalog's own structs.
 
-from typing import Annotated, Any, Literal
+The bodies of commands follow from the commands (`body_of`); the others are defined here.
+"""
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from annotated_types import Predicate
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    create_model,
+    model_validator,
+)
+from pydantic_core import core_schema
 
 from adapters.fields import (
     DIGEST,
-    Comment,
+    PREDICATES,
     Count,
     Digest,
     Name,
     Number,
-    Path,
-    Pem,
-    Reason,
-    Share,
     Word,
 )
-from registry.model.opinions import Category, Rating
-from registry.model.trials import BoundName
+from registry.model.catalog import File, Grant
 
 Sha256 = Annotated[Digest, Field(pattern=DIGEST)]
 
@@ -32,12 +43,84 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class FileBody(Body):
-    """One file of a version to publish."""
+class Struct:
+    """Marks a field that holds a struct of the model: `Annotated[File, Struct]`."""
 
-    path: Path
-    size: Count
-    sha256: Sha256
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[msgspec.Struct], handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        """The schema of the struct's body, whose values become the struct itself."""
+        schema = handler.generate_schema(body_of(source))
+        return core_schema.no_info_after_validator_function(
+            lambda body: source(**given(body)), schema
+        )
+
+
+class FieldsOf:
+    """Marks a body with the fields of a struct, each of which may be left out:
+    `Annotated[Body, FieldsOf(Policy)]`."""
+
+    def __init__(self, kind: type[msgspec.Struct]) -> None:
+        self._kind = kind
+
+    def __get_pydantic_core_schema__(
+        self, source: type[Body], handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        """The schema of the struct's body."""
+        return handler.generate_schema(body_of(self._kind))
+
+
+@cache
+def body_of(kind: type[msgspec.Struct], *without: str) -> type[Body]:
+    """The fields of a command or struct as a request's body: its types, limits and defaults.
+
+    without: fields that come from elsewhere, such as the path. Take what was sent by `given`:
+    defaults are shown in the body, and set by the struct.
+    """
+    hints = get_type_hints(kind, include_extras=True)
+    fields: dict[str, Any] = {}
+    for field in msgspec.structs.fields(kind):
+        if field.name in without:
+            continue
+        default = field.default
+        if field.default_factory is not msgspec.NODEFAULT:
+            default = field.default_factory()
+        shown = ... if default is msgspec.NODEFAULT else msgspec.to_builtins(default)
+        fields[field.name] = (_as_taken(hints[field.name]), shown)
+    return create_model(kind.__name__, __base__=Body, __doc__=kind.__doc__, **fields)
+
+
+def given(body: BaseModel) -> dict[str, Any]:
+    """The fields that a body holds, without those left to their defaults."""
+    return {name: getattr(body, name) for name in body.model_fields_set}
+
+
+def _as_taken(hint: Any) -> Any:
+    """A field's type as pydantic takes it: structs by their own fields, predicates in words."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        bounds = [_in_words(bound) for bound in parts[1:]]
+        return Annotated[_as_taken(parts[0]), *bounds]
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return Annotated[hint, Struct]
+    if origin is Union or origin is UnionType:
+        return Union[tuple(_as_taken(part) for part in parts)]  # noqa: UP007
+    if origin in (tuple, dict):
+        return origin[tuple(part if part is Ellipsis else _as_taken(part) for part in parts)]
+    return hint
+
+
+def _in_words(bound: Any) -> Any:
+    if not isinstance(bound, Predicate):
+        return bound
+
+    def check(value: Any) -> Any:
+        if not bound.func(value):
+            raise ValueError(f"must {PREDICATES[bound.func]}")
+        return value
+
+    return AfterValidator(check)
 
 
 class ProblemAnswer(BaseModel):
@@ -114,135 +197,8 @@ class PublishBody(Body):
     newest version as the publisher saw it, 0 if it has none."""
 
     base: Name
-    files: Annotated[list[FileBody], Field(min_length=1, max_length=1000)]
+    files: Annotated[list[Annotated[File, Struct]], Field(min_length=1, max_length=1000)]
     expected: Count | None = None
-
-
-class AliasBody(Body):
-    """Where an alias shall point; `expected` is the version it names now, 0 if none."""
-
-    version: Number
-    expected: Count | None = None
-
-
-class BoundsBody(Body):
-    """What a candidate must keep; null for what is not asked. Shares are 0 to 1."""
-
-    max_error_rate: Annotated[float | None, Field(gt=0, le=1)] = 0.05
-    max_latency_ratio: Annotated[float | None, Field(ge=1, le=1000)] = 2.0
-    max_negative_share: Annotated[float | None, Field(gt=0, le=1)] = 0.5
-    min_requests: Annotated[int, Field(ge=1, le=1_000_000_000)] = 50
-    min_askers: Annotated[int, Field(ge=1, le=1_000_000)] = 2
-
-
-class SplitBody(Body):
-    """Which version a share of an alias's callers shall get; 0 percent ends it. With bounds null,
-    only people end it."""
-
-    candidate: Number
-    percent: Annotated[int, Field(ge=0, le=99)]
-    bounds: BoundsBody | None = BoundsBody()
-
-
-class ArmBody(Body):
-    """What a replica saw of one version."""
-
-    requests: Count = 0
-    errors: Count = 0
-    first_token_p95: Annotated[float | None, Field(ge=0, le=1e9)] = None
-
-
-class EvidenceBody(Body):
-    """What a replica saw of a candidate and of the version it is compared with."""
-
-    candidate: ArmBody
-    stable: ArmBody
-    compared: Count = 0
-    slower: Count = 0
-
-
-class RollbackBody(Body):
-    """Which bound of which split was crossed, and what shows it."""
-
-    candidate: Number
-    split: Number
-    bound: BoundName
-    evidence: EvidenceBody
-
-
-class FeedbackBody(Body):
-    """What a caller thought of one answer."""
-
-    response: Annotated[str, Field(min_length=1, max_length=400)]
-    answered: Count
-    asker: Name
-    rating: Rating
-    category: Category | None = None
-    comment: Comment | None = None
-    alias: Name | None = None
-    split: Count = 0
-
-
-class ApproveBody(Body):
-    """The digest of the bytes that were reviewed."""
-
-    digest: Sha256
-
-
-class ReasonBody(Body):
-    """Why."""
-
-    reason: Reason
-
-
-class GrantBody(Body):
-    """A role in one domain or in all (`*`)."""
-
-    role: Name
-    domain: Name
-
-
-class KeyBody(Body):
-    """A key to issue."""
-
-    name: Name
-    grants: Annotated[list[GrantBody], Field(min_length=1, max_length=100)]
-    expires: Word | None = None
-
-
-class SuiteRuleBody(Body):
-    """What a policy requires of one suite."""
-
-    suite: Name
-    digest: Sha256
-    held_out: Sha256
-    floors: Annotated[dict[Name, Share], Field(max_length=100)] = {}
-    margin: Share | None = None
-    better_than_base: bool = False
-    confident_at: Share = 0.9
-    confident_errors: Share | None = None
-
-
-class PolicyBody(Body):
-    """A domain's policy."""
-
-    guarded: Names = ["production"]
-    approvals: Annotated[int, Field(ge=0, le=100)] = 1
-    card_sections: Names = []
-    guarded_role: Name = "publish"
-    keep: Number | None = None
-    end_revoked: bool = True
-    signers: Annotated[list[Pem], Field(max_length=50)] = []
-    signature_required: bool = False
-    approvers: Annotated[dict[Name, Annotated[int, Field(ge=0, le=100)]], Field(max_length=20)] = {}
-    suites: Annotated[list[SuiteRuleBody], Field(max_length=100)] = []
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    looks: Annotated[int, Field(ge=1, le=1000)] = 10
-    max_report_days: Annotated[int | None, Field(ge=1, le=10_000)] = None
-    target_risk: Annotated[float | None, Field(gt=0, lt=1)] = None
-    reviewed_items: Annotated[int, Field(ge=0, le=10_000)] = 0
-    abstain: bool = False
-    prefix_cache: Literal["domain", "key"] = "domain"
 
 
 class EvaluationBody(Body):
@@ -260,17 +216,12 @@ class EvaluationBody(Body):
     report: dict[str, Any]
 
 
-class DomainBody(Body):
-    """A domain to open."""
+class KeyBody(Body):
+    """A key to issue; `decide` limits its fields."""
 
-    domain: Name
-    policy: PolicyBody = PolicyBody()
-
-
-class DefaultBody(Body):
-    """The adapter that a domain's bare name shall mean."""
-
-    adapter: Name
+    name: Name
+    grants: Annotated[list[Annotated[Grant, Struct]], Field(min_length=1, max_length=100)]
+    expires: Word | None = None
 
 
 class BaseBody(Body):

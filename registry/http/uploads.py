@@ -20,7 +20,6 @@ from registry.http.schemas import AssemblyBody, PublishBody, Sha256, UploadsBody
 from registry.http.transfers import plan_upload
 from registry.http.views import plain, version_view
 from registry.model.access import has_role
-from registry.model.catalog import File
 from registry.model.standing import calibrated
 from registry.publish.incoming import incoming
 from registry.publish.publishing import publish
@@ -116,7 +115,7 @@ def publish_version(
         domain=ref.domain,
         adapter=adapter,
         base=body.base,
-        files=[File(file.path, file.size, file.sha256) for file in body.files],
+        files=body.files,
         actor=caller.key.id,
         limits=caller.settings.limits,
         expected=body.expected,

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 
-from adapters.fields import Count, Name
+from adapters.fields import Count, Name, Number
 from adapters.names import AdapterRef, check_alias
 from registry import errors
 from registry.model.access import Role, as_role
-from registry.model.base import Command, Draft, Event
+from registry.model.base import Command, Draft, Event, Route
 from registry.model.blinding import requirements_shown
 from registry.model.catalog import Adapter, Catalog, Move, Version
 from registry.model.gates import asks_anything, requirements
@@ -41,10 +41,11 @@ class MoveAlias(Command, frozen=True):
     """Let an alias name `version`. With `expected`, only if it names that version now (0: none)."""
 
     event = AliasMoved
+    route = Route("PUT", "/adapters/{domain}/{adapter}/aliases/{alias}")
     domain: Name
     adapter: Name
     alias: Name
-    version: Count
+    version: Number
     expected: Count | None = None
 
     def needs(self, catalog: Catalog) -> tuple[Role, str]:

@@ -8,7 +8,7 @@ Times are UTC, ISO 8601 with a `Z`. Digests are hexadecimal SHA-256.
 """
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
@@ -73,12 +73,23 @@ class Event(msgspec.Struct, frozen=True, tag_field="type", tag=True, kw_only=Tru
         raise NotImplementedError
 
 
+class Route(NamedTuple):
+    """Where a command is given over HTTP. Its fields that the path does not hold are the body."""
+
+    method: str
+    path: str
+    """Below `/api/v1`, with fields of the command in braces."""
+    status: int = 200
+
+
 class Command(msgspec.Struct, frozen=True):
     """What somebody asks for. The types of its fields limit what they may hold."""
 
     event: ClassVar[type[Event]]
     """What it causes first. Fields of the same name hold the same."""
     role: ClassVar[Role] = "operate"
+    route: ClassVar[Route | None] = None
+    """None for a command that comes with files, or that only the registry itself gives."""
 
     def needs(self, catalog: Catalog) -> tuple[Role, str]:
         """The role that it takes, and the domain in which. `*`: in all domains."""

@@ -7,12 +7,12 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 
-from adapters.fields import MOST, Count, Name
+from adapters.fields import MOST, Count, Name, Number
 from adapters.names import AdapterRef
 from registry import errors
 from registry.model.access import Role
 from registry.model.aliases import check_earned, role_to_move
-from registry.model.base import Command, Draft, Event
+from registry.model.base import Command, Draft, Event, Route
 from registry.model.catalog import Adapter, Catalog, Rollback, Split
 from registry.model.trials import BoundName, Bounds, Evidence, crosses
 from registry.times import instant
@@ -82,12 +82,13 @@ class SplitAlias(Command, frozen=True):
     """Let `percent` of an alias's callers get `candidate`; the others keep what it names."""
 
     event = AliasSplit
+    route = Route("PUT", "/adapters/{domain}/{adapter}/aliases/{alias}/split")
     domain: Name
     adapter: Name
     alias: Name
-    candidate: Count
+    candidate: Number
     percent: Annotated[int, Ge(0), Le(100)]
-    bounds: Bounds | None = None
+    bounds: Bounds | None = Bounds()
     """What the candidate must keep; None: only people end the split."""
 
     def needs(self, catalog: Catalog) -> tuple[Role, str]:
@@ -130,10 +131,11 @@ class RollBackSplit(Command, frozen=True):
 
     event = SplitRolledBack
     role = "serve"
+    route = Route("POST", "/adapters/{domain}/{adapter}/aliases/{alias}/split/rollback")
     domain: Name
     adapter: Name
     alias: Name
-    candidate: Count
+    candidate: Number
     split: Count
     bound: BoundName
     evidence: Evidence

@@ -6,7 +6,7 @@ from adapters.fields import Name
 from adapters.names import AdapterRef, check_alias, check_name
 from registry import errors
 from registry.model.access import ANY_DOMAIN, Role, as_role
-from registry.model.base import Command, Draft, Event
+from registry.model.base import Command, Draft, Event, Route
 from registry.model.catalog import Catalog, Domain
 from registry.model.policies import Policy, weakened
 from registry.signing import fingerprint
@@ -54,8 +54,9 @@ class CreateDomain(Command, frozen=True):
     """Open a domain under a policy."""
 
     event = DomainCreated
+    route = Route("POST", "/domains", 201)
     domain: Name
-    policy: Policy
+    policy: Policy = Policy()
 
     def needs(self, catalog: Catalog) -> tuple[Role, str]:
         """No one has a role in a domain that does not exist yet."""
@@ -111,6 +112,7 @@ class SetDefaultAdapter(Command, frozen=True):
     """Let the bare domain name mean `adapter`."""
 
     event = DefaultAdapterSet
+    route = Route("PUT", "/domains/{domain}/default")
     domain: Name
     adapter: Name
 

@@ -8,7 +8,7 @@ from annotated_types import MaxLen, MinLen
 
 from adapters import confidence
 from adapters.confidence import Calibration
-from adapters.fields import Count, Digest, Name, Word
+from adapters.fields import Count, Digest, Name, Number, Word
 from adapters.names import AdapterRef
 from registry import errors, times
 from registry.model.base import Command, Draft, Event
@@ -79,7 +79,7 @@ class RecordEvaluation(Command, frozen=True):
     role = "evaluate"
     domain: Name
     adapter: Name
-    version: Count
+    version: Number
     digest: Digest
     report: Digest
     results: Annotated[tuple[SuiteResult, ...], MinLen(1), MaxLen(100)]

@@ -6,10 +6,10 @@ from typing import Annotated
 import msgspec
 from annotated_types import MaxLen, MinLen, Predicate
 
-from adapters.fields import Comment, Count, Name, is_text
+from adapters.fields import Comment, Count, Name, Number, is_text
 from adapters.names import AdapterRef, check_alias
 from registry import errors
-from registry.model.base import Command, Draft, Event
+from registry.model.base import Command, Draft, Event, Route
 from registry.model.canary import rolled_back
 from registry.model.catalog import Adapter, Catalog, Split, person
 from registry.model.opinions import Category, Rating, Tally
@@ -50,9 +50,10 @@ class GiveFeedback(Command, frozen=True):
 
     event = FeedbackGiven
     role = "serve"
+    route = Route("POST", "/adapters/{domain}/{adapter}/versions/{version}/feedback")
     domain: Name
     adapter: Name
-    version: Count
+    version: Number
     response: Annotated[str, MinLen(1), MaxLen(400), Predicate(is_text)]
     answered: Count
     asker: Name

@@ -9,7 +9,7 @@ from annotated_types import MaxLen
 from adapters.fields import Digest, Name, Reason, Word
 from registry import errors, times
 from registry.model.access import ANY_DOMAIN, as_role, check_active, has_role
-from registry.model.base import Command, Draft, Event
+from registry.model.base import Command, Draft, Event, Route
 from registry.model.catalog import Catalog, Grant, Key
 
 
@@ -74,6 +74,7 @@ class RevokeKey(Command, frozen=True):
     """Revoke a key for good."""
 
     event = KeyRevoked
+    route = Route("POST", "/keys/{key}/revocation")
     key: Name
     reason: Reason
 

@@ -9,11 +9,11 @@ from typing import Annotated
 import msgspec
 from annotated_types import Ge, Le, MaxLen, MinLen
 
-from adapters.fields import Count, Digest, Name
+from adapters.fields import Count, Digest, Name, Number
 from adapters.names import AdapterRef
 from registry import errors
 from registry.model.access import Role
-from registry.model.base import Command, Draft, Event
+from registry.model.base import Command, Draft, Event, Route
 from registry.model.catalog import Catalog, person
 from registry.model.collection import spare
 from registry.model.reviewing import MAX_ITEMS, Judgement, Preference, Review, Verdict, wants
@@ -114,7 +114,7 @@ class OpenReview(Command, frozen=True):
     review: Name
     domain: Name
     adapter: Name
-    versions: Annotated[tuple[Count, ...], MinLen(1), MaxLen(2)]
+    versions: Annotated[tuple[Number, ...], MinLen(1), MaxLen(2)]
     title: Name
     items: Annotated[tuple[Name, ...], MinLen(1), MaxLen(MAX_ITEMS)]
     content: Digest
@@ -197,6 +197,7 @@ class CloseReview(Command, frozen=True):
 
     event = ReviewClosed
     role = "evaluate"
+    route = Route("POST", "/reviews/{review}/closing")
     review: Name
 
     def needs(self, catalog: Catalog) -> tuple[Role, str]:
@@ -213,6 +214,7 @@ class EraseReview(Command, frozen=True):
     """Give up the texts of a review that has ended; verdicts stay."""
 
     event = ReviewErased
+    route = Route("POST", "/reviews/{review}/erasure")
     review: Name
 
     def needs(self, catalog: Catalog) -> tuple[Role, str]:

@@ -7,12 +7,12 @@ import msgspec
 from annotated_types import MaxLen
 
 from adapters.admission import Facts
-from adapters.fields import Count, Digest, Name, Reason
+from adapters.fields import Count, Digest, Name, Number, Reason
 from adapters.lineage import Lineage
 from adapters.names import AdapterRef, check_name
 from adapters.spectra import Spectrum
 from registry import errors
-from registry.model.base import Command, Draft, Event
+from registry.model.base import Command, Draft, Event, Route
 from registry.model.catalog import Adapter, Catalog, File, Version, in_good_standing, person
 from registry.model.collection import spare
 from registry.model.standing import authors
@@ -170,9 +170,10 @@ class ApproveVersion(Command, frozen=True):
 
     event = VersionApproved
     role = "approve"
+    route = Route("POST", "/adapters/{domain}/{adapter}/versions/{version}/approvals")
     domain: Name
     adapter: Name
-    version: Count
+    version: Number
     digest: Digest
 
     def decide(self, catalog: Catalog, by: str, now: str) -> Iterable[Event]:
@@ -198,9 +199,10 @@ class RevokeVersion(Command, frozen=True):
     """Revoke a version and stop serving it."""
 
     event = VersionRevoked
+    route = Route("POST", "/adapters/{domain}/{adapter}/versions/{version}/revocation")
     domain: Name
     adapter: Name
-    version: Count
+    version: Number
     reason: Reason
 
     def decide(self, catalog: Catalog, by: str, now: str) -> Iterable[Event]:
@@ -216,9 +218,10 @@ class TombstoneVersion(Command, frozen=True):
     """Give up a version's files for good; its history stays."""
 
     event = VersionTombstoned
+    route = Route("POST", "/adapters/{domain}/{adapter}/versions/{version}/tombstone")
     domain: Name
     adapter: Name
-    version: Count
+    version: Number
     reason: Reason
 
     def decide(self, catalog: Catalog, by: str, now: str) -> Iterable[Event]:

@@ -11,6 +11,7 @@ from adapters.admission import CARD, CONFIG, PROVENANCE
 from adapters.card import MAX_CARD_BYTES
 from adapters.names import AdapterRef
 from adapters.spectra import MIN_PEERS, Spectrum
+from registry.audit import described
 from registry.errors import StoreError, UnknownFile, VersionGone
 from registry.http.access import Caller
 from registry.http.reviews import requirements_view
@@ -154,7 +155,14 @@ def audit_log(viewer: ViewerDep, before: Annotated[int | None, Query(ge=1)] = No
         if (stored := log.read(sequence)) is not None:
             rows.append(commit_view(stored, viewer.catalog))
     oldest = max(1, newest - PAGE + 1)
-    return page("log.html", viewer=viewer, commits=rows, oldest=oldest, keys=viewer.catalog.keys)
+    return page(
+        "log.html",
+        viewer=viewer,
+        commits=rows,
+        oldest=oldest,
+        keys=viewer.catalog.keys,
+        described=described,
+    )
 
 
 def _words(path: str, adapter: Adapter) -> str:

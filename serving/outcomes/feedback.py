@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapters.errors import LoraryError
-from registry.client import RegistryClient
+from adapters.names import AdapterRef
 from registry.errors import BadRequest, FeedbackTooLate, Forbidden
 from registry.model.catalog import Key
+from registry.model.feedback import GiveFeedback
 from registry.model.opinions import CATEGORIES, RATINGS, Category, Rating
 from serving.errors import FeedbackUnavailable, LimitReached, ReportsOff
 from serving.outcomes.reporting import Reports
@@ -68,16 +69,17 @@ async def give(
     comment = given.comment if keep_comment else None
     try:
         kept = await reports.send(
-            RegistryClient.give_feedback,
-            str(answered.ref),
-            given.id,
-            given.rating,
-            answered=answered.at,
-            asker=key.id,
-            category=given.category,
-            comment=comment,
-            alias=answered.alias,
-            split=answered.split,
+            GiveFeedback(
+                *AdapterRef.parse_version(str(answered.ref)),
+                response=given.id,
+                answered=answered.at,
+                asker=key.id,
+                rating=given.rating,
+                category=given.category,
+                comment=comment,
+                alias=answered.alias,
+                split=answered.split,
+            )
         )
     except (FeedbackTooLate, LimitReached, ReportsOff):
         raise

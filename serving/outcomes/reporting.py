@@ -6,16 +6,15 @@ hangs holds up nothing else.
 """
 
 import asyncio
-import functools
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 
 from registry.client import RegistryClient
 from registry.errors import StoreUnavailable, Unauthenticated
 from registry.model.access import Secret, authenticate
+from registry.model.base import Command
 from registry.model.catalog import Catalog
 from registry.times import utc_now
 from serving.errors import CannotServe, LimitReached, ReportsOff
@@ -24,8 +23,6 @@ THREADS = 8
 TIMEOUT_SECONDS = 5.0
 MAX_WAITING = 256
 """Reports under way at once; commits are made in groups, so they do not wait for one another."""
-
-T = TypeVar("T")
 
 
 class Reports:
@@ -41,10 +38,10 @@ class Reports:
         """Whether there is a key to report with."""
         return self._client is not None
 
-    async def send(self, verb: Callable[..., T], *arguments: Any, **named: Any) -> T:
-        """Call a verb of `RegistryClient`, given unbound, and wait for its answer.
+    async def send(self, command: Command) -> dict[str, Any]:
+        """Give the registry a command, and wait for its answer.
 
-        Raises what the verb raises, `StoreUnavailable` where no registry answers, `ReportsOff`
+        Raises what the command raises, `StoreUnavailable` where no registry answers, `ReportsOff`
         without a key, `LimitReached`.
         """
         if self._client is None:
@@ -53,10 +50,11 @@ class Reports:
             )
         if self._waiting >= MAX_WAITING:
             raise LimitReached(f"{self._waiting} reports wait for the registry already.", 1.0)
-        call = functools.partial(verb, self._client, *arguments, **named)
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+            return await asyncio.get_running_loop().run_in_executor(
+                self._threads, self._client.execute, command
+            )
         except (ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
             raise StoreUnavailable(
                 f"What LORARY_REGISTRY_URL names answers as no registry does ({error}). Set it."

@@ -21,7 +21,7 @@ from starlette.types import Message, Send
 
 from adapters.errors import InvalidName, LoraryError
 from adapters.names import DEFAULT_ALIAS, AdapterRef
-from registry.client import RegistryClient
+from registry.model.canary import RollBackSplit
 from registry.model.catalog import Catalog, Split, Version
 from registry.model.trials import PEERS, Arm, BoundName, Evidence, crosses, in_words
 from serving.errors import ColdLoadFailed, DiskFull, EngineRefused
@@ -197,14 +197,17 @@ class Rollouts:
         path, alias, number = name
         while name in _running(self._catalog()):
             try:
+                domain, _, adapter = path.partition("/")
                 await self._reports.send(
-                    RegistryClient.roll_back,
-                    path,
-                    alias,
-                    candidate=held.split.candidate,
-                    split=number,
-                    bound=held.bound,
-                    evidence=held.evidence,
+                    RollBackSplit(
+                        domain,
+                        adapter,
+                        alias,
+                        candidate=held.split.candidate,
+                        split=number,
+                        bound=held.bound,
+                        evidence=held.evidence,
+                    )
                 )
             except LoraryError as error:
                 if error.code != told:

@@ -75,5 +75,5 @@ def test_what_one_registry_process_acknowledged_the_other_knows(
             key = client.issue_key(f"app {number}", ["infer:medical", "publish:medical"])["key"]
             with RegistryClient(second, key) as elsewhere:
                 assert elsewhere.resolve("medical/coder@1")["version"] == 1
-                elsewhere.move_alias("medical/coder", f"a{number}", 1)
+                elsewhere.execute(MoveAlias("medical", "coder", f"a{number}", 1))
             assert client.resolve(f"medical/coder@a{number}")["version"] == 1

@@ -18,6 +18,7 @@ from safetensors.numpy import save
 
 from registry import errors
 from registry.client import AsyncRegistryClient, RegistryClient
+from registry.model.aliases import MoveAlias
 from registry.registry import Registry
 from registry.signing import fingerprint
 from registry.store import ObjectStore
@@ -184,7 +185,7 @@ def test_other_domains_are_closed_and_errors_arrive_as_their_classes(
             lambda: client.resolve("medical/coder@1"),
             lambda: client.resolve("medical/nothing@1"),
             lambda: client.push(directory, "medical/coder"),
-            lambda: client.move_alias("medical/coder", "production", 1),
+            lambda: client.execute(MoveAlias("medical", "coder", "production", 1)),
             lambda: list(client.log()),
         ):
             with pytest.raises(errors.Forbidden):

@@ -24,6 +24,8 @@ from registry.errors import (
     PromotionNotEarned,
     UnknownFile,
 )
+from registry.model.aliases import MoveAlias
+from registry.model.domains import CreateDomain
 from registry.registry import Registry
 from registry.store import LocalStore
 from tests.support.adapters import TINY, write_adapter
@@ -64,7 +66,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     store = LocalStore(folder / "store")
     operator = Registry.create(store, name="desk", key_name="operator").text
     with registry_server(store.url, folder) as url, RegistryClient(url, operator) as client:
-        client.create_domain("medical", {})
+        client.execute(CreateDomain("medical"))
         client.add_base(TINY)
         team = client.issue_key("team", ["publish:medical", "evaluate:medical"])["key"]
         meter = client.issue_key("meter", ["evaluate:medical"])["key"]
@@ -132,7 +134,7 @@ def test_the_gate_answers_item_by_item_and_by_its_exit_code(desk: Desk) -> None:
     assert before.returncode == 1
     assert "no evaluation of these bytes is recorded" in before.stdout
     with pytest.raises(PromotionNotEarned, match="no evaluation"):
-        desk.team.move_alias(PATH, "production", 1)
+        desk.team.execute(MoveAlias("medical", "coder", "production", 1))
     digest = desk.meter.resolve(f"{PATH}@1")["digest"]
     desk.team.record_evaluation(f"{PATH}@1", evaluation(digest, note="by the publisher"))
     assert "only its publisher evaluated it" in desk.run("gate", f"{PATH}@1").stdout
@@ -149,7 +151,7 @@ def test_the_gate_answers_item_by_item_and_by_its_exit_code(desk: Desk) -> None:
         "chapters: at most 10 % wrong when 90 % sure",
     ]  # fmt: skip
     assert "look 2 of 3" in answer["requirements"][0]["evidence"]
-    desk.team.move_alias(PATH, "production", 1)
+    desk.team.execute(MoveAlias("medical", "coder", "production", 1))
     assert "evaluated  2 time(s)" in desk.run("show", f"{PATH}@1").stdout
 
 
@@ -171,7 +173,7 @@ def test_what_cannot_be_evidence_is_refused(desk: Desk) -> None:
     with pytest.raises(BadRequest, match="cannot be"):
         desk.meter.record_evaluation(f"{PATH}@1", evaluation(digest, hits=1001))
     with pytest.raises(Forbidden):
-        desk.meter.move_alias(PATH, "production", 1)
+        desk.meter.execute(MoveAlias("medical", "coder", "production", 1))
 
 
 def test_what_was_recorded_becomes_a_page_a_cards_index_and_a_review(

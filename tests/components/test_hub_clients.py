@@ -14,6 +14,9 @@ import pytest
 
 from registry.client import RegistryClient
 from registry.maintain.verify import verify
+from registry.model.aliases import MoveAlias
+from registry.model.domains import CreateDomain
+from registry.model.policies import Policy
 from registry.registry import Registry
 from registry.store import ObjectStore, open_store
 from tests.support.adapters import TINY, write_adapter
@@ -53,8 +56,8 @@ def hub(s3: S3Server, tmp_path: Path) -> Iterator[Hub]:
     store = open_store(url, s3_endpoint=s3.endpoint)
     operator = Registry.create(store, name="hub", key_name="operator").text
     with registry_server(url, tmp_path) as served, RegistryClient(served, operator) as client:
-        client.create_domain("medical", {"guarded": []})
-        client.create_domain("legal", {"guarded": []})
+        client.execute(CreateDomain("medical", Policy(guarded=())))
+        client.execute(CreateDomain("legal", Policy(guarded=())))
         client.add_base(TINY)
         key = client.issue_key("a team", ["publish:medical"])["key"]
         yield Hub(served, client, key, store)
@@ -76,7 +79,7 @@ def test_huggingface_hub_publishes_fetches_and_looks_around(
 ) -> None:
     adapter = write_adapter(tmp_path / "adapter", seed=1)
     hub.operator.push(adapter, "medical/coder")
-    hub.operator.move_alias("medical/coder", "live", 1)
+    hub.operator.execute(MoveAlias("medical", "coder", "live", 1))
     hub.operator.push(write_adapter(tmp_path / "other", seed=2), "medical/unrelated")
     changed = write_adapter(tmp_path / "changed", seed=3)
     path = "" if version == "current" else older_hub(version)
@@ -152,7 +155,7 @@ metadata_update("medical/coder", {"license": "mit"}, overwrite=True)
 
 def test_a_cards_metadata_is_updated_as_the_next_version(hub: Hub, tmp_path: Path) -> None:
     hub.operator.push(write_adapter(tmp_path / "adapter", seed=1), "medical/coder")
-    hub.operator.move_alias("medical/coder", "production", 1)
+    hub.operator.execute(MoveAlias("medical", "coder", "production", 1))
     done = hub.run(["-c", CARD])
     assert done.returncode == 0, done.stderr
     out = tmp_path / "out"

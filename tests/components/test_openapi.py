@@ -18,6 +18,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from registry.client import RegistryClient
+from registry.model.domains import CreateDomain
+from registry.model.policies import Policy
 from registry.registry import Registry
 from registry.store import LocalStore
 from tests.support.adapters import TINY, write_adapter
@@ -39,7 +41,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
     store = LocalStore(folder / "store")
     key = Registry.create(store, name="openapi", key_name="operator").text
     with registry_server(store.url, folder) as url, RegistryClient(url, key) as client:
-        client.create_domain("medical", {"guarded": []})
+        client.execute(CreateDomain("medical", Policy(guarded=())))
         client.add_base(TINY)
         client.push(write_adapter(folder / "adapter"), "medical/coder")
         yield url, key

@@ -13,6 +13,8 @@ import pytest
 from registry import errors
 from registry.client import RegistryClient
 from registry.maintain.verify import verify
+from registry.model.domains import CreateDomain
+from registry.model.policies import Policy
 from registry.registry import Registry
 from registry.store import ObjectStore, open_store
 from tests.support.adapters import TINY, write_adapter
@@ -85,7 +87,7 @@ def test_what_was_acknowledged_is_there_and_nothing_else(world: World, tmp_path:
     for number in (0, 1):
         world.start(number)
     with RegistryClient(world.urls[0], operator) as client:
-        client.create_domain("medical", {"guarded": []})
+        client.execute(CreateDomain("medical", Policy(guarded=())))
         client.add_base(TINY)
     acknowledged: dict[str, str] = {}
     refusals: list[Exception] = []

@@ -16,6 +16,8 @@ from registry import errors
 from registry.client import RegistryClient
 from registry.client.downloading import RANGE
 from registry.client.uploading import PART, describe
+from registry.model.domains import CreateDomain
+from registry.model.policies import Policy
 from registry.registry import Registry
 from registry.store import ObjectStore
 from registry.store.blobs import Blobs
@@ -36,7 +38,7 @@ def registry(
 ) -> Iterator[tuple[RegistryClient, str]]:
     key = Registry.create(store, name="transfers", key_name="operator").text
     with registry_server(store_url, tmp_path) as url, RegistryClient(url, key) as client:
-        client.create_domain("medical", {"guarded": []})
+        client.execute(CreateDomain("medical", Policy(guarded=())))
         client.add_base(WIDE)
         yield client, url
 

@@ -12,6 +12,10 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from registry.client import RegistryClient
+from registry.model.aliases import MoveAlias
+from registry.model.domains import CreateDomain, SetDefaultAdapter
+from registry.model.policies import Policy
+from registry.model.versions import ApproveVersion, RevokeVersion
 from registry.registry import Registry
 from registry.store import LocalStore
 from tests.support.adapters import TINY, write_adapter
@@ -32,8 +36,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     store = LocalStore(folder / "store")
     operator = Registry.create(store, name="hospital", key_name="operator").text
     with registry_server(store.url, folder) as url, RegistryClient(url, operator) as client:
-        client.create_domain("medical", {"guarded": ["production"], "approvals": 1})
-        client.create_domain("legal", {"guarded": []})
+        client.execute(CreateDomain("medical", Policy(guarded=("production",), approvals=1)))
+        client.execute(CreateDomain("legal", Policy(guarded=())))
         client.add_base(TINY)
         team = client.issue_key(
             "coding team", ["publish:medical", "publish:legal", "infer:medical"]
@@ -43,10 +47,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
                 adapter = write_adapter(folder / f"a{seed}", seed=seed)
                 publisher.push(adapter, "medical/icd10-coder")
             publisher.push(write_adapter(folder / "b", seed=9), "legal/citations")
-            publisher.move_alias("medical/icd10-coder", "candidate", 2)
-        client.approve("medical/icd10-coder@1", client.resolve("medical/icd10-coder@1")["digest"])
-        client.move_alias("medical/icd10-coder", "production", 1)
-        client.set_default("medical", "icd10-coder")
+            publisher.execute(MoveAlias("medical", "icd10-coder", "candidate", 2))
+        digest = client.resolve("medical/icd10-coder@1")["digest"]
+        client.execute(ApproveVersion("medical", "icd10-coder", 1, digest))
+        client.execute(MoveAlias("medical", "icd10-coder", "production", 1))
+        client.execute(SetDefaultAdapter("medical", "icd10-coder"))
         yield Site(url, operator, team)
 
 
@@ -199,8 +204,8 @@ def test_a_revoked_version_in_production_shows_as_an_outage_everywhere(
 ) -> None:
     with RegistryClient(site.url, site.operator) as client:
         client.push(write_adapter(tmp_path / "a", seed=20), "legal/withdrawn")
-        client.move_alias("legal/withdrawn", "production", 1)
-        client.revoke("legal/withdrawn@1", "wrong limitation periods")
+        client.execute(MoveAlias("legal", "withdrawn", "production", 1))
+        client.execute(RevokeVersion("legal", "withdrawn", 1, "wrong limitation periods"))
     page.goto(f"{site.url}/?q=withdrawn")
     expect(page.get_by_role("row", name="legal/withdrawn")).to_contain_text("not served")
     page.get_by_role("link", name="legal/withdrawn").click()

@@ -14,6 +14,9 @@ from playwright.sync_api import Browser, Page, expect
 
 from registry.client import RegistryClient
 from registry.errors import Forbidden, VersionGone
+from registry.model.domains import CreateDomain
+from registry.model.policies import Policy
+from registry.model.reviews import CloseReview, EraseReview
 from registry.registry import Registry
 from registry.store import LocalStore
 from tests.support.adapters import TINY, write_adapter
@@ -52,7 +55,7 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
     store = LocalStore(folder / "store")
     operator = Registry.create(store, name="hospital", key_name="operator").text
     with registry_server(store.url, folder) as url, RegistryClient(url, operator) as client:
-        client.create_domain("medical", {"approvals": 0, "reviewed_items": 3})
+        client.execute(CreateDomain("medical", Policy(approvals=0, reviewed_items=3)))
         client.add_base(TINY)
         keys = {
             name: client.issue_key(name, [f"{role}:medical"])["key"]
@@ -224,7 +227,7 @@ def test_an_expert_learns_nothing_about_versions_from_the_api_either(clinic: Cli
         for event in events:
             shown = {event.get(name) for name in ("versions", "verdicts", "severity", "adapter")}
             assert shown <= {None, "hidden until the review is closed"}
-        clinic.meter.close_review(opened)
+        clinic.meter.execute(CloseReview(opened))
         assert "found" in expert.review(opened)
 
 
@@ -267,7 +270,7 @@ def test_what_was_settled_trains_the_next_version_and_texts_can_be_given_up(
     chosen = {row["chosen"][0]["content"] for row in pairs}
     assert chosen == BETTER | {"As in the tabular list"}
     assert len(clinic.meter.export_review(clinic.review, "label-studio")) == 3
-    clinic.operator.erase_review(clinic.review)
+    clinic.operator.execute(EraseReview(clinic.review))
     with pytest.raises(VersionGone, match="given up"):
         clinic.meter.export_review(clinic.review, "sft")
     assert len(clinic.meter.export_review(clinic.review, "judgements")) == 6

@@ -18,9 +18,12 @@ import pytest
 import yaml
 from playwright.sync_api import Browser, Page, expect
 
+from adapters.names import AdapterRef
 from registry.client import RegistryClient
 from registry.errors import Forbidden, PromotionNotEarned
+from registry.model.aliases import MoveAlias
 from registry.model.reviewing import Verdict
+from registry.model.versions import ApproveVersion, RevokeVersion
 from tests.journeys.conftest import Site, run_lorary
 from tests.journeys.test_app import chat, question
 from tests.support.browser import chromium, violations
@@ -94,7 +97,9 @@ class Story:
         """Both doctors sign off."""
         for doctor in ("Dr Adams", "Dr Brown"):
             with self.client(doctor) as expert:
-                expert.approve(ref, expert.resolve(ref)["digest"])
+                expert.execute(
+                    ApproveVersion(*AdapterRef.parse_version(ref), expert.resolve(ref)["digest"])
+                )
 
 
 def keep(page: Page, name: str) -> None:
@@ -134,7 +139,7 @@ def story(
         site.lorary("domain", "policy", "medical", str(file))
         for directory in (trained["legal"], trained["medical"]):
             told.act("team", "push", str(directory), PATH)
-        operator.move_alias(PATH, "candidate", 1)
+        operator.execute(MoveAlias("medical", "chapter-coder", "candidate", 1))
         yield told
         site.lorary("domain", "policy", "medical", "--no-guard", "--yes")
 
@@ -150,7 +155,7 @@ def test_the_gate_refuses_the_worse_version_with_its_reasons(story: Story) -> No
     story.evaluate(WORSE)
     story.approve(WORSE)
     with story.client("owner") as owner, pytest.raises(PromotionNotEarned) as why:
-        owner.move_alias(PATH, "production", 1)
+        owner.execute(MoveAlias("medical", "chapter-coder", "production", 1))
     assert "accuracy at least 10 %" in why.value.message
     assert "better than smollm2" in why.value.message
     refused = subprocess.run(
@@ -188,7 +193,9 @@ def test_two_experts_review_the_better_one_blind_beside_the_other(
 
 def test_approved_and_promoted_it_answers_the_apps(story: Story, browser: Browser) -> None:
     with story.client("team") as team, pytest.raises(Forbidden):
-        team.approve(BETTER, team.resolve(BETTER)["digest"])
+        team.execute(
+            ApproveVersion(*AdapterRef.parse_version(BETTER), team.resolve(BETTER)["digest"])
+        )
     story.approve(BETTER)
     assert story.lacking(BETTER) == []
     page = sign_in(browser, story.site.registry, story.keys["owner"])
@@ -197,7 +204,7 @@ def test_approved_and_promoted_it_answers_the_apps(story: Story, browser: Browse
     assert violations(page) == []
     keep(page, "trust-2-requirements")
     with story.client("owner") as owner:
-        owner.move_alias(PATH, "production", 2)
+        owner.execute(MoveAlias("medical", "chapter-coder", "production", 2))
     story.site.settle(lambda: serves(story.site) == BETTER)
 
 
@@ -218,7 +225,11 @@ def test_a_harmful_finding_in_production_ends_it_everywhere(story: Story, browse
         judge(page, f"{site.registry}/reviews/{review['id']}", Opinions(lambda *_: "harmful"))
     assert story.lacking(BETTER) == ["harm"]
     with RegistryClient(site.registry, site.operator) as operator:
-        operator.revoke(BETTER, "an expert found an answer in production harmful")
+        operator.execute(
+            RevokeVersion(
+                *AdapterRef.parse_version(BETTER), "an expert found an answer in production harmful"
+            )
+        )
     site.settle(lambda: serves(site) == "version_revoked")
     page = sign_in(browser, site.registry, story.keys["owner"])
     page.goto(f"{site.registry}/adapters/{PATH}/versions/2")
@@ -247,7 +258,7 @@ def test_what_the_experts_judged_trains_a_successor_that_passes(
     story.approve(NEXT)
     assert story.lacking(NEXT) == []
     with story.client("owner") as owner:
-        owner.move_alias(PATH, "production", 3)
+        owner.execute(MoveAlias("medical", "chapter-coder", "production", 3))
     story.site.settle(lambda: serves(story.site) == NEXT)
 
 

@@ -145,7 +145,7 @@ def test_trials_of_an_ended_split_says_nothing_about_the_next(site: Site) -> Non
 
 
 def test_a_split_without_bounds_is_ended_by_people_only(site: Site) -> None:
-    bare = SplitAlias("medical", "coder", "production", 2, 50)
+    bare = SplitAlias("medical", "coder", "production", 2, 50, bounds=None)
     site.registry.execute(bare, site.operator.id)
     with pytest.raises(errors.Conflict, match="declared"):
         site.registry.execute(rollback(number=2), site.operator.id)
