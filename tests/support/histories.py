@@ -7,14 +7,14 @@ without being named here.
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
-from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from annotated_types import MaxLen, MinLen
 
 from adapters.errors import LoraryError
 from registry import times
@@ -27,7 +27,7 @@ from registry.model.keys import IssueKey
 from registry.model.machine import commands, decide, fold
 from registry.model.trials import Arm, Bounds, Evidence
 
-WORDS = {"domain": ("medical", "legal"), "adapter": ("coder", "other"),
+WORDS: dict[str, Sequence[Any]] = {"domain": ("medical", "legal"), "adapter": ("coder", "other"),
          "alias": ("production", "beta"), "base": ("tiny",), "expires": (None,),
          "answered": ("2026-11-24T00:00:00Z", 1_780_000_000), "guarded_role": ("publish",),
          "role": ROLES, "guarded": (("production",), ()), "signers": ((),),
@@ -157,18 +157,21 @@ class History:
 
     def _bounded(self, name: str, kind: Any, bounds: tuple[Any, ...]) -> Any:
         chance = self.chance
-        low = next((b.ge for b in bounds if isinstance(b, Ge)), None)
-        low = next((b.gt + 1e-9 for b in bounds if isinstance(b, Gt)), low)
-        high = next((b.le for b in bounds if isinstance(b, Le)), None)
-        high = next((b.lt - 1e-9 for b in bounds if isinstance(b, Lt)), high)
+        limits: dict[str, Any] = {
+            name: getattr(bound, name)
+            for bound in bounds
+            for name in ("ge", "gt", "le", "lt")
+            if hasattr(bound, name)
+        }
+        low = float(limits.get("ge", limits.get("gt", 0) + 1e-9))
+        high = float(limits.get("le", limits.get("lt", 1) - 1e-9))
         least = next((b.min_length for b in bounds if isinstance(b, MinLen)), 0)
         most = next((b.max_length for b in bounds if isinstance(b, MaxLen)), 0)
         origin, parts = get_origin(kind) or kind, get_args(kind)
         if origin is int:
-            assert low is not None
-            return chance.randint(int(low), int(min(high or 0, low + chance.choice((2, 30)))))
+            return chance.randint(int(low), int(min(high, low + chance.choice((2, 30)))))
         if origin is float:
-            return chance.uniform(low or 0.0, min(high or 0.0, 1e6))
+            return chance.uniform(low, min(high, 1e6))
         if origin is str:
             digits = "0123456789abcdef"
             return "".join(chance.choice(digits) for _ in range(max(least, min(12, most))))
