@@ -7,6 +7,7 @@ medical                          the domain's default adapter
 """
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from adapters.errors import InvalidName
@@ -15,6 +16,9 @@ DEFAULT_ALIAS = "production"
 MAX_VERSION = 10**9
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_SEPARATORS = re.compile(r"[^a-z0-9]+")
+MAX_READ = 200
+"""Characters of a malformed name that a proposal is made of."""
 _NUMBER = re.compile(r"[1-9][0-9]{0,9}")
 _GRAMMAR = "lower-case letters, digits and hyphens, at most 63, not starting with a hyphen"
 
@@ -79,7 +83,10 @@ class AdapterRef:
 def check_name(name: str, kind: str) -> str:
     """`name` itself if it is a well-formed domain or adapter name; else `InvalidName`."""
     if not _NAME.fullmatch(name):
-        raise InvalidName(f"{_shown(name)} is not a {kind} name. Use {_GRAMMAR}.")
+        article = "an" if kind[0] in "aeiou" else "a"
+        raise InvalidName(
+            f"{_shown(name)} is not {article} {kind} name. Use {_GRAMMAR}{_such_as(name)}."
+        )
     return name
 
 
@@ -88,9 +95,20 @@ def check_alias(name: str) -> str:
     if not _NAME.fullmatch(name) or name.isdigit():
         raise InvalidName(
             f"{_shown(name)} is neither a version (1, 2, 3 ...) nor an alias name. "
-            f"For an alias use {_GRAMMAR}, and not a number."
+            f"For an alias use {_GRAMMAR}, and not a number{_such_as(name)}."
         )
     return name
+
+
+def proposal(name: str) -> str:
+    """The well-formed name nearest to `name`, in lower case and with hyphens; empty if none is."""
+    plain = unicodedata.normalize("NFKD", name[:MAX_READ]).encode("ascii", "ignore").decode()
+    return _SEPARATORS.sub("-", plain.lower()).strip("-")[:63].rstrip("-")
+
+
+def _such_as(name: str) -> str:
+    proposed = proposal(name)
+    return f", such as {proposed!r}" if proposed and not proposed.isdigit() else ""
 
 
 def _shown(text: str) -> str:

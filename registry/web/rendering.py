@@ -1,10 +1,12 @@
 """Templates, and hostile text on pages: everything is escaped, nothing loads from elsewhere."""
 
+from functools import lru_cache
 from typing import Any
 
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markdown_it import MarkdownIt
+from markdown_it.rules_inline import StateInline, link
 from markupsafe import Markup
 
 from registry.model.evidence import Confident, Tally, effective
@@ -19,10 +21,22 @@ HEADERS = {
 }
 
 # "js-default" takes no HTML and no javascript: or data: links; images would be requests elsewhere.
-_MARKDOWN = MarkdownIt("js-default", {"linkify": False}).disable("image")
+_MARKDOWN = MarkdownIt("js-default", {"linkify": False, "maxNesting": 20}).disable("image")
 
 _MAX_CARD = 64 << 10
-"""Characters of a card that are rendered: the worst ones take 0.1 ms per character."""
+"""Characters of a card that are rendered."""
+_MAX_BRACKETS = 10_000
+"""Opening brackets tried as the start of a link, nested ones again for each that holds them: for
+one without an end the parser tries those that follow, as deep as it may nest."""
+
+
+def _link(state: StateInline, silent: bool) -> bool:
+    """The rule for links; after `_MAX_BRACKETS`, brackets are text."""
+    state.env["brackets"] = state.env.get("brackets", 0) + 1
+    return state.env["brackets"] <= _MAX_BRACKETS and link(state, silent)
+
+
+_MARKDOWN.inline.ruler.at("link", _link)
 
 
 def _bytes(size: int) -> str:
@@ -41,6 +55,11 @@ def _card(text: str) -> Markup:
         _, _, text = text[4:].partition("\n---")
     if len(text) > _MAX_CARD:
         text = f"{text[:_MAX_CARD]}\n\n…\n\n*The rest of this card is in its file, README.md.*"
+    return _rendered(text)
+
+
+@lru_cache(maxsize=64)
+def _rendered(text: str) -> Markup:
     return Markup(_MARKDOWN.render(text))  # noqa: S704 - the renderer escapes what it is given
 
 

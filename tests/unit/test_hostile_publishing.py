@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -143,3 +144,25 @@ def test_a_long_card_is_cut_where_it_is_rendered() -> None:
     assert len(_card("word " * 200_000)) < 100_000
     assert "README.md" in _card("word " * 200_000)
     assert "README.md" not in _card("word " * 10)
+
+
+@pytest.mark.parametrize("piece", ["[", "[[]", "![[", "[a](", "**a", "*b ", "> ", "|a|b|\n|-|-|\n"])
+def test_rendering_a_hostile_card_takes_calls_in_proportion_to_its_length(piece: str) -> None:
+    text, calls = (piece * 65_000)[:65_000], 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    sys.setprofile(count)
+    try:
+        _card(text)
+    finally:
+        sys.setprofile(None)
+    assert calls < 250 * len(text)
+
+
+def test_links_of_an_ordinary_card_are_rendered() -> None:
+    text = "".join(f"- [paper {n}](https://arxiv.org/abs/{n})\n" for n in range(1_000))
+    assert _card(text).count("<a href=") == 1_000
+    assert "<li>" in _card("- a\n  - b\n    - c\n")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.errors import InvalidName
-from adapters.names import AdapterRef
+from adapters.names import AdapterRef, proposal
 
 names = st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True)
 aliases = names.filter(lambda name: not name.isdigit())
@@ -29,6 +29,38 @@ def test_any_text_is_a_reference_written_canonically_or_refused(text: str) -> No
     except InvalidName:
         return
     assert str(ref) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "proposed"),
+    [
+        ("bugs/neu.Name", "'neu-name'"),
+        ("bugs/Llama-3.1_8B_lora", "'llama-3-1-8b-lora'"),
+        ("Bugs/x", "'bugs'"),
+        ("my.org/x", "'my-org'"),
+        ("a/-b-", "'b'"),
+        ("a/Müller GmbH", "'muller-gmbh'"),
+        ("a/b@v1.0", "'v1-0'"),
+        ("a/b@Prod", "'prod'"),
+        ("a/" + "B" * 70, repr("b" * 63)),
+        ("a/" + "._" * 100_000, ""),
+        ("a/医療", ""),
+        ("a/b@01", ""),
+    ],
+)
+def test_a_refused_name_comes_with_one_that_is_accepted(text: str, proposed: str) -> None:
+    with pytest.raises(InvalidName) as refused:
+        AdapterRef.parse(text)
+    said = refused.value.message
+    assert said.endswith(f", such as {proposed}.") == bool(proposed)
+    assert ("such as" in said) == bool(proposed)
+    assert len(said) < 400
+
+
+@given(st.text())
+def test_a_proposal_is_well_formed_or_empty(text: str) -> None:
+    proposed = proposal(text)
+    assert proposed == "" or AdapterRef.parse(proposed).domain == proposed
 
 
 @pytest.mark.parametrize(
