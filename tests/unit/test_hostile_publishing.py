@@ -22,6 +22,8 @@ from tests.support.uploads import CONFIG, README, configured, files
 
 BASE = {"name": "tiny", "digest": TINY.digest, "modules": TINY.modules, "known_as": ["org/tiny"]}
 
+FILE = {"path": "README.md", "size": 1, "sha256": "0" * 64}
+
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
@@ -138,6 +140,25 @@ def test_a_norm_that_is_none_is_refused(norm: str, client: TestClient) -> None:
     headers = {"Content-Type": "application/json"}
     answer = client.post("/api/v1/bases", content=body, headers=headers)
     assert answer.status_code in (400, 422), answer.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/api/v1/adapters/medical/neu.Name/versions", {"base": "tiny", "files": [FILE]}),
+        ("GET", "/api/v1/resolve/medical/neu.Name@production", None),
+        ("POST", "/api/repos/create", {"name": "neu.Name", "organization": "medical"}),
+        ("POST", "/api/models/medical/neu.Name/preupload/main", {"files": []}),
+        ("GET", "/medical/neu.Name/resolve/main/README.md", None),
+        ("GET", "/adapters/medical/neu.Name", None),
+    ],
+)
+def test_a_name_that_is_none_is_refused_with_one_that_is(
+    method: str, path: str, body: object, client: TestClient
+) -> None:
+    answer = client.request(method, path, json=body)
+    assert answer.status_code == 400
+    assert "neu-name" in answer.text
 
 
 def test_a_long_card_is_cut_where_it_is_rendered() -> None:
