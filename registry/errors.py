@@ -31,6 +31,7 @@ LoraryError
 │   └── PromotionNotEarned   a guarded alias and a version that lacks something
 ├── AdmissionRefused         files that may not become a version; lists every problem
 ├── BadRequest               a request that cannot be read
+├── NotOffered               something that the Hub's clients ask for and Lorary does not do
 ├── RangeNotSatisfiable      a part of a file that lies outside it
 ├── TooLarge                 more bytes than a limit allows
 ├── TooSlow                  a body that did not arrive in time
@@ -342,6 +343,13 @@ class BadRequest(LoraryError):
 
     status = 400
     code = "invalid_request"
+
+
+class NotOffered(LoraryError):
+    """Something that clients of the Hugging Face Hub ask for and Lorary does not do."""
+
+    status = 400  # no 5xx: proxies take a server out of service that often answers so
+    code = "not_offered"
 
 
 class RangeNotSatisfiable(LoraryError):

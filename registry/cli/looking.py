@@ -76,6 +76,8 @@ def _show_version(version: dict[str, Any]) -> None:
     say(f"{version['ref']}  {version['digest']}")
     say(f"  base       {version['base']}")
     say(f"  published  {version['published']} by {version['publisher']}")
+    for number, line in enumerate(version["message"].splitlines()):
+        say(f"  {'' if number else 'message':9}  {line}".rstrip())
     say(f"  LoRA       rank {facts['rank']}, alpha {facts['alpha']:g}, "
         f"{facts['parameters']:,} parameters in {', '.join(facts['target_modules'])}")  # fmt: skip
     if version["approvers"]:

@@ -25,7 +25,9 @@ from registry.http.access import CallerDep
 from registry.http.head import HeadAsGet
 from registry.http.request_ids import RequestIds
 from registry.http.schemas import ERRORS, Envelope, HubError
+from registry.hub import committing as hub_committing
 from registry.hub import reading as hub_reading
+from registry.hub import tagging as hub_tagging
 from registry.hub import writing as hub_writing
 from registry.model.access import require_observe
 from registry.registry import Registry
@@ -77,7 +79,7 @@ def create_app(settings: RegistrySettings) -> FastAPI:
         app.include_router(part.router, prefix=PREFIX, responses=_errors(Envelope))
     for pages in (browsing, acting, reviewing):
         app.include_router(pages.router)
-    for hub in (hub_reading, hub_writing):
+    for hub in (hub_reading, hub_writing, hub_committing, hub_tagging):
         app.include_router(hub.router, responses=_errors(HubError))
     app.mount("/static", StaticFiles(packages=[("registry.web", "static")]))
 

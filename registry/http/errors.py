@@ -20,12 +20,13 @@ from registry.errors import (
     UnknownFile,
     UnknownVersion,
 )
+from registry.hub.not_offered import not_offered
 from registry.metrics import REFUSALS
 from registry.web.errors import error_page
 
 PAGES = re.compile(r"/(?:(?:adapters|reviews)(?:/.*)?|log|login|logout|upload)?", re.DOTALL)
 """Paths of the registry's pages."""
-HUB = re.compile(r"(?!/api/v1/)(?:/(?:api|lfs)/.*|.*/resolve/.*|.*\.git/.*)", re.DOTALL)
+HUB = re.compile(r"(?!/api/v1/)(?:/(?:api|lfs)/.*|.*/(?:resolve|raw)/.*|.*\.git/.*)", re.DOTALL)
 """Paths that the Hugging Face Hub's clients and Git LFS use, where `PAGES` does not match."""
 logger = logging.getLogger("lorary.registry")
 
@@ -76,7 +77,10 @@ def install(app: FastAPI) -> None:
     async def http(request: Request, error: HTTPException) -> Response:
         if isinstance(error, BodyRefused):
             return answer(request, error.error)
-        message = f"{request.method} {request.url.path[:200]}: {error.detail}. See the API's docs."
+        path = request.url.path
+        if error.status_code in (404, 405) and HUB.fullmatch(path) and not PAGES.fullmatch(path):
+            return answer(request, not_offered(request.method, path))
+        message = f"{request.method} {path[:200]}: {error.detail}. See the API's docs."
         kind = {404: NotFound, 405: MethodNotAllowed}.get(error.status_code, BadRequest)
         return answer(request, kind(message))
 

@@ -2,8 +2,8 @@
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-FILES = "/resolve/"
-"""Part of the addresses of files, whose route answers HEAD itself, without reading the file."""
+FILES = ("/resolve/", "/raw/")
+"""Parts of the addresses of files, whose routes answer HEAD themselves, without reading a file."""
 
 
 class HeadAsGet:
@@ -14,6 +14,7 @@ class HeadAsGet:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass everything on."""
-        if scope["type"] == "http" and scope["method"] == "HEAD" and FILES not in scope["path"]:
+        head = scope["type"] == "http" and scope["method"] == "HEAD"
+        if head and not any(part in scope["path"] for part in FILES):
             scope = {**scope, "method": "GET"}
         await self._app(scope, receive, send)

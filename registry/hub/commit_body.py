@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from registry.errors import BadRequest
+from registry.errors import BadRequest, NotOffered
 
 MAX_LINE = 64 << 10
 """Bytes of a line without its content."""
@@ -25,9 +25,11 @@ _PIECE = 3 << 20  # a multiple of 3 bytes is 4/3 of it in base64, without paddin
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the commit builds on."""
+    """What the commit builds on, and its message."""
 
     parent: str | None
+    summary: str
+    description: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,8 @@ def _operation(data: mmap.mmap, start: int, end: int, local: Path) -> Operation:
         key, value = line["key"], line["value"]
         match key:
             case "header":
-                return Header(value.get("parentCommit"))
+                summary, description = value.get("summary"), value.get("description")
+                return Header(value.get("parentCommit"), str(summary or ""), str(description or ""))
             case "file":
                 if value.get("encoding", "base64") != "base64":
                     raise BadRequest("Contents are taken as base64 only. Update huggingface_hub.")
@@ -95,7 +98,7 @@ def _operation(data: mmap.mmap, start: int, end: int, local: Path) -> Operation:
                 return Deleted(str(value["path"]))
     except (msgspec.MsgspecError, KeyError, TypeError, AttributeError) as error:
         raise BadRequest(f"A line of the commit cannot be read: {error}.") from error
-    raise BadRequest(f"{str(key)[:40]!r} is not supported: an adapter has files only.")
+    raise NotOffered(f"{str(key)[:40]!r} is not offered by Lorary: an adapter has files only.")
 
 
 def _content(data: mmap.mmap, start: int, end: int) -> tuple[int, int]:

@@ -2,21 +2,26 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 
 from adapters.errors import LoraryError
-from adapters.fields import Path
 from adapters.names import AdapterRef
 from registry import errors
 from registry.http.access import Caller, CallerDep
 from registry.http.transfers import answer_file
-from registry.hub.revisions import MAIN, commit_id, find
+from registry.hub.cards import card_data
+from registry.hub.paths import PATHS_BODY, PathsDep
+from registry.hub.revisions import MAIN, changed_in, commit_id, find, newest
 from registry.hub.views import commits_view, file_view, model_view, refs_view
 from registry.model.access import has_role
 from registry.model.catalog import Adapter, File, Version
 
 router = APIRouter(tags=["hub"])
 PAGE = 100
+_SELECTING = ("search", "author", "filter", "limit", "sort", "direction", "after")
+_SHOWING = ("full", "config", "cardData", "fetch_config", "expand", "expand[]")
+ExpandQuery = Annotated[list[str] | None, Query(max_length=50)]
+"""The fields that a client asks for; others may come, too."""
 
 
 @router.get("/api/whoami-v2")
@@ -41,23 +46,39 @@ def list_models(
     caller: CallerDep,
     request: Request,
     response: Response,
-    search: str = "",
+    search: Annotated[list[str] | None, Query(max_length=20)] = None,
     author: str | None = None,
     filter: Annotated[list[str] | None, Query()] = None,
     limit: Annotated[int, Query(ge=1)] = PAGE,
+    sort: Annotated[str | None, Query(max_length=50)] = None,
+    direction: Annotated[str | None, Query(max_length=10)] = None,
     after: str = "",
 ) -> list[dict[str, Any]]:
-    """Adapters that the caller may see, by name; further pages by the `Link` header."""
+    """Adapters that the caller may see; further pages by the `Link` header.
+
+    sort: `lastModified` or `createdAt`, the newest first unless `direction` is 1. By anything else,
+    such as downloads, which nobody counts, all are equal: they are sorted by name.
+    after: the last adapter of the page before. By other fields, adapters cannot be selected.
+    """
+    other = set(request.query_params).difference(_SELECTING, _SHOWING)
+    if other:
+        raise errors.NotOffered(
+            f"Listing models by {', '.join(sorted(other))[:200]} is not offered by Lorary. Use "
+            "author, search, filter (tags), sort and limit."
+        )
     models = [
         model_view(adapter, None)
         for path, adapter in sorted(caller.catalog.adapters.items())
         if caller.may_see(adapter.domain)
         and author in (None, adapter.domain)
-        and search.lower() in path
-        and path > after
+        and all(part.lower() in path for part in search or ())
     ]
     wanted = set(filter or ())
     models = [model for model in models if wanted <= set(model["tags"])]
+    if sort in ("lastModified", "createdAt"):
+        models.sort(key=lambda model: str(model.get(sort, "")), reverse=direction != "1")
+    begin = next((n for n, model in enumerate(models, 1) if model["id"] == after), 0)
+    models = models[begin:]
     size = min(limit, PAGE)
     if len(models) > size:
         url = request.url.include_query_params(after=models[size - 1]["id"])
@@ -66,13 +87,15 @@ def list_models(
 
 
 @router.get("/api/models/{domain}/{adapter}")
-def model_info(caller: CallerDep, domain: str, adapter: str) -> dict[str, Any]:
+def model_info(
+    caller: CallerDep, domain: str, adapter: str, expand: ExpandQuery = None
+) -> dict[str, Any]:
     """An adapter, showing what `main` names or else its newest version."""
     found = _adapter(caller, domain, adapter)
     try:
-        return model_view(found, find(caller.catalog, domain, adapter, MAIN))
+        return _described(caller, found, find(caller.catalog, domain, adapter, MAIN), expand)
     except errors.UnknownAlias:
-        return model_view(found, None)
+        return _described(caller, found, newest(found), expand)
 
 
 @router.get("/api/models/{domain}/{adapter}/revision/{revision}")
@@ -81,15 +104,14 @@ def model_revision(
     domain: str,
     adapter: str,
     revision: str,
-    expand: Annotated[list[str] | None, Query(max_length=50)] = None,
+    expand: ExpandQuery = None,
 ) -> dict[str, Any]:
     """An adapter at one version. Clients from 0.30 to 0.36 ask before they publish whether `main`
     of what they publish to, which may not exist yet, is kept in Xet storage."""
     ref = caller.looks_at(AdapterRef.parse(f"{domain}/{adapter}"))
     try:
-        view = model_view(
-            caller.catalog.adapter(ref), find(caller.catalog, domain, adapter, revision)
-        )
+        version = find(caller.catalog, domain, adapter, revision)
+        view = _described(caller, caller.catalog.adapter(ref), version, expand)
     except (errors.UnknownAdapter, errors.UnknownAlias):
         publishes = revision == MAIN and has_role(caller.key, "publish", domain)
         if not publishes or expand != ["xetEnabled"]:
@@ -101,26 +123,30 @@ def model_revision(
 @router.get("/api/models/{domain}/{adapter}/tree/{revision}")
 @router.get("/api/models/{domain}/{adapter}/tree/{revision}/{path:path}")
 def tree(
-    caller: CallerDep, domain: str, adapter: str, revision: str, path: str = ""
-) -> list[dict[str, Any]]:
-    """The files of a version, which has no folders."""
-    version = _version(caller, domain, adapter, revision)
-    if path.strip("/"):
-        raise _no_entry(version, path)
-    return [file_view(file) for file in version.files]
-
-
-@router.post("/api/models/{domain}/{adapter}/paths-info/{revision}")
-def paths_info(
     caller: CallerDep,
     domain: str,
     adapter: str,
     revision: str,
-    paths: Annotated[list[Path], Body(embed=True, max_length=1000)],
+    path: str = "",
+    expand: bool = False,
 ) -> list[dict[str, Any]]:
-    """Those of `paths` that are files of the version."""
+    """The files of a version, which has no folders; with `expand` each with its last change."""
+    version = _listed(caller, domain, adapter, revision)
+    if version is None:
+        return []
+    if path.strip("/"):
+        raise _no_entry(version, path)
+    return _files(caller, version, expand=expand)
+
+
+@router.post("/api/models/{domain}/{adapter}/paths-info/{revision}", openapi_extra=PATHS_BODY)
+def paths_info(
+    caller: CallerDep, domain: str, adapter: str, revision: str, asked: PathsDep
+) -> list[dict[str, Any]]:
+    """Those of the paths that are files of the version."""
     version = _version(caller, domain, adapter, revision)
-    return [file_view(file) for file in version.files if file.path in paths]
+    files = _files(caller, version, expand=asked.expand)
+    return [file for file in files if file["path"] in asked.paths]
 
 
 @router.get("/api/models/{domain}/{adapter}/refs")
@@ -130,12 +156,15 @@ def refs(caller: CallerDep, domain: str, adapter: str) -> dict[str, Any]:
 
 
 @router.get("/api/models/{domain}/{adapter}/commits/{revision}")
-def commits(caller: CallerDep, domain: str, adapter: str, revision: str) -> list[dict[str, Any]]:
-    """Every version as a commit; `revision` must exist."""
+def commits(
+    caller: CallerDep, response: Response, domain: str, adapter: str, revision: str
+) -> list[dict[str, Any]]:
+    """The versions up to `revision` as commits; on main, to which commits are made, all."""
     found = _adapter(caller, domain, adapter)
-    if revision != MAIN:
-        find(caller.catalog, domain, adapter, revision)
-    return commits_view(found)
+    until = None if revision == MAIN else find(caller.catalog, domain, adapter, revision)
+    shown = commits_view(found, until)
+    response.headers["X-Total-Count"] = str(len(shown))
+    return shown
 
 
 @router.get("/api/models/{domain}/{adapter}/auth-check")
@@ -146,6 +175,8 @@ def auth_check(caller: CallerDep, domain: str, adapter: str) -> dict[str, bool]:
 
 
 @router.head("/{domain}/{adapter}/resolve/{revision}/{path:path}", include_in_schema=False)
+@router.head("/{domain}/{adapter}/raw/{revision}/{path:path}", include_in_schema=False)
+@router.get("/{domain}/{adapter}/raw/{revision}/{path:path}", operation_id="hub_raw")
 @router.get("/{domain}/{adapter}/resolve/{revision}/{path:path}", operation_id="hub_resolve")
 def resolve_file(
     caller: CallerDep,
@@ -168,6 +199,36 @@ def resolve_file(
     direct = caller.settings.direct_transfers
     store = caller.registry.store
     return answer_file(store, file, range, direct=direct, headers=headers)
+
+
+def _listed(caller: Caller, domain: str, adapter: str, revision: str) -> Version | None:
+    """The version to list. A publisher who lists main where nothing is in production yet sees what
+    a commit to main builds on, in order to delete files of it; None: there is nothing yet."""
+    try:
+        return _version(caller, domain, adapter, revision)
+    except (errors.UnknownAdapter, errors.UnknownAlias):
+        if revision != MAIN or not has_role(caller.key, "publish", domain):
+            raise
+        return newest(caller.catalog.adapters.get(f"{domain}/{adapter}"))
+
+
+def _files(caller: Caller, version: Version, *, expand: bool) -> list[dict[str, Any]]:
+    """The version's files; with `expand` each with the version that last changed it."""
+    found = caller.catalog.adapters[f"{version.domain}/{version.adapter}"]
+    return [
+        file_view(file, changed_in(found, version, file) if expand else None)
+        for file in version.files
+    ]
+
+
+def _described(
+    caller: Caller, adapter: Adapter, version: Version | None, expand: list[str] | None
+) -> dict[str, Any]:
+    """A model, with the metadata of its card unless `expand` asks for other fields only."""
+    view = model_view(adapter, version)
+    if version is not None and (not expand or "cardData" in expand):
+        view["cardData"] = card_data(caller.registry.store, version)
+    return view
 
 
 def _for_file(caller: Caller, domain: str, adapter: str, revision: str, path: str) -> Version:

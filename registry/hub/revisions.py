@@ -3,9 +3,9 @@
 import re
 
 from adapters.errors import InvalidName
-from adapters.names import AdapterRef
+from adapters.names import DEFAULT_ALIAS, AdapterRef
 from registry import errors
-from registry.model.catalog import Adapter, Catalog, Version
+from registry.model.catalog import Adapter, Catalog, File, Version
 
 MAIN = "main"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -36,12 +36,22 @@ def find(catalog: Catalog, domain: str, adapter: str, revision: str) -> Version:
 
 
 def selector(revision: str) -> str:
-    """A revision in Lorary's words: `main` is `production`, and `@7` is `7`."""
+    """A revision in Lorary's words: `main` and git's `HEAD` are `production`, and `@7` is `7`."""
     text = revision.removeprefix("@")
-    return "production" if text == MAIN else text
+    return DEFAULT_ALIAS if text in (MAIN, "HEAD") else text
 
 
 def newest(adapter: Adapter | None) -> Version | None:
     """The last version whose bytes are kept, on which a commit builds."""
     versions = adapter.versions if adapter else ()
     return next((v for v in reversed(versions) if v.tombstone is None), None)
+
+
+def changed_in(adapter: Adapter, version: Version, file: File) -> Version:
+    """The version that gave `file` the content that it has in `version`."""
+    found = version
+    for earlier in reversed(adapter.versions[: version.number - 1]):
+        if file not in earlier.files:
+            break
+        found = earlier
+    return found

@@ -14,16 +14,23 @@ def time_of(text: str) -> str:
     return text.removesuffix("Z") + ".000Z"
 
 
-def file_view(file: File) -> dict[str, Any]:
-    """An entry of a tree. Every file is shown as an LFS object: their ids are SHA-256."""
+def file_view(file: File, changed: Version | None = None) -> dict[str, Any]:
+    """An entry of a tree. Every file is shown as an LFS object: their ids are SHA-256.
+
+    changed: the version that last changed the file, for clients that ask for it.
+    """
     lfs = {"oid": file.sha256, "size": file.size, "pointerSize": _POINTER_SIZE}
-    return {
+    view: dict[str, Any] = {
         "type": "file",
         "path": file.path,
         "size": file.size,
         "oid": file.sha256[:40],
         "lfs": lfs,
     }
+    if changed is not None:
+        commit = commit_view(changed)
+        view["lastCommit"] = {name: commit[name] for name in ("id", "title", "date")}
+    return view
 
 
 def model_view(adapter: Adapter, version: Version | None) -> dict[str, Any]:
@@ -87,15 +94,19 @@ def _ref(kind: str, name: str, version: Version) -> dict[str, Any]:
     return {"name": name, "ref": f"refs/{kind}/{name}", "targetCommit": commit_id(version)}
 
 
-def commits_view(adapter: Adapter) -> list[dict[str, Any]]:
-    """Every version, the newest first, as a commit."""
-    return [
-        {
-            "id": commit_id(version),
-            "title": str(version.ref),
-            "message": "",
-            "authors": [{"user": version.publisher}],
-            "date": time_of(version.published),
-        }
-        for version in reversed(adapter.versions)
-    ]
+def commits_view(adapter: Adapter, until: Version | None) -> list[dict[str, Any]]:
+    """The versions up to `until`, or all, the newest first, as commits."""
+    versions = adapter.versions[: until.number] if until else adapter.versions
+    return [commit_view(version) for version in reversed(versions)]
+
+
+def commit_view(version: Version) -> dict[str, Any]:
+    """A version as a commit. Without a message its name is the title."""
+    title, _, message = version.message.partition("\n")
+    return {
+        "id": commit_id(version),
+        "title": title or str(version.ref),
+        "message": message.strip(),
+        "authors": [{"user": version.publisher}],
+        "date": time_of(version.published),
+    }

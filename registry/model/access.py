@@ -1,6 +1,7 @@
 """API keys and roles. Pure: the time is passed in.
 
-A key reads `lry_<id>_<secret>`. The id is public and names the actor in the log; of the 256-bit
+A key reads `lry_<id>_<secret>`, or `hf_lry_<id>_<secret>` for clients that take only tokens of the
+Hugging Face Hub's form. The id is public and names the actor in the log; of the 256-bit
 secret only a SHA-256 is kept (it has full entropy, so a slow hash would add nothing).
 """
 
@@ -46,8 +47,8 @@ class Secret:
 
     @classmethod
     def parse(cls, text: str) -> "Secret":
-        """Read `lry_<id>_<secret>`; raises `Unauthenticated`."""
-        prefix, _, rest = text.partition("_")
+        """Read `lry_<id>_<secret>`, with or without `hf_` before it; raises `Unauthenticated`."""
+        prefix, _, rest = text.removeprefix("hf_").partition("_")
         key, _, secret = rest.partition("_")
         if prefix != "lry" or not key or not secret or len(text) > 200 or not text.isascii():
             raise Unauthenticated(f"That is not a Lorary key. {_ADVICE}.")

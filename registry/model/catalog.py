@@ -102,6 +102,8 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     spectrum: Spectrum | None = None
     analysis: str | None = None
     flags: tuple[str, ...] = ()
+    message: str = ""
+    """A summary in the first line, then a description; empty if the publisher gave none."""
     evaluations: tuple[Evaluation, ...] = ()
     """In the order of their recording."""
     calibrations: tuple[Calibrated, ...] = ()

@@ -7,7 +7,7 @@ import msgspec
 from annotated_types import MaxLen
 
 from adapters.admission import Facts
-from adapters.fields import Count, Digest, Name, Number, Reason
+from adapters.fields import Comment, Count, Digest, Name, Number, Reason
 from adapters.lineage import Lineage
 from adapters.names import AdapterRef, check_name
 from adapters.spectra import Spectrum
@@ -15,6 +15,7 @@ from registry import errors
 from registry.model.base import Command, Draft, Event, Route
 from registry.model.catalog import Adapter, Catalog, File, Version, in_good_standing, person
 from registry.model.collection import spare
+from registry.model.differences import changed_files
 from registry.model.standing import authors
 
 
@@ -37,6 +38,8 @@ class VersionPublished(Event, frozen=True):
     """Digest of the blob with the spectrum of each module's update, as JSON."""
     flags: tuple[str, ...] = ()
     """What screening found unusual: for reviewers, no verdict."""
+    message: str = ""
+    """The publisher's message: a summary in the first line, then a description."""
 
     def apply(self, draft: Draft, by: str, at: str) -> None:
         """Add the version to its adapter, which begins with its first."""
@@ -57,6 +60,7 @@ class VersionPublished(Event, frozen=True):
             spectrum=self.spectrum,
             analysis=self.analysis,
             flags=self.flags,
+            message=self.message,
         )
         draft.adapters[path] = msgspec.structs.replace(
             adapter, versions=(*adapter.versions, version)
@@ -129,6 +133,7 @@ class PublishVersion(Command, frozen=True):
     spectrum: Spectrum | None = None
     analysis: Digest | None = None
     flags: Annotated[tuple[Reason, ...], MaxLen(100)] = ()
+    message: Comment = ""
     expected: Count | None = None
     """Only if this is the adapter's newest version now (0: it has none), given up or not."""
 
@@ -157,11 +162,13 @@ class PublishVersion(Command, frozen=True):
             return errors.VersionConflict(
                 f"{path} has no version yet. Expect 0, or expect nothing."
             )
-        newest = versions[-1]
+        newest, seen = versions[-1], self.expected or 0
+        known = versions[seen - 1] if 0 < seen < len(versions) else None
+        changed = f" Changed since {known.ref}: {changed_files(known, newest)}." if known else ""
         return errors.VersionConflict(
             f"The newest version of {path} is {newest.number}, not {self.expected}: "
-            f"{newest.publisher} published it at {newest.published}. Look at what it changed "
-            f"(lorary show {newest.ref}), then publish on top of it."
+            f"{newest.publisher} published it at {newest.published}.{changed} "
+            f"Look at it (lorary show {newest.ref}), then publish on top of it."
         )
 
 

@@ -52,10 +52,11 @@ def publish(
     actor: str,
     limits: Limits = DEFAULT_LIMITS,
     expected: int | None = None,
+    message: str = "",
 ) -> Version:
     """Make the stored blobs that `files` name the adapter's next version.
 
-    expected: as for `PublishVersion`.
+    expected, message: as for `PublishVersion`.
 
     Publishing the newest version's bytes again returns that version. Raises `AdmissionRefused`
     with every problem, `ContentMissing` for files to upload (again), and what `decide` raises.
@@ -92,6 +93,7 @@ def publish(
         analysis=Blobs(registry.store).put_bytes(analysis),
         flags=screen(spectrum, peers(catalog, described.name)),
         expected=expected,
+        message=message,
     )
     registry.execute(command, actor)
     versions = registry.catalog.adapter(AdapterRef(domain, adapter)).versions

@@ -236,7 +236,7 @@ def test_a_commit_overtaken_while_it_is_admitted_drops_nothing(
             overtaken[0] = service.commit(None, README__md=CARD + b"Added.\n").status_code
         return publish(registry, **named)
 
-    monkeypatch.setattr("registry.hub.writing.publish", overtaking)
+    monkeypatch.setattr("registry.hub.committing.publish", overtaking)
     provenance = json.dumps({"lineage": {"code": "v2"}}).encode()
     answer = service.commit(parent if with_parent else None, provenance__json=provenance)
     assert overtaken == [200]

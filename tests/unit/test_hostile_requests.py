@@ -66,6 +66,10 @@ HEADERS: list[dict[str, bytes]] = [
 ]
 
 
+FORMS = ["/api/models/{domain}/{adapter}/paths-info/{revision}"]
+"""Routes that take a form, too."""
+
+
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """A registry with something of everything, asked with a key that may do everything."""
@@ -122,6 +126,7 @@ def filled(client: TestClient, path: str) -> str:
         "review": next(iter(catalog.reviews)), "key": "nobody", "item": "0" * 12,
         "sha256": "0" * 64,
         "path": "README.md", "name": "README.md", "report": "0" * 64, "ticket": "a.b.1.c",
+        "branch": "dev",
     }  # fmt: skip
     return re.sub(r"\{(\w+)(?::path)?\}", lambda m: known[m[1]], path)
 
@@ -168,6 +173,7 @@ def spoiled(value: Any) -> Iterator[Any]:
 def test_hostile_bodies_are_refused_on_every_route(client: TestClient) -> None:
     json_, form = "application/json", "application/x-www-form-urlencoded"
     listed = [(method, path, (json_, "text/plain")) for method, path, _ in routes(client)]
+    listed += [("POST", path, (form, "multipart/form-data; boundary=x")) for path in FORMS]
     listed += [(*page, (form, "multipart/form-data; boundary=x")) for page in pages(client)]
     for method, path, kinds in listed:
         if method in ("GET", "DELETE") or path == "/logout":

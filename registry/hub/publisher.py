@@ -1,0 +1,20 @@
+"""Who may publish by the Hub's protocol, and to what."""
+
+from adapters.names import AdapterRef
+from registry import errors
+from registry.http.access import Caller
+from registry.hub.revisions import MAIN
+
+
+def require_publisher(
+    caller: Caller, domain: str, adapter: str, revision: str = MAIN
+) -> AdapterRef:
+    """The adapter, if the caller may publish it and `revision` can be committed to."""
+    ref = AdapterRef.parse(f"{domain}/{adapter}")
+    caller.require("publish", ref.domain)
+    if revision != MAIN:
+        raise errors.NotOffered(
+            f"{revision[:80]!r} cannot be committed to, only main: a commit is the adapter's next "
+            "version. Leave out the revision; create_tag gives the version a name."
+        )
+    return ref
