@@ -18,8 +18,9 @@ from adapters.tensor_values import FLOATS, floats, pieces
 _NOT_LINEAR = ("embed", "norm", "wte", "wpe", "lm_head")
 _UNPACKED = FLOATS | {"F64", "F8_E4M3", "F8_E5M2", "I8"}
 """Types of weights whose shape is that of the module."""
-_PACKED = (".qweight", ".weight_packed", "_blocks")
-"""Endings of tensors that hold several weights in one number (GPTQ, AWQ, MXFP4 and others)."""
+_PACKED = (".qweight", ".weight_packed", "_blocks", ".W_q", ".codes", ".Qidxs")
+"""Endings of tensors that hold several weights in one number: GPTQ and AWQ, compressed-tensors,
+MXFP4, HQQ, AQLM, QuIP#."""
 
 Progress = Callable[[str, int, int], None]
 """Called with a file's name, how many of its bytes are read, and how many there are."""
@@ -74,13 +75,13 @@ class BaseModel(msgspec.Struct, frozen=True):
         for info in (info for infos in headers.values() for info in infos):
             module = _linear(info)
             if info.name.endswith(_PACKED) or (module and info.dtype not in _UNPACKED):
-                raise InvalidAdapter(
-                    f"{directory} is quantised ({_quantisation(config)}): its files hold packed "
-                    "numbers instead of the modules' shapes. Register the unquantised checkpoint "
-                    "that it was made from, with this one's names as --known-as."
+                raise _packed(
+                    directory, _quantisation(config) or "its config.json does not say how"
                 )
             if module:
                 modules[module] = (info.shape[0], info.shape[1])
+        if not modules and (method := _quantisation(config)):
+            raise _packed(directory, method)
         if not modules:
             raise InvalidAdapter(
                 f"{directory} holds no linear modules (two-dimensional *.weight tensors). "
@@ -123,12 +124,20 @@ def _linear(info: TensorInfo) -> str:
     return module if linear and not any(word in module for word in _NOT_LINEAR) else ""
 
 
+def _packed(directory: Path, method: str) -> InvalidAdapter:
+    return InvalidAdapter(
+        f"{directory} is quantised ({method}): its files hold packed numbers instead of the "
+        "modules' shapes. Register the unquantised checkpoint that it was made from, with this "
+        "one's names as --known-as."
+    )
+
+
 def _quantisation(config: Path) -> str:
-    """The method that config.json names."""
+    """The method that config.json names; empty if it names none."""
     try:
         return str(json.loads(config.read_bytes())["quantization_config"]["quant_method"])[:40]
     except (ValueError, KeyError, TypeError):
-        return "by a method that config.json does not name"
+        return ""
 
 
 def _measure(

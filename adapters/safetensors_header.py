@@ -15,13 +15,15 @@ from adapters.errors import InvalidAdapter
 MAX_HEADER_BYTES = 16 << 20
 MAX_TENSORS = 100_000
 _MAX_DIMENSION = 2**40
-SIZES = {
-    "F64": 8, "I64": 8, "U64": 8,
-    "F32": 4, "I32": 4, "U32": 4,
-    "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
-    "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I8": 1, "U8": 1, "BOOL": 1,
+_BITS = {
+    "C64": 64, "F64": 64, "I64": 64, "U64": 64,
+    "F32": 32, "I32": 32, "U32": 32,
+    "F16": 16, "BF16": 16, "I16": 16, "U16": 16,
+    "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+    "I8": 8, "U8": 8, "BOOL": 8,
+    "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
 }  # fmt: skip
-"""Bytes of one element by type."""
+"""Bits of one element by type."""
 
 
 class BadSafetensors(InvalidAdapter):
@@ -125,12 +127,12 @@ def _tensor(name: str, entry: Any, data_start: int) -> TensorInfo:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise BadSafetensors(f"Tensor {_quoted(name)} lacks a type, a shape or offsets.")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if dtype not in SIZES or not isinstance(dtype, str):
+    if not isinstance(dtype, str) or dtype not in _BITS:
         raise BadSafetensors(f"Tensor {_quoted(name)} has an unknown type {_quoted(str(dtype))}.")
     if not _naturals(shape) or len(shape) > 8 or not _naturals(offsets) or len(offsets) != 2:
         raise BadSafetensors(f"Tensor {_quoted(name)} has a malformed shape or offsets.")
     begin, end = offsets
-    if begin > end or end - begin != prod(shape) * SIZES[dtype]:
+    if begin > end or 8 * (end - begin) != prod(shape) * _BITS[dtype]:
         raise BadSafetensors(f"Tensor {_quoted(name)} has a shape that its bytes do not fill.")
     return TensorInfo(name, dtype, tuple(shape), data_start + begin, data_start + end)
 

@@ -14,6 +14,18 @@ AGAIN = "Export the adapter again with save_pretrained, and upload the whole fil
 _MERGE = "merge the adapter into a model of its own."
 _ENDINGS: dict[str, Literal["A", "B"]] = {".lora_A.weight": "A", ".lora_B.weight": "B"}
 _EMBEDDINGS = frozenset(("embed_tokens", "lm_head", "wpe", "wte"))
+_TOWERS = frozenset(
+    (
+        "audio_tower",
+        "embed_audio",
+        "embed_vision",
+        "mm_projector",
+        "multi_modal_projector",
+        "vision_model",
+        "vision_tower",
+        "visual",
+    )
+)
 _WRAPPERS = {
     "_orig_mod": "torch.compile",
     "_fsdp_wrapped_module": "FSDP",
@@ -112,15 +124,26 @@ def unmatched(module: str, modules: Mapping[str, object], base: str) -> Finding:
             f"Train without the experts, or {_MERGE}",
         )
     meant = next((name for name in _alternatives(module) if name in modules), None)
-    problem = (
-        f"Module {module[:120]!r} matches no linear module of {base!r}; the adapter would load and "
-        "do nothing there."
-    )
     if meant is None:
-        return Finding(problem, f"Train on {base!r} itself, with its own module names.")
+        return Finding(
+            f"Module {module[:120]!r} matches no linear module of {base!r}; the adapter would load "
+            "and do nothing there.",
+            f"Train on {base!r} itself, with its own module names.",
+        )
     return Finding(
-        f"{problem} That model calls it {meant!r}.",
+        f"Module {module[:120]!r} matches no linear module of {base!r}, which calls it {meant!r}.",
         f"Load {base!r} with AutoModelForCausalLM to train on it, or rename the tensors.",
+    )
+
+
+def of_a_tower(module: str) -> Finding | None:
+    """Why a module that reads pictures or sounds is not served; None for one that reads text."""
+    if _TOWERS.isdisjoint(module.split(".")):
+        return None
+    return Finding(
+        f"Module {module[:120]!r} reads pictures or sounds; only text is served here, and vLLM "
+        "would leave it out without a word.",
+        "Train the language model's layers only (Unsloth: finetune_vision_layers=False).",
     )
 
 

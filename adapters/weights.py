@@ -14,7 +14,7 @@ from adapters.module_names import ends_of
 from adapters.peft_config import Finding, LoraConfig
 from adapters.safetensors_header import BadSafetensors, TensorInfo, read_header
 from adapters.spectra import Spectrum, spectra
-from adapters.tensor_names import AGAIN, factor_of, misnamed, unmatched
+from adapters.tensor_names import AGAIN, factor_of, misnamed, of_a_tower, unmatched
 from adapters.tensor_values import FLOATS, Examined, examine
 
 
@@ -127,6 +127,8 @@ def _check_pair(
     shape = base.modules.get(module)
     if shape is None:
         return [unmatched(module, base.modules, base.name)]
+    if tower := of_a_tower(module):
+        return [tower]
     out_features, in_features = shape
     a, b = pair.a.shape, pair.b.shape
     rank = config.rank_of(module) if config else (a[0] if a else 0)

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
+from adapters.admission import admit
 from adapters.base_model import BaseModel
 from adapters.peft_config import parse_config
 from tests.support.foreign import CASES, Case
-from tests.support.foreign.case import CONFIG, EXPERTS, LLAMA, PHI, PREFIX, WEIGHTS, Answer
-from tests.support.foreign.configs import PEFT_0_21
+from tests.support.foreign.case import CONFIG, EXPERTS, LLAMA, PHI, PREFIX, WEIGHTS, Answer, lora
+from tests.support.foreign.configs import PEFT_0_2, PEFT_0_21
 from tests.support.foreign.models import write_models
 from tests.support.tiny_model import one_thread
+from tests.support.uploads import Bytes
 
 pytest.importorskip("vllm.lora.worker_manager")
 from tests.support.vllm_worker import Judge
@@ -75,6 +77,26 @@ def test_what_is_admitted_is_applied_with_the_scale_that_was_counted(
         np.testing.assert_allclose(found, wanted, atol=0.02 * np.abs(wanted).max() + 1e-9)
     if tensors:
         assert not any(update.any() for update in updates.values())
+
+
+VALUES: tuple[object, ...] = (
+    None, False, True, 0, 1, 4, -1, 2.5, 10**400, "", "x", "none", "LORA", "gaussian", "PiSSA", "[",
+    [], ["q_proj"], ["score"], [1, 2], [[0, 1]], {}, {"q_proj": 4}, {"q_proj": True}, {"(": 4},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("key", sorted({*PEFT_0_21, *PEFT_0_2, "topk", "vllm_lora_scaling_factor"}))
+def test_no_value_of_a_key_is_admitted_that_vllm_refuses(
+    key: str, judges: dict[str, Judge], tmp_path: Path
+) -> None:
+    for number, value in enumerate(VALUES):
+        case = Case(
+            tool="any", shape=key, vllm="serves", config=PEFT_0_21 | {key: value}, tensors=lora()
+        )
+        if admit({name: Bytes(data) for name, data in case.files().items()}, LLAMA).problems:
+            continue
+        answer, said = asked(judges[LLAMA.name], case.write(tmp_path / str(number)))
+        assert answer == "serves", (value, said)
 
 
 def test_the_newest_configuration_is_that_of_the_installed_peft() -> None:

@@ -102,10 +102,40 @@ MLX = {"fine_tune_type": "lora", "num_layers": 2, "lora_parameters": {"rank": 4,
         (renamed(".lora_A.weight", ".lora_a"), "as MLX names it"),
         (renamed("layers.0.self_attn.q_proj", "lm_head"), "output or input embedding"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[-80:],
 )
 def test_what_cannot_be_served_is_diagnosed(changes: dict[str, Any], says: str) -> None:
     assert says in refusals(changes)
+
+
+SEEING = BaseModel(
+    "seeing",
+    "4" * 64,
+    {
+        "visual.blocks.0.attn.proj": (16, 16),
+        "model.layers.0.self_attn.q_proj": (16, 16),
+        "model.layers.0.self_attn.v_proj": (16, 16),
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("", "", "'visual.blocks.0.attn.proj' reads pictures or sounds"),
+        ("model.layers", "model.language_model.layers", "which calls it 'model.layers.0.self_attn"),
+        ("model.layers", "language_model.model.layers", "which calls it 'model.layers.0.self_attn"),
+    ],
+)
+def test_a_model_that_sees_is_adapted_in_its_text_layers_by_the_names_of_its_files(
+    old: str, new: str, says: str
+) -> None:
+    made = tensors(SEEING)
+    named = configured(base_model_name_or_path="seeing", target_modules=None)
+    text = {name: array for name, array in made.items() if "visual" not in name}
+    assert refusals({**named, WEIGHTS: save(text)}, SEEING) == ""
+    spoilt = {name.replace(old, new) if old else name: array for name, array in made.items()}
+    assert says in refusals({**named, WEIGHTS: save(spoilt)}, SEEING)
 
 
 def test_another_hub_name_is_refused_and_the_remedy_names_both_ways() -> None:
@@ -295,6 +325,10 @@ def test_a_base_without_norms_as_it_was_stored_before_is_still_read() -> None:
         ("bitsandbytes", {"layers.0.q_proj.weight": np.zeros((2048, 1), np.uint8)}),
         ("mxfp4", {"layers.0.experts.gate_up_proj_blocks": np.zeros((2, 4, 16), np.uint8)}),
         ("compressed-tensors", {"layers.0.q_proj.weight_packed": np.zeros((64, 8), np.int32)}),
+        ("hqq", {"layers.0.q_proj.W_q": np.zeros((32, 48), np.uint8)}),
+        ("aqlm", {"layers.0.q_proj.codes": np.zeros((64, 6, 1), np.int16)}),
+        ("quip", {"layers.0.q_proj.Qidxs": np.zeros((64, 6), np.int16)}),
+        ("bitnet", {"layers.0.q_proj.weight": np.zeros((16, 48), np.uint8)}),
     ],
 )
 def test_a_packed_base_is_refused_by_its_method(
@@ -304,6 +338,26 @@ def test_a_packed_base_is_refused_by_its_method(
     settings = {"quantization_config": {"quant_method": method}}
     directory = write_base(tmp_path, {**plain, **weights}, settings)
     with pytest.raises(InvalidAdapter, match=rf"quantised \({method}\).*--known-as"):
+        BaseModel.from_directory(directory, "b")
+
+
+def test_a_base_without_a_linear_module_is_refused_by_its_method(tmp_path: Path) -> None:
+    weights = {"layers.0.q_proj.packed_by_next_year": np.zeros((64, 8), np.int32)}
+    settings = {"quantization_config": {"quant_method": "of-next-year"}}
+    with pytest.raises(InvalidAdapter, match=r"quantised \(of-next-year\).*--known-as"):
+        BaseModel.from_directory(write_base(tmp_path, weights, settings), "b")
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("F4", 24), ("F6_E2M3", 36), ("F8_E8M0", 48)])
+def test_a_base_of_the_narrowest_floats_is_refused_by_its_method(
+    dtype: str, size: int, tmp_path: Path
+) -> None:
+    entry = {"dtype": dtype, "shape": [6, 8], "data_offsets": [0, size]}
+    header = json.dumps({"layers.0.q_proj.weight": entry}).encode()
+    directory = write_base(tmp_path, {}, {"quantization_config": {"quant_method": "nvfp4"}})
+    data = len(header).to_bytes(8, "little") + header + bytes(size)
+    (directory / "model.safetensors").write_bytes(data)
+    with pytest.raises(InvalidAdapter, match=r"quantised \(nvfp4\).*--known-as"):
         BaseModel.from_directory(directory, "b")
 
 

@@ -212,7 +212,7 @@ TASKS = [
         "base_model_class": "LlamaForCausalLM",
         "parent_library": "transformers.models.llama.modeling_llama"}),
     Case(tool="PEFT", shape="FEATURE_EXTRACTION: a model without its head", vllm="ignores",
-         says="calls it 'model.layers.0.self_attn.q_proj'",
+         says="which calls it 'model.layers.0.self_attn.q_proj'",
          tensors=renamed(lora(), "model.layers", "layers"),
          config=PEFT_0_21 | {"task_type": "FEATURE_EXTRACTION"}),
     _not_served("SEQ_CLS with its head", "modules_to_save",
