@@ -48,9 +48,9 @@ IGNORED = frozenset(
 )
 """Keys that change training or loading in PEFT, but not what the saved tensors compute.
 
-Whether CorDA or LoftQ changed the base's weights is what `init_lora_weights` tells: their settings
-stay in the file after conversion to a plain LoRA, and mean nothing. Which parameters and embeddings
-are adapted is told by the tensors. `lora_dtype` and `lorap_*` are ms-swift's.
+`init_lora_weights` shows whether CorDA or LoftQ changed the base's weights; their settings stay in
+the file after conversion to a plain LoRA. The tensors show which parameters and embeddings are
+adapted. `lora_dtype` and `lorap_*` are written by ms-swift.
 """
 
 _MLX = frozenset(("fine_tune_type", "lora_layers", "lora_parameters"))
@@ -172,7 +172,7 @@ def _other_method(raw: dict[str, Any]) -> Finding:
         )
     if raw.get("peft_type") is None:
         return Finding(
-            "peft_type is absent, without which PEFT cannot read it.",
+            "peft_type is absent; PEFT cannot load an adapter without it.",
             'If it is a LoRA adapter, set peft_type to "LORA".',
         )
     return Finding(

@@ -72,7 +72,7 @@ def _refuse_other_formats(start: bytes) -> None:
         raise BadSafetensors("The file is a Python pickle, which can run code when it is loaded.")
     if start == b"version ":
         raise BadSafetensors(
-            "The file is a pointer of Git LFS, not the weights, which git lfs pull fetches."
+            "The file is a Git LFS pointer, not the weights; run git lfs pull to fetch them."
         )
     if start[:2] == b"\x1f\x8b":
         raise BadSafetensors("The file is gzip-compressed, not safetensors.")

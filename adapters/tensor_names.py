@@ -1,7 +1,7 @@
-"""Names of tensors: what PEFT's mean, and where the others come from.
+"""Names of tensors: parses those of PEFT, and diagnoses all others.
 
 PEFT names the factors of a module `base_model.model.MODULE.lora_A.weight` and `.lora_B.weight`.
-Whoever saves them otherwise gets an adapter that PEFT or vLLM refuses, or loads without effect.
+Under other names PEFT or vLLM refuses an adapter, or loads it without effect.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ _WRAPPERS = {
 
 
 def factor_of(name: str) -> tuple[str, Literal["A", "B"]] | None:
-    """The module and the factor that a tensor's name means; None if PEFT's names mean none."""
+    """The module and the factor that a tensor's name stands for; None if it is not PEFT's name."""
     for ending, factor in _ENDINGS.items():
         if name.startswith(PREFIX) and name.endswith(ending):
             module = name[len(PREFIX) : -len(ending)]
@@ -45,7 +45,7 @@ def factor_of(name: str) -> tuple[str, Literal["A", "B"]] | None:
 
 
 def misnamed(name: str) -> Finding:
-    """Where a tensor comes from whose name means no factor of a module."""
+    """Diagnoses the name of a tensor that `factor_of` does not take."""
     said = f"Tensor {name if len(name) <= 120 else name[:117] + '...'!r}"
     wrapper = _wrapper(name)
     if wrapper and "lora_" in name:
@@ -110,7 +110,7 @@ def misnamed(name: str) -> Finding:
 
 
 def unmatched(module: str, modules: Mapping[str, object], base: str) -> Finding:
-    """Why a module that has tensors is not among those of its base model."""
+    """Diagnoses a module that has tensors but is none of its base model's."""
     if module.rpartition(".")[2] in _EMBEDDINGS:
         return Finding(
             f"Module {module[:120]!r} is the model's output or input embedding, to which LoRA is "
@@ -137,24 +137,24 @@ def unmatched(module: str, modules: Mapping[str, object], base: str) -> Finding:
 
 
 def of_a_tower(module: str) -> Finding | None:
-    """Why a module that reads pictures or sounds is not served; None for one that reads text."""
+    """Refuses a module that processes images or audio; None for any other."""
     if _TOWERS.isdisjoint(module.split(".")):
         return None
     return Finding(
-        f"Module {module[:120]!r} reads pictures or sounds; only text is served here, and vLLM "
-        "would leave it out without a word.",
+        f"Module {module[:120]!r} processes images or audio; only text is served here, and vLLM "
+        "would ignore it silently.",
         "Train the language model's layers only (Unsloth: finetune_vision_layers=False).",
     )
 
 
 def _alternatives(module: str) -> tuple[str, ...]:
-    """What other classes call the same module: without a head, or beside a vision tower."""
+    """Names of the same module in classes without a head, or with a vision tower."""
     _, _, inner = module.partition("layers.")
     return tuple(f"{stem}layers.{inner}" for stem in ("model.", "model.language_model.", ""))
 
 
 def _wrapper(name: str) -> str | None:
-    """The first wrapper that is a part of a name; DDP's, only as the first part."""
+    """The first wrapper among the parts of a name; `module` counts as the first part only."""
     parts = name.split(".")
     return next(
         (p for n, p in enumerate(parts) if p in _WRAPPERS and (p[0] == "_" or n == 0)), None

@@ -137,6 +137,39 @@ def test_a_team_publishes_promotes_looks_and_pulls(shell: Shell, tmp_path: Path)
         assert shell.run(*command).stdout.strip()  # fmt: skip
 
 
+def test_a_snapshot_of_a_hub_cache_is_pushed_under_whatever_name_its_base_has(
+    shell: Shell, tmp_path: Path
+) -> None:
+    shell.run("domain", "create", "bugs", "--no-guard")
+    model = str(write_model(tmp_path / "tiny"))
+    shell.run("base", "add", model)
+    blobs, snapshot = tmp_path / "cache" / "blobs", tmp_path / "cache" / "snapshots" / "0123"
+    made = write_adapter(tmp_path / "made")
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for number, file in enumerate(sorted(made.iterdir())):
+        file.rename(blobs / str(number))
+        (snapshot / file.name).symlink_to(f"../../blobs/{number}")
+    described = snapshot / "adapter_config.json"
+
+    def declare(base: str | None) -> None:
+        config = {**json.loads(described.read_text()), "base_model_name_or_path": base}
+        described.write_text(json.dumps(config))
+
+    declare("unsloth/tiny-bnb-4bit")
+    assert "--base NAME" in shell.run("push", str(snapshot), "bugs/x", status=1).stderr
+    shell.run("base", "add", model, "--known-as", "unsloth/Tiny-bnb-4bit")
+    assert shell.json("push", str(snapshot), "bugs/x")["ref"] == "bugs/x@1"
+    for version, declared in enumerate(("/home/anna/tiny", None), 2):
+        declare(declared)
+        refused = shell.run("push", str(snapshot), "bugs/x", status=1)
+        assert "--base NAME" in " ".join(refused.stderr.split())
+        pushed = shell.json("push", str(snapshot), "bugs/x", "--base", "tiny")
+        assert pushed["ref"] == f"bugs/x@{version}"
+    refused = shell.run("push", str(snapshot), "bugs/neu.Name", "--base", "tiny", status=1)
+    assert "such as 'neu-name'" in " ".join(refused.stderr.split())
+
+
 def test_a_guarded_alias_takes_another_experts_approval(shell: Shell, tmp_path: Path) -> None:
     shell.run("domain", "create", "medical", "--approvals", "1")
     shell.run("base", "add", str(write_model(tmp_path / "tiny")))

@@ -122,7 +122,7 @@ SEEING = BaseModel(
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("", "", "'visual.blocks.0.attn.proj' reads pictures or sounds"),
+        ("", "", "'visual.blocks.0.attn.proj' processes images or audio"),
         ("model.layers", "model.language_model.layers", "which calls it 'model.layers.0.self_attn"),
         ("model.layers", "language_model.model.layers", "which calls it 'model.layers.0.self_attn"),
     ],

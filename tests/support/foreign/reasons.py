@@ -1,22 +1,20 @@
 """Why admission refuses what vLLM would serve."""
 
-AMBIGUOUS = "The file is not what JSON allows; other readers take another value from it, or none."
-BARE_NAMES = (
-    "PEFT loads nothing from these names and leaves the base model as it is, with a warning."
-)
+AMBIGUOUS = "It is not valid JSON; parsers read different values from it, or none."
+BARE_NAMES = "PEFT loads nothing from it, and only warns."
 CONVERT = "Only the types are read that trainers write; converting is lossless."
-DIVERGED = "NaN answers would reach other requests of the batch."
+DIVERGED = "NaN would reach other requests of the batch."
 EMBEDDINGS = (
     "A registered base has no shapes of embeddings to check against, and vLLM adapts them for some "
     "architectures only: what one server serves, another refuses."
 )
 FEW_BITS = "Numbers of 8 bits without their scale are not the values that were trained."
 INCONSISTENT = "PEFT refuses it: configuration and tensors contradict each other."
-MISPLACED = "vLLM copies tensors that are too small into larger buffers, without a look at shapes."
+MISPLACED = "vLLM copies tensors that are too small into larger buffers without checking shapes."
 NO_EFFECT = "Its answers would be the base model's."
 NO_HEAD = "It classifies with a head that no generating server has."
-ONE_SIGN = "PEFT scales by alpha / r of a positive alpha; a sign is part of B."
-OTHER_BASE = "Shapes that fit by chance say nothing: the update belongs to other weights."
+ONE_SIGN = "No trainer writes it; a sign belongs into B."
+OTHER_BASE = "Equal shapes do not mean equal weights."
 OTHER_FILES = "A version holds what serving needs; --only-adapter-files leaves the rest behind."
 OTHERS_ADAPTERS = "What it answers depends on further adapters."
 PATTERNS = "A pattern from outside is never run; its ranks and alphas would not be bounded."
