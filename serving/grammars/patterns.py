@@ -6,6 +6,10 @@ there are more of them with each token: a step of the engine then takes seconds,
 only once the answer has come to that place. No trial finds all such places, so patterns that have
 one are refused by their form.
 
+Repetitions one after another cost as much where they cannot be told apart, as in `a*a*a*a*`, and so
+do groups whose own end is uncertain, as in `((([ab]*b)*b)*b)*`: each uncertain end multiplies the
+ways by the length of the answer. So only a few ends may be uncertain.
+
 The form is read from the position automaton (V. M. Glushkov, The abstract theory of automata, 1961;
 A. Brüggemann-Klein and D. Wood, One-unambiguous regular languages, 1998): the positions that a part
 may begin with, end with, and go on to.
@@ -23,11 +27,23 @@ AMBIGUOUS = (
     "Its pattern has an ambiguous nested repetition, such as `([a-z]*)*`. Write one repetition, or "
     "put a separator between, as in `([a-z]+,)*`."
 )
+UNCERTAIN = (
+    "Its pattern has too many repetitions of which the next character does not tell whether they "
+    "go on, such as `a+a+a+a+`. Exclude the character that ends each, as in `[^,]*,[^,]*,`."
+)
 UNREADABLE = "Its pattern cannot be read. Use characters, classes, groups and repetitions."
 TOO_MANY = "Its pattern has too many characters and classes once repetitions are written out."
 MAX_COMPARISONS = 20_000
 """Comparisons of characters for one pattern."""
-_NAMED = re.compile(r"\(\?<([A-Za-z_]\w*)>")
+MAX_UNCERTAIN = 3
+MAX_UNCERTAIN_REPEATED = 2
+"""Uncertain ends of repetitions in one pattern; the second if one of them is within a repeated
+group, where each counts once or twice for every such group. A token then costs some 10 ms after
+2,000 characters."""
+MAX_COUNTED = 128
+"""The most that repetitions with an uncertain end may count to, together."""
+_PIECE = re.compile(r"\\.|\[\^?\]|\[(?:\\.|[^\]\\])*\]|\(\?(?::|<[A-Za-z_]\w*>)", re.DOTALL)
+"""What stands for itself, a class, or the beginning of a group that xgrammar makes a rule."""
 _HIGHEST = 0x10FFFF
 _CLASSES = {
     sre.CATEGORY_DIGIT: [(48, 57)],
@@ -48,18 +64,36 @@ def problem(pattern: str) -> str:
     """Why `pattern` is refused; empty if it may be tried."""
     try:
         with warnings.catch_warnings(action="ignore"):  # of what Python may read otherwise one day
-            parsed = parser.parse(_NAMED.sub("(", pattern))
-        _Reader().read(parsed)
+            parsed = parser.parse(_PIECE.sub(_as_python_reads, pattern))
+        reader = _Reader()
+        reader.read(parsed)
+        reader.check_ends()
     except (re.error, OverflowError, RecursionError, KeyError):
         return UNREADABLE
     except _AmbiguousError:
         return AMBIGUOUS
+    except _UncertainError:
+        return UNCERTAIN
     except _TooManyError:
         return TOO_MANY
     return ""
 
 
+def _as_python_reads(piece: re.Match[str]) -> str:
+    """A piece of a pattern in Python's form; raises KeyError for what xgrammar reads otherwise.
+
+    Every group is a capturing one: Python takes others apart.
+    """
+    if piece[0] in ("[]", "[^]", r"\A", r"\Z"):
+        raise KeyError(piece[0])
+    return "(" if piece[0].startswith("(") else piece[0]
+
+
 class _AmbiguousError(Exception):
+    pass
+
+
+class _UncertainError(Exception):
     pass
 
 
@@ -78,8 +112,23 @@ class _Part:
     """Whether a repetition of no fixed number is within."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Repetition:
+    """A repetition of no fixed number: the positions within, and those that it may end with."""
+
+    within: range
+    last: frozenset[int]
+    most: int
+    depth: int
+    """How many repeated groups it is within; those with a most count twice, they cost more."""
+    of_class: bool
+    """Whether it is `*` after one class: outside repeated groups it costs the same for ever."""
+
+
 class _Reader:
     def __init__(self) -> None:
+        self._repetitions: list[_Repetition] = []
+        self._depth = 0
         self._characters: list[Ranges] = []
         self._follow: list[set[int]] = []
         self._compared = 0
@@ -128,8 +177,42 @@ class _Reader:
             any(part.repeats for part in parts),
         )
 
+    def check_ends(self) -> None:
+        """Raise for more repetitions with an uncertain end than may be; once all is read."""
+        uncertain = [one for one in self._repetitions if self._is_uncertain(one)]
+        counted = [one for one in uncertain if one.most is not sre.MAXREPEAT]
+        if any(one.depth for one in counted) or sum(one.most for one in counted) > MAX_COUNTED:
+            raise _UncertainError
+        most = MAX_UNCERTAIN_REPEATED if any(one.depth for one in uncertain) else MAX_UNCERTAIN
+        if sum(one.depth or not one.of_class for one in uncertain) > most:
+            raise _UncertainError
+
+    def _is_uncertain(self, one: _Repetition) -> bool:
+        """Whether a character may both go on within a repetition and follow it."""
+        for number in one.last:
+            going_on = [other for other in self._follow[number] if other in one.within]
+            after = [other for other in self._follow[number] if other not in one.within]
+            if any(self._meet(on, other) for other in after for on in going_on):
+                return True
+        return False
+
     def _repeated(self, least: int, most: int, items: Any) -> _Part:
+        begin = len(self._characters)
+        deeper = 0 if most == 1 else 1 if most is sre.MAXREPEAT else 2
+        self._depth += deeper
         body = self.read(items)
+        self._depth -= deeper
+        if most > 1 and least != most:
+            self._repetitions.append(
+                _Repetition(
+                    within=range(begin, len(self._characters)),
+                    last=frozenset(body.last),
+                    most=most,
+                    depth=self._depth,
+                    of_class=(least, most) == (0, sre.MAXREPEAT)
+                    and items[0][0] in (sre.IN, sre.ANY, sre.NOT_LITERAL),
+                )
+            )
         if most > 1:
             if body.repeats and (body.nullable or self._overlap(body)):
                 raise _AmbiguousError

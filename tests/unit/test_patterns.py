@@ -15,13 +15,27 @@ PLAIN = [
     r"(\d{1,3}\.){3}\d{1,3}", "(a|b|[a-z ])*", "([a-z ]{2})*", ".*a.*b.*", "a?b?c?",
     r"\d{4}-\d{2}-\d{2}", "^x$", "(?:ab)+", "([^,]*,)*", r"(?<year>\d{4})", r"(\w+\s)*\w+",
     r"\{([^}]*\},\{)*", r'"([^"\\]|\\.)*"', "(a+b|a+c)*", r"\S+@\S+", r"\bx\B", "[a-z]{0,400}",
-    "(a{2}b?c)*",
+    "(a{2}b?c)*", r"[\w.+-]+@[\w-]+\.[\w.-]+", r"\S+@\S+\.\S+", r"(\d+\. .+\n){3,5}",
+    "(.+), (.+), (.+)", "(?:- .*\n)+", "a+a+a+b", r"[^\]]\*",
+    r"(([ab]*\n)+\n)+",
 ]  # fmt: skip
 AMBIGUOUS = [
     "([a-z]*)*", "([a-z]+)*", "0([a-z ]{0,40}){0,40}x", "(0(([a-z ]{0,12}){0,12}){0,12}x)",
     "(a?)*", "(a?b?)*", "([^0-9].*)|(0([a-z ]*)*x)", "(.*a.*|.*b.*)*", "([a-z ]{2,3})*",
     r"(\w+\s?)+", "((a*b)*c*)*", "(a+|a+)*", "(?:(?:a|b+)c?)*", "zzz(x(yz*)*)*q?(a+){2,9}",
     "([^a]+)*", r"(\D+)+", "((?i:a)+)*",
+]  # fmt: skip
+
+
+UNCERTAIN = [
+    "a*a*a*a*a*b", "a+" * 20, "(?:a|b)*" * 5 + "!", "((([ab]*b)*b)*b)*", "(([ab]*b)*b)*b",
+    "[a-z]{0,400}[a-z]{0,400}", ".{1,500}a", "(.{0,20}a)*", "((.+a){9}.+a){9}",
+    r"(?<x>a|b)*[ab]" * 5, "((.+a){9}b){9}!", "[a-z]{0,256}" * 2, r"\S{1,256}\.\S{1,256}\.\S",
+]  # fmt: skip
+UNREADABLE = [
+    "(", "a{2,1}", "[z-a]", "(?=a)b", r"(a)\1", "(" * 400 + ")",
+    # what xgrammar reads otherwise than Python
+    "[^](a*)*]", "[](a*)*]", r"a\A", r"(a\Z)*",
 ]  # fmt: skip
 
 
@@ -35,7 +49,12 @@ def test_a_repetition_that_cannot_be_told_from_the_one_around_it_is_refused(patt
     assert patterns.problem(pattern) == patterns.AMBIGUOUS
 
 
-@pytest.mark.parametrize("pattern", ["(", "a{2,1}", "[z-a]", "(?=a)b", r"(a)\1", "(" * 400 + ")"])
+@pytest.mark.parametrize("pattern", UNCERTAIN)
+def test_a_few_repetitions_may_have_an_uncertain_end(pattern: str) -> None:
+    assert patterns.problem(pattern) == patterns.UNCERTAIN
+
+
+@pytest.mark.parametrize("pattern", UNREADABLE)
 def test_what_is_no_pattern_of_characters_is_refused(pattern: str) -> None:
     assert patterns.problem(pattern) == patterns.UNREADABLE
 
