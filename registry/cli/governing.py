@@ -37,14 +37,21 @@ def issue_key(
         list[str], typer.Option(help=f"ROLE:DOMAIN, or ROLE:*; roles: {', '.join(ROLES)}.")
     ],
     expires: Annotated[str | None, typer.Option(help="UTC, like 2027-01-31T00:00:00Z.")] = None,
+    person: Annotated[
+        str | None,
+        typer.Option(help="Who holds it, such as an e-mail address; by default whom NAME names."),
+    ] = None,
+    service: Annotated[
+        bool, typer.Option("--service", help="A program holds it; it neither reviews nor approves.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Issue a key; it is shown once.
+    """Issue a key; it is shown once. All keys of one person count as one expert.
 
     Example: lorary keys issue billing-app --grant infer:medical
     """
     with client() as registry:
-        issued = registry.issue_key(name, grant, expires=expires)
+        issued = registry.issue_key(name, grant, expires=expires, person=person, service=service)
     emit(issued, as_json, lambda: say(f"{issued['key']}\nKeep it: it is not shown again."))
 
 

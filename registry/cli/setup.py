@@ -10,6 +10,8 @@ from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
 from registry.cli.output import AsJson, emit, say, table
+from registry.model.access import RECOVERY, Secret
+from registry.model.keys import RecoverAccess
 from registry.registry import Registry
 from registry.settings import RegistrySettings
 
@@ -20,6 +22,7 @@ SETTINGS = "lorary.settings"
 def register(app: typer.Typer) -> None:
     """Add these commands to `lorary`."""
     app.command()(init)
+    app.command()(recover)
     app.command("serve-registry")(serve_registry)
     app.command()(config)
 
@@ -39,6 +42,36 @@ def init(
     """
     settings = RegistrySettings()
     secret = Registry.create(settings.open_store_to_write(), name=name, key_name="operator")
+    _hand_over(secret, key_file, f"Registry created in {settings.store}.", as_json)
+
+
+def recover(
+    reason: Annotated[str, typer.Option(help="Why; it stands in the audit log.")],
+    key_file: Annotated[
+        Path | None, typer.Option(help="Write the operator's key here, readable by you only.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Issue a new operator's key with the store's own credentials, when none is left.
+
+    The audit log shows it as given by `recovery`, so that nobody does it unnoticed.
+
+    Example: lorary recover --reason "the operator left" --key-file operator.key
+    """
+    settings = RegistrySettings()
+    registry = Registry(settings.open_store_to_write())
+    secret = Secret.generate()
+    try:
+        registry.execute(
+            RecoverAccess(secret.id, "recovered operator", secret.digest, reason), RECOVERY
+        )
+    finally:
+        registry.close()
+    _hand_over(secret, key_file, f"Access to {settings.store} is recovered.", as_json)
+
+
+def _hand_over(secret: Secret, key_file: Path | None, done: str, as_json: bool) -> None:
+    """Write an operator's key to its file, or show it."""
     if key_file is not None:
         key_file.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -46,9 +79,9 @@ def init(
             file.write(secret.text + "\n")
     shown = str(key_file) if key_file else secret.text
     emit(
-        {"store": settings.store, "key_file" if key_file else "key": shown},
+        {"store": RegistrySettings().store, "key_file" if key_file else "key": shown},
         as_json,
-        lambda: say(f"Registry created in {settings.store}. Operator's key: {shown}"),
+        lambda: say(f"{done} Operator's key: {shown}"),
     )
 
 

@@ -208,15 +208,30 @@ class RegistryClient:
         listed: list[Json] = self.call("GET", "/keys")
         return listed
 
-    def issue_key(self, name: str, grants: Sequence[str], *, expires: str | None = None) -> Json:
-        """Issue a key with grants such as `infer:medical`; the answer holds it, this once."""
+    def issue_key(
+        self,
+        name: str,
+        grants: Sequence[str],
+        *,
+        expires: str | None = None,
+        person: str | None = None,
+        service: bool = False,
+    ) -> Json:
+        """Issue a key with grants such as `infer:medical`; the answer holds it, this once.
+
+        person: who holds it, if not whom `name` names. service: whether a program does.
+        """
         split = []
         for text in grants:
             role, colon, domain = text.partition(":")
             if not colon:
                 raise BadRequest(f"{text!r} is no grant. Write ROLE:DOMAIN, like infer:medical.")
             split.append({"role": role, "domain": domain})
-        body = {"name": name, "grants": split, "expires": expires}
+        body: Json = {"name": name, "grants": split, "expires": expires}
+        if person is not None:
+            body["person"] = person
+        if service:
+            body["service"] = service
         issued: Json = self.call("POST", "/keys", json=body)
         return issued
 

@@ -12,7 +12,7 @@ from registry.http.access import CallerDep
 from registry.http.reviews import requirements_view
 from registry.http.schemas import EvaluationBody
 from registry.http.views import plain, version_view
-from registry.model.access import has_role
+from registry.model.access import may_audit
 from registry.model.blinding import is_hidden
 from registry.model.evaluations import RecordEvaluation
 from registry.model.evidence import Engine, SuiteResult
@@ -83,11 +83,11 @@ def read_report(
     """A recorded evaluation's whole report: the held-out questions, and which version gave each
     answer.
 
-    It takes the role evaluate or operate. While a review in the domain is open, its experts read no
-    report of the domain: reviews are made from reports.
+    It takes the role evaluate, audit or operate. While a review in the domain is open, its experts
+    read no report of the domain: reviews are made from reports.
     """
     ref = AdapterRef.parse(f"{domain}/{adapter}@{version}")
-    if not has_role(caller.key, "operate", ref.domain):
+    if not may_audit(caller.key, ref.domain):
         caller.require("evaluate", ref.domain)
     if is_hidden(caller.catalog, caller.key, ref.domain):
         raise Conflict(

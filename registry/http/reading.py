@@ -13,7 +13,7 @@ from registry.http.access import Caller, CallerDep, authenticated
 from registry.http.transfers import answer_file
 from registry.http.views import adapter_view, commit_view, domain_view, version_view
 from registry.log.commits import CommitLog
-from registry.model.access import ANY_DOMAIN
+from registry.model.access import require_some_audit
 from registry.model.catalog import Calibrated, Key, Version
 from registry.model.standing import calibrated
 
@@ -161,15 +161,16 @@ def read_log(
     after: Annotated[int, Query(ge=0)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> list[dict[str, Any]]:
-    """Commits after a sequence number. It takes the role operate in all domains."""
-    caller.require("operate", ANY_DOMAIN)
+    """Commits after a sequence number. It takes the role audit or operate; in some domains only,
+    what concerns other domains is left out."""
+    require_some_audit(caller.key)
     log = CommitLog(caller.registry.store)
     commits = []
     for sequence in range(after + 1, min(after + limit, caller.catalog.sequence) + 1):
         stored = log.read(sequence)
         if stored is None:
             break
-        commits.append(commit_view(stored, caller.catalog))
+        commits.append(commit_view(stored, caller.catalog, caller.key))
     return commits
 
 

@@ -27,9 +27,8 @@ from adapters.fields import (
     Digest,
     Name,
     Number,
-    Word,
 )
-from registry.model.catalog import File, Grant
+from registry.model.catalog import File
 
 Sha256 = Annotated[Digest, Field(pattern=DIGEST)]
 
@@ -58,17 +57,17 @@ class Struct:
 
 
 class FieldsOf:
-    """Marks a body with the fields of a struct, each of which may be left out:
-    `Annotated[Body, FieldsOf(Policy)]`."""
+    """Marks a body with the fields of a command or struct, but for those that come from
+    elsewhere: `Annotated[Body, FieldsOf(IssueKey, "key", "secret_sha256")]`."""
 
-    def __init__(self, kind: type[msgspec.Struct]) -> None:
-        self._kind = kind
+    def __init__(self, kind: type[msgspec.Struct], *without: str) -> None:
+        self._kind, self._without = kind, without
 
     def __get_pydantic_core_schema__(
         self, source: type[Body], handler: GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
         """The schema of the struct's body."""
-        return handler.generate_schema(body_of(self._kind))
+        return handler.generate_schema(body_of(self._kind, *self._without))
 
 
 @cache
@@ -214,14 +213,6 @@ class EvaluationBody(Body):
     engine: dict[str, Any] | None = None
     answered: Annotated[str, Field(max_length=32)] | None = None
     report: dict[str, Any]
-
-
-class KeyBody(Body):
-    """A key to issue; `decide` limits its fields."""
-
-    name: Name
-    grants: Annotated[list[Annotated[Grant, Struct]], Field(min_length=1, max_length=100)]
-    expires: Word | None = None
 
 
 class BaseBody(Body):

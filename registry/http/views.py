@@ -5,6 +5,8 @@ from typing import Any
 import msgspec
 
 from registry.log.commits import Stored
+from registry.model.access import ANY_DOMAIN, may_audit
+from registry.model.base import Event
 from registry.model.canary import SplitRolledBack
 from registry.model.catalog import (
     Adapter,
@@ -16,7 +18,7 @@ from registry.model.catalog import (
     Split,
     Version,
 )
-from registry.model.keys import KeyIssued
+from registry.model.keys import AccessRecovered, KeyIssued
 from registry.model.opinions import Feedback
 from registry.model.reviews import ItemJudged, ReviewOpened
 from registry.model.trials import in_words
@@ -131,12 +133,15 @@ def key_view(key: Key) -> dict[str, Any]:
     return view
 
 
-def commit_view(stored: Stored, catalog: Catalog) -> dict[str, Any]:
-    """A commit with its digest, without digests of secrets, and without what would unblind the
-    experts of a review that is still open."""
-    view: dict[str, Any] = msgspec.to_builtins(stored.commit)
-    for entry, shown in zip(stored.commit.entries, view["entries"], strict=True):
-        if isinstance(entry.event, KeyIssued):
+def commit_view(stored: Stored, catalog: Catalog, reader: Key) -> dict[str, Any]:
+    """A commit with its digest, without digests of secrets, without entries about domains that
+    `reader` may not audit, and without what would unblind the experts of an open review."""
+    commit = stored.commit
+    readable = tuple(e for e in commit.entries if may_audit(reader, _domain_of(e.event, catalog)))
+    commit = msgspec.structs.replace(commit, entries=readable)
+    view: dict[str, Any] = msgspec.to_builtins(commit)
+    for entry, shown in zip(commit.entries, view["entries"], strict=True):
+        if isinstance(entry.event, KeyIssued | AccessRecovered):
             del shown["event"]["secret_sha256"]
         elif isinstance(entry.event, ReviewOpened | ItemJudged):
             review = catalog.reviews.get(entry.event.review)
@@ -147,3 +152,10 @@ def commit_view(stored: Stored, catalog: Catalog) -> dict[str, Any]:
             event = entry.event
             shown["event"]["seen"] = in_words(event.bound, event.limit, event.evidence)
     return {**view, "digest": stored.digest}
+
+
+def _domain_of(event: Event, catalog: Catalog) -> str:
+    """The domain that an event concerns; `*` for the whole registry."""
+    review = catalog.reviews.get(getattr(event, "review", ""))
+    domain: str = getattr(event, "domain", review.domain if review else ANY_DOMAIN)
+    return domain

@@ -15,11 +15,19 @@ from registry import times
 from registry.errors import BadRequest, Forbidden, Unauthenticated
 from registry.model.catalog import Catalog, Key
 
-Role = Literal["infer", "publish", "evaluate", "review", "approve", "operate", "serve", "observe"]
+Role = Literal[
+    "infer", "publish", "evaluate", "review", "approve", "operate", "serve", "observe", "audit"
+]
+"""`observe` reads metrics only, `audit` reads everything and changes nothing. `operate` implies
+`audit` and `observe`, and neither `review` nor `approve`: those are experts' own."""
 ROLES: tuple[Role, ...] = get_args(Role)
+EXPERTS: tuple[Role, ...] = ("review", "approve")
+"""Roles whose holders are counted as persons."""
 ANY_DOMAIN = "*"
 BOOTSTRAP = "bootstrap"
-"""The actor of a registry's first commit, before any key exists. It holds every role, once."""
+"""The actor of a registry's first commit, before any key exists."""
+RECOVERY = "recovery"
+"""The actor of whoever recovers access by the store's credentials. It has no key."""
 
 
 def as_role(text: str) -> Role:
@@ -107,6 +115,23 @@ def may_see(key: Key, domain: str) -> bool:
     return any(
         g.role not in ("serve", "observe") and g.domain in (ANY_DOMAIN, domain) for g in key.grants
     )
+
+
+def may_audit(key: Key, domain: str) -> bool:
+    """Whether `key` may read the audit log and the reports of `domain`; `*`: of all domains."""
+    return has_role(key, "audit", domain) or has_role(key, "operate", domain)
+
+
+def require_audit(key: Key, domain: str) -> None:
+    """Raises `Forbidden` unless `key` may read what auditors read of `domain`."""
+    if not may_audit(key, domain):
+        require(key, "audit", domain)
+
+
+def require_some_audit(key: Key) -> None:
+    """Raises `Forbidden` unless `key` may read the audit log of some domain."""
+    if not any(grant.role in ("audit", "operate") for grant in key.grants):
+        require(key, "audit", ANY_DOMAIN)
 
 
 def may_observe(key: Key) -> bool:

@@ -88,6 +88,8 @@ class Command(msgspec.Struct, frozen=True):
     event: ClassVar[type[Event]]
     """What it causes first. Fields of the same name hold the same."""
     role: ClassVar[Role] = "operate"
+    given_by: ClassVar[str | None] = None
+    """The actor without a key who alone may give it; None: whoever has the role."""
     route: ClassVar[Route | None] = None
     """None for a command that comes with files, or that only the registry itself gives."""
 

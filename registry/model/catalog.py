@@ -222,6 +222,12 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     secret_sha256: str
     grants: tuple[Grant, ...]
     issued: str
+    issuer: str = ""
+    """The key by which it was issued."""
+    person: str | None = None
+    """Who holds it, such as an e-mail address; None: whom the name names."""
+    service: bool = False
+    """Whether a program holds it."""
     expires: str | None = None
     revoked: str | None = None
 
@@ -336,14 +342,14 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def person(keys: Mapping[str, Key], key: str) -> str:
-    """Who holds a key: keys of one name are one person's, so that a second key is no second vote.
+    """Who holds a key: keys of one person are one vote, however many there are.
 
-    An unknown key is its own holder.
+    Without a person, keys of one name are one person's. An unknown key is its own holder.
     """
     known = keys.get(key)
     if known is None:
         return key
-    return " ".join(unicodedata.normalize("NFKC", known.name).casefold().split())
+    return " ".join(unicodedata.normalize("NFKC", known.person or known.name).casefold().split())
 
 
 def in_good_standing(keys: Mapping[str, Key], key: str) -> bool:

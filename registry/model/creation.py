@@ -4,12 +4,10 @@ from collections.abc import Iterable
 
 from adapters.fields import Digest, Name
 from registry import errors
-from registry.model.access import ANY_DOMAIN, ROLES
+from registry.model.access import BOOTSTRAP
 from registry.model.base import Command, Draft, Event
-from registry.model.catalog import Catalog, Grant
-from registry.model.keys import KeyIssued
-
-EVERYTHING = tuple(Grant(role, ANY_DOMAIN) for role in ROLES)
+from registry.model.catalog import Catalog
+from registry.model.keys import OPERATOR, KeyIssued
 
 
 class RegistryCreated(Event, frozen=True):
@@ -26,6 +24,7 @@ class CreateRegistry(Command, frozen=True):
     """Begin the log: name the registry and issue its first operator's key."""
 
     event = RegistryCreated
+    given_by = BOOTSTRAP
     registry: Name
     key: Name
     key_name: Name
@@ -40,5 +39,5 @@ class CreateRegistry(Command, frozen=True):
             key=self.key,
             name=self.key_name,
             secret_sha256=self.secret_sha256,
-            grants=EVERYTHING,
+            grants=OPERATOR,
         )

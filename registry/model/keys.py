@@ -8,9 +8,20 @@ from annotated_types import MaxLen
 
 from adapters.fields import Digest, Name, Reason, Word
 from registry import errors, times
-from registry.model.access import ANY_DOMAIN, as_role, check_active, has_role
+from registry.model.access import (
+    ANY_DOMAIN,
+    EXPERTS,
+    RECOVERY,
+    ROLES,
+    as_role,
+    check_active,
+    has_role,
+)
 from registry.model.base import Command, Draft, Event, Route
 from registry.model.catalog import Catalog, Grant, Key
+
+OPERATOR = tuple(Grant(role, ANY_DOMAIN) for role in ROLES if role not in EXPERTS)
+"""What an operator's first key may do: everything but an expert's part."""
 
 
 class KeyIssued(Event, frozen=True):
@@ -21,6 +32,8 @@ class KeyIssued(Event, frozen=True):
     secret_sha256: str
     grants: tuple[Grant, ...]
     expires: str | None = None
+    person: str | None = None
+    service: bool = False
 
     def apply(self, draft: Draft, by: str, at: str) -> None:
         """Add the key."""
@@ -30,6 +43,9 @@ class KeyIssued(Event, frozen=True):
             secret_sha256=self.secret_sha256,
             grants=self.grants,
             issued=at,
+            issuer=by,
+            person=self.person,
+            service=self.service,
             expires=self.expires,
         )
 
@@ -54,6 +70,10 @@ class IssueKey(Command, frozen=True):
     secret_sha256: Digest
     grants: Annotated[tuple[Grant, ...], MaxLen(100)]
     expires: Word | None = None
+    person: Name | None = None
+    """Who holds it: all keys of a person count once. None: whom the name names."""
+    service: bool = False
+    """Whether a program holds it, which then neither reviews nor approves."""
 
     def decide(self, catalog: Catalog, by: str, now: str) -> Iterable[Event]:
         """Make a key known that opens something and has not expired before it begins."""
@@ -67,6 +87,63 @@ class IssueKey(Command, frozen=True):
                 catalog.domain(grant.domain)
         if self.expires is not None:
             _check_expiry(self.expires, now)
+        self._check_person()
+        yield self.caused()
+
+    def _check_person(self) -> None:
+        """Raises `BadRequest` for an expert who could be taken for another, or is a program."""
+        roles = sorted({grant.role for grant in self.grants} & {*EXPERTS})
+        if not roles:
+            return
+        if self.service:
+            raise errors.BadRequest(
+                f"A service cannot hold the role {roles[0]!r}: experts are persons. Issue the key "
+                "to a person."
+            )
+        if not (self.person or self.name).isascii():
+            raise errors.BadRequest(
+                f"Experts are told apart by name, and {(self.person or self.name)[:60]!r} holds "
+                "letters that can look like others. Name the person in ASCII, such as by an e-mail "
+                "address: --person."
+            )
+
+
+class AccessRecovered(Event, frozen=True):
+    """Whoever holds the store's credentials issued a new operator's key."""
+
+    key: str
+    name: str
+    secret_sha256: str
+    reason: str
+
+    def apply(self, draft: Draft, by: str, at: str) -> None:
+        """Add the key."""
+        draft.keys[self.key] = Key(
+            id=self.key,
+            name=self.name,
+            secret_sha256=self.secret_sha256,
+            grants=OPERATOR,
+            issued=at,
+            issuer=by,
+        )
+
+
+class RecoverAccess(Command, frozen=True):
+    """Issue an operator's key by the store's credentials, where no operator's key is left."""
+
+    event = AccessRecovered
+    given_by = RECOVERY
+    key: Name
+    name: Name
+    secret_sha256: Digest
+    reason: Reason
+
+    def decide(self, catalog: Catalog, by: str, now: str) -> Iterable[Event]:
+        """Issue it; the log records that nobody's key was asked for."""
+        if not catalog.registry:
+            raise errors.Conflict("This store holds no registry. Create one: lorary init")
+        if self.key in catalog.keys:
+            raise errors.Conflict(f"Key id {self.key} is taken. Generate another key.")
         yield self.caused()
 
 

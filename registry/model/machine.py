@@ -21,7 +21,7 @@ from registry.model import (
     reviews,
     versions,
 )
-from registry.model.access import BOOTSTRAP, check_active, require
+from registry.model.access import check_active, require
 from registry.model.base import Command, Draft, Entry, Event
 from registry.model.catalog import Catalog
 
@@ -72,9 +72,10 @@ def fold(catalog: Catalog, entries: Iterable[Entry], time: str) -> Catalog:
 
 def _authorise(catalog: Catalog, command: Command, by: str, now: str) -> None:
     """Raises `Unauthenticated` or `Forbidden` unless `by` may give this command at all."""
-    if isinstance(command, creation.CreateRegistry):
-        if by != BOOTSTRAP:
-            raise errors.Forbidden("A registry is created once, by `lorary init`.")
+    if command.given_by is not None:
+        if by != command.given_by:
+            name = type(command).__name__
+            raise errors.Forbidden(f"{name} is given by the holder of the store alone.")
         return
     key = catalog.keys.get(by)
     if key is None:

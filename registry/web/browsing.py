@@ -18,7 +18,7 @@ from registry.http.reviews import requirements_view
 from registry.http.transfers import answer_file
 from registry.http.views import commit_view
 from registry.log.commits import CommitLog
-from registry.model.access import ANY_DOMAIN, has_role
+from registry.model.access import has_role, require_some_audit
 from registry.model.catalog import Adapter, Version
 from registry.model.trials import in_words
 from registry.publish.examining import peers
@@ -147,13 +147,13 @@ def compare(
 
 @router.get("/log", response_class=HTMLResponse)
 def audit_log(viewer: ViewerDep, before: Annotated[int | None, Query(ge=1)] = None) -> Response:
-    """What happened, the newest first. It takes the role operate in all domains."""
-    viewer.require("operate", ANY_DOMAIN)
+    """What happened, the newest first. It takes the role audit or operate."""
+    require_some_audit(viewer.key)
     newest = viewer.catalog.sequence if before is None else min(before - 1, viewer.catalog.sequence)
     log, rows = CommitLog(viewer.registry.store), list[dict[str, Any]]()
     for sequence in range(newest, max(0, newest - PAGE), -1):
         if (stored := log.read(sequence)) is not None:
-            rows.append(commit_view(stored, viewer.catalog))
+            rows.append(commit_view(stored, viewer.catalog, viewer.key))
     oldest = max(1, newest - PAGE + 1)
     return page(
         "log.html",

@@ -23,7 +23,7 @@ from registry.model.base import Command, Entry, Event
 from registry.model.bases import RegisterBase
 from registry.model.catalog import Catalog, Grant
 from registry.model.creation import CreateRegistry
-from registry.model.keys import IssueKey
+from registry.model.keys import IssueKey, permanent_operators
 from registry.model.machine import commands, decide, fold
 from registry.model.trials import Arm, Bounds, Evidence
 
@@ -35,7 +35,7 @@ WORDS: dict[str, Sequence[Any]] = {"domain": ("medical", "legal"), "adapter": ("
          "held_out": ("a" * 64,), "suites": ((),),
          "approvals": (0, 1), "reviewed_items": (0,), "bounds": (Bounds(min_requests=1), None),
          "evidence": (Evidence(candidate=Arm(requests=90, errors=80), stable=Arm(requests=90)),),
-         "split": range(8)}  # fmt: skip
+         "split": range(1, 6)}  # fmt: skip
 """What fields hold whose meaning their type does not tell, by name."""
 SEEN = {"item": "items", "candidate": "version", "name": "base", "report": "content",
         "versions": "version", "asker": "key"}  # fmt: skip
@@ -62,6 +62,7 @@ class History:
     refused: list[tuple[Command, LoraryError]] = field(default_factory=list)
     seen: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
     accepted: Counter[type[Command]] = field(default_factory=Counter)
+    hired: list[str] = field(default_factory=list)
     hours: int = 0
 
     def begin(self) -> None:
@@ -75,17 +76,23 @@ class History:
         if self.chance.random() < 0.03:
             self._hire()
         kinds = [kind for kind in commands().values() if kind is not CreateRegistry]
-        rarely = [1 / (1 + self.accepted[kind]) for kind in kinds]
+        rarely = [(1 + self.accepted[kind]) ** -0.5 for kind in kinds]
         (kind,) = self.chance.choices(kinds, rarely)
-        valid = [key.id for key in self.catalog.keys.values() if key.revoked is None]
-        actor = self.chance.choice(valid if self.chance.random() < 0.95 else [*self.catalog.keys])
+        hired = [key for key in self.hired[-4:] if self.catalog.keys[key].revoked is None]
+        operators = permanent_operators(self.catalog)[:1] * 2
+        anybody = [*self.catalog.keys]
+        actor = self.chance.choice(hired + operators if self.chance.random() < 0.8 else anybody)
+        if kind.given_by is not None and self.chance.random() < 0.5:
+            actor = kind.given_by
         self.give(self.command(kind), actor)
 
     def _hire(self) -> None:
         """Somebody new, who may do all but operate."""
         name = f"person {self.hours}"
         grants = tuple(Grant(role, ANY_DOMAIN) for role in ROLES if role != "operate")
-        self.give(IssueKey(f"k{self.hours}", name, "0" * 64, grants), "operator")
+        self.hired.append(f"k{self.hours}")
+        operator = permanent_operators(self.catalog)[0]
+        self.give(IssueKey(self.hired[-1], name, "0" * 64, grants), operator)
 
     def give(self, command: Command, actor: str) -> tuple[Event, ...] | None:
         """Carry out a command; None if it was refused, by an error of ours and no other."""
@@ -112,8 +119,15 @@ class History:
         return events
 
     def command(self, kind: type[Command]) -> Command:
-        """A command of that kind."""
-        return kind(**self._fields(kind))
+        """A command of that kind, often about what one earlier event is about."""
+        fields = self._fields(kind)
+        earlier = [event for step in self.steps[-200:] for event in step.events]
+        like = self.chance.choice(earlier) if earlier and self.chance.random() < 0.6 else None
+        for name, hint in get_type_hints(kind, include_extras=True).items():
+            value = getattr(like, name, None)
+            if name in fields and value is not None and _is(hint, value):
+                fields[name] = value
+        return kind(**fields)
 
     def _fields(self, kind: type) -> dict[str, Any]:
         hints = get_type_hints(kind, include_extras=True)

@@ -11,9 +11,8 @@ from starlette.testclient import TestClient
 
 from registry.http.app import create_app
 from registry.maintain.archive import import_
-from registry.model.access import Secret
+from registry.model.access import ANY_DOMAIN, ROLES, Secret
 from registry.model.catalog import Grant
-from registry.model.creation import EVERYTHING
 from registry.model.keys import IssueKey
 from registry.registry import Registry
 from registry.settings import RegistrySettings
@@ -64,6 +63,8 @@ HEADERS: list[dict[str, bytes]] = [
     {"Content-Length": b"-1"},
     {"Content-Length": b"9" * 30},
 ]
+
+EVERYTHING = tuple(Grant(role, ANY_DOMAIN) for role in ROLES)
 
 
 FORMS = ["/api/models/{domain}/{adapter}/paths-info/{revision}"]
