@@ -317,11 +317,34 @@ def test_who_published_the_weights_cannot_approve_them_under_a_colleagues_name()
     assert decide(catalog, approve, CAROL, NOW)
 
 
-@pytest.mark.parametrize("name", ["Alice  ", "\u00a0alice", "\uff21lice", "ALICE"])
-def test_a_name_that_only_looks_different_is_no_second_person(name: str) -> None:
-    second = IssueKey("k2", name, "0" * 64, (Grant("approve", "medical"),))
+@pytest.mark.parametrize(("name", "person"), [("Alice  ", None), ("ALICE", None), ("a", "alice")])
+def test_a_name_that_only_looks_different_is_no_second_person(
+    name: str, person: str | None
+) -> None:
+    grants = (Grant("approve", "medical"),)
+    second = IssueKey("k2", name, "0" * 64, grants, person=person)
     with pytest.raises(errors.Forbidden, match="cannot approve"):
         decide(do(start(), second, OPERATOR), approval(2), "k2", NOW)
+
+
+@pytest.mark.parametrize("role", ["approve", "review"])
+@pytest.mark.parametrize("name", ["\u00a0alice", "\uff21lice", "\u0430lice"])
+def test_an_expert_whose_name_can_look_like_anothers_needs_another_identity(
+    name: str, role: str
+) -> None:
+    grants = (Grant(role, "medical"),)
+    with pytest.raises(errors.BadRequest, match="--person"):
+        decide(start(), IssueKey("k2", name, "0" * 64, grants), OPERATOR, NOW)
+    named = IssueKey("k2", name, "0" * 64, grants, person="a.smith@hospital.org")
+    assert decide(start(), named, OPERATOR, NOW)
+    app = IssueKey("k2", name, "0" * 64, (Grant("infer", "medical"),))
+    assert decide(start(), app, OPERATOR, NOW)
+
+
+def test_a_service_is_no_expert() -> None:
+    grants = (Grant("approve", "medical"),)
+    with pytest.raises(errors.BadRequest, match="persons"):
+        decide(start(), IssueKey("k2", "bot", "0" * 64, grants, service=True), OPERATOR, NOW)
 
 
 def test_another_alias_that_pointed_at_a_version_does_not_make_its_promotion_a_rollback() -> None:

@@ -20,7 +20,10 @@ from registry.client.verbs import request_of
 from registry.http import create_app
 from registry.log.commits import CommitLog
 from registry.maintain.verify import verify
+from registry.model.access import Secret
+from registry.model.catalog import Grant
 from registry.model.domains import CreateDomain
+from registry.model.keys import IssueKey
 from registry.registry import Registry
 from registry.settings import RegistrySettings
 from registry.store import open_store
@@ -31,16 +34,19 @@ operator = Registry.create(store, name="r", key_name="op")
 registry = Registry(store)
 registry.execute(CreateDomain("medical"), operator.id)
 publish_bytes(registry, operator.id, "medical", "coder", 1)
+reviewer = Secret.generate()
+grants = (Grant("review", "medical"), Grant("audit", "*"))
+registry.execute(IssueKey(reviewer.id, "ada", reviewer.digest, grants), operator.id)
 registry.close()
 
 app = create_app(RegistrySettings(store={store!r}, session_secret="s" * 32))
-client = TestClient(app, headers={{"Authorization": f"Bearer {{operator.text}}"}})
+client = TestClient(app, headers={{"Authorization": f"Bearer {{reviewer.text}}"}})
 fields = ["domain=medical", "adapter=coder", "version=1", "note=seen"]
 command = read_command(notes.LeaveNote, fields)
 method, path, body = request_of(command)
 answer = client.request(method, "/api/v1" + path, json=body)
 assert answer.status_code == 200, answer.text
-assert answer.json()["flags"] == [f"{{operator.id}}: seen"], answer.json()["flags"]
+assert answer.json()["flags"] == [f"{{reviewer.id}}: seen"], answer.json()["flags"]
 assert client.request(method, "/api/v1" + path, json=body).json()["flags"] == answer.json()["flags"]
 assert client.request(method, "/api/v1" + path, json={{"note": "x" * 2000}}).status_code == 400
 document = client.get("/openapi.json").json()

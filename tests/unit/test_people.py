@@ -1,0 +1,94 @@
+"""Who may read without changing anything, and how access is recovered when nobody has it."""
+
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from registry.errors import Conflict, Forbidden
+from registry.http import create_app
+from registry.maintain.verify import verify
+from registry.model.access import ANY_DOMAIN, RECOVERY, ROLES, Secret, authenticate
+from registry.model.catalog import Catalog, Grant
+from registry.model.domains import CreateDomain
+from registry.model.keys import IssueKey, RecoverAccess, RevokeKey
+from registry.model.machine import decide
+from registry.model.policies import Policy
+from registry.registry import Registry
+from registry.settings import RegistrySettings
+from registry.store import LocalStore
+from registry.times import utc_now
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "store")
+
+
+@pytest.fixture
+def operator(store: LocalStore) -> Secret:
+    return Registry.create(store, name="hospital", key_name="operator")
+
+
+def give(registry: Registry, operator: Secret, name: str, *grants: Grant) -> Secret:
+    secret = Secret.generate()
+    registry.execute(IssueKey(secret.id, name, secret.digest, grants), operator.id)
+    return secret
+
+
+def test_the_first_operator_may_do_all_but_an_experts_part(
+    store: LocalStore, operator: Secret
+) -> None:
+    registry = Registry(store)
+    roles = {grant.role for grant in registry.refresh().keys[operator.id].grants}
+    registry.close()
+    assert roles == {*ROLES} - {"review", "approve"}
+
+
+def test_an_auditor_reads_the_log_of_the_own_domains_and_changes_nothing(
+    store: LocalStore, operator: Secret
+) -> None:
+    registry = Registry(store)
+    for domain in ("medical", "legal"):
+        registry.execute(CreateDomain(domain, Policy()), operator.id)
+    whole = give(registry, operator, "whole", Grant("audit", ANY_DOMAIN))
+    part = give(registry, operator, "part", Grant("audit", "medical"))
+    app = give(registry, operator, "app", Grant("infer", ANY_DOMAIN))
+    registry.close()
+    client = TestClient(create_app(RegistrySettings(store=str(store.root))))
+
+    def ask(who: Secret, method: str, path: str, **arguments: object) -> tuple[int, str]:
+        headers = {"Authorization": f"Bearer {who.text}"}
+        answer = client.request(method, f"/api/v1{path}", headers=headers, **arguments)  # type: ignore[arg-type]
+        return answer.status_code, answer.text
+
+    assert ask(app, "GET", "/log")[0] == 403
+    assert "KeyIssued" in ask(whole, "GET", "/log")[1]
+    status, text = ask(part, "GET", "/log")
+    assert (status, "medical" in text) == (200, True)
+    assert not any(word in text for word in ("legal", "KeyIssued", "whole"))
+    assert ask(whole, "GET", "/keys")[0] == 200
+    assert ask(part, "GET", "/keys")[0] == 403
+    body = {"name": "mine", "grants": [{"role": "operate", "domain": "*"}]}
+    assert ask(whole, "POST", "/keys", json=body)[0] == 403
+    assert ask(whole, "PATCH", "/domains/medical/policy", json={"approvals": 0})[0] == 403
+
+
+def test_access_is_recovered_by_the_store_alone_and_the_log_shows_it(
+    store: LocalStore, operator: Secret
+) -> None:
+    registry, new = Registry(store), Secret.generate()
+    command = RecoverAccess(new.id, "recovered", new.digest, "the operator left")
+    with pytest.raises(Forbidden, match="store"):
+        registry.execute(command, operator.id)
+    registry.execute(command, RECOVERY)
+    assert authenticate(registry.catalog, new, utc_now())
+    registry.execute(RevokeKey(operator.id, "left"), new.id)
+    registry.close()
+    assert verify(store).sound
+
+
+def test_nothing_is_recovered_where_there_is_no_registry() -> None:
+    command = RecoverAccess("k", "recovered", "0" * 64, "lost")
+    with pytest.raises(Conflict, match="lorary init"):
+        decide(Catalog(), command, RECOVERY, utc_now())
