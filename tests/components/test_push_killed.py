@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -34,30 +36,43 @@ def test_killed_at_every_step_of_the_store_it_stays_sound_and_the_repeat_succeed
 ) -> None:
     operator = begin(store).split("_")[1]
     steps = version = 0
-    while True:
-        # Another version for each step, so that every push has everything still to do.
-        directory = write_adapter(tmp_path / str(steps), seed=steps)
-        if not pushed(store_url, operator, directory, step=steps):
-            report = verify(store)
-            assert report.sound, (steps, report.findings)
-            assert pushed(store_url, operator, directory, step=10**6)
-            version += 1
-            adapter = checkpoints.load(store).adapters["medical/coder"]
-            assert len(adapter.versions) == version, f"step {steps} doubled or lost a version"
-            assert adapter.aliases == {"production": version}
-            steps += 1
-        else:
-            break
+    with pushes(store_url, operator) as pushed:
+        while True:
+            # Another version for each step, so that every push has everything still to do.
+            directory = write_adapter(tmp_path / str(steps), seed=steps)
+            if not pushed(directory, steps):
+                report = verify(store)
+                assert report.sound, (steps, report.findings)
+                assert pushed(directory, 10**6)
+                version += 1
+                adapter = checkpoints.load(store).adapters["medical/coder"]
+                assert len(adapter.versions) == version, f"step {steps} doubled or lost a version"
+                assert adapter.aliases == {"production": version}
+                steps += 1
+            else:
+                break
     assert steps > 20
     assert verify(store).sound
 
 
-def pushed(url: str, operator: str, directory: Path, *, step: int) -> bool:
-    """Run one push to be killed at `step`; whether it ended before that."""
-    command = [sys.executable, "-m", "tests.support.killing", url, operator, str(directory)]
-    done = subprocess.run([*command, str(step)], capture_output=True, text=True, check=False)
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode == 0
+@contextmanager
+def pushes(url: str, operator: str) -> Iterator[Callable[[Path, int], bool]]:
+    """Run a push to be killed at a step; whether it ended before that."""
+    command = [sys.executable, "-m", "tests.support.killing", url, operator]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as forking:
+        assert forking.stdin is not None
+        assert forking.stdout is not None
+        reading, writing = forking.stdout, forking.stdin
+
+        def pushed(directory: Path, step: int) -> bool:
+            print(directory, step, file=writing, flush=True)
+            ended = int(reading.readline())
+            assert ended in (0, -signal.SIGKILL)
+            return ended == 0
+
+        yield pushed
 
 
 @pytest.mark.parametrize("victim", ["client", "registry"])

@@ -1,15 +1,17 @@
 """A whole push in one process that kills itself at a chosen step of the store.
 
-    python -m tests.support.killing STORE OPERATOR ADAPTER_DIRECTORY STEP
+    python -m tests.support.killing STORE OPERATOR
 
-Exit status 0: the push ended before the step came. Otherwise SIGKILL, before (even steps) or
-after (odd steps) one operation of the store.
+Reads lines `ADAPTER_DIRECTORY STEP` and forks a process for each, which has then nothing to import.
+Prints how each ended. 0: the push ended before the step came. -9: by SIGKILL, before (even steps)
+or after (odd steps) one operation of the store.
 """
 
 import hashlib
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,10 +53,24 @@ class KillingStore:
         self._left -= 1
 
 
-def main(url: str, operator: str, directory: str, step: str) -> None:
+def main(url: str, operator: str) -> None:
+    """Push what each line names in a process of its own."""
+    for line in sys.stdin:
+        directory, _, step = line.strip().rpartition(" ")
+        if (child := os.fork()) == 0:
+            try:
+                push(url, operator, directory, int(step))
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+def push(url: str, operator: str, directory: str, step: int) -> None:
     """Upload, publish, move the alias."""
     opened = open_store(url, s3_endpoint=os.environ.get("LORARY_S3_ENDPOINT"))
-    store: Any = KillingStore(opened, int(step))
+    store: Any = KillingStore(opened, step)
     registry, blobs, listed = Registry(store), Blobs(store), []
     for name, file in files_in(Path(directory)).items():
         digest = hashlib.sha256(Path(directory, name).read_bytes()).hexdigest()
