@@ -15,6 +15,7 @@ from adapters.recipe import Reward
 from adapters.training.conversations import asking
 from adapters.training.job import Forgetting, Job
 from adapters.training.models import prompt_text
+from adapters.training.packing import IGNORED, Example, pack
 
 
 class General:
@@ -69,6 +70,25 @@ def general_right(model: Any, tokenizer: Any) -> list[bool]:
 @torch.no_grad()
 def _log_likelihoods(model: Any, prompt: list[int], answers: list[list[int]]) -> list[float]:
     """Of each answer after the prompt, natural logarithm."""
+    method = getattr(model, "active_peft_config", None)
+    # Virtual tokens stand before the sequence, where the packed mask has no place for them.
+    padded = method is not None and method.is_prompt_learning
+    return (padded_likelihoods if padded else packed_likelihoods)(model, prompt, answers)
+
+
+def packed_likelihoods(model: Any, prompt: list[int], answers: list[list[int]]) -> list[float]:
+    """Log-likelihood of each answer after the prompt, which is computed once for all of them."""
+    packed = pack([Example(tuple(prompt), tuple(answer)) for answer in answers])
+    inputs = {name: tensor.to(model.device) for name, tensor in packed.items()}
+    labels = inputs.pop("labels")[0]
+    predicting = (labels[1:] != IGNORED).nonzero().squeeze(1)
+    logits = model(**inputs, logits_to_keep=predicting).logits[0]
+    each = logits.float().log_softmax(-1).gather(-1, labels[predicting + 1, None]).squeeze(-1)
+    return [float(part.sum()) for part in each.split([len(answer) for answer in answers])]
+
+
+def padded_likelihoods(model: Any, prompt: list[int], answers: list[list[int]]) -> list[float]:
+    """The same with a sequence for each answer, filled on the right."""
     longest = max(map(len, answers))
     padded = [prompt + answer + prompt[:1] * (longest - len(answer)) for answer in answers]
     seen = [[1] * (len(prompt) + len(a)) + [0] * (longest - len(a)) for a in answers]

@@ -1,6 +1,6 @@
 """Supervised fine-tuning: from prompts and answers to the weights of an adapter."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,8 @@ def fine_tune(job: Job, corpus: Corpus[Turn], out: Path) -> Outcome:
                 "remove_unused_columns": False,
             }
         ),
-        train_dataset=_parts(_batches(encoded(corpus.train), encoded(corpus.replay), recipe)),
-        eval_dataset=_parts(_in_order(encoded(corpus.validation), recipe.batch))
+        train_dataset=_parts(map(encoded, _batches(corpus.train, corpus.replay, recipe))),
+        eval_dataset=_parts(map(encoded, _in_order(corpus.validation, recipe.batch)))
         if recipe.evaluate_every
         else None,
         processing_class=tokenizer,
@@ -57,13 +57,11 @@ def fine_tune(job: Job, corpus: Corpus[Turn], out: Path) -> Outcome:
     return fit(trainer, job, out)
 
 
-def _batches(
-    examples: Sequence[Example], replayed: Sequence[Example], recipe: Sft
-) -> list[list[Example]]:
+def _batches(rows: Sequence[Turn], replayed: Sequence[Turn], recipe: Sft) -> list[list[Turn]]:
     """The parts of every step, drawn without repetition within an epoch."""
     general = round(recipe.batch * recipe.replay)
     each = recipe.batch - general
-    own = drawn(examples, recipe.steps * each, recipe.seed)
+    own = drawn(rows, recipe.steps * each, recipe.seed)
     other = drawn(replayed, recipe.steps * general, recipe.seed)
     part = share(recipe)
     parts = []
@@ -74,12 +72,13 @@ def _batches(
     return parts
 
 
-def _in_order(examples: Sequence[Example], batch: int) -> list[list[Example]]:
-    return [list(examples[i : i + batch]) for i in range(0, len(examples), batch)]
+def _in_order(rows: Sequence[Turn], batch: int) -> list[list[Turn]]:
+    return [list(rows[i : i + batch]) for i in range(0, len(rows), batch)]
 
 
-def _parts(parts: Sequence[Sequence[Example]]) -> datasets.Dataset:
+def _parts(examples: Iterable[Sequence[Example]]) -> datasets.Dataset:
     """One row per part."""
+    parts = list(examples)
     return datasets.Dataset.from_dict(
         {
             "prompts": [[example.prompt for example in part] for part in parts],

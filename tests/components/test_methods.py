@@ -22,7 +22,11 @@ from adapters.training.answering import load
 from adapters.training.converting import convert, merge
 from adapters.training.data import corpus_of
 from adapters.training.fit import drawn
-from adapters.training.forgetting import general_right
+from adapters.training.forgetting import (
+    general_right,
+    packed_likelihoods,
+    padded_likelihoods,
+)
 from adapters.training.models import base_model, encode, peft_config, tokenizer_of
 from adapters.training.run import existing, rehearse, train
 from adapters.training.serving import not_served
@@ -105,6 +109,17 @@ def test_general_questions_are_asked_of_the_base_before_and_of_the_result_after(
     assert (asked.before, asked.after, asked.of) == (sum(before), sum(after), len(before))
     assert asked.lost == sum(b and not a for b, a in zip(before, after, strict=True))
     assert f"{asked.after} after it" in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_question_computed_once_for_all_its_answers_gives_each_the_same_likelihood(
+    trained: Trained, method: str
+) -> None:
+    model = load(trained.base, trained(method))
+    prompt, answers = list(range(5, 40)), [[3, 4], [7], [9, 10, 11], [12, 3]]
+    with torch.no_grad():
+        packed = packed_likelihoods(model, prompt, answers)
+        assert packed == pytest.approx(padded_likelihoods(model, prompt, answers), abs=1e-4)
 
 
 def test_qlora_learns_the_same_after_the_model_was_asked_something(trained: Trained) -> None:

@@ -48,7 +48,8 @@ def made(
 def make(kind: str, folder: Path, start: Path) -> Path:
     """Two steps of a stage or a method on the legal task."""
     name = kind.removesuffix("-converted")
-    changes = ["data=legal", "steps=2", "batch=4", f"adapter=kinds/{name}", "warmup_steps=0"]
+    changes = ["data=legal", "steps=2", "batch=4", "warmup_steps=0", "forgetting=false"]
+    changes.append(f"adapter=kinds/{name}")
     if kind in ("dpo", "kto"):
         recipe = recipes.load(f"medical-{kind}").changed([*changes, f"start={start}"])
     else:

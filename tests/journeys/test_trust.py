@@ -243,7 +243,7 @@ def test_what_the_experts_judged_trains_a_successor_that_passes(
     out = story.folder / "dpo"
     run_lorary(
         "train", "medical-dpo", f"data={story.folder / 'pairs.jsonl'}",
-        f"start={trained['medical']}", "steps=4", "batch=4", "--out", str(out),
+        f"start={trained['medical']}", "steps=4", "batch=4", "forgetting=false", "--out", str(out),
     )  # fmt: skip
     pushed = story.act("team", "push", str(out), PATH)
     assert pushed["ref"] == NEXT
