@@ -68,7 +68,7 @@ def environment(settings: ServingSettings) -> dict[str, str]:
     `serving.tiers.engine` does both through the engine client."""
     variables = {
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0",
-        "VLLM_PLUGINS": "lorary-endpoints,lorary-metrics",
+        "VLLM_PLUGINS": "lorary-endpoints,lorary-metrics,lorary-cpu-lora",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib),

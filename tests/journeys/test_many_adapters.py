@@ -1,7 +1,7 @@
 """More adapters than fit: each answers as itself, disk and names stay bounded, and the engine holds
 what the replica believes it to hold."""
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import httpx
@@ -11,7 +11,9 @@ import pytest
 from adapters.base_model import BaseModel
 from adapters.home import SMALL_MODEL, default_model
 from registry.client import RegistryClient
+from serving.settings import ServingSettings
 from tests.journeys.conftest import CACHE_BYTES, ENGINE_NAMES, Site
+from tests.journeys.test_app import ROUNDING, question
 from tests.support.adapters import write_adapter
 
 MANY = 8
@@ -95,3 +97,40 @@ def test_a_hint_spares_the_first_caller_the_cold_load(site: Site, many: list[str
         )
     )
     assert ask(client, many[0])[0] == many[0]
+
+
+def test_the_base_model_is_itself_beside_an_adapter_in_every_slot(
+    site: Site, many: list[str], trained: dict[str, Path]
+) -> None:
+    slots = ServingSettings().max_loras
+    with RegistryClient(site.registry, site.operator) as registry:
+        names = [
+            registry.push(trained["legal"], f"bulk/legal{number}")["ref"] for number in range(slots)
+        ]
+    client = site.client()
+
+    def surest(model: str) -> float:
+        """The log-probability of the likeliest first token."""
+        reply = client.chat.completions.create(
+            model=model, messages=question("legal"), max_tokens=1, temperature=0, logprobs=True,
+        )  # type: ignore[call-overload]  # fmt: skip
+        return float(reply.choices[0].logprobs.content[0].logprob)
+
+    def write(name: str) -> None:
+        client.completions.create(
+            model=name, prompt="The law", max_tokens=60, extra_body={"ignore_eos": True}
+        )
+
+    alone = surest(SMALL_MODEL)
+    assert abs(surest(names[0]) - alone) > 2 * ROUNDING, "the adapter changes the answer"
+    for name in names:
+        write(name)  # each is in the engine
+    beside = []
+    with ThreadPoolExecutor(slots) as pool:
+        writing = [pool.submit(write, name) for name in names]
+        while wait(writing, timeout=0).not_done:
+            beside.append(surest(SMALL_MODEL))
+        for each in writing:
+            each.result()
+    assert len(beside) > 1
+    assert beside == pytest.approx([alone] * len(beside), abs=ROUNDING)

@@ -119,7 +119,8 @@ def test_vllms_own_load_routes_key_and_rust_front_end_are_off(
     assert set_by_lorary["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "0"
     assert set_by_lorary["VLLM_USE_RUST_FRONTEND"] == "0"
     assert set_by_lorary["VLLM_API_KEY"] == ""
-    assert "lorary-endpoints" in set_by_lorary["VLLM_PLUGINS"].split(",")
+    ours = {"lorary-endpoints", "lorary-metrics", "lorary-cpu-lora"}
+    assert set(set_by_lorary["VLLM_PLUGINS"].split(",")) == ours
     monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", "1")
     with pytest.raises(CannotServe, match="VLLM_USE_RUST_FRONTEND"):
         preflight(ServingSettings(store=str(tmp_path), model="hub/model"))
