@@ -19,10 +19,15 @@ demo: ## Train, publish, serve and ask three specialists; stays up (ARGS="--port
 test: environment-dev check ## Everything CI runs: lint, types, every test
 	@sh scripts/install-browser.sh
 	@sh scripts/install-operations.sh $(BIN)
+ifeq ($(strip $(ARGS)),)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit tests/components
+	$(BIN)/python -m pytest tests/journeys
+else
 	$(BIN)/python -m pytest $(ARGS)
+endif
 
 test-fast: environment-dev ## Only the pure tests, in seconds
-	$(BIN)/python -m pytest tests/unit $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit $(ARGS)
 
 check: environment-dev ## Lint and types
 	$(BIN)/ruff check .
