@@ -33,7 +33,7 @@ def rows_by_slot(slots: torch.Tensor) -> list[tuple[int, Rows]]:
     slots: (N,), of each token.
     """
     found = []
-    for slot in slots.unique().tolist():
+    for slot in sorted(set(slots.tolist())):
         if slot < 0:
             continue
         places = (slots == slot).nonzero().squeeze(1)

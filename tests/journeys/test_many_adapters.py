@@ -13,7 +13,7 @@ from adapters.home import SMALL_MODEL, default_model
 from registry.client import RegistryClient
 from serving.settings import ServingSettings
 from tests.journeys.conftest import CACHE_BYTES, ENGINE_NAMES, Site
-from tests.journeys.test_app import ROUNDING, question
+from tests.journeys.test_app import ROUNDING, chat, question
 from tests.support.adapters import write_adapter
 
 MANY = 8
@@ -111,9 +111,7 @@ def test_the_base_model_is_itself_beside_an_adapter_in_every_slot(
 
     def surest(model: str) -> float:
         """The log-probability of the likeliest first token."""
-        reply = client.chat.completions.create(
-            model=model, messages=question("legal"), max_tokens=1, temperature=0, logprobs=True,
-        )  # type: ignore[call-overload]  # fmt: skip
+        reply = chat(site, model, question("legal"), max_tokens=1, logprobs=True).parse()
         return float(reply.choices[0].logprobs.content[0].logprob)
 
     def write(name: str) -> None:
