@@ -56,7 +56,9 @@ def main() -> None:
                 used = [requests[number % count] for number in range(REQUESTS)]
                 what = "read" if written == 1 else "written"
                 name = f"{count} adapters, {REQUESTS} requests, tokens {what}"
-                print(name, compared(engine, used, prompt, written, options.rounds), flush=True)
+                print(
+                    f"{name}:", compared(engine, used, prompt, written, options.rounds), flush=True
+                )
 
 
 def adapters(folder: Path, count: int) -> list[Any]:

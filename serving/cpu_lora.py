@@ -16,6 +16,10 @@ from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
 Rows: TypeAlias = slice | torch.Tensor
 """Which tokens of a step: consecutive ones, or their places."""
+SINGLY = 16
+"""Tokens of an adapter, on average, from which on each adapter's are multiplied by themselves. Of
+fewer, all are multiplied with every adapter of the step at once and what is not theirs is dropped:
+the work is more, the calls are fewer."""
 
 
 def install() -> None:
@@ -27,20 +31,42 @@ def install() -> None:
         type(current_platform).get_punica_wrapper = classmethod(lambda _: path)
 
 
-def rows_by_slot(slots: torch.Tensor) -> list[tuple[int, Rows]]:
-    """Each adapter's slot and its tokens; those without an adapter are left out.
+class Step:
+    """Which adapters the tokens of a step have.
 
-    slots: (N,), of each token.
+    slots: (N,), each token's slot, or -1.
     """
-    found = []
-    for slot in sorted(set(slots.tolist())):
-        if slot < 0:
-            continue
-        places = (slots == slot).nonzero().squeeze(1)
-        first, last = int(places[0]), int(places[-1])
-        together = last - first + 1 == len(places)
-        found.append((slot, slice(first, last + 1) if together else places))
-    return found
+
+    def __init__(self, slots: torch.Tensor) -> None:
+        self._used = sorted({slot for slot in slots.tolist() if slot >= 0})
+        self._rows = [_rows(slots == slot) for slot in self._used]
+        self._at_once = len(self._used) > 1 and len(slots) < SINGLY * len(self._used)
+        self._own = slots == torch.tensor(self._used, dtype=slots.dtype)[:, None]
+
+    def __bool__(self) -> bool:
+        return bool(self._used)
+
+    def products(self, x: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+        """Each token multiplied with the matrix of its adapter; zero for those without one.
+
+        x: (N, in); matrices: (all slots, 1, out, in); the result: (N, out), in x's type.
+        """
+        matrices = matrices.flatten(0, -3).to(x.dtype)
+        if self._at_once:
+            each = x @ matrices[self._used].mT
+            # Not by multiplying: zero times the infinity of an overflowing adapter is NaN.
+            return torch.where(self._own[..., None], each, 0).sum(0)
+        found = x.new_zeros(x.shape[0], matrices.shape[-2])
+        for slot, rows in zip(self._used, self._rows, strict=True):
+            found[rows] = x[rows] @ matrices[slot].T
+        return found
+
+
+def _rows(own: torch.Tensor) -> Rows:
+    """The places that are true, of which there is one. own: (N,)."""
+    places = own.nonzero().squeeze(1)
+    first, last = int(places[0]), int(places[-1])
+    return slice(first, last + 1) if last - first < len(places) else places
 
 
 class ByAdapter(PunicaWrapperCPU):  # type: ignore[misc] # vLLM ships no types for it
@@ -49,8 +75,8 @@ class ByAdapter(PunicaWrapperCPU):  # type: ignore[misc] # vLLM ships no types f
     def update_metadata(self, *arguments: Any, **named: Any) -> None:
         """Called once before each step, with what the step computes."""
         super().update_metadata(*arguments, **named)
-        self._tokens = rows_by_slot(self.token_lora_indices)
-        self._sampled = rows_by_slot(self.sampler_indices)
+        self._tokens = Step(self.token_lora_indices)
+        self._sampled = Step(self.sampler_indices)
 
     def _shrink_prefill(
         self, y: torch.Tensor, x: torch.Tensor, w_t_all: torch.Tensor, scale: float
@@ -93,24 +119,22 @@ class ByAdapter(PunicaWrapperCPU):  # type: ignore[misc] # vLLM ships no types f
         _expand(self._sampled, y, low, lora_b_stacked, add=True)
 
 
-def _shrink(
-    tokens: list[tuple[int, Rows]], y: torch.Tensor, x: torch.Tensor, a: torch.Tensor, scale: float
-) -> None:
+def _shrink(step: Step, y: torch.Tensor, x: torch.Tensor, a: torch.Tensor, scale: float) -> None:
     """Set y = scale A x for each token. x: (N, in), y: (N, rank), a: (slots, 1, rank, in)."""
-    for slot, rows in tokens:
-        matrix = a[slot].view(a.shape[-2:]).to(y.dtype)
-        y[rows, : len(matrix)] = scale * (x[rows].to(y.dtype) @ matrix.T)
+    if not step:
+        return
+    y[:, : a.shape[-2]] = step.products(x, a)
+    if scale != 1:
+        y.mul_(scale)
 
 
-def _expand(
-    tokens: list[tuple[int, Rows]], y: torch.Tensor, x: torch.Tensor, b: torch.Tensor, *, add: bool
-) -> None:
+def _expand(step: Step, y: torch.Tensor, x: torch.Tensor, b: torch.Tensor, *, add: bool) -> None:
     """Set y = B x, or add it to y. x: (N, rank), y: (N, out), b: (slots, 1, out, rank)."""
-    for slot, rows in tokens:
-        matrix = b[slot].view(b.shape[-2:]).to(y.dtype)[: y.shape[1]]
-        added = x[rows].to(y.dtype) @ matrix.T
-        width = added.shape[1]
-        if add:
-            y[rows, :width] += added
-        else:
-            y[rows, :width] = added
+    if not step:
+        return
+    found = step.products(x.to(y.dtype), b)[:, : y.shape[1]]
+    width = found.shape[1]
+    if add:
+        y[:, :width] += found
+    else:
+        y[:, :width] = found
