@@ -6,7 +6,8 @@ processes. On a GPU it changes nothing.
 vLLM 0.32 copies an adapter's matrices for every token of a step before it multiplies. Here the
 tokens of one adapter are multiplied with its matrices together. And tokens without an adapter,
 whose slot is -1, stay as they are. vLLM takes -1 for the last slot where a step also has tokens
-with an adapter: an adapter in that slot changes what the base model answers.
+with an adapter: an adapter in that slot changes what the base model answers
+(vllm-project/vllm#48421).
 """
 
 from typing import Any, TypeAlias
