@@ -52,6 +52,8 @@ class Step:
 
         x: (N, in); matrices: (all slots, 1, out, in); the result: (N, out), in x's type.
         """
+        if len(x) != self._own.shape[1]:
+            raise ValueError(f"a step of {self._own.shape[1]} tokens computes {len(x)}")
         matrices = matrices.flatten(0, -3).to(x.dtype)
         if self._at_once:
             each = x @ matrices[self._used].mT

@@ -17,7 +17,7 @@ NAMES = [7, None, 9, 8]
 
 def ready(adapters: Sequence[int]) -> ByAdapter:
     """As before a step in which each token belongs to one of `adapters`; 0: to none."""
-    made = ByAdapter(64, 64, "cpu")
+    made = ByAdapter(96, 96, "cpu")
     mapping = SimpleNamespace(
         index_mapping=tuple(adapters), prompt_mapping=tuple(adapters), is_prefill=True
     )
@@ -57,6 +57,26 @@ def test_logits_and_embeddings_of_the_base_model_stay_as_they_are(adapters: list
     for token, adapter in enumerate(adapters):
         assert bool(logits[token].any()) == bool(adapter)
         assert bool(embedded[token].any()) == bool(adapter)
+
+
+def test_tokens_of_another_step_are_refused() -> None:
+    with pytest.raises(ValueError, match="a step of 2 tokens computes 3"):
+        ready([8, 0]).add_lora_embedding(
+            torch.zeros(3, 100), torch.randn(3, RANK), torch.randn(SLOTS, 1, 100, RANK)
+        )
+
+
+@pytest.mark.parametrize("adapters", [[7, 8] * 3, [7] * 40 + [8] * 40])
+def test_an_adapter_that_overflows_changes_no_other_adapters_answer(adapters: list[int]) -> None:
+    a, b = torch.randn(SLOTS, 1, RANK, IN), torch.randn(SLOTS, 1, 32, RANK)
+    x = torch.randn(len(adapters), IN)
+    found, infinite = torch.zeros(len(adapters), 32), torch.zeros(len(adapters), 32)
+    ready(adapters).add_lora_linear(found, x, (a,), (b,), 1.0, (32,))
+    a[NAMES.index(7)] = b[NAMES.index(7)] = torch.inf
+    ready(adapters).add_lora_linear(infinite, x, (a,), (b,), 1.0, (32,))
+    others = torch.tensor(adapters) != 7
+    assert torch.equal(infinite[others], found[others])
+    assert not infinite[~others].isfinite().any()
 
 
 def test_vllm_uses_it_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
