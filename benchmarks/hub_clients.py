@@ -2,21 +2,27 @@
 
     python -m benchmarks.hub_clients                        # every version; about ten minutes
     python -m benchmarks.hub_clients --versions 0.30.2 2.4.0 --calls create_tag
+    python -m benchmarks.hub_clients --javascript           # @huggingface/hub; takes node and npm
 
 Installs each version into the cache folder, makes the calls of `tests.support.hub_calls` with it,
-and prints the table of docs/registry.md, then every fault.
+and prints the table of docs/registry.md; faults go to standard error.
 """
 
 import argparse
+import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from registry.client import RegistryClient
 from registry.registry import Registry
 from registry.store import open_store
 from tests.support.adapters import TINY
-from tests.support.hub_site import outcomes, prepare
+from tests.support.hub_site import javascript, outcomes, prepare
 from tests.support.servers import registry_server
 
 LAST = {
@@ -39,13 +45,38 @@ LAST = {
 }
 VERSIONS = [f"{major}.{minor}.{p}" for major, minors in LAST.items() for minor, p in minors.items()]
 """The newest release of each minor version."""
+JAVASCRIPT = "2.17.5"
 Table = dict[str, dict[str, tuple[str, str]]]
 """By call and version: the outcome and the reason."""
 
 
-def measure(versions: list[str], wanted: str) -> Table:
+def measure(versions: list[str], wanted: str, parallel: int) -> Table:
     """The outcome of every call under every version, on one registry."""
     table: Table = defaultdict(dict)
+    with registry() as (served, client, folder), ThreadPoolExecutor(parallel) as pool:
+
+        def under(version: str) -> list[dict[str, Any]]:
+            domain = f"hub-{version.replace('.', '-')}"
+            scene, key = prepare(client, domain, folder / version)
+            return list(outcomes(served, key, scene, version, wanted=wanted))
+
+        for version, seen in zip(versions, pool.map(under, versions), strict=True):
+            note(table, version, seen)
+    return table
+
+
+def measure_javascript(version: str) -> Table:
+    """The outcome of every call of @huggingface/hub."""
+    table: Table = defaultdict(dict)
+    with registry() as (served, client, folder):
+        scene, key = prepare(client, "javascript", folder / "work")
+        note(table, version, javascript(served, key, scene, version))
+    return table
+
+
+@contextmanager
+def registry() -> Iterator[tuple[str, RegistryClient, Path]]:
+    """A running registry on a local directory: its address, its operator, and a folder."""
     with tempfile.TemporaryDirectory() as folder:
         url = f"{folder}/registry"
         operator = Registry.create(open_store(url), name="hub", key_name="operator").text
@@ -54,19 +85,22 @@ def measure(versions: list[str], wanted: str) -> Table:
             RegistryClient(served, operator) as client,
         ):
             client.add_base(TINY)
-            for version in versions:
-                work = Path(folder, version)
-                scene, key = prepare(client, f"hub-{version.replace('.', '-')}", work)
-                for seen in outcomes(served, key, scene, version, wanted=wanted):
-                    table[seen["call"]][version] = seen["outcome"], seen["why"]
-                counted = [row[version][0] for row in table.values() if version in row]
-                print(f"{version}: {counted.count('fault')} faults", flush=True)
-    return table
+            yield served, client, Path(folder)
+
+
+def note(table: Table, version: str, seen: list[dict[str, Any]]) -> None:
+    """Add a version's outcomes to the table, and print its faults."""
+    for each in seen:
+        table[each["call"]][version] = each["outcome"], each["why"]
+    faults = [each for each in seen if each["outcome"] == "fault"]
+    print(f"{version}: {len(faults)} faults", file=sys.stderr, flush=True)
+    for each in faults:
+        print(f"  {each['call']}: {each['why'][:1000]}", file=sys.stderr, flush=True)
 
 
 def markdown(table: Table, versions: list[str]) -> str:
-    """One row a call: its outcome where the versions agree, else the outcomes by version."""
-    lines = ["| call | outcome |", "|---|---|"]
+    """The calls by their outcome, with the versions that have them where not all do."""
+    calls: dict[str, list[str]] = defaultdict(list)
     for name, row in table.items():
         spans: list[tuple[str, str, str]] = []
         for version in versions:
@@ -75,17 +109,14 @@ def markdown(table: Table, versions: list[str]) -> str:
                 spans[-1] = (outcome, spans[-1][1], version)
             else:
                 spans.append((outcome, version, version))
-        offered = [span for span in spans if span[0] != "absent"]
-        if not offered:
-            lines.append(f"| {name} | absent |")
-        elif len({span[0] for span in offered}) == 1:
-            first, last = offered[0][1], offered[-1][2]
-            some = "" if len(spans) == 1 else f" ({_minor(first)} to {_minor(last)})"
-            lines.append(f"| {name} | {offered[0][0]}{some} |")
-        else:
-            told = "; ".join(f"{_minor(a)} to {_minor(b)}: {o}" for o, a, b in offered)
-            lines.append(f"| {name} | {told} |")
-    return "\n".join(lines)
+        if len(spans) == 1:
+            calls[spans[0][0]].append(name)
+        for outcome, first, last in spans if len(spans) > 1 else []:
+            if outcome != "absent":
+                calls[f"{outcome}, {_minor(first)} to {_minor(last)}"].append(name)
+    order = sorted(calls, key=lambda outcome: (outcome.split(",")[0] != "works", "," in outcome))
+    lines = [f"| {outcome} | {'; '.join(calls[outcome])} |" for outcome in order]
+    return "\n".join(["| outcome | calls |", "|---|---|", *lines])
 
 
 def _minor(version: str) -> str:
@@ -97,17 +128,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--versions", nargs="+", default=VERSIONS)
     parser.add_argument("--calls", default="", help="only calls whose names begin so")
+    parser.add_argument("--parallel", type=int, default=4, help="versions at once")
+    parser.add_argument("--javascript", action="store_true", help=f"@huggingface/hub {JAVASCRIPT}")
     arguments = parser.parse_args()
-    table = measure(arguments.versions, arguments.calls)
-    print(markdown(table, arguments.versions))
-    faults = [
-        f"{name} under {version}: {why[:1000]}"
-        for name, row in table.items()
-        for version, (outcome, why) in row.items()
-        if outcome == "fault"
-    ]
-    print("\n".join(faults))
-    raise SystemExit(bool(faults))
+    if arguments.javascript:
+        versions, table = [JAVASCRIPT], measure_javascript(JAVASCRIPT)
+    else:
+        versions = arguments.versions
+        table = measure(versions, arguments.calls, arguments.parallel)
+    print(markdown(table, versions))
+    outcomes_seen = {outcome for row in table.values() for outcome, _ in row.values()}
+    raise SystemExit("fault" in outcomes_seen)
 
 
 if __name__ == "__main__":

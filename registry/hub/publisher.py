@@ -14,7 +14,7 @@ def require_publisher(
     caller.require("publish", ref.domain)
     if revision != MAIN:
         raise errors.NotOffered(
-            f"{revision[:80]!r} cannot be committed to, only main: a commit is the adapter's next "
-            "version. Leave out the revision; create_tag gives the version a name."
+            f"Committing to {revision[:80]!r} is not offered by Lorary, only to main: a commit is "
+            "the adapter's next version. Leave out the revision; create_tag names the version."
         )
     return ref

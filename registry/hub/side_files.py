@@ -23,7 +23,15 @@ _NAMES = frozenset(
         ".gitattributes", ".gitignore", ".DS_Store",
     )
 )  # fmt: skip
-_FOLDERS = ("runs/", "logs/", "wandb/", "checkpoint-", "additional_chat_templates/", ".cache/")
+_FOLDERS = (
+    "runs/",
+    "logs/",
+    "wandb/",
+    "checkpoint-",
+    "last-checkpoint/",
+    "additional_chat_templates/",
+    ".cache/",
+)
 _RECORDS = ("events.out.tfevents.",)
 
 

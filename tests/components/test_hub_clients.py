@@ -105,6 +105,8 @@ def test_a_trainers_folder_becomes_a_new_adapters_first_version(
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         (folder / name).write_text("{}")
     (folder / "training_args.bin").write_bytes(b"\x80\x04a pickle")
+    (folder / "last-checkpoint").mkdir()
+    (folder / "last-checkpoint" / "optimizer.pt").write_bytes(b"\x80\x04a pickle")
     (folder / "runs" / "1").mkdir(parents=True)
     (folder / "runs" / "1" / "events.out.tfevents.1").write_bytes(b"x")
     domain, key = hub.domain()
@@ -148,6 +150,47 @@ def test_peft_pushes_a_model_and_loads_it_back_by_version(hub: Hub, tmp_path: Pa
     version = hub.operator.resolve(f"{domain}/coder@1")
     assert version["facts"]["rank"] == 4
     assert version["message"] == "From PEFT"
+
+
+TRL = """
+import sys
+from datasets import Dataset
+from peft import LoraConfig
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from trl import SFTConfig, SFTTrainer
+
+shape = dict(hidden_size=16, intermediate_size=32, num_attention_heads=2, num_hidden_layers=2)
+base = LlamaForCausalLM(LlamaConfig(vocab_size=32, num_key_value_heads=2, **shape))
+base.name_or_path = base.config._name_or_path = "tiny"
+words = Tokenizer(models.WordLevel({"<pad>": 0, "<eos>": 1, "a": 2, "b": 3}, unk_token="<pad>"))
+words.pre_tokenizer = pre_tokenizers.Whitespace()
+trainer = SFTTrainer(
+    base,
+    args=SFTConfig(
+        output_dir=sys.argv[2], hub_model_id=sys.argv[1], push_to_hub=True,
+        hub_strategy="checkpoint", max_steps=2, save_steps=1, learning_rate=0.01,
+        use_cpu=True, bf16=False, report_to=[],
+    ),
+    train_dataset=Dataset.from_list([{"text": "a b a b"}] * 8),
+    processing_class=PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", eos_token="<eos>"
+    ),
+    peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"),
+)
+trainer.train()
+print(trainer.push_to_hub(commit_message="Trained by TRL", tags=["demo"]))
+"""
+
+
+def test_a_trainers_push_to_hub_publishes_with_its_message(hub: Hub, tmp_path: Path) -> None:
+    domain, key = hub.domain()
+    code = ["-c", TRL, f"{domain}/coder", str(tmp_path / "out")]
+    done = hub.run(key, tmp_path, code)
+    assert done.returncode == 0, done.stderr
+    versions = hub.operator.adapter(f"{domain}/coder")["versions"]
+    assert versions[-1]["message"] == "Trained by TRL"
+    assert versions[0]["message"].startswith("Training in progress")
 
 
 def test_git_lfs_tickets_take_only_what_they_name(hub: Hub) -> None:

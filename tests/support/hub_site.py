@@ -24,6 +24,9 @@ def hub_version(version: str) -> str:
     if not (folder / "huggingface_hub").exists():
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
         command += ["--target", str(folder), f"huggingface_hub=={version}"]
+        major, minor = (int(part) for part in version.split(".")[:2])
+        if major == 1 and 15 <= minor <= 21:
+            command.append("typer==0.25.1")  # its command takes none that brings its own click
         subprocess.run(command, check=True)
     return str(folder)
 
@@ -45,6 +48,30 @@ def environment(url: str, key: str, work: Path, version: str | None) -> dict[str
     }
     variables.pop("HF_HUB_OFFLINE", None)
     return variables
+
+
+def javascript(url: str, key: str, scene: Scene, version: str) -> list[dict[str, Any]]:
+    """The same for @huggingface/hub, which npm installs; takes node."""
+    folder, work = home() / "hubs" / f"javascript-{version}", Path(scene.work)
+    package = f"@huggingface/hub@{version}"
+    if not (folder / "node_modules").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        install = ["npm", "install", "--silent", "--no-save", "--prefix", str(folder), package]
+        subprocess.run(install, check=True)
+    script = folder / "javascript.mjs"  # node looks for packages beside the script
+    script.write_text((Path(__file__).parent / "hub_calls" / "javascript.mjs").read_text())
+    (work / "scene.json").write_text(json.dumps(asdict(scene)))
+    done = subprocess.run(
+        ["node", str(script), str(work / "scene.json")],
+        env={**os.environ, "HF_ENDPOINT": url, "HF_TOKEN": key},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr[-4000:])
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
 def prepare(operator: RegistryClient, domain: str, work: Path) -> tuple[Scene, str]:

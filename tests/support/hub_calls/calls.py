@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-Outcome = Literal["works", "not offered", "asks huggingface.co", "absent", "fault"]
+Outcome = Literal["works", "not offered", "refused", "asks huggingface.co", "absent", "fault"]
 SECONDS = 60
 """A command that takes longer counts as one that never ends."""
 MAIN = """
@@ -82,7 +82,7 @@ def outcome(made: Call, api: Any, scene: Scene) -> tuple[Outcome, str]:
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
         if made.words is not None and made.words in " ".join(said.split()):
-            return "not offered", said
+            return "not offered" if "not offered" in said else "refused", said
         if "https://huggingface.co/" in str(getattr(getattr(error, "request", None), "url", "")):
             return "asks huggingface.co", said
         return "fault", said

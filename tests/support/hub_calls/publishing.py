@@ -104,7 +104,7 @@ def commit_as_pull_request(api: Any, scene: Scene) -> None:
     )
 
 
-@call("upload_file(revision=an alias)", "cannot be committed to")
+@call("upload_file(revision=an alias)", "not offered")
 def commit_to_alias(api: Any, scene: Scene) -> None:
     api.upload_file(
         repo_id=scene.repo("kept"),
