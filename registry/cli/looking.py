@@ -29,7 +29,7 @@ def list_adapters(
     rows = [
         [
             adapter["path"] + (" (default)" if adapter["default"] else ""),
-            len(adapter["versions"]),
+            adapter["version_count"],
             ", ".join(
                 f"{alias} -> {number}" + (" (NOT SERVED)" if alias in adapter["outages"] else "")
                 for alias, number in adapter["aliases"].items()

@@ -22,6 +22,8 @@ from registry.errors import BadRequest, BeingCollected, ContentMissing
 from registry.model.base import Command
 
 Json: TypeAlias = "dict[str, Any]"
+PAGE = 1000
+"""Entries of a full page of a listing."""
 PARALLEL = 4
 """Connections that move one file's parts."""
 
@@ -61,6 +63,15 @@ class RegistryClient:
         method, path, body = request_of(command)
         answer: Json = self.call(method, path, json=body)
         return answer
+
+    def _pages(self, path: str, name: str, **query: str) -> list[Json]:
+        """All pages of a listing, whose entries are told apart by their field `name`."""
+        listed: list[Json] = self.call("GET", path, params=query)
+        page = listed
+        while len(page) >= PAGE:
+            page = self.call("GET", path, params={**query, "after": page[-1][name]})
+            listed += page
+        return listed
 
     # Versions
 
@@ -154,10 +165,9 @@ class RegistryClient:
     # Adapters and aliases
 
     def adapters(self, domain: str | None = None, search: str = "") -> list[Json]:
-        """Every adapter the key may see whose name holds `search`."""
+        """Every adapter the key may see whose name holds `search`, with its newest versions."""
         query = {name: text for name, text in (("domain", domain), ("search", search)) if text}
-        listed: list[Json] = self.call("GET", "/adapters", params=query)
-        return listed
+        return self._pages("/adapters", "path", **query)
 
     def adapter(self, path: str) -> Json:
         """One adapter: its versions, aliases, and how they moved."""
@@ -168,8 +178,7 @@ class RegistryClient:
 
     def domains(self) -> list[Json]:
         """The domains the key may see."""
-        listed: list[Json] = self.call("GET", "/domains")
-        return listed
+        return self._pages("/domains", "name")
 
     def domain(self, name: str) -> Json:
         """One domain: its policy and its default adapter. Raises `UnknownDomain`."""
@@ -188,8 +197,7 @@ class RegistryClient:
 
     def bases(self) -> list[Json]:
         """The registered base models."""
-        listed: list[Json] = self.call("GET", "/bases")
-        return listed
+        return self._pages("/bases", "name")
 
     def add_base(self, base: BaseModel) -> Json:
         """Register a base model."""
@@ -205,8 +213,7 @@ class RegistryClient:
 
     def keys(self) -> list[Json]:
         """The API keys, without their secrets."""
-        listed: list[Json] = self.call("GET", "/keys")
-        return listed
+        return self._pages("/keys", "id")
 
     def issue_key(
         self,
@@ -244,8 +251,7 @@ class RegistryClient:
 
     def reviews(self) -> list[Json]:
         """The reviews in the domains the key may see, the newest first."""
-        listed: list[Json] = self.call("GET", "/reviews")
-        return listed
+        return self._pages("/reviews", "id")
 
     def review(self, review: str) -> Json:
         """How far a review is, and how far its experts agree."""

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Response
 from adapters.base_model import BaseModel
 from adapters.names import check_name
 from registry.http.access import CallerDep
+from registry.http.paging import LIMIT, After, Limit, page_of
 from registry.http.schemas import BaseBody, Body, FieldsOf, given
 from registry.http.views import domain_view, key_view
 from registry.model.access import ANY_DOMAIN, Secret, require_audit
@@ -20,10 +21,11 @@ router = APIRouter(tags=["governing"])
 
 
 @router.get("/keys")
-def list_keys(caller: CallerDep) -> list[dict[str, Any]]:
-    """Every key, without secrets. It takes the role audit or operate in all domains."""
+def list_keys(caller: CallerDep, after: After = "", limit: Limit = LIMIT) -> list[dict[str, Any]]:
+    """A page of the keys, without secrets. It takes the role audit or operate in all domains."""
     require_audit(caller.key, ANY_DOMAIN)
-    return [key_view(key) for key in caller.catalog.keys.values()]
+    keys = caller.catalog.keys
+    return [key_view(keys[key]) for key in page_of(keys, after, limit)]
 
 
 @router.post("/keys", status_code=201)

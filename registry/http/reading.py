@@ -10,8 +10,9 @@ from fastapi.routing import APIRoute
 from adapters.names import AdapterRef, check_name
 from registry.errors import UnknownFile, VersionGone
 from registry.http.access import Caller, CallerDep, authenticated
+from registry.http.paging import LIMIT, After, Limit, page_of
 from registry.http.transfers import answer_file
-from registry.http.views import adapter_view, commit_view, domain_view, version_view
+from registry.http.views import LISTED, adapter_view, commit_view, domain_view, version_view
 from registry.log.commits import CommitLog
 from registry.model.access import require_some_audit
 from registry.model.catalog import Calibrated, Key, Version
@@ -73,19 +74,27 @@ def list_adapters(
     caller: CallerDep,
     domain: str | None = None,
     search: Annotated[str, Query(max_length=200)] = "",
+    after: After = "",
+    limit: Limit = LIMIT,
 ) -> Response:
-    """Every adapter that the caller may see whose path holds `search`."""
+    """A page of the adapters that the caller may see whose path holds `search`, each with its
+    newest versions and moves."""
     if domain is not None:
         caller.looks_at(AdapterRef.parse(domain))
         caller.catalog.domain(domain)
-    found = [
-        adapter_view(adapter, caller.catalog.domain(adapter.domain))
-        for path, adapter in sorted(caller.catalog.adapters.items())
-        if caller.may_see(adapter.domain)
-        and domain in (None, adapter.domain)
-        and search.lower() in path
-    ]
-    return _json(found)
+    adapters = caller.catalog.adapters
+    seen = {name for name in caller.catalog.domains if caller.may_see(name)}
+    found = (
+        path
+        for path, adapter in adapters.items()
+        if adapter.domain in seen and domain in (None, adapter.domain) and search.lower() in path
+    )
+    return _json(
+        [
+            adapter_view(adapters[path], caller.catalog.domain(adapters[path].domain), LISTED)
+            for path in page_of(found, after, limit)
+        ]
+    )
 
 
 @router.get("/adapters/{domain}/{adapter}", response_model=dict[str, Any])
@@ -135,10 +144,13 @@ def download(
 
 
 @router.get("/domains")
-def list_domains(caller: CallerDep) -> list[dict[str, Any]]:
-    """Every domain that the caller may see."""
+def list_domains(
+    caller: CallerDep, after: After = "", limit: Limit = LIMIT
+) -> list[dict[str, Any]]:
+    """A page of the domains that the caller may see."""
     domains = caller.catalog.domains
-    return [domain_view(domains[name]) for name in sorted(domains) if caller.may_see(name)]
+    seen = (name for name in domains if caller.may_see(name))
+    return [domain_view(domains[name]) for name in page_of(seen, after, limit)]
 
 
 @router.get("/domains/{domain}")
@@ -149,9 +161,12 @@ def show_domain(caller: CallerDep, domain: str) -> dict[str, Any]:
 
 
 @router.get("/bases")
-def list_bases(caller: CallerDep) -> list[dict[str, Any]]:
-    """Every registered base model."""
-    bases: list[dict[str, Any]] = msgspec.to_builtins(list(caller.catalog.bases.values()))
+def list_bases(caller: CallerDep, after: After = "", limit: Limit = LIMIT) -> list[dict[str, Any]]:
+    """A page of the registered base models."""
+    known = caller.catalog.bases
+    bases: list[dict[str, Any]] = msgspec.to_builtins(
+        [known[name] for name in page_of(known, after, limit)]
+    )
     return bases
 
 

@@ -5,6 +5,7 @@ judged, or how far they agree: here, in requirements, in a refused promotion, in
 evaluations, or in the log. See `registry.model.blinding`.
 """
 
+import itertools
 import secrets
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from adapters.names import check_name
 from registry import review_export
 from registry.errors import BadRequest, Conflict, Forbidden, VersionGone
 from registry.http.access import Caller, CallerDep
+from registry.http.paging import LIMIT, After, Limit
 from registry.http.schemas import Body
 from registry.model.access import has_role
 from registry.model.blinding import is_blind, requirements_shown
@@ -110,10 +112,17 @@ def open_review(caller: CallerDep, body: ReviewBody) -> dict[str, Any]:
 
 
 @router.get("/reviews")
-def list_reviews(caller: CallerDep) -> list[dict[str, Any]]:
-    """Every review in a domain that the caller may see, the newest first."""
-    seen = [r for r in caller.catalog.reviews.values() if caller.may_see(r.domain)]
-    return [review_view(caller, review) for review in reversed(seen)]
+def list_reviews(
+    caller: CallerDep, after: After = "", limit: Limit = LIMIT
+) -> list[dict[str, Any]]:
+    """A page of the reviews in domains that the caller may see, the newest first. after: the last
+    review of the page before."""
+    newest = reversed(caller.catalog.reviews.values())
+    if after:
+        newest = itertools.dropwhile(lambda review: review.id != after, newest)
+        next(newest, None)
+    seen = (review for review in newest if caller.may_see(review.domain))
+    return [review_view(caller, review) for review in itertools.islice(seen, limit)]
 
 
 @router.get("/reviews/{review}")

@@ -25,6 +25,10 @@ from registry.model.trials import in_words
 
 UNBLINDING = frozenset(("adapter", "versions", "content", "verdicts", "severity", "preferred"))
 """Fields of a review's events that tell whose answers it shows, or what experts judged."""
+SHOWN = 1000
+"""Versions, and moves, that an adapter is shown with, the newest."""
+LISTED = 10
+"""The same where many adapters are listed."""
 EVALUATIONS = 20
 """How many of a version's evaluations are shown, the newest."""
 
@@ -73,8 +77,8 @@ def _split(split: Split) -> dict[str, Any]:
     return shown
 
 
-def adapter_view(adapter: Adapter, domain: Domain) -> dict[str, Any]:
-    """An adapter, its versions in short and its aliases with how they moved."""
+def adapter_view(adapter: Adapter, domain: Domain, newest: int = SHOWN) -> dict[str, Any]:
+    """An adapter, its `newest` versions in short, and its aliases with how they moved last."""
     return {
         "path": f"{adapter.domain}/{adapter.name}",
         "default": domain.default == adapter.name,
@@ -93,10 +97,11 @@ def adapter_view(adapter: Adapter, domain: Domain) -> dict[str, Any]:
                 "flags": list(version.flags),
                 "feedback": _counts(version.feedback),
             }
-            for version in adapter.versions
+            for version in adapter.versions[-newest:]
         ],
-        "moves": msgspec.to_builtins(adapter.moves),
-        "rollbacks": [rollback_view(rollback) for rollback in adapter.rollbacks],
+        "version_count": len(adapter.versions),
+        "moves": msgspec.to_builtins(adapter.moves[-newest:]),
+        "rollbacks": [rollback_view(rollback) for rollback in adapter.rollbacks[-newest:]],
     }
 
 
