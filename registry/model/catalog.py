@@ -25,7 +25,7 @@ MAX_COMPARED = 200
 """Names that an unknown one is compared with."""
 
 
-class File(msgspec.Struct, frozen=True):
+class File(msgspec.Struct, frozen=True, gc=False):
     """One file of a version: its path inside the adapter, size in bytes and digest."""
 
     path: Path
@@ -80,7 +80,7 @@ class Calibrated(msgspec.Struct, frozen=True, kw_only=True):
     """None in evaluations recorded before the engine was."""
 
 
-class Version(msgspec.Struct, frozen=True, kw_only=True):
+class Version(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One immutable version of an adapter."""
 
     domain: str
