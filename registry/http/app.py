@@ -10,20 +10,19 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
-from registry import metrics
 from registry.http import (
     bodies,
     commands,
     errors,
     evaluations,
     governing,
+    metrics,
     reading,
     reviews,
     uploads,
 )
 from registry.http.access import CallerDep
-from registry.http.head import HeadAsGet
-from registry.http.request_ids import RequestIds
+from registry.http.middleware import HeadAsGet, Observed
 from registry.http.schemas import ERRORS, Envelope, HubError
 from registry.hub import committing as hub_committing
 from registry.hub import reading as hub_reading
@@ -72,8 +71,7 @@ def create_app(settings: RegistrySettings) -> FastAPI:
     app.state.ended = session.Ended()
     app.add_middleware(HeadAsGet)
     app.add_middleware(bodies.BodyLimits, settings=settings)
-    app.add_middleware(metrics.Counting)
-    app.add_middleware(RequestIds)
+    app.add_middleware(Observed)
     errors.install(app)
     for part in (reading, uploads, commands, governing, evaluations, reviews):
         app.include_router(part.router, prefix=PREFIX, responses=_errors(Envelope))

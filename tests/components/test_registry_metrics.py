@@ -5,7 +5,7 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from registry import metrics
+from registry.http import metrics
 from registry.model.access import Secret
 from registry.model.aliases import MoveAlias
 from registry.model.catalog import Catalog, Grant

@@ -24,6 +24,22 @@ SERVING_PARTS = {
 }
 """Folders of serving/, and what else of serving/ each may import. The modules beside them put the
 parts together, and may import all."""
+REGISTRY_PARTS = (
+    ("errors", "times", "redaction", "audit"),
+    ("signing", "envelope"),
+    ("model", "metrics"),
+    ("store", "tokens", "review_export"),
+    ("log", "settings", "review_intake"),
+    ("registry", "client"),
+    ("publish",),
+    ("maintain",),
+    ("http", "hub", "web"),
+    ("server",),
+    ("cli",),
+)
+"""Parts of registry/, from the ground up: each imports only those of the lines above it. Those of
+one line know nothing of each other, but for the three faces of the service."""
+FACES = {"http", "hub", "web"}
 HEAVY = {"torch", "transformers", "peft", "trl", "datasets", "vllm", "sklearn", "scipy"}
 
 
@@ -61,6 +77,26 @@ def test_parts_of_a_replica_are_put_together_from_outside() -> None:
             seen = {path[1] for path in ours if path[0] == "serving"} - {part}
             wrong = seen - others
             assert not wrong, f"{module.relative_to(ROOT)} may not import {', '.join(wrong)}"
+
+
+def test_parts_of_the_registry_import_only_what_lies_below_them() -> None:
+    level = {part: number for number, line in enumerate(REGISTRY_PARTS) for part in line}
+    for module in (ROOT / "registry").rglob("*.py"):
+        part = module.relative_to(ROOT / "registry").parts[0].removesuffix(".py")
+        if part == "__init__":
+            continue
+        for path in paths(module.read_text()):
+            package, _, rest = path.partition(".")
+            other = rest.partition(".")[0]
+            if package != "registry" or other in (part, "") or {part, other} <= FACES:
+                continue
+            assert level[other] < level[part], f"{module.relative_to(ROOT)} imports {path}"
+
+
+def test_the_log_and_its_writer_bring_in_no_web_server() -> None:
+    code = "import sys, registry.registry; print({'starlette', 'fastapi'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)

@@ -8,7 +8,7 @@ import pytest
 
 from adapters.names import AdapterRef
 from registry import errors
-from registry.metrics import page
+from registry.http.metrics import page
 from registry.model.aliases import MoveAlias
 from registry.model.canary import SplitAlias
 from registry.model.catalog import Catalog

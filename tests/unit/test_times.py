@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from registry import times
 from registry.errors import BadRequest, Unauthenticated
-from registry.metrics import _key_state
+from registry.http.metrics import _key_state
 from registry.model.access import Secret, authenticate
 from registry.model.catalog import Catalog, Grant, Key
 from registry.model.keys import IssueKey, KeyIssued
