@@ -149,6 +149,9 @@ class _Reader:
             return self.read(value)
         if kind is sre.BRANCH:
             return self._either([self.read(branch) for branch in value[1]])
+        if kind in (sre.ASSERT, sre.ASSERT_NOT):  # xgrammar takes them in schemas only
+            self.read(value[1])
+            return _Part()
         if kind is sre.AT:
             return _Part()
         return self._position(_characters(kind, value))
