@@ -5,10 +5,12 @@ from typing import Annotated
 
 import typer
 
-from adapters.names import AdapterRef
+from adapters.errors import InvalidName
+from adapters.names import DEFAULT_ALIAS, AdapterRef
 from registry import signing
 from registry.cli.output import AsJson, client, emit, progress_bar, say, table
-from registry.model.aliases import MoveAlias
+from registry.errors import BadRequest
+from registry.model.aliases import MoveAlias, RemoveAlias
 from registry.model.canary import SplitAlias
 from registry.model.trials import Bounds
 
@@ -25,6 +27,8 @@ def register(app: typer.Typer) -> None:
     aliases.command("set")(set_alias)
     aliases.command("split")(split_alias)
     aliases.command("ls")(list_aliases)
+    aliases.command("rm")(remove_alias)
+    aliases.command("rollback")(roll_back)
     app.add_typer(aliases, name="alias")
 
 
@@ -152,6 +156,48 @@ def split_alias(
     emit(adapter, as_json, lambda: say(f"{percent} % of {domain}/{name}@{alias} gets {ref}"))
 
 
+def remove_alias(
+    path: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER")],
+    alias: Annotated[str, typer.Argument(help="The alias to remove.")],
+    as_json: AsJson = False,
+) -> None:
+    """Remove an alias; its callers get 404 until it is set again.
+
+    Example: lorary alias rm medical/icd10-coder prodcution
+    """
+    domain, name = _adapter(path)
+    with client() as registry:
+        adapter = registry.execute(RemoveAlias(domain, name, alias))
+    emit(adapter, as_json, lambda: say(f"{path}@{alias} is removed."))
+
+
+def roll_back(
+    path: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER")],
+    alias: Annotated[str, typer.Argument(help="The alias to move back.")] = DEFAULT_ALIAS,
+    as_json: AsJson = False,
+) -> None:
+    """Move an alias back to the version that it named before.
+
+    Example: lorary alias rollback medical/icd10-coder
+    """
+    domain, name = _adapter(path)
+    with client() as registry:
+        moves = [move for move in registry.adapter(path)["moves"] if move["alias"] == alias]
+        if not moves or not moves[-1]["previous"]:
+            raise BadRequest(f"{path}@{alias} named no version before. See: lorary alias ls {path}")
+        now, before = moves[-1]["version"], moves[-1]["previous"]
+        adapter = registry.execute(MoveAlias(domain, name, alias, before, now))
+    emit(adapter, as_json, lambda: say(f"{path}@{alias} is version {before} again, not {now}"))
+
+
+def _adapter(path: str) -> tuple[str, str]:
+    """Domain and name of an adapter; raises `InvalidName` for anything else."""
+    ref = AdapterRef.parse(path)
+    if ref.adapter is None or ref.path != path:
+        raise InvalidName(f"{path[:80]!r} does not name an adapter. Write DOMAIN/ADAPTER.")
+    return ref.domain, ref.adapter
+
+
 def list_aliases(
     path: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER")], as_json: AsJson = False
 ) -> None:
@@ -162,7 +208,13 @@ def list_aliases(
     with client() as registry:
         adapter = registry.adapter(path)
     moves = [
-        [move["alias"], move["previous"] or "-", move["version"], move["actor"], move["time"]]
+        [
+            move["alias"],
+            move["previous"] or "-",
+            move["version"] or "removed",
+            move["actor"],
+            move["time"],
+        ]
         for move in adapter["moves"]
     ]
 

@@ -78,6 +78,49 @@ class MoveAlias(Command, frozen=True):
         )
 
 
+class AliasRemoved(Event, frozen=True):
+    """The alias names nothing any more; its history stays."""
+
+    domain: str
+    adapter: str
+    alias: str
+    previous: int
+
+    def apply(self, draft: Draft, by: str, at: str) -> None:
+        """Remove the alias and its split, and remember that."""
+        path = f"{self.domain}/{self.adapter}"
+        adapter = draft.adapters[path]
+        draft.change_adapter(
+            path,
+            aliases={name: at for name, at in adapter.aliases.items() if name != self.alias},
+            splits={name: split for name, split in adapter.splits.items() if name != self.alias},
+            moves=(*adapter.moves, Move(self.alias, 0, self.previous, by, at)),
+        )
+
+
+class RemoveAlias(Command, frozen=True):
+    """Remove an alias. Whoever asks for it gets 404 until it is set again."""
+
+    event = AliasRemoved
+    route = Route("DELETE", "/adapters/{domain}/{adapter}/aliases/{alias}")
+    domain: Name
+    adapter: Name
+    alias: Name
+
+    def needs(self, catalog: Catalog) -> tuple[Role, str]:
+        """`operate` for a guarded alias, else `publish`."""
+        known = catalog.domains.get(self.domain)
+        guarded = known is not None and self.alias in known.policy.guarded
+        return "operate" if guarded else "publish", self.domain
+
+    def decide(self, catalog: Catalog, by: str, now: str) -> Iterable[Event]:
+        """Remove it; again changes nothing."""
+        check_alias(self.alias)
+        adapter = catalog.adapter(AdapterRef(self.domain, self.adapter))
+        if self.alias in adapter.aliases:
+            yield self.caused(previous=adapter.aliases[self.alias])
+
+
 def role_to_move(catalog: Catalog, domain: str, alias: str) -> Role:
     """The role in the domain that moving or splitting the alias takes."""
     known = catalog.domains.get(domain)

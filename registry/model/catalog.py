@@ -139,6 +139,7 @@ class Move(msgspec.Struct, frozen=True):
 
     alias: str
     version: int
+    """0 where the alias was removed."""
     previous: int | None
     actor: str
     time: str

@@ -62,7 +62,7 @@ def requirements(
     """
     asked = [*_approvals(version, policy, catalog), *_signature(version, policy)]
     adapter = catalog.adapters[f"{version.domain}/{version.adapter}"]
-    moves = (move for move in adapter.moves if move.alias == alias)
+    moves = [move for move in adapter.moves if move.alias == alias]
     rollback = version.number in {move.version for move in moves if move.earned}
     asked += _reviewed(version, 0 if rollback else policy.reviewed_items, catalog)
     if rollback:
@@ -70,7 +70,8 @@ def requirements(
             found = f"not needed: {alias} was promoted to this version before"
             asked.append(Requirement(name="evaluation", met=True, evidence=found))
         return tuple(asked)
-    current = adapter.aliases.get(alias)
+    # Removing an alias spares nobody the comparison with what it named.
+    current = adapter.aliases.get(alias) or (moves[-1].previous if moves else None)
     production = adapter.versions[current - 1] if current else None
     if production and (production.revoked or production.tombstone) is not None:
         production = None

@@ -70,9 +70,10 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         client.add_base(TINY)
         team = client.issue_key("team", ["publish:medical", "evaluate:medical"])["key"]
         meter = client.issue_key("meter", ["evaluate:medical"])["key"]
+        both = client.issue_key("judge", ["evaluate:medical", "review:medical"])["key"]
         with RegistryClient(url, team) as t, RegistryClient(url, meter) as m:
             t.push(write_adapter(folder / "a", seed=1), PATH)
-            keys = {"operator": operator, "team": team, "meter": meter}
+            keys = {"operator": operator, "team": team, "meter": meter, "judge": both}
             yield Desk(url, client, t, m, keys)
 
 
@@ -211,12 +212,12 @@ def test_what_was_recorded_becomes_a_page_a_cards_index_and_a_review(
     assert opened["title"] in desk.run("review", "ls", "--json").stdout
     tasks = tmp_path / "tasks.json"
     export = ("review", "export", opened["id"], str(tasks), "--what", "label-studio")
-    assert "its results are hidden from you" in desk.run(*export).stderr  # an operator may judge
+    assert "its results are hidden from you" in desk.run(*export, who="judge").stderr
     assert desk.run(*export, who="meter").returncode == 0
     again = desk.run("review", "import", ref, str(tasks), "--json")
     assert json.loads(again.stdout)["items"] == 6
-    refused = desk.run("review", "open", ref, "--n", "6")
-    assert "they say which version gave each answer" in refused.stderr  # as above
+    refused = desk.run("review", "open", ref, "--n", "6", who="judge")
+    assert "they say which version gave each answer" in refused.stderr
     missing = desk.run("review", "open", ref, "--against", "1", who="meter")
     assert missing.returncode == 1
     assert "did not ask @1" in missing.stderr

@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from registry.client import RegistryClient
+from registry.model.access import ROLES
 from registry.model.aliases import MoveAlias
 from registry.model.domains import CreateDomain, SetDefaultAdapter
 from registry.model.policies import Policy
@@ -48,11 +49,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
                 publisher.push(adapter, "medical/icd10-coder")
             publisher.push(write_adapter(folder / "b", seed=9), "legal/citations")
             publisher.execute(MoveAlias("medical", "icd10-coder", "candidate", 2))
-        digest = client.resolve("medical/icd10-coder@1")["digest"]
-        client.execute(ApproveVersion("medical", "icd10-coder", 1, digest))
+        chief = client.issue_key("chief", [f"{role}:*" for role in ROLES])["key"]
+        with RegistryClient(url, chief) as expert:
+            digest = expert.resolve("medical/icd10-coder@1")["digest"]
+            expert.execute(ApproveVersion("medical", "icd10-coder", 1, digest))
         client.execute(MoveAlias("medical", "icd10-coder", "production", 1))
         client.execute(SetDefaultAdapter("medical", "icd10-coder"))
-        yield Site(url, operator, team)
+        yield Site(url, chief, team)
 
 
 @pytest.fixture(scope="module")

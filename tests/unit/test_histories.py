@@ -23,6 +23,8 @@ from tests.support.histories import History
 LATER = "2099-01-01T00:00:00Z"
 STEPS = 2000
 SEEDS = range(4)
+ENOUGH = 40
+"""Histories in which even the rarest command is accepted once."""
 
 
 @cache
@@ -42,11 +44,15 @@ def history(request: pytest.FixtureRequest) -> History:
 
 
 def test_every_command_is_accepted_and_refused_somewhere_in_the_histories() -> None:
-    histories = [grown(seed) for seed in SEEDS]
-    accepted = {type(step.command).__name__ for made in histories for step in made.steps}
-    refused = {type(command).__name__ for made in histories for command, _ in made.refused}
+    accepted, refused = set[str](), {"CreateRegistry"}
+    for seed in range(ENOUGH):
+        made = grown(seed)
+        accepted |= {type(step.command).__name__ for step in made.steps}
+        refused |= {type(command).__name__ for command, _ in made.refused}
+        if commands().keys() <= accepted & refused:
+            break
     assert commands().keys() - accepted == set()
-    assert commands().keys() - refused - {"CreateRegistry"} == set()
+    assert commands().keys() - refused == set()
     assert {command.event.__name__ for command in commands().values()} == events().keys()
 
 
