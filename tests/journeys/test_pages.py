@@ -222,7 +222,7 @@ def test_a_revoked_version_in_production_shows_as_an_outage_everywhere(
 
 def test_the_audit_log_is_the_operators(context: BrowserContext, page: Page, site: Site) -> None:
     page.goto(f"{site.url}/log")
-    expect(page.get_by_role("alert")).to_contain_text("no role 'operate'")
+    expect(page.get_by_role("alert")).to_contain_text("no role 'audit'")
     page.goto(site.url)
     page.get_by_role("button", name="Sign out").click()
     operator = sign_in(context, site, site.operator)
