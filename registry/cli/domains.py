@@ -1,7 +1,11 @@
 """Commands about domains: create them, show and change their policies."""
 
 import json
+import os
+import shlex
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -104,6 +108,7 @@ def change_policy(
     require_signature: Annotated[
         bool | None, typer.Option(help="Whether versions must be signed by a signer.")
     ] = None,
+    edit: Annotated[bool, typer.Option("--edit", help="Change it in your $EDITOR.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Weaken the policy without asking.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -117,6 +122,8 @@ def change_policy(
     Example: lorary domain policy medical --approvals 2 --set max_report_days=30
 
     Example: lorary domain policy medical policy.yaml
+
+    Example: lorary domain policy medical --edit
     """
     flags = {
         "guarded": [] if no_guard else guard,
@@ -132,6 +139,9 @@ def change_policy(
     changes |= {name: value for name, value in flags.items() if value is not None}
     with client() as registry:
         shown = registry.domain(domain)
+        if edit:
+            edited = in_editor(_as_yaml(shown["policy"] | changes))
+            changes |= parse_policy(edited, "The edited policy")
         if changes:
             old = msgspec.convert(shown["policy"], Policy)
             new = merged(old, changes)
@@ -142,7 +152,26 @@ def change_policy(
             if weaker and not yes:
                 _confirm(domain)
             shown = registry.change_policy(domain, changes, weaken=bool(weaker))
-    emit(shown, as_json, lambda: say(yaml.safe_dump(shown["policy"], sort_keys=False).rstrip()))
+    emit(shown, as_json, lambda: say(_as_yaml(shown["policy"]).rstrip()))
+
+
+def in_editor(text: str) -> str:
+    """What somebody made of `text` in the editor that VISUAL or EDITOR names."""
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    with tempfile.NamedTemporaryFile("w+", suffix=".yaml") as file:
+        file.write(text)
+        file.flush()
+        try:
+            done = subprocess.run([*shlex.split(editor), file.name], check=False)
+        except OSError as error:
+            raise BadRequest(f"{editor[:60]!r} cannot be started. Set EDITOR.") from error
+        if done.returncode:
+            raise BadRequest(f"{editor[:60]!r} ended with {done.returncode}. Nothing was changed.")
+        return Path(file.name).read_text("utf-8")
+
+
+def _as_yaml(policy: dict[str, Any]) -> str:
+    return str(yaml.safe_dump(policy, sort_keys=False))
 
 
 def _assignment(text: str) -> tuple[str, Any]:
@@ -188,12 +217,18 @@ def list_domains(as_json: AsJson = False) -> None:
 def read_policy(file: Path) -> dict[str, Any]:
     """The fields of a policy that a YAML file names. Raises `BadRequest`."""
     try:
-        policy = parse_yaml(file.read_text("utf-8"), str(file))
+        text = file.read_text("utf-8")
     except UnicodeDecodeError as error:
         raise BadRequest(f"{file} is not UTF-8 text. Correct it.") from error
+    return parse_policy(text, str(file))
+
+
+def parse_policy(text: str, where: str) -> dict[str, Any]:
+    """The fields of a policy that YAML names. Raises `BadRequest` that names `where` it stands."""
+    policy = parse_yaml(text, where)
     if not isinstance(policy, dict):
         raise BadRequest(
-            f"{file} holds no policy. Write `approvals: 2`, `suites: [...]` and so on."
+            f"{where} holds no policy. Write `approvals: 2`, `suites: [...]` and so on."
         )
     return policy
 

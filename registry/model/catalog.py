@@ -78,6 +78,8 @@ class Calibrated(msgspec.Struct, frozen=True, kw_only=True):
     calibration: Calibration
     engine: Engine | None = None
     """None in evaluations recorded before the engine was."""
+    by_author: bool = False
+    """Whether its evaluator had published the weights, so that it counts for nothing."""
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

@@ -12,9 +12,10 @@ from adapters.fields import Count, Digest, Name, Number, Word
 from adapters.names import AdapterRef
 from registry import errors, times
 from registry.model.base import Command, Draft, Event
-from registry.model.catalog import Calibrated, Catalog, Evaluation
+from registry.model.catalog import Calibrated, Catalog, Evaluation, person
 from registry.model.collection import spare
 from registry.model.evidence import Engine, SuiteResult, impossible
+from registry.model.standing import authors
 
 MAX_BYTES = 128 << 10
 """Of the counts as JSON: whoever resolves the version gets them."""
@@ -36,6 +37,8 @@ class EvaluationRecorded(Event, frozen=True):
     """What answered; None in evaluations recorded before the engine was."""
     answered: str | None = None
     """When the oldest of the answers was given; None as above."""
+    by_author: bool = False
+    """Whether the evaluator had published these weights, under whatever name."""
 
     def apply(self, draft: Draft, by: str, at: str) -> None:
         """Add the evaluation to its version, and count a look at each held-out set."""
@@ -57,7 +60,13 @@ class EvaluationRecorded(Event, frozen=True):
         calibrations = old.calibrations
         if self.calibration is not None:
             fitted = msgspec.structs.replace(self.calibration, report=self.report)
-            new = Calibrated(evaluator=by, calibration=fitted, engine=self.engine)
+            publishes = person(draft.keys, by) == person(draft.keys, old.publisher)
+            new = Calibrated(
+                evaluator=by,
+                calibration=fitted,
+                engine=self.engine,
+                by_author=self.by_author or publishes,
+            )
             calibrations = (*(c for c in calibrations if c.evaluator != by), new)
         draft.change_version(
             path,
@@ -111,7 +120,7 @@ class RecordEvaluation(Command, frozen=True):
                 f"The counts of an evaluation have at most {MAX_BYTES} bytes, not {size}. Split it."
             )
         spare(catalog, {self.report}, self.read_at)
-        yield self.caused()
+        yield self.caused(by_author=person(catalog.keys, by) in authors(catalog, version))
 
     def _check(self) -> None:
         """Raises `BadRequest` for counts that cannot be."""

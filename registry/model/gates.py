@@ -231,7 +231,7 @@ def _report(
         for result, look in zip(evaluation.results, evaluation.looks, strict=True):
             if result.suite != rule.suite:
                 continue
-            fault = evaluator_fault(catalog.keys, version, evaluation.evaluator)
+            fault = evaluator_fault(catalog, version, evaluation.evaluator)
             if fault is not None:
                 reason = fault
             elif result.held_out != rule.held_out:

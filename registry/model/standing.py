@@ -5,12 +5,15 @@ from collections.abc import Mapping
 from registry.model.catalog import Calibrated, Catalog, Key, Version, in_good_standing, person
 
 
-def evaluator_fault(keys: Mapping[str, Key], version: Version, evaluator: str) -> str | None:
+def evaluator_fault(catalog: Catalog, version: Version, evaluator: str) -> str | None:
     """Why evaluations of `version` by the key `evaluator` do not count; None if they do."""
-    if not in_good_standing(keys, evaluator):
+    if not in_good_standing(catalog.keys, evaluator):
         return "its evaluator's key was revoked"
-    if person(keys, evaluator) == person(keys, version.publisher):
+    who = person(catalog.keys, evaluator)
+    if who == person(catalog.keys, version.publisher):
         return "only its publisher evaluated it"
+    if who in authors(catalog, version):
+        return "only a publisher of its weights evaluated it"
     return None
 
 
@@ -20,14 +23,14 @@ def calibrated(keys: Mapping[str, Key], version: Version) -> Calibrated | None:
     A report's age does not matter: `max_report_days` bounds promotions, not what is served.
     """
     found = reversed(version.calibrations)
-    return next((c for c in found if evaluator_fault(keys, version, c.evaluator) is None), None)
+    counting = (c for c in found if not c.by_author and in_good_standing(keys, c.evaluator))
+    return next(counting, None)
 
 
 def calibration_withdrawn(keys: Mapping[str, Key], version: Version) -> bool:
     """Whether the version had a calibration, and every one that counted is by a key that was
     revoked since."""
-    publisher = person(keys, version.publisher)
-    others = any(person(keys, c.evaluator) != publisher for c in version.calibrations)
+    others = any(not c.by_author for c in version.calibrations)
     return others and calibrated(keys, version) is None
 
 

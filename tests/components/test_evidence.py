@@ -49,8 +49,10 @@ class Desk:
     meter: RegistryClient
     keys: dict[str, str]
 
-    def run(self, *arguments: str, who: str = "operator") -> subprocess.CompletedProcess[str]:
-        variables = {"LORARY_REGISTRY_URL": self.url, "LORARY_KEY": self.keys[who]}
+    def run(
+        self, *arguments: str, who: str = "operator", **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        variables = {"LORARY_REGISTRY_URL": self.url, "LORARY_KEY": self.keys[who], **more}
         return subprocess.run(
             [str(BIN / "lorary"), *arguments],
             env={**os.environ, **variables},
@@ -100,6 +102,20 @@ def test_a_policy_is_written_as_yaml_and_read_back(desk: Desk, tmp_path: Path) -
     assert "is not valid YAML" in desk.run("domain", "policy", "medical", str(file)).stderr
     file.write_text(yaml.safe_dump({"aproovals": 1}))
     assert "Did you mean approvals" in desk.run("domain", "policy", "medical", str(file)).stderr
+
+
+def test_a_policy_is_changed_in_an_editor(desk: Desk, tmp_path: Path) -> None:
+    desk.operator.change_policy("medical", POLICY | {"keep": None}, weaken=True)
+    editor = tmp_path / "editor"
+    editor.write_text("#!/bin/sh\nsed -i 's/^keep: .*/keep: 7/' \"$1\"\n")
+    editor.chmod(0o700)
+    done = desk.run("domain", "policy", "medical", "--edit", EDITOR=str(editor))
+    assert done.returncode == 0, done.stderr
+    assert "keep: null -> 7" in done.stderr
+    assert desk.operator.domain("medical")["policy"]["keep"] == 7
+    editor.write_text("#!/bin/sh\nsed -i 's/^approvals: .*/approvals: -1/' \"$1\"\n")
+    done = desk.run("domain", "policy", "medical", "--edit", EDITOR=str(editor))
+    assert (done.returncode, "approvals" in done.stderr) == (1, True)
 
 
 def test_looking_at_a_policy_changes_nothing_and_a_change_keeps_the_rest(desk: Desk) -> None:

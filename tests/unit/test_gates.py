@@ -178,6 +178,23 @@ def test_the_publishers_own_report_counts_for_nothing_under_any_of_her_keys() ->
     refused(catalog, "only its publisher evaluated it")
 
 
+def test_an_authors_report_does_not_count_when_a_colleague_publishes_the_weights_again() -> None:
+    fitted = Calibration(method="temperature", temperature=2.0, threshold=0.7)
+    rita = IssueKey("rita", "rita", "0" * 64, (Grant("publish", "medical"),))
+    catalog = do(start(msgspec.structs.replace(POLICY, approvals=0)), rita, OPERATOR)
+    for adapter, who in (("other", ALICE), ("coder", "rita")):
+        again = PublishVersion("medical", adapter, digest(3), "tiny", files(3), FACTS)
+        catalog = do(catalog, again, who)
+    catalog = do(catalog, report(result(), number=3, calibration=fitted), ALICE)
+    unmet = [r.evidence for r in asked(catalog, number=3).values() if not r.met]
+    assert "only a publisher of its weights evaluated it" in unmet
+    version = catalog.find(AdapterRef("medical", "coder", version=3))
+    assert calibrated(catalog.keys, version) is None
+    other = do(catalog, report(result(), number=3, name=1, calibration=fitted), METER)
+    version = other.find(AdapterRef("medical", "coder", version=3))
+    assert calibrated(other.keys, version) is not None
+
+
 def test_a_report_about_other_bytes_is_not_recorded() -> None:
     command = RecordEvaluation("medical", "coder", 2, digest(1), "c" * 64, (result(),))
     with pytest.raises(errors.Conflict, match="Evaluate the bytes that are published"):
