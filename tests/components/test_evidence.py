@@ -116,6 +116,7 @@ def test_a_policy_is_changed_in_an_editor(desk: Desk, tmp_path: Path) -> None:
     editor.write_text("#!/bin/sh\nsed -i 's/^approvals: .*/approvals: -1/' \"$1\"\n")
     done = desk.run("domain", "policy", "medical", "--edit", EDITOR=str(editor))
     assert (done.returncode, "approvals" in done.stderr) == (1, True)
+    desk.operator.change_policy("medical", {"keep": None})
 
 
 def test_looking_at_a_policy_changes_nothing_and_a_change_keeps_the_rest(desk: Desk) -> None:
