@@ -123,10 +123,11 @@ class Version(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
 
         Versions of earlier logs have no digest of their tensors; their weights' files are compared.
         """
-        return not self._weights.isdisjoint(other._weights)
+        return not self.weights.isdisjoint(other.weights)
 
     @property
-    def _weights(self) -> frozenset[str]:
+    def weights(self) -> frozenset[str]:
+        """Digests that any version with the same tensors has one of."""
         file = next((file.sha256 for file in self.files if file.path == WEIGHTS), self.digest)
         return frozenset((file, self.facts.weights or file))
 

@@ -14,7 +14,7 @@ from registry.model.aliases import AliasMoved, MoveAlias
 from registry.model.base import Command, Entry
 from registry.model.bases import RegisterBase
 from registry.model.canary import RollBackSplit, SplitAlias
-from registry.model.catalog import Catalog, Grant
+from registry.model.catalog import Catalog, Grant, Version
 from registry.model.creation import CreateRegistry
 from registry.model.domains import ChangePolicy, CreateDomain, SetDefaultAdapter
 from registry.model.feedback import GiveFeedback
@@ -22,6 +22,7 @@ from registry.model.keys import IssueKey, RevokeKey
 from registry.model.machine import decide, fold
 from registry.model.opinions import CATEGORIES, RATINGS
 from registry.model.policies import Policy
+from registry.model.standing import authors
 from registry.model.trials import Arm, Bounds, Evidence
 from registry.model.versions import ApproveVersion, PublishVersion, RevokeVersion, TombstoneVersion
 from registry.store.blobs import content_digest
@@ -223,3 +224,24 @@ def test_names_resolve_as_the_grammar_says() -> None:
     catalog = do(catalog, RevokeVersion("medical", "coder", 2, "wrong for sepsis"), OPERATOR)
     with pytest.raises(errors.VersionRevoked, match="wrong for sepsis"):
         catalog.resolve(AdapterRef.parse("medical"))
+
+
+def test_the_weights_of_a_domain_are_read_once_for_each_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: list[int] = []
+    weights = Version.weights
+
+    def counted(version: Version) -> frozenset[str]:
+        read.append(version.number)
+        return weights.__get__(version, Version)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(Version, "weights", property(counted))
+    catalog = do(start(), published(1), ALICE)
+    version = catalog.adapters["medical/coder"].versions[0]
+    for _ in range(10):
+        assert authors(catalog, version) == {"alice"}
+    newer = do(catalog, published(1, "other"), BOB)
+    assert authors(newer, version) == {"alice", "bob"}
+    assert authors(catalog, version) == {"alice"}
+    assert len(read) < 20
