@@ -18,7 +18,8 @@ LoraryError
 ├── Forbidden                a valid key without the role for this domain
 ├── NotFound
 │   ├── UnknownDomain, UnknownAdapter, NoDefaultAdapter
-│   ├── UnknownVersion, UnknownAlias, UnknownFile, UnknownKey, UnknownBase, UnknownReview
+│   ├── UnknownVersion, UnknownAlias, UnknownFile, UnknownKey, UnknownBase, UnknownReview,
+│   └── UnknownWebhook
 ├── VersionRevoked           a version that nobody may be served
 ├── VersionGone              a version whose bytes were given up
 ├── Conflict                 the state does not allow it (a name taken, an alias moved)
@@ -234,6 +235,12 @@ class UnknownReview(NotFound):
     """No such review."""
 
     code = "review_not_found"
+
+
+class UnknownWebhook(NotFound):
+    """No such webhook."""
+
+    code = "webhook_not_found"
 
 
 class UnknownBase(NotFound):

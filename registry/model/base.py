@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import msgspec
 
 from registry.model.access import ANY_DOMAIN, Role
-from registry.model.catalog import Adapter, Base, Catalog, Domain, Key, Version
+from registry.model.catalog import Adapter, Base, Catalog, Domain, Key, Version, Webhook
 from registry.model.reviewing import Review
 
 
@@ -26,6 +26,7 @@ class Draft:
     adapters: dict[str, Adapter]
     keys: dict[str, Key]
     reviews: dict[str, Review]
+    webhooks: dict[str, Webhook]
     condemned: tuple[str, ...]
     swept: int
     sequence: int

@@ -236,6 +236,23 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     revoked: str | None = None
 
 
+class Webhook(msgspec.Struct, frozen=True, kw_only=True):
+    """An address to which public events are sent."""
+
+    id: str
+    url: str
+    domain: str
+    """`*`: all domains."""
+    types: tuple[str, ...]
+    """Empty: all types."""
+    after: int
+    """The commit after which its events begin."""
+    added: str
+    adder: str
+    resent: int = 0
+    """Dead letters that were given up at this commit or before are sent again."""
+
+
 class Catalog(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the log says up to one commit. Never mutated: a fold makes a new one."""
 
@@ -250,6 +267,7 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
     """By path, `domain/adapter`."""
     keys: dict[str, Key] = {}
     reviews: dict[str, Review] = {}
+    webhooks: dict[str, Webhook] = {}
     condemned: tuple[str, ...] = ()
     """Blobs that are being removed: nothing may name them."""
     swept: int = 0

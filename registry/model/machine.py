@@ -20,6 +20,7 @@ from registry.model import (
     keys,
     reviews,
     versions,
+    webhooks,
 )
 from registry.model.access import check_active, require
 from registry.model.base import Command, Draft, Entry, Event
@@ -37,6 +38,7 @@ CONCEPTS = (
     reviews,
     collection,
     keys,
+    webhooks,
 )
 """The modules that define commands and events."""
 

@@ -35,7 +35,8 @@ WORDS: dict[str, Sequence[Any]] = {"domain": ("medical", "legal"), "adapter": ("
          "held_out": ("a" * 64,), "suites": ((),),
          "approvals": (0, 1), "reviewed_items": (0,), "bounds": (Bounds(min_requests=1), None),
          "evidence": (Evidence(candidate=Arm(requests=90, errors=80), stable=Arm(requests=90)),),
-         "split": range(1, 6)}  # fmt: skip
+         "split": range(1, 6), "url": ("https://hooks.example/a", "https://hooks.example/b"),
+         "after": (None, 0), "through": (*range(1, 400, 40), 1_000_000)}  # fmt: skip
 """What fields hold whose meaning their type does not tell, by name."""
 SEEN = {"item": "items", "candidate": "version", "name": "base", "report": "content",
         "versions": "version", "asker": "key"}  # fmt: skip

@@ -81,7 +81,7 @@ def test_the_log_holds_the_whole_state_and_each_event_would_be_decided_again(
         assert stored.commit == commit
         assert audit(state, commit) == []
         state = follow(state, stored)
-    for table in ("bases", "domains", "adapters", "keys", "reviews", "condemned"):
+    for table in ("bases", "domains", "adapters", "keys", "reviews", "webhooks", "condemned"):
         assert getattr(state, table) == getattr(history.catalog, table), table
 
 
