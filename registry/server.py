@@ -6,6 +6,8 @@ send a request's headers, nor how many connections may wait. `Connection` bounds
 
 import asyncio
 import resource
+import socket
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import uvicorn
@@ -90,6 +92,19 @@ def config(
     )
 
 
-def serve(app: Any, host: str, port: int) -> None:
-    """Serve `app` until a signal ends it."""
-    uvicorn.Server(config(app, host, port, allowed=connections_allowed())).run()
+class Server(uvicorn.Server):
+    """uvicorn's server, which ends answers that have no end of their own when it shuts down."""
+
+    def __init__(self, configuration: uvicorn.Config, on_shutdown: Callable[[], None]) -> None:
+        super().__init__(configuration)
+        self._on_shutdown = on_shutdown
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End them first, then wait for the others."""
+        self._on_shutdown()
+        await super().shutdown(sockets)
+
+
+def serve(app: Any, host: str, port: int, on_shutdown: Callable[[], None]) -> None:
+    """Serve `app` until a signal ends it; `on_shutdown` ends answers without an end."""
+    Server(config(app, host, port, allowed=connections_allowed()), on_shutdown).run()

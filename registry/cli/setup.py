@@ -97,10 +97,12 @@ def serve_registry(
     from registry.http import create_app
 
     settings = RegistrySettings()
+    app = create_app(settings)
     server.serve(
-        create_app(settings),
+        app,
         host or settings.registry_host,
         port or settings.registry_port,
+        on_shutdown=app.state.streams.close,
     )
 
 

@@ -15,6 +15,7 @@ from registry.http import (
     commands,
     errors,
     evaluations,
+    events,
     governing,
     metrics,
     reading,
@@ -69,11 +70,12 @@ def create_app(settings: RegistrySettings) -> FastAPI:
     app.state.registry = registry
     app.state.settings = settings
     app.state.ended = session.Ended()
+    app.state.streams = events.Streams(registry)
     app.add_middleware(HeadAsGet)
     app.add_middleware(bodies.BodyLimits, settings=settings)
     app.add_middleware(Observed)
     errors.install(app)
-    for part in (reading, uploads, commands, governing, evaluations, reviews):
+    for part in (reading, uploads, commands, governing, evaluations, reviews, events):
         app.include_router(part.router, prefix=PREFIX, responses=_errors(Envelope))
     for pages in (browsing, acting, reviewing):
         app.include_router(pages.router)

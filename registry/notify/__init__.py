@@ -1,0 +1,1 @@
+"""Public events of the registry: what other systems may learn, and how it is delivered to them."""
