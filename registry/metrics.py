@@ -3,7 +3,7 @@
 What the catalog says is read at each scrape instead (`registry.http.metrics`).
 """
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 REQUESTS = Counter(
     "lorary_registry_requests",
@@ -25,4 +25,19 @@ COMMIT_SECONDS = Histogram(
     "lorary_registry_commit_seconds",
     "Seconds from taking a group of commands to its answer",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+DELIVERIES = Counter(
+    "lorary_webhook_deliveries",
+    "Attempts to deliver events to a webhook: delivered, failed, or dead (given up)",
+    ["webhook", "outcome"],
+)
+LAG = Gauge(
+    "lorary_webhook_lag_commits",
+    "Commits since the last one of which a webhook got everything; in the process that delivers",
+    ["webhook"],
+)
+DEAD_LETTERS = Gauge(
+    "lorary_webhook_dead_letters",
+    "Events that were given up; in the process that delivers",
+    ["webhook"],
 )

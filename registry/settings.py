@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from adapters.admission import DEFAULT_LIMITS, Limits
@@ -65,10 +65,42 @@ class RegistrySettings(StoreSettings):
         "Set the same one for several registries behind one address.",
     )
 
+    webhook_secret: SecretStr = Field(
+        default=SecretStr(""),
+        description="The secrets of webhooks are derived from it: 32 characters or more, the same "
+        "for all registries of one store. Unset: no webhooks. To change it, set NEW,OLD until "
+        "every receiver has its new secret.",
+    )
+    webhook_hosts: str = Field(
+        default="",
+        description="Hosts (HOST or HOST:PORT, separated by commas) that webhooks may reach at "
+        "private addresses and without TLS.",
+    )
+    webhook_give_up_hours: float = Field(
+        default=24.0, gt=0, description="Hours after which an undelivered event is a dead letter."
+    )
+
     read_only: bool = Field(
         default=False,
         description="Refuse every change with 503: while a bucket is copied, moved or examined.",
     )
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _long_enough(cls, secret: SecretStr) -> SecretStr:
+        if any(len(part) < 32 for part in _parts(secret.get_secret_value())):
+            raise ValueError("a secret has at least 32 characters")
+        return secret
+
+    @property
+    def webhook_secrets(self) -> list[str]:
+        """The secret that new webhooks get theirs from, and older ones."""
+        return _parts(self.webhook_secret.get_secret_value())
+
+    @property
+    def allowed_webhook_hosts(self) -> frozenset[str]:
+        """Hosts that may have private addresses."""
+        return frozenset(host.lower() for host in _parts(self.webhook_hosts))
 
     def open_store(self) -> ObjectStore:
         """The object store, one that takes nothing new where the settings say so."""
@@ -105,3 +137,7 @@ class ClientSettings(BaseSettings):
     key: SecretStr = Field(
         default=SecretStr(""), description="Your API key (lry_...), for the client."
     )
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -10,6 +10,7 @@ from adapters.errors import LoraryError
 from registry.cli import (
     commands,
     domains,
+    events,
     evidence,
     governing,
     keeping,
@@ -44,6 +45,7 @@ def build() -> typer.Typer:
         evidence,
         reviewing,
         keeping,
+        events,
         commands,
     ):
         part.register(app)

@@ -52,6 +52,9 @@ class AsyncRegistryClient:
         self.next_item = _awaitable(client.next_item)
         self.judge = _awaitable(client.judge)
         self.export_review = _awaitable(client.export_review)
+        self.webhooks = _awaitable(client.webhooks)
+        self.add_webhook = _awaitable(client.add_webhook)
+        self.dead_letters = _awaitable(client.dead_letters)
 
     async def __aenter__(self) -> "AsyncRegistryClient":
         return self
@@ -67,3 +70,7 @@ class AsyncRegistryClient:
     async def log(self, after: int = 0) -> list[Json]:
         """Every commit after `after`."""
         return await asyncio.to_thread(lambda: list(self._client.log(after)))
+
+    async def events(self, after: str = "0") -> list[Json]:
+        """Every public event after a cursor."""
+        return await asyncio.to_thread(lambda: list(self._client.events(after)))

@@ -16,6 +16,7 @@ from adapters.names import DEFAULT_ALIAS, AdapterRef
 from adapters.peft_config import MAX_CONFIG_BYTES, declared_base
 from registry.client.connection import Connection
 from registry.client.downloading import download
+from registry.client.events import EventVerbs
 from registry.client.progress import Progress, no_progress
 from registry.client.uploading import ATTEMPTS, describe, upload
 from registry.errors import BadRequest, BeingCollected, ContentMissing
@@ -28,7 +29,7 @@ PARALLEL = 4
 """Connections that move one file's parts."""
 
 
-class RegistryClient:
+class RegistryClient(EventVerbs):
     """One registry, one key. Use it as a context manager, or close it. Thread-safe."""
 
     def __init__(self, url: str, key: str, *, timeout: float = 60.0) -> None:

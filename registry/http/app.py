@@ -1,5 +1,6 @@
 """The registry's service put together."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -21,6 +22,7 @@ from registry.http import (
     reading,
     reviews,
     uploads,
+    webhooks,
 )
 from registry.http.access import CallerDep
 from registry.http.middleware import HeadAsGet, Observed
@@ -30,6 +32,7 @@ from registry.hub import reading as hub_reading
 from registry.hub import tagging as hub_tagging
 from registry.hub import writing as hub_writing
 from registry.model.access import require_observe
+from registry.notify.delivery import Deliverer
 from registry.registry import Registry
 from registry.settings import RegistrySettings
 from registry.times import utc_now
@@ -54,9 +57,17 @@ def create_app(settings: RegistrySettings) -> FastAPI:
     registry = Registry(settings.open_store_to_write())
     registry.refresh()
 
+    streams = events.Streams(registry)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        deliveries = None
+        if settings.webhook_secrets and not settings.read_only:
+            deliveries = asyncio.create_task(Deliverer(streams.feed, settings).run())
         yield
+        if deliveries is not None:
+            deliveries.cancel()
+            await asyncio.gather(deliveries, return_exceptions=True)
         registry.close()
 
     app = FastAPI(
@@ -70,12 +81,12 @@ def create_app(settings: RegistrySettings) -> FastAPI:
     app.state.registry = registry
     app.state.settings = settings
     app.state.ended = session.Ended()
-    app.state.streams = events.Streams(registry)
+    app.state.streams = streams
     app.add_middleware(HeadAsGet)
     app.add_middleware(bodies.BodyLimits, settings=settings)
     app.add_middleware(Observed)
     errors.install(app)
-    for part in (reading, uploads, commands, governing, evaluations, reviews, events):
+    for part in (reading, uploads, commands, governing, evaluations, reviews, events, webhooks):
         app.include_router(part.router, prefix=PREFIX, responses=_errors(Envelope))
     for pages in (browsing, acting, reviewing):
         app.include_router(pages.router)

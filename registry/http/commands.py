@@ -16,6 +16,7 @@ from registry.http.access import Caller, CallerDep
 from registry.http.reviews import review_view
 from registry.http.schemas import body_of, given
 from registry.http.views import adapter_view, domain_view, key_view, plain, version_view
+from registry.http.webhooks import webhook_view
 from registry.model.base import Command, Event
 from registry.model.canary import RollBackSplit, SplitRolledBack
 from registry.model.feedback import GiveFeedback
@@ -109,12 +110,18 @@ def _review(caller: Caller, command: Any) -> Json:
     return review_view(caller, find(caller.registry.catalog, command.review))
 
 
+def _webhook(caller: Caller, command: Any) -> Json:
+    hook = caller.registry.catalog.webhooks.get(command.webhook)
+    return {"id": command.webhook, "removed": True} if hook is None else webhook_view(hook, None)
+
+
 _RESOURCES: tuple[tuple[str, Callable[[Caller, Any], Json]], ...] = (
     ("/adapters/{domain}/{adapter}/versions/{version}", _version),
     ("/adapters/{domain}/{adapter}", _adapter),
     ("/domains", _domain),
     ("/keys/{key}", _key),
     ("/reviews/{review}", _review),
+    ("/webhooks/{webhook}", _webhook),
 )
 """What is answered, by how a route's path begins; the first match counts."""
 

@@ -1,0 +1,108 @@
+"""Routes of webhooks that do more than carry out one command."""
+
+import secrets
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Response
+from pydantic import Field
+
+from adapters.fields import Count, Name, Path
+from registry.errors import BadRequest
+from registry.http.access import CallerDep
+from registry.http.schemas import Body
+from registry.model.access import ANY_DOMAIN, has_role
+from registry.model.catalog import Webhook
+from registry.model.webhooks import EVENT_TYPES, AddWebhook, EventType, check_url, find
+from registry.notify import lease
+from registry.notify.addresses import check_target
+from registry.notify.progress import Letter, Progress
+from registry.notify.signature import secret_of
+
+router = APIRouter(tags=["webhooks"])
+Types = Annotated[list[EventType], Field(max_length=len(EVENT_TYPES))]
+
+
+class WebhookBody(Body):
+    """Where events of a domain are sent (`*`: all domains), of which types (none: all), and after
+    which commit they begin (none: the newest)."""
+
+    url: Path
+    domain: Name = ANY_DOMAIN
+    types: Types = []
+    after: Count | None = None
+
+
+@router.post("/webhooks", status_code=201)
+def add_webhook(caller: CallerDep, body: WebhookBody, response: Response) -> dict[str, Any]:
+    """Add a webhook; this answer is the only one that holds its secret."""
+    caller.require("operate", body.domain)
+    sources = caller.settings.webhook_secrets
+    if not sources:
+        raise BadRequest(
+            "Webhooks are off: this registry has no secret to sign events with. Set "
+            "LORARY_WEBHOOK_SECRET, the same for all its processes, and restart them."
+        )
+    check_url(body.url)
+    check_target(body.url, caller.settings.allowed_webhook_hosts)
+    name = secrets.token_hex(6)
+    command = AddWebhook(name, body.url, body.domain, tuple(body.types), body.after)
+    caller.registry.execute(command, caller.key.id)
+    catalog = caller.registry.catalog
+    hook = find(catalog, name)
+    response.headers["Cache-Control"] = "no-store"
+    secret = secret_of(hook, catalog.registry, sources[0])
+    return {**webhook_view(hook, None), "secret": secret}
+
+
+@router.get("/webhooks")
+def list_webhooks(caller: CallerDep) -> list[dict[str, Any]]:
+    """The webhooks of the domains that the caller operates, and how far each is."""
+    hooks = [
+        h for h in caller.catalog.webhooks.values() if has_role(caller.key, "operate", h.domain)
+    ]
+    saved = lease.newest(caller.registry.store) if hooks else None
+    return [webhook_view(hook, saved.hooks.get(hook.id) if saved else None) for hook in hooks]
+
+
+@router.get("/webhooks/{webhook}/dead-letters")
+def list_dead_letters(caller: CallerDep, webhook: Name) -> dict[str, Any]:
+    """The events that could not be delivered to a webhook, oldest first.
+
+    `through` is what `POST .../dead-letters/resend` takes to send them again.
+    """
+    hook = find(caller.catalog, webhook)
+    caller.require("operate", hook.domain)
+    saved = lease.newest(caller.registry.store)
+    progress = saved.hooks.get(hook.id) if saved else None
+    # What an operator asked to send again is no longer dead, whether or not it was sent yet.
+    dead = [one for one in progress.dead if one.dead > hook.resent] if progress else []
+    return {
+        "webhook": hook.id,
+        "dead_letters": [_letter_view(letter) for letter in dead],
+        "dropped": progress.dropped if progress else 0,
+        "through": max((letter.dead for letter in dead), default=hook.resent),
+    }
+
+
+def webhook_view(hook: Webhook, progress: Progress | None) -> dict[str, Any]:
+    """A webhook without its secret; `waiting` and `dead_letters` as they were last saved."""
+    view: dict[str, Any] = msgspec.to_builtins(hook)
+    del view["resent"]
+    waiting = progress.waiting if progress else ()
+    return view | {
+        "cursor": progress.cursor if progress else str(hook.after),
+        "waiting": len(waiting),
+        "dead_letters": len(progress.dead) if progress else 0,
+        "error": next((letter.error for letter in waiting if letter.error), None),
+    }
+
+
+def _letter_view(letter: Letter) -> dict[str, Any]:
+    return {
+        "event": letter.id,
+        "type": letter.type,
+        "subject": letter.subject,
+        "attempts": letter.attempts,
+        "error": letter.error,
+    }
