@@ -33,7 +33,9 @@ class EventVerbs:
 
     def follow_events(self, after: str = "0") -> Iterator[Json]:
         """As `events`, and then each new event as it happens, without an end. Connects again, from
-        where it was, when the stream breaks off; raises what the registry refuses."""
+        where it was, when the stream breaks off. Raises what the registry refuses, and
+        `StoreUnavailable` if it does not answer the first time."""
+        connected = False
         while True:
             headers = {"Accept": "text/event-stream", "Last-Event-ID": after}
             try:
@@ -42,14 +44,16 @@ class EventVerbs:
                 ) as reply:
                     if reply.status_code != 503:
                         check(reply)
+                    connected = True
                     for line in reply.iter_lines() if reply.is_success else ():
                         field, _, value = line.partition(": ")
                         if field == "data":
                             yield msgspec.json.decode(value)
                         elif field == "id":
                             after = value
-            except httpx.TransportError:
-                pass  # it is asked for again
+            except httpx.TransportError as error:
+                if not connected:
+                    raise self._connection.silent(error) from error
             time.sleep(AGAIN_SECONDS)
 
     def webhooks(self) -> list[Json]:

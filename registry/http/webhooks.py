@@ -20,7 +20,7 @@ from registry.notify.progress import Letter, Progress
 from registry.notify.signature import secret_of
 
 router = APIRouter(tags=["webhooks"])
-Types = Annotated[list[EventType], Field(max_length=len(EVENT_TYPES))]
+Types = Annotated[tuple[EventType, ...], Field(max_length=len(EVENT_TYPES))]
 
 
 class WebhookBody(Body):
@@ -29,7 +29,7 @@ class WebhookBody(Body):
 
     url: Path
     domain: Name = ANY_DOMAIN
-    types: Types = []
+    types: Types = ()
     after: Count | None = None
 
 
@@ -46,7 +46,7 @@ def add_webhook(caller: CallerDep, body: WebhookBody, response: Response) -> dic
     check_url(body.url)
     check_target(body.url, caller.settings.allowed_webhook_hosts)
     name = secrets.token_hex(6)
-    command = AddWebhook(name, body.url, body.domain, tuple(body.types), body.after)
+    command = AddWebhook(name, body.url, body.domain, body.types, body.after)
     caller.registry.execute(command, caller.key.id)
     catalog = caller.registry.catalog
     hook = find(catalog, name)

@@ -73,8 +73,8 @@ def registry(local_store: LocalStore, operator: Secret) -> Registry:
     registry.execute(SplitAlias("medical", "coder", "production", 3, 10, bounds), operator.id)
     split = registry.catalog.adapters["medical/coder"].splits["production"].number
     evidence = Evidence(candidate=Arm(requests=90, errors=80), stable=Arm(requests=90))
-    command = RollBackSplit("medical", "coder", "production", 3, split, "error_rate", evidence)
-    registry.execute(command, operator.id)
+    ended = RollBackSplit("medical", "coder", "production", 3, split, "error_rate", evidence)
+    registry.execute(ended, operator.id)
     registry.execute(RevokeVersion("medical", "coder", 3, "wrong code"), operator.id)
     publish_bytes(registry, operator.id, "legal", "clauses", 9)
     return registry
