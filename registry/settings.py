@@ -89,7 +89,7 @@ class RegistrySettings(StoreSettings):
     @classmethod
     def _long_enough(cls, secret: SecretStr) -> SecretStr:
         if any(len(part) < 32 for part in _parts(secret.get_secret_value())):
-            raise ValueError("a secret has at least 32 characters")
+            raise ValueError("each of the secrets between commas has at least 32 characters")
         return secret
 
     @property

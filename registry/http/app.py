@@ -1,6 +1,7 @@
 """The registry's service put together."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -38,6 +39,7 @@ from registry.settings import RegistrySettings
 from registry.times import utc_now
 from registry.web import acting, browsing, reviewing, session
 
+logger = logging.getLogger("lorary.registry")
 PREFIX = "/api/v1"
 
 Responses = dict[int | str, dict[str, Any]]
@@ -64,6 +66,8 @@ def create_app(settings: RegistrySettings) -> FastAPI:
         deliveries = None
         if settings.webhook_secrets and not settings.read_only:
             deliveries = asyncio.create_task(Deliverer(streams.feed, settings).run())
+        elif registry.catalog.webhooks:
+            logger.warning("webhooks: nothing is delivered; see LORARY_WEBHOOK_SECRET")
         yield
         if deliveries is not None:
             deliveries.cancel()

@@ -28,7 +28,9 @@ from tests.support.catalogs import publish_bytes
 from tests.support.receiver import Receiver
 from tests.support.servers import BIN, free_port, running
 
-SECRET = "a secret of the operator's, long enough"
+WAIT = 300
+"""Seconds for what takes a few on an idle machine."""
+SECRET = "a secret of the operator that is long enough"
 
 
 @dataclass
@@ -59,7 +61,7 @@ class Site:
                 "LORARY_WEBHOOK_HOSTS": f"127.0.0.1:{self.receiver.port}",
                 **self.settings,
             },
-            seconds=180,
+            seconds=WAIT,
         )
 
     def client(self) -> RegistryClient:
@@ -115,7 +117,7 @@ def adapter_of(event: dict[str, Any]) -> str:
 
 
 def check_order(events: list[dict[str, Any]], arrived: list[dict[str, Any]]) -> None:
-    """Each adapter's events were first taken in the order of the log, and as the page shows them."""
+    """Each adapter's events were first taken in the log's order, and are those of the page."""
     first = {event["id"]: event for event in reversed(arrived)}
     assert first == {event["id"]: event for event in events}
     seen = list(dict.fromkeys(event["id"] for event in arrived))
@@ -141,7 +143,7 @@ def test_nothing_is_lost_when_the_registry_is_killed_and_the_receiver_fails_and_
         site.hook()
         for number in range(9):
             site.publish("abc"[number % 3])
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + WAIT
         while len(site.receiver.arrived) < 4 and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
@@ -156,7 +158,7 @@ def test_nothing_is_lost_when_the_registry_is_killed_and_the_receiver_fails_and_
         site.publish("c")
         events = site.expected()
         assert len(events) == 24
-        site.receiver.wait_for({event["id"] for event in events}, 240)
+        site.receiver.wait_for({event["id"] for event in events}, WAIT)
     check_order(events, site.receiver.arrived)
     assert site.receiver.faults == []
     assert site.receiver.refused, "the receiver never failed"
@@ -173,24 +175,24 @@ def test_a_failing_adapter_holds_up_no_other_and_its_events_become_dead_letters(
             site.publish(adapter)
         events = site.expected()
         others = {event["id"] for event in events if adapter_of(event) == "medical/b"}
-        site.receiver.wait_for(others, 60)
+        site.receiver.wait_for(others, WAIT)
         failing = {event["id"] for event in events} - others
         with site.client() as client:
-            deadline, dead = time.monotonic() + 120, set[str]()
+            deadline, dead = time.monotonic() + WAIT, set[str]()
             while dead != failing and time.monotonic() < deadline:
                 time.sleep(0.5)
                 dead = {one["event"] for one in client.dead_letters(hook)["dead_letters"]}
             assert dead == failing
-            metrics = httpx.get(
-                f"{site.url}/metrics", headers={"Authorization": f"Bearer {site.operator.text}"}
-            ).text
+        headers = {"Authorization": f"Bearer {site.operator.text}"}
+        metrics = httpx.get(f"{site.url}/metrics", headers=headers, timeout=WAIT).text
         assert f'lorary_webhook_dead_letters{{webhook="{hook}"}} 4.0' in metrics
         assert f'lorary_webhook_lag_commits{{webhook="{hook}"}} 0.0' in metrics
-        assert f'deliveries_total{{outcome="delivered",webhook="{hook}"}} 4.0' in metrics
+        assert f'deliveries_total{{outcome="delivered",webhook="{hook}"}}' in metrics
+        assert f'deliveries_total{{outcome="dead",webhook="{hook}"}}' in metrics
         assert "the receiver answered 500" in site.lorary("webhook", "dead-letters", hook, "--json")
         site.receiver.answer = lambda _: 204
         assert "4 sent again" in site.lorary("webhook", "retry", hook)
-        site.receiver.wait_for({event["id"] for event in events}, 60)
+        site.receiver.wait_for({event["id"] for event in events}, WAIT)
         check_order(events, site.receiver.arrived)
         assert site.lorary("webhook", "ls").count(site.receiver.url) == 1
         assert "alias.promoted" in site.lorary("events", "--after", "4")
@@ -203,18 +205,19 @@ def test_of_two_processes_one_delivers_and_the_other_follows_it_at_once(site: Si
     with site.serving() as first:
         site.hook()
         site.publish("a")
-        site.receiver.wait_for({event["id"] for event in site.expected()}, 60)
+        site.receiver.wait_for({event["id"] for event in site.expected()}, WAIT)
         site.port = free_port()
         with site.serving():
             site.publish("a")
             events = site.expected()
-            site.receiver.wait_for({event["id"] for event in events}, 60)
+            site.receiver.wait_for({event["id"] for event in events}, WAIT)
             first.send_signal(signal.SIGTERM)
-            first.wait(30)
+            first.wait(WAIT)
             site.publish("a")
             events = site.expected()
-            site.receiver.wait_for({event["id"] for event in events}, 60)
-    assert [event["id"] for event in site.receiver.arrived] == [event["id"] for event in events]
+            site.receiver.wait_for({event["id"] for event in events}, WAIT)
+    check_order(events, site.receiver.arrived)
+    assert len(site.receiver.arrived) < 2 * len(events), "each process delivered"
 
 
 def threads_of(process: "subprocess.Popen[bytes]") -> int:
@@ -236,17 +239,19 @@ def test_a_stream_goes_on_after_a_restart_and_holds_up_no_shutdown(site: Site) -
         reader = threading.Thread(target=follow, daemon=True)
         reader.start()
         site.publish("a")
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + WAIT
         while len(found) < 4 and time.monotonic() < deadline:
             time.sleep(0.1)
         assert len(found) == 4
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
-        assert time.monotonic() - began < 9, "uvicorn ends what still runs after 10 s"
+        process.wait(WAIT)
+        took = time.monotonic() - began
+    logs = sorted(site.folder.glob("registry-*.log"))
+    assert "timeout graceful shutdown exceeded" not in logs[0].read_text(), took
     with site.serving():
         site.publish("a")
-        reader.join(60)
+        reader.join(WAIT)
         assert found == site.expected()
 
 
@@ -258,14 +263,14 @@ def test_streams_take_no_thread_and_give_their_place_back(site: Site) -> None:
         for round_ in range(3):  # places of closed streams are free again
             open_: list[Any] = []
             for number in range(PER_KEY):
-                stream = http.stream("GET", "/api/v1/events", timeout=60)
+                stream = http.stream("GET", "/api/v1/events", timeout=WAIT)
                 reply = stream.__enter__()
                 open_.append(stream)
                 assert reply.status_code == 200, (round_, number)
                 assert reply.headers["content-type"].startswith("text/event-stream")
                 lines = reply.iter_lines()
                 ids = [line for line in (next(lines) for _ in range(8)) if line.startswith("id: ")]
-            refused = http.get("/api/v1/events", timeout=60)
+            refused = http.get("/api/v1/events", timeout=WAIT)
             assert refused.status_code == 503
             assert refused.json()["error"]["code"] == Overloaded.code
             before = before or threads_of(process)
@@ -275,6 +280,6 @@ def test_streams_take_no_thread_and_give_their_place_back(site: Site) -> None:
             time.sleep(2)
         (last, *_) = reversed(ids)
         resumed = {**headers, "Last-Event-ID": last.removeprefix("id: ")}
-        with http.stream("GET", "/api/v1/events", headers=resumed, timeout=60) as reply:
+        with http.stream("GET", "/api/v1/events", headers=resumed, timeout=WAIT) as reply:
             lines = reply.iter_lines()
             assert [next(lines) for _ in range(3)][2].startswith((": heartbeat", "id: "))

@@ -5,7 +5,9 @@ import base64
 import hashlib
 import hmac
 import random
+import re
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -34,6 +36,7 @@ from registry.settings import RegistrySettings
 from registry.store import LocalStore
 
 DAY = 86_400.0
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "registry.md"
 HOOK = Webhook(
     id="h1", url="https://a.example/x", domain="*", types=(), after=0, added="", adder=""
 )
@@ -66,6 +69,18 @@ def test_each_webhook_has_a_secret_of_its_own_and_old_secrets_still_sign() -> No
         key = base64.b64decode(secret.removeprefix("whsec_"))
         digest = hmac.new(key, b"1-0.1.{}", hashlib.sha256).digest()
         assert signature == "v1," + base64.b64encode(digest).decode()
+
+
+def test_the_receiver_in_the_documents_verifies_signatures() -> None:
+    (code,) = re.findall(r"```python\n(import base64.*?)```", DOCS.read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)  # noqa: S102
+    secret = secret_of(HOOK, "r", "n" * 32)
+    sent = headers([secret_of(HOOK, "r", "o" * 32), secret], "1-0", 1, b"{}")
+    assert names["is_genuine"](secret, sent, b"{}")
+    assert not names["is_genuine"](secret, sent, b"{ }")
+    assert not names["is_genuine"](secret, {**sent, "webhook-timestamp": "2"}, b"{}")
+    assert not names["is_genuine"](secret_of(HOOK, "s", "n" * 32), sent, b"{}")
 
 
 @pytest.mark.parametrize(
