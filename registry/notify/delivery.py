@@ -53,6 +53,8 @@ class Deliverer:
         self._lease = Lease(feed.registry.store)
         self._hooks: dict[str, Progress] = {}
         self._saved: dict[str, Progress] = {}
+        self._adopted = False
+        """Whether `_hooks` goes on from what the lease held."""
         self._attempts: dict[asyncio.Task[str | None], _Attempt] = {}
 
     async def run(self) -> None:
@@ -71,21 +73,23 @@ class Deliverer:
                 done, _ = await asyncio.wait(self._attempts, timeout=PATIENCE)
                 self._settle_all(done)
             await self._stop()
-            with contextlib.suppress(LoraryError):
-                await asyncio.to_thread(self._lease.save, self._hooks, released=True)
+            if self._adopted:
+                with contextlib.suppress(LoraryError):
+                    await asyncio.to_thread(self._lease.save, self._hooks, released=True)
             await self._sender.close()
 
     async def _step(self) -> None:
         """Look at the log, queue what is new, send what is due, save."""
         catalog = await asyncio.to_thread(self._registry.refresh)
         if not self._lease.is_held:
+            self._adopted = False
             await self._stop()
             if not catalog.webhooks or catalog.passed_over:
                 return
             found = await asyncio.to_thread(self._lease.acquire)
             if found is None:
                 return
-            self._hooks = self._saved = dict(found)
+            self._hooks, self._saved, self._adopted = dict(found), dict(found), True
         await asyncio.to_thread(self._queue, catalog, time.time())
         self._send_due(catalog)
         if self._hooks != self._saved or self._lease.is_due:
@@ -133,13 +137,16 @@ class Deliverer:
         position = letter.position
         try:
             events = await asyncio.to_thread(self._feed.of, position.sequence)
+            (body,) = (event.body for event in events if event.position == position)
+            registry = self._registry.catalog.registry
+            secrets = [secret_of(hook, registry, secret) for secret in self._secrets]
+            signed = headers(secrets, letter.id, int(time.time()), body)
+            return await self._sender.send(hook.url, signed, body)
         except LoraryError as error:
             return f"the log could not be read: {error.message}"
-        (body,) = (event.body for event in events if event.position == position)
-        registry = self._registry.catalog.registry
-        secrets = [secret_of(hook, registry, secret) for secret in self._secrets]
-        signed = headers(secrets, letter.id, int(time.time()), body)
-        return await self._sender.send(hook.url, signed, body)
+        except Exception as error:
+            logger.exception("webhooks: an attempt failed")
+            return f"the registry failed: {type(error).__name__}"
 
     async def _settle_for(self, seconds: float) -> None:
         """Take note of attempts that end, and begin the next in their lanes."""

@@ -9,6 +9,7 @@ dead. No clocks are compared.
 
 import contextlib
 import secrets
+import threading
 import time
 from collections.abc import Callable, Mapping
 
@@ -40,7 +41,7 @@ class Saved(msgspec.Struct, frozen=True):
 
 
 class Lease:
-    """One process's claim to deliver. For one thread at a time."""
+    """One process's claim to deliver. Thread-safe."""
 
     def __init__(self, store: ObjectStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._store, self._clock = store, clock
@@ -49,6 +50,7 @@ class Lease:
         self._written = 0.0
         self._seen: tuple[int, int] | None = None
         self._seen_since = 0.0
+        self._lock = threading.Lock()
 
     @property
     def is_held(self) -> bool:
@@ -70,6 +72,18 @@ class Lease:
 
         Raises `StoreError`.
         """
+        with self._lock:
+            return self._acquire()
+
+    def save(self, hooks: Mapping[str, Progress], *, released: bool = False) -> bool:
+        """Write how far the deliveries are; False if another process has taken over.
+
+        Raises `StoreError`.
+        """
+        with self._lock:
+            return self._save(hooks, released)
+
+    def _acquire(self) -> Mapping[str, Progress] | None:
         self._held = None
         now, last = self._clock(), newest(self._store)
         if last is not None and last.owner != self._owner and not last.released:
@@ -89,11 +103,7 @@ class Lease:
             self._store.delete(_key(old))
         return mine.hooks
 
-    def save(self, hooks: Mapping[str, Progress], *, released: bool = False) -> bool:
-        """Write how far the deliveries are; False if another process has taken over.
-
-        Raises `StoreError`.
-        """
+    def _save(self, hooks: Mapping[str, Progress], released: bool) -> bool:
         held, now = self._held, self._clock()
         if held is None or _epochs(self._store)[-1:] != [held.epoch]:
             self._held = None
