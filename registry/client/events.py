@@ -57,7 +57,7 @@ class EventVerbs:
             time.sleep(AGAIN_SECONDS)
 
     def webhooks(self) -> list[Json]:
-        """The webhooks of the domains that the key operates, and how far each is."""
+        """The webhooks of the domains that the key operates or audits, and how far each is."""
         listed: list[Json] = self._connection.call("GET", "/webhooks")
         return listed
 

@@ -5,38 +5,29 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Response
-from pydantic import Field
 
-from adapters.fields import Count, Name, Path
+from adapters.fields import Name
 from registry.errors import BadRequest
 from registry.http.access import CallerDep
-from registry.http.schemas import Body
-from registry.model.access import ANY_DOMAIN, has_role
+from registry.http.schemas import Body, FieldsOf, given
+from registry.model.access import may_audit, require_audit
 from registry.model.catalog import Webhook
-from registry.model.webhooks import EVENT_TYPES, AddWebhook, EventType, check_url, find
+from registry.model.webhooks import AddWebhook, check_url, find
 from registry.notify import lease
 from registry.notify.addresses import check_target
 from registry.notify.progress import Letter, Progress
 from registry.notify.signature import secret_of
 
 router = APIRouter(tags=["webhooks"])
-Types = Annotated[tuple[EventType, ...], Field(max_length=len(EVENT_TYPES))]
-
-
-class WebhookBody(Body):
-    """Where events of a domain are sent (`*`: all domains), of which types (none: all), and after
-    which commit they begin (none: the newest)."""
-
-    url: Path
-    domain: Name = ANY_DOMAIN
-    types: Types = ()
-    after: Count | None = None
 
 
 @router.post("/webhooks", status_code=201)
-def add_webhook(caller: CallerDep, body: WebhookBody, response: Response) -> dict[str, Any]:
+def add_webhook(
+    caller: CallerDep, body: Annotated[Body, FieldsOf(AddWebhook, "webhook")], response: Response
+) -> dict[str, Any]:
     """Add a webhook; this answer is the only one that holds its secret."""
-    caller.require("operate", body.domain)
+    command = AddWebhook(webhook=secrets.token_hex(6), **given(body))
+    caller.require("operate", command.domain)
     sources = caller.settings.webhook_secrets
     if not sources:
         raise BadRequest(
@@ -49,7 +40,7 @@ def add_webhook(caller: CallerDep, body: WebhookBody, response: Response) -> dic
     command = AddWebhook(name, body.url, body.domain, body.types, body.after)
     caller.registry.execute(command, caller.key.id)
     catalog = caller.registry.catalog
-    hook = find(catalog, name)
+    hook = find(catalog, command.webhook)
     response.headers["Cache-Control"] = "no-store"
     secret = secret_of(hook, catalog.registry, sources[0])
     return {**webhook_view(hook, None), "secret": secret}
@@ -57,10 +48,8 @@ def add_webhook(caller: CallerDep, body: WebhookBody, response: Response) -> dic
 
 @router.get("/webhooks")
 def list_webhooks(caller: CallerDep) -> list[dict[str, Any]]:
-    """The webhooks of the domains that the caller operates, and how far each is."""
-    hooks = [
-        h for h in caller.catalog.webhooks.values() if has_role(caller.key, "operate", h.domain)
-    ]
+    """The webhooks of the domains that the caller operates or audits, and how far each is."""
+    hooks = [h for h in caller.catalog.webhooks.values() if may_audit(caller.key, h.domain)]
     saved = lease.newest(caller.registry.store) if hooks else None
     return [webhook_view(hook, saved.hooks.get(hook.id) if saved else None) for hook in hooks]
 
@@ -72,7 +61,7 @@ def list_dead_letters(caller: CallerDep, webhook: Name) -> dict[str, Any]:
     `through` is what `POST .../dead-letters/resend` takes to send them again.
     """
     hook = find(caller.catalog, webhook)
-    caller.require("operate", hook.domain)
+    require_audit(caller.key, hook.domain)
     saved = lease.newest(caller.registry.store)
     progress = saved.hooks.get(hook.id) if saved else None
     # What an operator asked to send again is no longer dead, whether or not it was sent yet.

@@ -127,7 +127,7 @@ def filled(client: TestClient, path: str) -> str:
         "review": next(iter(catalog.reviews)), "key": "nobody", "item": "0" * 12,
         "sha256": "0" * 64,
         "path": "README.md", "name": "README.md", "report": "0" * 64, "ticket": "a.b.1.c",
-        "branch": "dev",
+        "branch": "dev", "webhook": next(iter(catalog.webhooks), "none"),
     }  # fmt: skip
     return re.sub(r"\{(\w+)(?::path)?\}", lambda m: known[m[1]], path)
 

@@ -16,6 +16,7 @@ from registry.maintain.archive import import_
 from registry.model.access import ANY_DOMAIN, ROLES, Secret
 from registry.model.catalog import Grant
 from registry.model.keys import IssueKey, RevokeKey
+from registry.model.webhooks import AddWebhook
 from registry.registry import Registry
 from registry.settings import RegistrySettings
 from registry.store import LocalStore
@@ -85,6 +86,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TestClie
     callers.append(Caller(f"Bearer {revoked.text}"))
     expired = issue("expired", Grant("operate", "*"), utc_in(seconds=2))
     callers.append(Caller(f"Bearer {expired.text}"))
+    registry.execute(AddWebhook("w1", "https://a.example/x", HERE), operator)
     registry.close()
     time.sleep(2.5)
     app = create_app(RegistrySettings(store=str(store.root)))
@@ -118,6 +120,7 @@ def bodies(client: TestClient) -> dict[tuple[str, str], Any]:
             "domain": HERE, "adapter": "coder", "versions": [1], "title": "t",
             "items": [{"prompt": "p", "answers": ["a"]}],
         },
+        ("POST", "/api/v1/webhooks"): {"url": "https://a.example/x", "domain": HERE},
         ("POST", "/api/repos/create"): {"name": "coder", "organization": HERE, "type": "model"},
         ("POST", "/{domain}/{adapter}.git/info/lfs/objects/batch"): {
             "operation": "upload", "objects": [{"oid": DIGEST, "size": 1}],
