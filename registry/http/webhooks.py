@@ -34,10 +34,8 @@ def add_webhook(
             "Webhooks are off: this registry has no secret to sign events with. Set "
             "LORARY_WEBHOOK_SECRET, the same for all its processes, and restart them."
         )
-    check_url(body.url)
-    check_target(body.url, caller.settings.allowed_webhook_hosts)
-    name = secrets.token_hex(6)
-    command = AddWebhook(name, body.url, body.domain, body.types, body.after)
+    check_url(command.url)
+    check_target(command.url, caller.settings.allowed_webhook_hosts)
     caller.registry.execute(command, caller.key.id)
     catalog = caller.registry.catalog
     hook = find(catalog, command.webhook)
