@@ -15,7 +15,7 @@ from registry.model.catalog import Webhook
 from registry.model.webhooks import AddWebhook, check_url, find
 from registry.notify import lease
 from registry.notify.addresses import check_target
-from registry.notify.progress import Letter, Progress
+from registry.notify.progress import Delivery, Progress
 from registry.notify.signature import secret_of
 
 router = APIRouter(tags=["webhooks"])
@@ -66,9 +66,9 @@ def list_dead_letters(caller: CallerDep, webhook: Name) -> dict[str, Any]:
     dead = [one for one in progress.dead if one.dead > hook.resent] if progress else []
     return {
         "webhook": hook.id,
-        "dead_letters": [_letter_view(letter) for letter in dead],
+        "dead_letters": [_delivery_view(delivery) for delivery in dead],
         "dropped": progress.dropped if progress else 0,
-        "through": max((letter.dead for letter in dead), default=hook.resent),
+        "through": max((delivery.dead for delivery in dead), default=hook.resent),
     }
 
 
@@ -81,15 +81,15 @@ def webhook_view(hook: Webhook, progress: Progress | None) -> dict[str, Any]:
         "cursor": progress.cursor if progress else str(hook.after),
         "waiting": len(waiting),
         "dead_letters": len(progress.dead) if progress else 0,
-        "error": next((letter.error for letter in waiting if letter.error), None),
+        "error": next((delivery.error for delivery in waiting if delivery.error), None),
     }
 
 
-def _letter_view(letter: Letter) -> dict[str, Any]:
+def _delivery_view(delivery: Delivery) -> dict[str, Any]:
     return {
-        "event": letter.id,
-        "type": letter.type,
-        "subject": letter.subject,
-        "attempts": letter.attempts,
-        "error": letter.error,
+        "event": delivery.id,
+        "type": delivery.type,
+        "subject": delivery.subject,
+        "attempts": delivery.attempts,
+        "error": delivery.error,
     }

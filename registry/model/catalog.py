@@ -248,7 +248,7 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True):
     after: int
     """The commit after which its events begin."""
     added: str
-    adder: str
+    added_by: str
     resent: int = 0
     """Dead letters that were given up at this commit or before are sent again."""
 

@@ -49,7 +49,7 @@ class WebhookAdded(Event, frozen=True):
             types=self.types,
             after=self.after,
             added=at,
-            adder=by,
+            added_by=by,
         )
 
 

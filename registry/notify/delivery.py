@@ -20,7 +20,7 @@ from registry.model.catalog import Catalog, Webhook
 from registry.notify.cloudevents import Position, PublicEvent
 from registry.notify.feed import Feed
 from registry.notify.lease import Lease
-from registry.notify.progress import MAX_WAITING, Letter, Progress
+from registry.notify.progress import MAX_WAITING, Delivery, Progress
 from registry.notify.sending import Sender
 from registry.notify.signature import headers, secret_of
 from registry.settings import RegistrySettings
@@ -39,7 +39,7 @@ PER_WEBHOOK, IN_FLIGHT = 8, 64
 @dataclass(frozen=True, slots=True)
 class _Attempt:
     hook: str
-    letter: Letter
+    delivery: Delivery
 
 
 class Deliverer:
@@ -124,23 +124,23 @@ class Deliverer:
         for name in random.sample(sorted(self._hooks), len(self._hooks)):
             if (hook := catalog.webhooks.get(name)) is None:
                 continue
-            lanes = {a.letter.lane for a in self._attempts.values() if a.hook == name}
-            for letter in self._hooks[name].next(lanes, now):
+            lanes = {a.delivery.lane for a in self._attempts.values() if a.hook == name}
+            for delivery in self._hooks[name].next(lanes, now):
                 if len(lanes) >= PER_WEBHOOK or len(self._attempts) >= IN_FLIGHT:
                     break
-                lanes.add(letter.lane)
-                task = asyncio.create_task(self._attempt(hook, letter))
-                self._attempts[task] = _Attempt(name, letter)
+                lanes.add(delivery.lane)
+                task = asyncio.create_task(self._attempt(hook, delivery))
+                self._attempts[task] = _Attempt(name, delivery)
 
-    async def _attempt(self, hook: Webhook, letter: Letter) -> str | None:
+    async def _attempt(self, hook: Webhook, delivery: Delivery) -> str | None:
         """Send an event; why it did not arrive, or None."""
-        position = letter.position
+        position = delivery.position
         try:
             events = await asyncio.to_thread(self._feed.of, position.sequence)
             (body,) = (event.body for event in events if event.position == position)
             registry = self._registry.catalog.registry
             secrets = [secret_of(hook, registry, secret) for secret in self._secrets]
-            signed = headers(secrets, letter.id, int(time.time()), body)
+            signed = headers(secrets, delivery.id, int(time.time()), body)
             return await self._sender.send(hook.url, signed, body)
         except LoraryError as error:
             return f"the log could not be read: {error.message}"
@@ -168,15 +168,15 @@ class Deliverer:
             self._settle(self._attempts.pop(task), task.result())
 
     def _settle(self, attempt: _Attempt, error: str | None) -> None:
-        hook, letter = attempt.hook, attempt.letter
+        hook, delivery = attempt.hook, attempt.delivery
         if (progress := self._hooks.get(hook)) is None:
             return
         if error is None:
-            self._hooks[hook] = progress.delivered(letter)
+            self._hooks[hook] = progress.delivered(delivery)
             DELIVERIES.labels(hook, "delivered").inc()
             return
         after = self._hooks[hook] = progress.failed(
-            letter,
+            delivery,
             error,
             time.time(),
             give_up=self._give_up,
@@ -188,7 +188,7 @@ class Deliverer:
         logger.log(
             logging.WARNING if is_dead else logging.INFO,
             "webhook %s: event %s was not delivered (attempt %d%s): %s",
-            hook, letter.id, letter.attempts + 1, ", given up" if is_dead else "", error,
+            hook, delivery.id, delivery.attempts + 1, ", given up" if is_dead else "", error,
         )  # fmt: skip
 
     async def _stop(self) -> None:

@@ -20,7 +20,7 @@ FIRST_RETRY, LAST_RETRY = 2.0, 3600.0
 ERROR_LENGTH = 200
 
 
-class Letter(msgspec.Struct, frozen=True, omit_defaults=True):
+class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
     """One event on its way to one webhook. What it says stands in the log."""
 
     id: str
@@ -47,9 +47,9 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
 
     cursor: str
     """Up to where the log's events were queued: a `Position`."""
-    waiting: tuple[Letter, ...] = ()
+    waiting: tuple[Delivery, ...] = ()
     """In the order of the log."""
-    dead: tuple[Letter, ...] = ()
+    dead: tuple[Delivery, ...] = ()
     dropped: int = 0
     """Dead letters that gave way to newer ones."""
     resent: int = 0
@@ -58,28 +58,28 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
     def queue(self, page: Page, now: float) -> "Progress":
         """With the events of a page that begins at the cursor."""
         new = (
-            Letter(str(event.position), event.lane, event.type, event.subject, now)
+            Delivery(str(event.position), event.lane, event.type, event.subject, now)
             for event in page.events
         )
         return msgspec.structs.replace(self, cursor=str(page.next), waiting=(*self.waiting, *new))
 
-    def next(self, busy: Collection[str], now: float) -> Iterator[Letter]:
-        """The first letter of each lane that is not busy, if it is due."""
+    def next(self, busy: Collection[str], now: float) -> Iterator[Delivery]:
+        """The first delivery of each lane that is not busy, if it is due."""
         seen = set(busy)
-        for letter in self.waiting:
-            if letter.lane not in seen:
-                seen.add(letter.lane)
-                if letter.due <= now:
-                    yield letter
+        for delivery in self.waiting:
+            if delivery.lane not in seen:
+                seen.add(delivery.lane)
+                if delivery.due <= now:
+                    yield delivery
 
-    def delivered(self, letter: Letter) -> "Progress":
-        """Without a letter that has arrived."""
-        left = tuple(one for one in self.waiting if one.id != letter.id)
+    def delivered(self, delivery: Delivery) -> "Progress":
+        """Without a delivery that has arrived."""
+        left = tuple(one for one in self.waiting if one.id != delivery.id)
         return msgspec.structs.replace(self, waiting=left)
 
     def failed(
         self,
-        letter: Letter,
+        delivery: Delivery,
         error: str,
         now: float,
         *,
@@ -87,39 +87,39 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
         chance: float,
         sequence: int,
     ) -> "Progress":
-        """With the letter's next attempt, or with a dead letter `give_up` seconds after it was
+        """With the delivery's next attempt, or with a dead letter `give_up` seconds after it was
         queued.
 
         chance: evenly from 0 to 1. sequence: the newest commit.
         """
-        attempts = letter.attempts + 1
+        attempts = delivery.attempts + 1
         wait = min(LAST_RETRY, FIRST_RETRY * 2.0 ** min(attempts - 1, 30)) * (0.5 + chance / 2)
         tried = msgspec.structs.replace(
-            letter, attempts=attempts, error=error[:ERROR_LENGTH], due=now + wait
+            delivery, attempts=attempts, error=error[:ERROR_LENGTH], due=now + wait
         )
-        if now - letter.queued < give_up:
-            waiting = tuple(tried if one.id == letter.id else one for one in self.waiting)
+        if now - delivery.queued < give_up:
+            waiting = tuple(tried if one.id == delivery.id else one for one in self.waiting)
             return msgspec.structs.replace(self, waiting=waiting)
         dead = (*self.dead, msgspec.structs.replace(tried, dead=sequence))
         return msgspec.structs.replace(
-            self.delivered(letter),
+            self.delivered(delivery),
             dead=dead[-MAX_DEAD:],
             dropped=self.dropped + max(0, len(dead) - MAX_DEAD),
         )
 
     def resend(self, through: int, now: float) -> "Progress":
-        """With the letters that were given up at commit `through` or before waiting again, each
+        """With the deliveries that were given up at commit `through` or before waiting again, each
         before the later events of its lane."""
         if through <= self.resent:
             return self
         again = [
-            Letter(one.id, one.lane, one.type, one.subject, now)
+            Delivery(one.id, one.lane, one.type, one.subject, now)
             for one in self.dead
             if one.dead <= through
         ]
         return msgspec.structs.replace(
             self,
-            waiting=tuple(sorted((*self.waiting, *again), key=lambda letter: letter.position)),
+            waiting=tuple(sorted((*self.waiting, *again), key=lambda delivery: delivery.position)),
             dead=tuple(one for one in self.dead if one.dead > through),
             resent=through,
         )

@@ -26,7 +26,7 @@ from registry.notify.progress import (
     FIRST_RETRY,
     LAST_RETRY,
     MAX_DEAD,
-    Letter,
+    Delivery,
     Progress,
 )
 from registry.notify.sending import Sender
@@ -38,7 +38,7 @@ from registry.store import LocalStore
 DAY = 86_400.0
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "registry.md"
 HOOK = Webhook(
-    id="h1", url="https://a.example/x", domain="*", types=(), after=0, added="", adder=""
+    id="h1", url="https://a.example/x", domain="*", types=(), after=0, added="", added_by=""
 )
 
 
@@ -141,9 +141,9 @@ def queued(*events: PublicEvent, now: float = 0.0) -> Progress:
     return Progress(cursor="0").queue(Page(events, last, more=False), now)
 
 
-def fail(progress: Progress, letter: Letter, now: float, **changes: Any) -> Progress:
+def fail(progress: Progress, delivery: Delivery, now: float, **changes: Any) -> Progress:
     given = {"give_up": DAY, "chance": 1.0, "sequence": 9, **changes}
-    return progress.failed(letter, "500", now, **given)
+    return progress.failed(delivery, "500", now, **given)
 
 
 def test_a_failing_delivery_blocks_only_its_lane() -> None:
@@ -161,8 +161,8 @@ def test_a_failing_delivery_blocks_only_its_lane() -> None:
 def test_retries_back_off_up_to_an_hour_with_jitter() -> None:
     progress, now, waits = queued(event(1, "a")), 0.0, list[float]()
     for _ in range(20):
-        (letter,) = progress.waiting
-        progress = fail(progress, letter, now)
+        (delivery,) = progress.waiting
+        progress = fail(progress, delivery, now)
         waits.append(progress.waiting[0].due - now)
         now = progress.waiting[0].due
     assert waits[:3] == [FIRST_RETRY, 2 * FIRST_RETRY, 4 * FIRST_RETRY]
@@ -197,8 +197,8 @@ def test_dead_letters_are_sent_again_before_later_events_of_their_lane() -> None
 def test_dead_letters_are_bounded_and_counted() -> None:
     many = tuple(event(number + 1, "a") for number in range(MAX_DEAD + 5))
     progress = queued(*many)
-    for letter in progress.waiting:
-        progress = fail(progress, letter, DAY)
+    for delivery in progress.waiting:
+        progress = fail(progress, delivery, DAY)
     assert len(progress.dead) == MAX_DEAD
     assert progress.dropped == 5
     assert progress.dead[0].id == "6-0"
@@ -217,21 +217,21 @@ def test_nothing_is_lost_and_lanes_keep_their_order_whatever_fails(seed: int) ->
     log = [event(n + 1, chance.choice("abc")) for n in range(20)]
     saved = progress = Progress(cursor="0")
     arrived: dict[str, list[int]] = defaultdict(list)
-    now, flying = 0.0, list[Letter]()
+    now, flying = 0.0, list[Delivery]()
     for step in range(1000):
         now += 600
         reached = Position.parse(progress.cursor).sequence
         if reached < len(log) and chance.random() < 0.5:
             page = Page((log[reached],), Position(reached + 1, END), more=False)
             progress = progress.queue(page, now)
-        flying += progress.next({letter.lane for letter in flying}, now)
+        flying += progress.next({delivery.lane for delivery in flying}, now)
         if flying:
-            letter = flying.pop(chance.randrange(len(flying)))
+            delivery = flying.pop(chance.randrange(len(flying)))
             if step > 500 or chance.random() < 0.5:
-                arrived[letter.lane].append(letter.position.sequence)
-                progress = progress.delivered(letter)
+                arrived[delivery.lane].append(delivery.position.sequence)
+                progress = progress.delivered(delivery)
             else:
-                progress = fail(progress, letter, now, give_up=100 * DAY)
+                progress = fail(progress, delivery, now, give_up=100 * DAY)
         if chance.random() < 0.3:
             saved = progress
         if step < 500 and chance.random() < 0.1:
