@@ -265,17 +265,17 @@ def test_streams_take_no_thread_and_give_their_place_back(site: Site) -> None:
             for number in range(PER_KEY):
                 stream = http.stream("GET", "/api/v1/events", timeout=WAIT)
                 reply = stream.__enter__()
-                open_.append(stream)
                 assert reply.status_code == 200, (round_, number)
                 assert reply.headers["content-type"].startswith("text/event-stream")
-                lines = reply.iter_lines()
+                lines = reply.iter_lines()  # closes the stream when it is dropped
+                open_.append((stream, lines))
                 ids = [line for line in (next(lines) for _ in range(8)) if line.startswith("id: ")]
             refused = http.get("/api/v1/events", timeout=WAIT)
             assert refused.status_code == 503
             assert refused.json()["error"]["code"] == Overloaded.code
             before = before or threads_of(process)
             assert threads_of(process) <= before + 2
-            for stream in open_:
+            for stream, _ in open_:
                 stream.__exit__(None, None, None)
             time.sleep(2)
         (last, *_) = reversed(ids)
