@@ -31,7 +31,7 @@ REGISTRY_PARTS = (
     ("store", "tokens", "review_export"),
     ("log", "settings", "review_intake"),
     ("registry", "client"),
-    ("publish",),
+    ("publish", "notify"),
     ("maintain",),
     ("http", "hub", "web"),
     ("server",),
