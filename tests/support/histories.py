@@ -36,7 +36,7 @@ WORDS: dict[str, Sequence[Any]] = {"domain": ("medical", "legal"), "adapter": ("
          "approvals": (0, 1), "reviewed_items": (0,), "bounds": (Bounds(min_requests=1), None),
          "evidence": (Evidence(candidate=Arm(requests=90, errors=80), stable=Arm(requests=90)),),
          "split": range(1, 6), "url": ("https://hooks.example/a", "https://hooks.example/b"),
-         "after": (None, 0), "through": (*range(1, 400, 40), 1_000_000)}  # fmt: skip
+         "after": (None, 0), "through": (1, 2, 3, 1_000_000)}  # fmt: skip
 """What fields hold whose meaning their type does not tell, by name."""
 SEEN = {"item": "items", "candidate": "version", "name": "base", "report": "content",
         "versions": "version", "asker": "key"}  # fmt: skip
@@ -126,9 +126,23 @@ class History:
         like = self.chance.choice(earlier) if earlier and self.chance.random() < 0.6 else None
         for name, hint in get_type_hints(kind, include_extras=True).items():
             value = getattr(like, name, None)
-            if name in fields and value is not None and _is(hint, value):
+            usual = name not in WORDS or value in WORDS[name]
+            if name in fields and value is not None and usual and _is(hint, value):
                 fields[name] = value
+        if "split" in fields and self.chance.random() < 0.5:
+            fields |= self._running_split(fields)
         return kind(**fields)
+
+    def _running_split(self, names: Iterable[str]) -> dict[str, Any]:
+        """What those fields hold for a running split, if there is one: by chance they rarely agree."""
+        running = [
+            {"domain": adapter.domain, "adapter": adapter.name, "alias": alias,
+             "candidate": split.candidate, "split": split.number}
+            for adapter in self.catalog.adapters.values()
+            for alias, split in adapter.splits.items()
+        ]  # fmt: skip
+        one = self.chance.choice(running) if running else {}
+        return {name: value for name, value in one.items() if name in names}
 
     def _fields(self, kind: type) -> dict[str, Any]:
         hints = get_type_hints(kind, include_extras=True)
