@@ -134,7 +134,7 @@ class History:
         return kind(**fields)
 
     def _running_split(self, names: Iterable[str]) -> dict[str, Any]:
-        """What those fields hold for a running split, if there is one: by chance they rarely agree."""
+        """Those fields of a running split, if there is one: by chance they rarely agree."""
         running = [
             {"domain": adapter.domain, "adapter": adapter.name, "alias": alias,
              "candidate": split.candidate, "split": split.number}
