@@ -20,6 +20,11 @@ class LoraryError(Exception):
     code: ClassVar[str] = "internal_error"
     param: str | None = None
 
+    def __init__(self, message: str = "", *, cause: str = "") -> None:
+        """cause: what operators must know and callers must not, such as where the store is."""
+        super().__init__(message)
+        self.cause = cause
+
     @property
     def message(self) -> str:
         """The sentence for the person who caused or must mend it.
@@ -27,6 +32,11 @@ class LoraryError(Exception):
         It may quote what was sent; lone surrogates, which UTF-8 cannot encode, are replaced.
         """
         return str(self).encode(errors="replace").decode()
+
+    @property
+    def detail(self) -> str:
+        """The message with its cause: for operators and logs, not for callers."""
+        return f"{self.message} Cause: {self.cause}" if self.cause else self.message
 
 
 class InvalidName(LoraryError):

@@ -29,7 +29,8 @@ from registry.model.catalog import Catalog, Key, Version
 from registry.times import utc_now
 from serving.errors import Broken, CallerLeft, RouteNotFound
 from serving.exchange import RESPONSES, bring, exchange, prepare, terms_of
-from serving.grammars.wanted import grammars
+from serving.grammars.gatekeeper import RefusedGrammar
+from serving.grammars.wanted import field, grammars
 from serving.outcomes.feedback import FEEDBACK_FIELDS, MAX_FEEDBACK_BYTES, give
 from serving.replica import Replica, current
 from serving.request.answers import Noting, answer, refuse
@@ -117,7 +118,7 @@ class Gate:
                     path=scope["path"][:200],
                     status=error.status,
                     code=error.code,
-                    reason=error.message[:300],
+                    reason=error.detail[:600],
                 )
                 await refuse(send, error)
             except Exception as error:
@@ -210,7 +211,11 @@ class Gate:
             grant.claim(name, sequences=sequences(body), tokens=reserve)
             flight.version = version
             if wanted := grammars(body):
-                await self.replica.grammars.check(key.id, wanted, sequences(body))
+                try:
+                    await self.replica.grammars.check(key.id, wanted, sequences(body))
+                except RefusedGrammar as error:
+                    error.param = field(body)
+                    raise
             watched = held.enter_context(self.replica.rollouts.watch(catalog, asked, version))
             judged = terms_of(self.replica, scope, catalog, key, body, version)
             shown = Shown() if scope["path"] == RESPONSES else ask_for_usage(body)

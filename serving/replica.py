@@ -142,9 +142,9 @@ class Replica:
     def catalog(self) -> Catalog:
         """What the registry says, at most a poll old; raises `RegistryUnread` before the first."""
         if not self.follower.has_read:
-            reason = f" ({self.follower.error.message})" if self.follower.error else ""
             raise RegistryUnread(
-                f"This server has not read its registry yet{reason}. Retry in a second."
+                "This server has not read its registry yet. Retry in a second.",
+                cause=self.follower.error.message if self.follower.error else "",
             )
         return self.follower.catalog
 

@@ -39,8 +39,6 @@ MAX_STEP_MS = 200.0
 class RefusedGrammar(BadRequest):
     """A grammar, schema or pattern that costs more than one request may."""
 
-    param = "response_format"
-
     def __init__(self, problem: str) -> None:
         super().__init__(
             f"The grammar or schema that the answer must keep to is refused. {problem}"

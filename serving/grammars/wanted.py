@@ -18,6 +18,12 @@ def grammars(body: dict[str, Any]) -> list[tuple[Kind, str]]:
     return [*_of_outputs(body), *_of_tools(body)]
 
 
+def field(body: dict[str, Any]) -> str:
+    """The field of a body that asks for its first grammar."""
+    asking = (name for name in ("structured_outputs", "response_format", "text") if body.get(name))
+    return next((name for name in asking if [*_of_outputs({name: body[name]})]), "tools")
+
+
 def form_problem(kind: Kind, spec: str) -> str:
     """What is wrong with the form of its patterns; empty if they may be tried."""
     if kind == "regex":

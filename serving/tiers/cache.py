@@ -210,13 +210,17 @@ class AdapterCache:
 
 
 def _explained(version: Version, error: LoraryError | OSError) -> ColdLoadFailed:
-    """The failure as its callers see it: nothing of this machine's paths."""
+    """The failure as its callers see it: nothing of this machine's paths or of the store."""
     if isinstance(error, DiskFull):
         return error
     if isinstance(error, OSError) and error.errno in FULL:
         return DiskFull(str(version.ref), sum(f.size for f in version.files if f.path in NEEDED))
     reason = error.message if isinstance(error, LoraryError) else f"{error.strerror}."
-    return ColdLoadFailed(f"{version.ref} cannot be loaded now: {reason} Retry in a few seconds.")
+    return ColdLoadFailed(
+        f"{version.ref} cannot be loaded now. Retry in a few seconds. If it fails again, ask this "
+        "server's operator: the server's log says why.",
+        cause=reason,
+    )
 
 
 def _on_disk(folder: Path) -> OrderedDict[str, int]:

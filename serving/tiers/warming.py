@@ -113,7 +113,7 @@ class Warming:
             try:
                 await self._residency.warm(target, replaces=before or stable)
             except LoraryError as error:
-                failures[str(target.ref)] = error.message
+                failures[str(target.ref)] = error.detail
             else:
                 self._brought[alias] = target
         self.failures = failures

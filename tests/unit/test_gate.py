@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from registry.errors import StoreUnavailable
 from registry.model.access import Secret
 from registry.model.aliases import MoveAlias
 from registry.model.canary import SplitAlias
@@ -16,6 +18,9 @@ from registry.model.versions import RevokeVersion
 from serving.gate import Gate
 from tests.support.asking import CHAT, chat, into, scope_of, whole
 from tests.support.replicas import BASE, Site, Upstream, answered, make_site
+
+BAD = {"type": "string", "pattern": "([a-z]*)*"}
+"""A schema with a pattern that is refused by its form."""
 
 
 @pytest.mark.parametrize(
@@ -119,16 +124,26 @@ def test_another_base_models_adapter_is_refused(site: Site, upstream: Upstream) 
     assert (status, body["error"]["code"]) == (409, "base_mismatch")
 
 
-def test_before_the_registry_was_read_nothing_is_served(tmp_path: Path, upstream: Upstream) -> None:
+def test_before_the_registry_was_read_nothing_is_served(
+    tmp_path: Path, upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     made = make_site(tmp_path)
     made.registry.close()
     made.replica.follower.catalog = type(made.replica.follower.catalog)()
-    status, headers, _ = chat(made, upstream, "medical", made.medical)
+    made.replica.follower.error = StoreUnavailable("http://store:9000 does not answer.")
+    status, headers, body = chat(made, upstream, "medical", made.medical)
     assert status == 503
     assert headers["retry-after"] == "1"
+    # Keys are unknown by now, so anybody may read this; the cause is for the log.
+    assert "store:9000" not in json.dumps(body)
+    assert "store:9000" in caplog.text
 
 
-def test_an_adapter_whose_bytes_are_damaged_is_not_served(site: Site, upstream: Upstream) -> None:
+def test_an_adapter_whose_bytes_are_damaged_is_not_served(
+    site: Site, upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     version = site.registry.catalog.adapters["medical/coder"].versions[0]
     weights = next(f for f in version.files if f.path.endswith(".safetensors"))
     blob = site.folder / "store" / "blobs/sha256" / weights.sha256[:2] / weights.sha256
@@ -136,6 +151,9 @@ def test_an_adapter_whose_bytes_are_damaged_is_not_served(site: Site, upstream: 
     status, _, body = chat(site, upstream, "medical", site.medical)
     assert (status, body["error"]["code"]) == (503, "cold_load_failed")
     assert upstream.scopes == []
+    # The operator reads in the log which store is damaged; callers do not learn where it is.
+    assert str(site.folder) not in json.dumps(body)
+    assert str(site.folder) in caplog.text
 
 
 def test_a_version_revoked_while_its_request_waited_does_not_answer(
@@ -200,3 +218,20 @@ def test_a_split_alias_keeps_each_user_with_one_version(site: Site, upstream: Up
     assert {user: answered_by(user) for user in users} == first
     by_key = {chat(site, upstream, "medical", site.medical)[1]["x-lorary-adapter"] for _ in users}
     assert len(by_key) == 1
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        {"structured_outputs": {"regex": "([a-z]*)*"}},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": BAD}}},
+        {"tool_choice": "required",
+         "tools": [{"type": "function", "function": {"name": "f", "parameters": BAD}}]},
+    ],
+)  # fmt: skip
+def test_a_refused_grammar_is_reported_with_the_field_that_holds_it(
+    site: Site, upstream: Upstream, constraint: dict[str, Any]
+) -> None:
+    status, _, body = chat(site, upstream, "medical", site.medical, **constraint)
+    assert status == 400
+    assert body["error"]["param"] == list(constraint)[-1]
