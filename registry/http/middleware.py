@@ -9,8 +9,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.metrics import REQUESTS, SECONDS
 
-FILES = ("/resolve/", "/raw/")
-"""Parts of the addresses of files, whose routes answer HEAD themselves, without reading a file."""
+NO_GET = ("/resolve/", "/raw/", "/api/v1/events")
+"""Parts of addresses for which HEAD is not GET: routes of files answer HEAD themselves, without
+reading a file, and a stream of events has no end."""
 _GIVEN = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 
@@ -24,7 +25,7 @@ class HeadAsGet:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass everything on."""
         head = scope["type"] == "http" and scope["method"] == "HEAD"
-        if head and not any(part in scope["path"] for part in FILES):
+        if head and not any(part in scope["path"] for part in NO_GET):
             scope = {**scope, "method": "GET"}
         await self._app(scope, receive, send)
 
