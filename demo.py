@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -102,13 +102,15 @@ def run(options: argparse.Namespace, running: contextlib.ExitStack) -> None:
 
     with clock.part("small base model"):
         model = lorary("small-model", "--json")["path"]
+    trained = set()
     for domain, pack in PACKS.items():
         with clock.part(f"train {domain}/{pack.adapter}"):
-            train(domain)
+            if train(domain):
+                trained.add(domain)
     with clock.part("registry: create, publish, promote"):
         open_registry()
         registry = start_registry(running, options.registry_port)
-        publish_all(model)
+        publish_all(model, trained)
     with clock.part("start vLLM with the gate"):
         app_key = issue_key("demo-app", "infer:*")
         os.environ["LORARY_SERVING_KEY"] = issue_key("demo-server", "serve:*")
@@ -126,9 +128,13 @@ def run(options: argparse.Namespace, running: contextlib.ExitStack) -> None:
         raise Failed(f"The {name} ended by itself with code {ended.returncode}. See {log}")
 
 
-def train(domain: str) -> None:
-    """Train one adapter, or keep the one that the same recipe, data and base made before."""
+def train(domain: str) -> bool:
+    """Train one adapter, or keep the one that the same recipe, data and base made before. Returns
+    whether it was trained now."""
+    weights = adapter_directory(domain) / "adapter_model.safetensors"
+    before = weights.stat().st_mtime_ns if weights.exists() else None
     lorary("train", domain, "--out", str(adapter_directory(domain)), "--reuse", shown=True)
+    return weights.exists() and weights.stat().st_mtime_ns != before
 
 
 def adapter_directory(domain: str) -> Path:
@@ -152,14 +158,24 @@ def start_registry(running: contextlib.ExitStack, port: int) -> subprocess.Popen
     return server
 
 
-def publish_all(model: str) -> None:
-    """Push every adapter and let `production` name the pushed version. Repeating it is safe."""
+def publish_all(model: str, trained: Collection[str]) -> None:
+    """Publish every adapter that the registry lacks, and promote it to `production`.
+
+    trained: domains whose adapters were trained now. One that is published already gets a new
+    version; policies and aliases stay as they are, for they may have been changed since.
+    """
     lorary("base", "add", model, "--name", SMALL_MODEL, "--known-as", SMALL_MODEL_KNOWN_AS)
+    published = {adapter["path"] for adapter in lorary("ls", "--json")}
     for domain, pack in PACKS.items():
-        path = f"{domain}/{pack.adapter}"
-        lorary("domain", "create", domain, "--no-guard", shown=True)
-        lorary("push", str(adapter_directory(domain)), path, "--alias", "production", shown=True)
-        lorary("domain", "default", domain, pack.adapter, shown=True)
+        path, directory = f"{domain}/{pack.adapter}", str(adapter_directory(domain))
+        if path not in published:
+            lorary("domain", "create", domain, "--no-guard", shown=True)
+            lorary("push", directory, path, "--alias", "production", shown=True)
+            lorary("domain", "default", domain, pack.adapter, shown=True)
+        elif domain in trained:
+            lorary("push", directory, path, shown=True)
+        else:
+            console.print(f"{path} is published already.", highlight=False)
 
 
 def issue_key(name: str, grant: str) -> str:
@@ -191,12 +207,16 @@ def ask(client: openai.OpenAI, domain: str, pack: DomainPack) -> Table:
     table.add_column("model, and what served it", no_wrap=True)
     table.add_column("answer")
     for model in (domain, SMALL_MODEL):
-        reply = client.chat.completions.with_raw_response.create(
-            model=model,
-            messages=[{"role": "user", "content": pack.question(item)}],
-            temperature=0,
-            max_completion_tokens=60,
-        )
+        try:
+            reply = client.chat.completions.with_raw_response.create(
+                model=model,
+                messages=[{"role": "user", "content": pack.question(item)}],
+                temperature=0,
+                max_completion_tokens=60,
+            )
+        except openai.APIStatusError as error:  # such as a version that was revoked
+            table.add_row(f"[bold]{model}[/bold]", f"[yellow]{escape(error.message)}[/yellow]")
+            continue
         answer = (reply.parse().choices[0].message.content or "").strip()
         verdict = (
             "[green]right[/green]"
@@ -227,8 +247,8 @@ def show_how_to_call(api_url: str, registry_url: str, key: str) -> None:
         console.rule(title, align="left")
         console.print(text, soft_wrap=True, highlight=False, markup=False)
     console.print(
-        "\nThe demo's policy guards no alias: nobody has evaluated or reviewed these specialists. "
-        "`production` names whatever was trained last. Do not rely on these answers.",
+        "\nThe demo protects no alias: `production` names its specialists although nobody has "
+        "evaluated or reviewed them. Do not rely on these answers.",
         style="yellow",
     )
 

@@ -24,6 +24,8 @@ def main(arguments: list[str]) -> None:
     match arguments:
         case ["small-model", *_]:
             print(json.dumps({"path": "/nowhere"}))
+        case ["ls", *_]:
+            print("[]")
         case ["keys", *_]:
             print(json.dumps({"key": "lry_light"}))
         case ["init", *_]:
