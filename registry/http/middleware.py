@@ -9,9 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.metrics import REQUESTS, SECONDS
 
-NO_GET = ("/resolve/", "/raw/", "/api/v1/events")
-"""Parts of addresses for which HEAD is not GET: routes of files answer HEAD themselves, without
-reading a file, and a stream of events has no end."""
+FILES = ("/resolve/", "/raw/")
+"""Parts of the addresses of files, whose routes answer HEAD themselves, without reading a file."""
 _GIVEN = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 
@@ -25,8 +24,10 @@ class HeadAsGet:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass everything on."""
         head = scope["type"] == "http" and scope["method"] == "HEAD"
-        if head and not any(part in scope["path"] for part in NO_GET):
-            scope = {**scope, "method": "GET"}
+        if head and not any(part in scope["path"] for part in FILES):
+            # Without what it accepts: a stream of events has no end.
+            headers = [(name, value) for name, value in scope["headers"] if name != b"accept"]
+            scope = {**scope, "method": "GET", "headers": headers}
         await self._app(scope, receive, send)
 
 
