@@ -8,7 +8,9 @@ outright, the kernel tells the child to end (Linux, PR_SET_PDEATHSIG).
 import contextlib
 import ctypes
 import os
+import select
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -25,7 +27,8 @@ def end_on_signals() -> None:
     """Let SIGTERM, SIGINT and SIGHUP end this program by `SystemExit`, so that its blocks are left.
 
     SIGINT is taken even where a shell that started it in the background ignores it; SIGHUP is left
-    alone where it is ignored, which is what `nohup` is for.
+    alone where it is ignored, which is what `nohup` is for. A terminal that closes counts as SIGHUP
+    also where the kernel sends it to our parent alone (`_watch_terminal`).
     """
 
     def end_program(number: int, _frame: Any) -> NoReturn:
@@ -35,6 +38,8 @@ def end_on_signals() -> None:
         signal.signal(number, end_program)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         signal.signal(signal.SIGHUP, end_program)
+        if os.getsid(0) == os.getppid():
+            threading.Thread(target=_watch_terminal, daemon=True).start()
 
 
 def spawn(
@@ -92,6 +97,21 @@ def first_to_end(processes: Sequence[subprocess.Popen[bytes]]) -> subprocess.Pop
             if process.poll() is not None:
                 return process
         time.sleep(0.2)
+
+
+def _watch_terminal() -> None:
+    """Send this program SIGHUP once its terminal has closed, or if it has already.
+
+    The kernel sends SIGHUP to the session's leader. A shell passes it on; `make` as the leader, as
+    in `ssh -t HOST make demo`, does not, and waits for its children.
+    """
+    poll = select.poll()
+    for standard in (0, 1, 2):
+        with contextlib.suppress(OSError):  # a closed one
+            if stat.S_ISCHR(os.fstat(standard).st_mode):  # no isatty: it is false after a hang-up
+                poll.register(standard, 0)  # hang-ups and errors are always reported
+    poll.poll()
+    os.kill(os.getpid(), signal.SIGHUP)
 
 
 def _tie_to(parent: int) -> Any:
