@@ -22,14 +22,12 @@ def progress_bar(recipe: Recipe, *, quiet: bool) -> Iterator[Progress]:
     """A bar with the loss and the time left; what it yields is called after each step."""
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.3f}"), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[loss]}"), TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
     with Bars(*columns, console=Console(stderr=True), disable=quiet) as bars:
-        bar = bars.add_task(
-            f"{recipe.stage} {recipe.adapter}", total=recipe.steps, loss=float("nan")
-        )
+        bar = bars.add_task(f"{recipe.stage} {recipe.adapter}", total=recipe.steps, loss="")
 
         def advance(step: int, steps: int, loss: float) -> None:
-            bars.update(bar, completed=step, total=steps, loss=loss)
+            bars.update(bar, completed=step, total=steps, loss=f"loss {loss:.3f}")
 
         yield advance
