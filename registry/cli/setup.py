@@ -54,7 +54,7 @@ def recover(
 ) -> None:
     """Issue a new operator's key with the store's own credentials, when none is left.
 
-    The audit log shows it as given by `recovery`, so that nobody does it unnoticed.
+    The audit log records the command under the actor `recovery`.
 
     Example: lorary recover --reason "the operator left" --key-file operator.key
     """

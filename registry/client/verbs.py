@@ -66,7 +66,7 @@ class RegistryClient(EventVerbs):
         return answer
 
     def _pages(self, path: str, name: str, **query: str) -> list[Json]:
-        """All pages of a listing, whose entries are told apart by their field `name`."""
+        """All pages of a listing, whose entries are identified by their field `name`."""
         listed: list[Json] = self.call("GET", path, params=query)
         page = listed
         while len(page) >= PAGE:
@@ -308,12 +308,10 @@ def request_of(command: Command) -> tuple[str, str, Json]:
     route = command.route
     if route is None:
         raise TypeError(f"{type(command).__name__} has no route. Use the client's own verb for it.")
-    fields = {field.name: field for field in msgspec.structs.fields(command)}
-    in_path = {name: quote(str(getattr(command, name)), safe="") for name in fields
-               if f"{{{name}}}" in route.path}  # fmt: skip
+    in_path = {name: quote(str(getattr(command, name)), safe="") for name in route.in_path}
     body = {
-        name: msgspec.to_builtins(getattr(command, name))
-        for name, field in fields.items()
-        if name not in in_path and getattr(command, name) != field.default
+        field.name: msgspec.to_builtins(getattr(command, field.name))
+        for field in msgspec.structs.fields(command)
+        if field.name not in in_path and getattr(command, field.name) != field.default
     }
     return route.method, route.path.format(**in_path), body

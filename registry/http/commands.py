@@ -4,7 +4,6 @@ Parts of the path and the body are the command's fields. The answer is the resou
 begins with, as it is afterwards.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from inspect import Parameter, Signature
 from typing import Any, TypeAlias, get_type_hints
@@ -25,7 +24,6 @@ from registry.model.reviews import find
 from registry.model.standing import calibrated
 
 Json: TypeAlias = "dict[str, Any]"
-Answer: TypeAlias = Callable[[Caller, Any, Sequence[Event]], Json]
 
 
 def add_routes(router: APIRouter) -> None:
@@ -34,17 +32,12 @@ def add_routes(router: APIRouter) -> None:
         if command.route is not None:
             router.add_api_route(
                 command.route.path,
-                _endpoint(command, in_path(command.route.path)),
+                _endpoint(command, command.route.in_path),
                 methods=[command.route.method],
                 status_code=command.route.status,
                 name=command.__name__,
                 description=command.__doc__,
             )
-
-
-def in_path(path: str) -> list[str]:
-    """The fields that a route's path holds."""
-    return re.findall(r"{(\w+)}", path)
 
 
 def _endpoint(command: type[Command], path_fields: list[str]) -> Callable[..., Json]:

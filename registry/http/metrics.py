@@ -28,9 +28,9 @@ _VERSION = ["domain", "adapter", "version"]
 
 def page(catalog: Catalog, now: str) -> bytes:
     """Everything, in Prometheus' text format."""
-    told = CollectorRegistry()
-    told.register(CatalogCollector(catalog, now))
-    return generate_latest(REGISTRY) + generate_latest(told)
+    read = CollectorRegistry()
+    read.register(CatalogCollector(catalog, now))
+    return generate_latest(REGISTRY) + generate_latest(read)
 
 
 class CatalogCollector(Collector):

@@ -1,7 +1,7 @@
 """Pages of listings: at most `limit` entries, those that follow `after` in order.
 
-Whoever got a full page asks again with `after` set to the name of its last entry, until a page is
-not full.
+To read a whole listing, repeat the request with `after` set to the name of the last entry until a
+page is not full.
 """
 
 import heapq

@@ -7,6 +7,7 @@ concept's module defines its own; `registry.model.machine` knows them all.
 Times are UTC, ISO 8601 with a `Z`. Digests are hexadecimal SHA-256.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Any, ClassVar, NamedTuple
 
@@ -81,6 +82,11 @@ class Route(NamedTuple):
     path: str
     """Below `/api/v1`, with fields of the command in braces."""
     status: int = 200
+
+    @property
+    def in_path(self) -> list[str]:
+        """The command's fields that the path holds."""
+        return re.findall(r"{(\w+)}", self.path)
 
 
 class Command(msgspec.Struct, frozen=True):
