@@ -35,7 +35,7 @@ class EventVerbs:
         """As `events`, and then each new event as it happens, without an end. Connects again, from
         where it was, when the stream breaks off. Raises what the registry refuses, and
         `StoreUnavailable` if it does not answer the first time."""
-        connected = False
+        connected, place = False, after
         while True:
             headers = {"Accept": "text/event-stream", "Last-Event-ID": after}
             try:
@@ -45,12 +45,14 @@ class EventVerbs:
                     if reply.status_code != 503:
                         check(reply)
                     connected = True
-                    for line in reply.iter_lines() if reply.is_success else ():
+                    for line in _lines(reply) if reply.is_success else ():
                         field, _, value = line.partition(": ")
+                        if field == "id":
+                            place = value
+                        elif field in ("data", ""):  # not before: the event may not arrive
+                            after = place
                         if field == "data":
                             yield msgspec.json.decode(value)
-                        elif field == "id":
-                            after = value
             except httpx.TransportError as error:
                 if not connected:
                     raise self._connection.silent(error) from error
@@ -73,3 +75,12 @@ class EventVerbs:
         """The events that could not be delivered to a webhook."""
         listed: Json = self._connection.call("GET", f"/webhooks/{webhook}/dead-letters")
         return listed
+
+
+def _lines(reply: httpx.Response) -> Iterator[str]:
+    """The lines of a stream of events. httpx would end them at any line separator of Unicode, such
+    as U+2028, which texts in an event may hold."""
+    rest = b""
+    for piece in reply.iter_bytes():
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from (line.decode() for line in lines)
