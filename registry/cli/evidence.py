@@ -9,7 +9,7 @@ from adapters.names import DEFAULT_ALIAS
 from registry.cli.output import AsJson, client, emit, say, warn
 
 UNDECIDED = 3
-"""Exit code of `gate` where it found out nothing, so that a pipeline can tell it from a no."""
+"""Exit code of `gate` where it cannot tell, so that a pipeline can tell it from a no."""
 
 
 def register(app: typer.Typer) -> None:
@@ -24,8 +24,8 @@ def gate(
 ) -> None:
     """May this version become production? Every requirement, its evidence, and what to do.
 
-    Exit code 0 if it may, 1 if something is lacking, 3 if nobody could tell: the registry was not
-    reached, refused the key or knows no such version.
+    Exit code 0 if it may, 1 if something is lacking, 3 if it cannot tell: the registry was not
+    reached, refused the key or knows no such version, or an open review hides its results from you.
 
     Example: lorary gate medical/icd10-coder@8
     """
@@ -37,19 +37,27 @@ def gate(
         raise typer.Exit(UNDECIDED) from error
     emit(answer, as_json, lambda: _show(answer))
     if not answer["met"]:
-        raise typer.Exit(1)
+        raise typer.Exit(1 if _lacking(answer) else UNDECIDED)
+
+
+def _lacking(answer: dict[str, Any]) -> int:
+    """How many requirements are known not to be met."""
+    return sum(not (item["met"] or item["hidden"]) for item in answer["requirements"])
 
 
 def _show(answer: dict[str, Any]) -> None:
     asked = answer["requirements"]
     for item in asked:
-        say(f"{'met    ' if item['met'] else 'NOT MET'}  {item['name']}: {item['evidence']}")
+        state = "met" if item["met"] else "hidden" if item["hidden"] else "NOT MET"
+        say(f"{state:7}  {item['name']}: {item['evidence']}")
         if item["remedy"]:
             say(f"         what to do: {item['remedy']}")
-    lacking = sum(not item["met"] for item in asked)
+    lacking = _lacking(answer)
     if not answer["guarded"]:
         say(f"{answer['alias']} is not guarded: any version of the adapter may become it.")
     elif lacking:
         say(f"{answer['ref']} may not become {answer['alias']} yet: it lacks {lacking}.")
+    elif not answer["met"]:
+        say(f"Whether {answer['ref']} may become {answer['alias']} is hidden from you for now.")
     else:
         say(f"{answer['ref']} may become {answer['alias']}.")

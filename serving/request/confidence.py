@@ -42,7 +42,8 @@ ASKED_ANY = frozenset(
 )  # fmt: skip
 """Fields that do not shape an answer."""
 NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "n": (1,), "best_of": (1,), "top_p": (1,), "presence_penalty": (0,), "frequency_penalty": (0,)
+    "n": (1,), "best_of": (1,), "top_p": (1,), "presence_penalty": (0,), "frequency_penalty": (0,),
+    "response_format": ({"type": "text"},),
 }  # fmt: skip
 """Fields that do not shape a greedy answer if they have these values."""
 
@@ -145,7 +146,7 @@ def mismatch(
     given = {name: value for name, value in body.items() if value is not None}
     for name, value in given.items():
         if name in NEUTRAL and value not in NEUTRAL[name]:
-            return f"`{name}` must be {NEUTRAL[name][0]}."
+            return f"`{name}` must be {json.dumps(NEUTRAL[name][0])}."
         if name not in ASKED_ANY and name not in NEUTRAL and name not in _CERTIFIED:
             return f"leave out `{name}`."
     if given.get("temperature", certified.temperature) != certified.temperature:
@@ -162,7 +163,8 @@ def mismatch(
         return "each message must have a `role` and a text as `content`, and nothing else."
     if tuple(message["role"] for message in messages) != certified.messages:
         return f"the messages' roles must be {json.dumps(certified.messages)}."
-    if any(token in message["content"] for message in messages for token in controls):
+    texts = [_text(message["content"]) or "" for message in messages]
+    if any(token in text for text in texts for token in controls):
         return "messages must not contain the base model's control tokens."
     return None
 
@@ -174,8 +176,20 @@ def _is_plain(message: Any) -> bool:
     return (
         isinstance(message, dict)
         and message.keys() == {"role", "content"}
-        and all(isinstance(value, str) for value in message.values())
+        and isinstance(message["role"], str)
+        and _text(message["content"]) is not None
     )
+
+
+def _text(content: Any) -> str | None:
+    """The text of a message's content; None unless it is one text. vLLM reads a text as a list of
+    this one part."""
+    match content:
+        case str(text):
+            return text
+        case [{"type": "text", "text": str(text), **others}] if not others:
+            return text
+    return None
 
 
 class Judge:

@@ -2,15 +2,19 @@
 judge, what others judged, or how far others agree."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from click.testing import Result
 from httpx2 import Response
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
 from adapters.names import AdapterRef
+from registry.cli import build, evidence
 from registry.http.app import create_app
 from registry.model.access import Secret
 from registry.model.aliases import MoveAlias
@@ -248,6 +252,37 @@ def test_requirements_look_alike_for_every_version_while_a_review_is_open(
     assert not any(r["name"] == "harm" for r in hospital.asked("meter", 3))
     hospital.close(review)
     assert hospital.asked("ada", 3) == without[3]
+
+
+def test_the_gate_command_does_not_say_no_for_what_is_hidden(
+    hospital: Hospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Asking:
+        def requirements(self, ref: str, alias: str) -> dict[str, Any]:
+            path = f"{VERSIONS}/{ref.partition('@')[2]}/requirements"
+            answer = hospital.ask("ada", "GET", path, params={"alias": alias}).json()
+            return dict(answer)
+
+    monkeypatch.setattr(evidence, "client", lambda: nullcontext(Asking()))
+
+    def gate() -> Result:
+        return CliRunner().invoke(build(), ["gate", "medical/coder@3"])
+
+    hospital.do(ChangePolicy("medical", Policy(guarded=("production",)), weaken=True))
+    assert gate().exit_code == 0
+    review = hospital.open()
+    hidden = gate()
+    assert hidden.exit_code == evidence.UNDECIDED
+    assert "hidden   expert review" in hidden.output
+    assert "may not" not in hidden.output
+    page = hospital.page("ada", "/adapters/medical/coder/versions/3").text
+    assert "not met" not in page
+    assert "ready" not in page
+    hospital.do(ChangePolicy("medical", Policy(guarded=("production",), approvals=1)))
+    lacking = gate()
+    assert lacking.exit_code == 1
+    assert "it lacks 1" in lacking.output
+    hospital.close(review)
 
 
 def test_what_closed_reviews_found_stays_shown_while_another_is_open(hospital: Hospital) -> None:
