@@ -131,6 +131,7 @@ class CommitLog:
     ) -> Stored:
         """Write the commit after `catalog`, with what it says of the checkpoint of `catalog`.
 
+        Returns it as every other process will read it.
         Raises `AlreadyExists` if somebody else wrote it first, `OutcomeUnknown` if that cannot be
         found out because the store stays silent, and `TooLarge` before anything is written.
         """
@@ -151,21 +152,21 @@ class CommitLog:
             self._store.put(commit_key(commit.sequence), data, "create")
         except (AlreadyExists, OutcomeUnknown) as doubt:
             return self._read_back(commit, data, doubt)
-        return Stored(commit, _digest(data))
+        return decode(data, commit.sequence)
 
     def _read_back(self, commit: Commit, data: bytes, doubt: StoreError) -> Stored:
         """Whether our commit landed after all."""
         for attempt in range(READ_BACK_TRIES):
             try:
                 found = self.read(commit.sequence)
-            except StoreError:
+            except (StoreError, BrokenChain):  # a broken answer is no answer
                 clock.sleep(0.1 * 2**attempt)
                 continue
             if found is None and isinstance(doubt, OutcomeUnknown):
                 # A write that is still under way may land later: only a second write settles it.
                 try:
                     self._store.put(commit_key(commit.sequence), data, "create")
-                    return Stored(commit, _digest(data))
+                    return decode(data, commit.sequence)
                 except StoreError:
                     clock.sleep(0.1 * 2**attempt)
                     continue  # the first write may have landed all the same
