@@ -13,6 +13,10 @@ from registry.errors import Forbidden
 
 _IP: TypeAlias = "ipaddress.IPv4Address | ipaddress.IPv6Address"
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_UNICAST = ipaddress.IPv6Network("2000::/3")
+"""All of IPv6 that the public internet uses: https://www.iana.org/assignments/ipv6-address-space"""
+_PROTOCOLS = ipaddress.IPv4Network("192.0.0.0/24")
+"""Special purposes, of which Python before 3.12.4 knows only some: RFC 6890."""
 
 
 def check_target(url: str, allowed: Collection[str]) -> bool:
@@ -54,20 +58,26 @@ def is_public(address: str) -> bool:
     """Whether an IP address is one of the public internet: not private, loopback, link-local
     (which holds cloud metadata), multicast or reserved, also where IPv6 embeds such an address."""
     ip: _IP = ipaddress.ip_address(address.partition("%")[0])
-    return all(one.is_global and not one.is_multicast for one in _meant(ip))
+    return all(map(_is_global, _meant(ip)))
+
+
+def _is_global(ip: _IP) -> bool:
+    if isinstance(ip, ipaddress.IPv6Address):
+        return ip in _UNICAST and ip.is_global
+    return ip.is_global and not ip.is_multicast and ip not in _PROTOCOLS
 
 
 def _meant(ip: _IP) -> list[_IP]:
-    """The address, and the IPv4 addresses that it may be translated to on its way."""
+    """The addresses that a packet to `ip` may reach: an embedded IPv4 address, too."""
     if isinstance(ip, ipaddress.IPv4Address):
         return [ip]
     if ip.ipv4_mapped is not None:
         return [ip.ipv4_mapped]
+    if ip in _NAT64:
+        return [ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)]
     found: list[_IP] = [ip]
     if ip.sixtofour is not None:
         found.append(ip.sixtofour)
     if ip.teredo is not None:
         found.extend(ip.teredo)
-    if ip in _NAT64:
-        found.append(ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF))
     return found
