@@ -33,7 +33,7 @@ LOOK = 5.0
 PATIENCE = 3.0
 """Seconds that requests in flight get when the process ends."""
 PER_WEBHOOK, IN_FLIGHT = 8, 64
-"""Requests at once."""
+"""Requests at once, the latter at least one for each of `MAX_WEBHOOKS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +118,16 @@ class Deliverer:
         self._hooks = hooks
 
     def _send_due(self, catalog: Catalog) -> None:
-        """Begin the attempts that are due, as many as may be in flight."""
+        """Begin the attempts that are due, as many as may be in flight: of each webhook the same
+        share, so that slow receivers keep no other one waiting."""
         now = time.time()
-        # In no order, so that slow webhooks cannot keep the same others waiting.
-        for name in random.sample(sorted(self._hooks), len(self._hooks)):
+        share = min(PER_WEBHOOK, IN_FLIGHT // max(1, len(self._hooks)))
+        for name, progress in self._hooks.items():
             if (hook := catalog.webhooks.get(name)) is None:
                 continue
             lanes = {a.delivery.lane for a in self._attempts.values() if a.hook == name}
-            for delivery in self._hooks[name].next(lanes, now):
-                if len(lanes) >= PER_WEBHOOK or len(self._attempts) >= IN_FLIGHT:
+            for delivery in progress.next(lanes, now):
+                if len(lanes) >= share or len(self._attempts) >= IN_FLIGHT:
                     break
                 lanes.add(delivery.lane)
                 task = asyncio.create_task(self._attempt(hook, delivery))

@@ -9,12 +9,11 @@ from urllib.parse import urlsplit
 import httpx
 
 from adapters.errors import LoraryError
+from registry.model.webhooks import MAX_WEBHOOKS
 from registry.notify.addresses import check_target, choose_address
 
 SECONDS = 15.0
 """For a whole attempt, from the look-up of the name to the answer's status."""
-LOOK_UPS = 8
-"""Names that are looked up at once."""
 CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
 
 Resolve = Callable[[str, int], list[str]]
@@ -33,8 +32,10 @@ class Sender:
         self, allowed: Collection[str], *, look_up: Resolve = resolve, seconds: float = SECONDS
     ) -> None:
         self._allowed, self._look_up, self._seconds = allowed, look_up, seconds
-        # Threads of their own: a name server that hangs must not keep the log from being read.
-        self._threads = ThreadPoolExecutor(LOOK_UPS, "webhook-names")
+        # Threads of their own, one for each webhook: a name server that hangs must keep neither the
+        # log from being read nor other names from being looked up.
+        self._threads = ThreadPoolExecutor(MAX_WEBHOOKS, "webhook-names")
+        self._looking: dict[tuple[str, int], asyncio.Future[list[str]]] = {}
         self._http = httpx.AsyncClient(
             verify=httpx.create_ssl_context(),
             trust_env=False,
@@ -65,9 +66,7 @@ class Sender:
         parts = urlsplit(url)
         host = parts.hostname or ""
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._threads, self._look_up, host, port)
-        address = choose_address(host, found, private=private)
+        address = choose_address(host, await self._addresses(host, port), private=private)
         # The connection goes to the very address that was checked; TLS verifies the host's name.
         target = httpx.URL(url).copy_with(host=address)
         sent = {**headers, "Host": parts.netloc, "Content-Type": CONTENT_TYPE}
@@ -77,3 +76,12 @@ class Sender:
         response = await self._http.send(request, stream=True)
         await response.aclose()
         return response.status_code
+
+    async def _addresses(self, host: str, port: int) -> list[str]:
+        """What a host resolves to now: one look-up at a time, however many wait for it."""
+        key = host, port
+        if key not in self._looking:
+            loop = asyncio.get_running_loop()
+            self._looking[key] = loop.run_in_executor(self._threads, self._look_up, host, port)
+            self._looking[key].add_done_callback(lambda _: self._looking.pop(key))
+        return await asyncio.shield(self._looking[key])

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import random
 import re
+import threading
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from registry.model.access import Secret
 from registry.model.catalog import Webhook
 from registry.notify.addresses import check_target, choose_address, is_public
 from registry.notify.cloudevents import END, Position, PublicEvent
+from registry.notify.delivery import IN_FLIGHT
 from registry.notify.feed import Page
 from registry.notify.lease import STALE_SECONDS, Lease, newest
 from registry.notify.progress import (
@@ -130,6 +132,30 @@ def test_a_name_is_resolved_and_checked_at_each_delivery(address: str) -> None:
     error = asyncio.run(attempt("https://was-public.example/x", [address]))
     assert error is not None
     assert "not a public address" in error
+
+
+def test_a_name_server_that_hangs_holds_up_no_other_webhook() -> None:
+    async def deliver() -> str | None:
+        answers = threading.Event()
+
+        def look_up(host: str, _: int) -> list[str]:
+            if host == "hangs":
+                answers.wait()
+            return ["10.0.0.1"]
+
+        sender = Sender(frozenset(), look_up=look_up, seconds=2)
+        try:
+            hanging = [sender.send("https://hangs/", {}, b"") for _ in range(IN_FLIGHT)]
+            waiting = asyncio.gather(*hanging)
+            await asyncio.sleep(0)
+            found = await sender.send("https://other/", {}, b"")
+            assert set(await waiting) == {"no answer within 2 s"}
+            return found
+        finally:
+            answers.set()
+            await sender.close()
+
+    assert "not a public address" in (asyncio.run(deliver()) or "")
 
 
 def event(sequence: int, lane: str, entry: int = 0) -> PublicEvent:
