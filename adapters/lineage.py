@@ -42,7 +42,7 @@ def parse_lineage(data: bytes) -> Lineage:
         raise InvalidAdapter("It is far larger than any provenance.")
     try:
         lineage = msgspec.json.decode(data, type=_Document).lineage
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidAdapter(f"It cannot be read: {error}.") from error
     if len(lineage.reviews) > _MAX_REVIEWS:
         raise InvalidAdapter(f"It names more than {_MAX_REVIEWS} reviews.")

@@ -97,7 +97,7 @@ def parse(data: bytes) -> Curve:
     """A measured curve; raises `CannotPlan`."""
     try:
         curve = msgspec.json.decode(data, type=Curve)
-    except msgspec.MsgspecError as error:
+    except ValueError as error:
         raise CannotPlan(
             f"That is no measured curve: {error}. Make one: python -m benchmarks.fleet.curves"
         ) from error

@@ -50,7 +50,7 @@ def existing(out: Path) -> Provenance | None:
     """The provenance of the adapter in `out`, or None if there is none."""
     try:
         return msgspec.json.decode((out / PROVENANCE).read_bytes(), type=Provenance)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, ValueError):
         return None
 
 

@@ -22,8 +22,6 @@ from registry.settings import ClientSettings, RegistrySettings
 from registry.store.blobs import content_digest
 from registry.times import utc_now
 
-Archive = Annotated[Path, typer.Argument(help="A tar file.")]
-
 
 def register(app: typer.Typer) -> None:
     """Add these commands to `lorary`."""
@@ -156,7 +154,9 @@ def collect(
     )
 
 
-def export(path: Archive, as_json: AsJson = False) -> None:
+def export(
+    path: Annotated[Path, typer.Argument(help="A tar file.")], as_json: AsJson = False
+) -> None:
     """Write the whole registry, log and files, to one tar file.
 
     Example: lorary export registry.tar
@@ -171,7 +171,7 @@ def export(path: Archive, as_json: AsJson = False) -> None:
 
 
 def import_(
-    path: Archive,
+    path: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A tar file.")],
     without_trailer: Annotated[
         bool,
         typer.Option(

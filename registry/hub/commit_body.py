@@ -96,7 +96,7 @@ def _operation(data: mmap.mmap, start: int, end: int, local: Path) -> Operation:
                 return Uploaded(str(value["path"]), str(value["oid"]))
             case "deletedFile":
                 return Deleted(str(value["path"]))
-    except (msgspec.MsgspecError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadRequest(f"A line of the commit cannot be read: {error}.") from error
     raise NotOffered(f"{str(key)[:40]!r} is not offered by Lorary: an adapter has files only.")
 

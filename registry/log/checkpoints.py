@@ -124,7 +124,7 @@ def _confirmed(store: ObjectStore, log: CommitLog, sequence: int) -> Catalog | N
         return None
     try:
         catalog = msgspec.json.decode(data, type=Checkpoint).catalog
-    except msgspec.MsgspecError:
+    except (ValueError, RecursionError):
         return None
     follows = (catalog.sequence, catalog.head) == (sequence, following.commit.previous)
     return catalog if follows else None

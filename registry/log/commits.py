@@ -213,7 +213,7 @@ def decode(data: bytes, sequence: int) -> Stored:
         if raw.schema > SCHEMA:
             raise NewerLog(f"Commit {sequence} has schema {raw.schema}. Update Lorary.")
         found = [_read_entry(entry, sequence) for entry in raw.entries]
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # UTF-8 that is none is no MsgspecError
         raise BrokenChain(
             f"Commit {sequence} cannot be read: {error}. Restore {commit_key(sequence)} from a "
             "backup, or update Lorary if a newer one wrote it."
@@ -256,10 +256,17 @@ def follow(catalog: Catalog, stored: Stored) -> Catalog:
             f"Commit {stored.commit.sequence} does not follow the one before it: the log was "
             "tampered with. Compare it with a backup."
         )
+    try:
+        after = fold(catalog, stored.commit.entries, stored.commit.time)
+    except (LookupError, TypeError, ValueError) as error:
+        raise BrokenChain(
+            f"Commit {stored.commit.sequence} contradicts the state before it: {error!r}. The log "
+            "was tampered with. Compare it with a backup."
+        ) from error
     said = stored.commit.checkpoint
     confirms = isinstance(said, Confirmation) and said.layout == LAYOUT
     return msgspec.structs.replace(
-        fold(catalog, stored.commit.entries, stored.commit.time),
+        after,
         sequence=stored.commit.sequence,
         head=stored.digest,
         time=stored.commit.time,

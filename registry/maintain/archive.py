@@ -46,6 +46,8 @@ MAX_COMMIT = 1 << 30
 """Bytes of a commit in an export; it is read into memory. The log's own bound is lower, but older
 logs have larger commits."""
 MAX_TRAILER = 64 << 10
+MAX_HEADER = 4 << 10
+"""Bytes of an entry's extended header, which is read into memory."""
 WRITE_TRIES = 4
 
 
@@ -212,12 +214,22 @@ def examine(
     return found
 
 
+class _Listed(tarfile.TarInfo):
+    """An entry whose extended headers are small, whatever they say of their size."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if not self.isreg() and self.size > MAX_HEADER:
+            raise tarfile.HeaderError("a header is too long")
+        member: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return member
+
+
 def _entries(path: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
     """Name, size and content of each entry, read once from front to back: none can point
     elsewhere, and none has more bytes than the file."""
     length, seen = path.stat().st_size, set[str]()
     try:
-        with tarfile.open(path, "r|") as archive:
+        with tarfile.open(path, "r|", tarinfo=_Listed) as archive:
             for entry in archive:
                 regular = entry.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
                 if not regular or entry.issparse() or entry.name in seen:
@@ -229,14 +241,15 @@ def _entries(path: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
                 seen.add(entry.name)
                 yield entry.name, entry.size, content
                 archive.members = []  # type: ignore[attr-defined]  # it would keep every entry
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ArithmeticError, LookupError, ValueError, RecursionError) as error:
+        # tarfile lets errors of its parsers through, such as for a size that is no number.
         raise BadRequest(f"{path} is no export: {error}. Export the registry again.") from error
 
 
 def _trailer(content: IO[bytes], size: int) -> Trailer:
     try:
         trailer = msgspec.json.decode(content.read(min(size, MAX_TRAILER)), type=Trailer)
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:
         raise BadRequest(f"The export's trailer cannot be read: {error}. Export again.") from error
     if trailer.format != FORMAT:
         raise BadRequest(f"The export has format {trailer.format}. Update Lorary.")

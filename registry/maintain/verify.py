@@ -162,7 +162,7 @@ def _check_blobs(check: _Check, catalog: Catalog) -> dict[str, int]:
     for done, (digest, use) in enumerate(needed.items(), start=1):
         try:
             sizes[digest] = sum(len(piece) for piece in blobs.stream(digest, use.size))
-        except ObjectNotFound:
+        except (ObjectNotFound, ValueError):  # nothing lies under what is no digest
             check.findings.append(f"{use.by}: blob {digest[:12]} is missing")
         except DigestMismatch as error:
             check.findings.append(f"{use.by}: {error.message}")

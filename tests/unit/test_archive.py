@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,57 @@ def test_an_entry_cannot_have_more_bytes_than_the_file(
     with pytest.raises(BadRequest):
         archive.import_(target, tmp_path / "bad.tar", without_trailer=True)
     assert list(target.list("")) == []
+
+
+def header(kind: bytes, content: bytes, size: int | None = None) -> bytes:
+    """An entry of a kind that the tarfile module reads by itself."""
+    info = tarfile.TarInfo("header")
+    info.type, info.size = kind, len(content) if size is None else size
+    return info.tobuf(tarfile.GNU_FORMAT) + content + bytes(-len(content) % 512)
+
+
+HEADERS = {
+    "size that is no number": header(b"x", b"21 GNU.sparse.size=x\n"),
+    "size for all that is no number": header(b"g", b"21 GNU.sparse.size=x\n"),
+    "map that is none": header(b"x", b"24 GNU.sparse.map=a,b,c\n"),
+    "charset that is no text": header(b"x", b"17 hdrcharset=\xff\xfe\n"),
+    "chain of headers": header(b"x", b"11 mtime=1\n") * 3000,
+    "longer than the file": header(b"x", b"", 1 << 40),
+    "long name": header(b"L", b"n" * 5000),
+}
+
+
+@pytest.mark.parametrize("added", HEADERS.values(), ids=HEADERS)
+def test_a_hostile_header_is_refused(
+    good: Path, target: LocalStore, tmp_path: Path, added: bytes
+) -> None:
+    (tmp_path / "bad.tar").write_bytes(added + good.read_bytes())
+    with pytest.raises(BadRequest):
+        archive.import_(target, tmp_path / "bad.tar")
+    assert list(target.list("")) == []
+
+
+def test_a_header_is_not_read_into_memory_whatever_its_size(
+    target: LocalStore, tmp_path: Path
+) -> None:
+    with (tmp_path / "bad.tar").open("wb") as file:
+        file.write(header(b"x", b"", 200 << 20))
+        file.truncate(201 << 20)
+    tracemalloc.start()
+    with pytest.raises(BadRequest, match="a header is too long"):
+        archive.import_(target, tmp_path / "bad.tar")
+    assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("data", [b'{"x":' + b"[" * 60_000, b'{"registry":"\xff"}', b"", b"[]"])
+def test_a_trailer_that_is_none_is_refused(
+    good: Path, target: LocalStore, tmp_path: Path, data: bytes
+) -> None:
+    *listed, (info, _) = entries(good)
+    info.size = len(data)
+    with pytest.raises(BadRequest, match="trailer cannot be read"):
+        archive.import_(target, written(tmp_path / "bad.tar", [*listed, (info, data)]))
 
 
 class Breaking(LocalStore):

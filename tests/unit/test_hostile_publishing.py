@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from adapters.admission import PROVENANCE
 from registry.http import create_app
 from registry.model.domains import CreateDomain
 from registry.model.policies import Policy
@@ -91,6 +92,10 @@ HOSTILE = {
     "nested": ({CONFIG: b'{"a":' + b"[" * 100_000}, "JSON"),
     "tag in the card": ({README: b"---\na: !!bool abc\n---\n# x\n"}, "YAML tags"),
     "anchor in the card": ({README: b"---\na: &x 1\nb: *x\n---\n# x\n"}, "YAML anchors"),
+    "provenance that is not UTF-8": (
+        {PROVENANCE: b'{"lineage":{"data":"\xff"}}'},
+        "It cannot be read",
+    ),
     "date that is none": ({README: b"---\na: &2026-13-99\n---\n"}, "YAML anchors"),
 }
 
@@ -103,6 +108,21 @@ def test_a_hostile_upload_is_refused_with_its_reason(
     status, text = way(client, changes, "tiny")
     assert 400 <= status < 500, text
     assert says in text or says in json.dumps(text)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"key":"header","value":{"summary":"\xff"}}',
+        b'{"\xff":1}',
+        b'{"key":"header","value":' + b"[" * 50_000,
+    ],
+    ids=["no UTF-8", "no UTF-8 in a key", "nested"],
+)
+def test_a_line_of_a_commit_that_cannot_be_read_is_refused(line: bytes, client: TestClient) -> None:
+    answer = client.post("/api/models/medical/x/commit/main", content=line)
+    assert answer.status_code == 400
+    assert "A line of the commit cannot be read" in answer.json()["error"]
 
 
 def test_the_named_base_wins_over_a_path_on_the_trainers_machine(client: TestClient) -> None:

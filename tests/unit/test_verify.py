@@ -8,25 +8,25 @@ import pytest
 from typer.testing import CliRunner
 
 from registry.cli import build
-from registry.errors import BadRequest, StoreUnavailable
+from registry.errors import BadRequest, BrokenChain, StoreUnavailable
 from registry.log import checkpoints
-from registry.log.commits import Confirmation, commit_key
+from registry.log.commits import CommitLog, Confirmation, commit_key, decode, follow
 from registry.log.layout import LAYOUT
 from registry.maintain import witness
 from registry.maintain.verify import verify
 from registry.model.access import Secret
 from registry.model.aliases import AliasMoved, MoveAlias
 from registry.model.base import Event
-from registry.model.catalog import Grant
+from registry.model.catalog import Catalog, Grant
 from registry.model.collection import blobs_in_use
 from registry.model.creation import RegistryCreated
 from registry.model.domains import CreateDomain, DomainCreated
 from registry.model.evaluations import RecordEvaluation
 from registry.model.evidence import SuiteResult, Tally
-from registry.model.keys import IssueKey, KeyIssued, RevokeKey
+from registry.model.keys import IssueKey, KeyIssued, KeyRevoked, RevokeKey
 from registry.model.machine import commands, events
 from registry.model.policies import Policy
-from registry.model.reviews import OpenReview
+from registry.model.reviews import OpenReview, ReviewClosed, ReviewOpened
 from registry.model.versions import ApproveVersion, PublishVersion, VersionApproved
 from registry.registry import Registry
 from registry.store import LocalStore
@@ -110,6 +110,47 @@ def test_an_event_that_the_registry_would_never_have_written_is_named(
     [finding] = report.findings
     assert finding.startswith(f"commit {sequence}: ")
     assert re.search(said, finding), finding
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        KeyRevoked(key="nobody", reason="x"),
+        VersionApproved(domain="medical", adapter="coder", version=9, digest=DIGEST),
+        ReviewClosed(review="none"),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_an_event_that_contradicts_the_state_breaks_the_chain(
+    store: LocalStore, event: Event
+) -> None:
+    sequence = append(store, event)
+    with pytest.raises(BrokenChain, match=f"Commit {sequence} contradicts the state"):
+        checkpoints.load(store)
+    [finding] = verify(store).findings
+    assert finding.startswith(f"Commit {sequence} contradicts the state")
+
+
+def test_a_commit_damaged_in_any_byte_is_a_finding(store: LocalStore) -> None:
+    first, data = (store.get(commit_key(sequence)) for sequence in (1, 2))
+    begun, following = follow(Catalog(), decode(first, 1)), CommitLog(store).read(3)
+    assert following is not None
+    for place in range(len(data)):
+        for harm in (b"\xff", b"\xc3", bytes((data[place] ^ 1,))):
+            damaged = data[:place] + harm + data[place + 1 :]
+            with pytest.raises(BrokenChain):
+                follow(follow(begun, decode(damaged, 2)), following)
+    store.put(commit_key(2), damaged, "overwrite")
+    assert not verify(store).sound
+
+
+def test_a_digest_that_is_none_is_a_missing_blob(store: LocalStore) -> None:
+    opened = ReviewOpened(
+        review="r2", domain="medical", adapter="coder", versions=(1,), title="t", items=("i",),
+        content="../../log",
+    )  # fmt: skip
+    append(store, opened, actor="expert")
+    assert "review r2: blob ../../log is missing" in verify(store).findings
 
 
 def test_what_was_earned_is_no_finding(store: LocalStore) -> None:
