@@ -21,7 +21,7 @@ from registry.http.access import Caller, CallerDep
 from registry.http.paging import LIMIT, After, Limit
 from registry.http.schemas import Body
 from registry.model.access import has_role
-from registry.model.blinding import is_blind, requirements_shown
+from registry.model.blinding import is_blind, is_hidden, requirements_shown
 from registry.model.catalog import Version
 from registry.model.gates import Requirement
 from registry.model.reviewing import (
@@ -163,10 +163,11 @@ def export(
     """What was settled: to train on (sft, preferences), for Label Studio, or as it was said."""
     found = seen(caller, review)
     caller.require("evaluate", found.domain)
-    if is_blind(caller.catalog, caller.key, found):
+    if is_hidden(caller.catalog, caller.key, found.domain):
         raise Conflict(
-            "This review is open and you may judge in it, so its results are hidden from you. "
-            "Close it first, or ask an evaluator who has no key with the role review."
+            f"A review in {found.domain!r} is open and you may judge in it, so its results are "
+            "hidden from you, and exports of earlier reviews. Close it first, or ask an evaluator "
+            "who has no key with the role review."
         )
     if what == "judgements":
         said: list[dict[str, Any]] = msgspec.to_builtins(found.judgements)
@@ -228,6 +229,7 @@ def record(caller: Caller, review: Review, body: JudgementBody) -> None:
     before = caller.registry.catalog.sequence
     stored = None
     if notes != Notes():
+        notes = msgspec.structs.replace(notes, secret=secrets.token_hex(16))
         stored = Blobs(caller.registry.store).put_bytes(msgspec.json.encode(notes))
     command = JudgeItem(review.id, body.item, tuple(verdicts), severity, preferred, stored, before)
     caller.registry.execute(command, caller.key.id)

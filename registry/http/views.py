@@ -23,7 +23,9 @@ from registry.model.opinions import Feedback
 from registry.model.reviews import ItemJudged, ReviewOpened
 from registry.model.trials import in_words
 
-UNBLINDING = frozenset(("adapter", "versions", "content", "verdicts", "severity", "preferred"))
+UNBLINDING = frozenset(
+    ("adapter", "versions", "content", "item", "verdicts", "severity", "preferred", "notes")
+)
 """Fields of a review's events that tell whose answers it shows, or what experts judged."""
 SHOWN = 1000
 """Versions, and moves, that an adapter is shown with, the newest."""

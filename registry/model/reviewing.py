@@ -50,6 +50,8 @@ class Notes(msgspec.Struct, frozen=True, kw_only=True):
     """The answer that should have been given."""
     reference: str = ""
     """Where that stands."""
+    secret: str = ""
+    """Random, so that nobody can guess the blob's digest and ask whether it is stored."""
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """What a person who judges in an open review can read over HTTP: no route shows whose answers they
 judge, what others judged, or how far others agree."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,6 +23,8 @@ from registry.model.catalog import Grant
 from registry.model.domains import ChangePolicy, CreateDomain
 from registry.model.keys import IssueKey, RevokeKey
 from registry.model.policies import Policy
+from registry.model.reviewing import Notes
+from registry.model.reviews import CloseReview
 from registry.model.versions import PublishVersion
 from registry.registry import Registry
 from registry.settings import RegistrySettings
@@ -309,6 +312,58 @@ def test_a_second_key_of_the_same_person_sees_no_more(hospital: Hospital) -> Non
     hospital.do(RevokeKey(hospital.ids["cy"], "left the panel"))
     shown = hospital.ask("cy-evaluates", "GET", f"/api/v1/reviews/{review}").json()
     assert hidden <= shown.keys()
+
+
+def test_an_export_of_an_earlier_review_is_hidden_while_another_is_open(
+    hospital: Hospital,
+) -> None:
+    """The same questions may be asked again, and the export says which version gave each answer."""
+    first = hospital.open()
+    hospital.judge("ada", first)
+    hospital.judge("ben", first)
+    hospital.close(first)
+    second = hospital.open()
+    for what in ("label-studio", "sft", "preferences", "judgements"):
+        path = f"/api/v1/reviews/{first}/export?what={what}"
+        for who in ("cy-evaluates", "everything"):
+            refused = hospital.ask(who, "GET", path)
+            assert refused.status_code == 409
+            assert "new 1" not in refused.text
+        assert hospital.ask("meter", "GET", path).status_code == 200
+    hospital.close(second)
+    assert hospital.ask("cy-evaluates", "GET", path).status_code == 200
+
+
+def test_the_log_of_an_open_review_tells_neither_items_nor_notes(hospital: Hospital) -> None:
+    review = hospital.open()
+    item = hospital.next("ada", review)["item"]["id"]
+    body = {"item": item, "verdicts": ["correct", "incorrect"], "severity": 0,
+            "preferred": "first", "correction": "E11.9"}  # fmt: skip
+    path = f"/api/v1/reviews/{review}/judgements"
+    assert hospital.ask("ada", "POST", path, json=body).status_code == 201
+
+    commits = hospital.ask("operator", "GET", "/api/v1/log").json()
+    shown = commits[-1]["entries"][0]["event"]
+    assert {*shown.values()} == {"ItemJudged", review, "hidden until the review is closed"}
+    hospital.do(CloseReview(review))
+    commits = hospital.ask("operator", "GET", "/api/v1/log").json()
+    assert commits[-2]["entries"][0]["event"]["item"] == item
+
+
+def test_nobody_can_ask_whether_an_expert_wrote_these_very_words(hospital: Hospital) -> None:
+    """Publishers are told which blobs are stored, by digest."""
+    review = hospital.open()
+    for who in ("ada", "ben"):
+        body = {"item": hospital.next(who, review)["item"]["id"],
+                "verdicts": ["correct", "incorrect"], "severity": 0, "preferred": "first",
+                "correction": "E11.9"}  # fmt: skip
+        path = f"/api/v1/reviews/{review}/judgements"
+        assert hospital.ask(who, "POST", path, json=body).status_code == 201
+    said = hospital.registry.refresh().reviews[review].judgements
+    digests = {judgement.notes for judgement in said}
+    plain = hashlib.sha256(msgspec.json.encode(Notes(correction="E11.9"))).hexdigest()
+    assert len(digests) == 2
+    assert Blobs(hospital.registry.store).missing([plain])
 
 
 def test_what_waits_does_not_tell_on_how_many_others_agreed(hospital: Hospital) -> None:
