@@ -6,13 +6,15 @@ MLflow is installed into an environment of its own under the cache folder, the f
 servers run on this machine at once, and each operation is timed on one and then the other, in
 turns. Publishing sends the same three small files each time; looking is timed from the request's
 first byte to the answer's last on a bare socket. Prints medians with the range, and the ratio of
-the medians.
+the medians. Resolving an alias is also timed beside a bare ASGI application on the same HTTP server
+that answers the same bytes to everybody: what the server itself takes.
 """
 
 import argparse
 import json
 import re
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -50,7 +52,7 @@ _LENGTH = re.compile(rb"(?i)content-length: (\d+)")
 
 @dataclass
 class Timing:
-    """Milliseconds of one operation on both."""
+    """Milliseconds of one operation on Lorary and on what it is compared with."""
 
     name: str
     ours: list[float] = field(default_factory=list)
@@ -80,11 +82,16 @@ def main() -> None:
         for size in options.versions:
             fill(ours, theirs, size)
             timings += look(ours, theirs, size, options.repeats)
+        bare = against_bare(stack, ours, folder, options.repeats)
     show(timings)
+    print(f"{'':38} {'':>26} {'a bare server, ms':>28}")
+    print(
+        f"{bare.name:38} {spread(bare.ours):>26} {spread(bare.theirs):>28} {1 / bare.ratio:6.2f}x"
+    )
     for name, count in requests_per_operation().items():
         print(f"  store requests, {name:32} {count}")
     if options.json:
-        found = [{"name": t.name, "ours": t.ours, "theirs": t.theirs} for t in timings]
+        found = [{"name": t.name, "ours": t.ours, "theirs": t.theirs} for t in (*timings, bare)]
         options.json.write_text(json.dumps(found) + "\n")
     if options.plot:
         bars(options.plot, [(t.name, t.ours, t.theirs) for t in timings], ("Lorary", "MLflow"))
@@ -123,6 +130,46 @@ class Wire:
             pieces.append(self._socket.recv(1 << 20))
             left -= len(pieces[-1])
         return b"".join(pieces)
+
+
+BARE = """
+import sys, uvicorn
+from registry.server import config
+
+body = open(sys.argv[2], "rb").read()
+head = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
+
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await send({"type": "http.response.body", "body": body})
+
+uvicorn.Server(config(app, "127.0.0.1", int(sys.argv[1]), allowed=1000)).run()
+"""
+"""A server that answers every request with the bytes of a file."""
+
+
+def against_bare(stack: ExitStack, ours: "Ours", folder: Path, repeats: int) -> Timing:
+    """Resolve an alias, and get the same bytes from a server that does nothing for them."""
+    path, port = f"/resolve/{ADAPTER}@champion", free_port()
+    answer = folder / "answer.json"
+    answer.write_bytes(ours.wire.get(path))
+    stack.enter_context(
+        running(
+            [sys.executable, "-c", BARE, str(port), str(answer)],
+            folder / "bare.log",
+            ready=f"http://127.0.0.1:{port}/",
+            environment={},
+        )
+    )
+    bare = Wire(port, "/api/v1", {"Authorization": f"Bearer {ours.key.text}"})
+    for wire in (ours.wire, bare):
+        wire.reconnect()
+    timing = Timing("resolve an alias")
+    for _ in range(max(1000, repeats)):
+        timing.ours.append(timed(partial(ours.wire.get, path)))
+        timing.theirs.append(timed(partial(bare.get, path)))
+    return timing
 
 
 class Ours:
@@ -316,7 +363,7 @@ def show(timings: list[Timing]) -> None:
 
 def spread(values: list[float]) -> str:
     """Median and range."""
-    return f"{median(values):.1f} [{min(values):.1f} .. {max(values):.1f}]"
+    return f"{median(values):.2f} [{min(values):.2f} .. {max(values):.2f}]"
 
 
 if __name__ == "__main__":
