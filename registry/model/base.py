@@ -9,13 +9,16 @@ Times are UTC, ISO 8601 with a `Z`. Digests are hexadecimal SHA-256.
 
 import re
 from collections.abc import Iterable
-from typing import Any, ClassVar, NamedTuple
+from functools import cache
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import msgspec
 
 from registry.model.access import ANY_DOMAIN, Role
 from registry.model.catalog import Adapter, Base, Catalog, Domain, Key, Version, Webhook
 from registry.model.reviewing import Review
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 class Draft:
@@ -61,6 +64,21 @@ class Draft:
     def version(self, path: str, number: int) -> Version:
         """One of an adapter's versions."""
         return self.adapters[path].versions[number - 1]
+
+
+@cache
+def _shared(source: type[msgspec.Struct], kind: type[msgspec.Struct]) -> list[str]:
+    return [name for name in kind.__struct_fields__ if name in source.__struct_fields__]
+
+
+def made_of(kind: type[S], source: msgspec.Struct, **others: Any) -> S:
+    """A `kind` with the fields of `source` that both have, and `others` in their place or beside
+    them: what happened is named once on its way from a command to the catalog.
+
+    Raises `TypeError` if a field without a default is in neither.
+    """
+    shared = {name: getattr(source, name) for name in _shared(type(source), kind)}
+    return kind(**{**shared, **others})
 
 
 class Event(msgspec.Struct, frozen=True, tag_field="type", tag=True, kw_only=True):
@@ -112,16 +130,9 @@ class Command(msgspec.Struct, frozen=True):
         raise NotImplementedError
 
     def caused(self, **others: Any) -> Event:
-        """The command's event, with `others` in place of the command's own fields or beside them.
-
-        Raises `TypeError` if a field of the event is in neither.
-        """
-        shared = {
-            name: getattr(self, name)
-            for name in self.event.__struct_fields__
-            if hasattr(self, name)
-        }
-        return self.event(**{**shared, **others})
+        """The command's event, with `others` in place of the command's own fields or beside them;
+        raises as `made_of`."""
+        return made_of(self.event, self, **others)
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):

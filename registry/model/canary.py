@@ -12,7 +12,7 @@ from adapters.names import AdapterRef
 from registry import errors
 from registry.model.access import Role
 from registry.model.aliases import check_earned, role_to_move
-from registry.model.base import Command, Draft, Event, Route
+from registry.model.base import Command, Draft, Event, Route, made_of
 from registry.model.catalog import Adapter, Catalog, Rollback, Split
 from registry.model.trials import BoundName, Bounds, Evidence, crosses
 from registry.times import instant
@@ -61,16 +61,7 @@ class SplitRolledBack(Event, frozen=True):
         """End the split, and remember why."""
         path = f"{self.domain}/{self.adapter}"
         adapter = draft.adapters[path]
-        rollback = Rollback(
-            alias=self.alias,
-            candidate=self.candidate,
-            split=self.split,
-            bound=self.bound,
-            limit=self.limit,
-            evidence=self.evidence,
-            actor=by,
-            time=at,
-        )
+        rollback = made_of(Rollback, self, actor=by, time=at)
         draft.change_adapter(
             path,
             splits={name: split for name, split in adapter.splits.items() if name != self.alias},

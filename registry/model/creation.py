@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from adapters.fields import Digest, Name
 from registry import errors
 from registry.model.access import BOOTSTRAP
-from registry.model.base import Command, Draft, Event
+from registry.model.base import Command, Draft, Event, made_of
 from registry.model.catalog import Catalog
 from registry.model.keys import OPERATOR, KeyIssued
 
@@ -35,9 +35,4 @@ class CreateRegistry(Command, frozen=True):
         if catalog.registry:
             raise errors.Conflict("This store holds a registry already. Use it, or another place.")
         yield self.caused()
-        yield KeyIssued(
-            key=self.key,
-            name=self.key_name,
-            secret_sha256=self.secret_sha256,
-            grants=OPERATOR,
-        )
+        yield made_of(KeyIssued, self, name=self.key_name, grants=OPERATOR)

@@ -11,7 +11,7 @@ from adapters.confidence import Calibration
 from adapters.fields import Count, Digest, Name, Number, Word
 from adapters.names import AdapterRef
 from registry import errors, times
-from registry.model.base import Command, Draft, Event
+from registry.model.base import Command, Draft, Event, made_of
 from registry.model.catalog import Calibrated, Catalog, Evaluation, person
 from registry.model.collection import spare
 from registry.model.evidence import Engine, SuiteResult, impossible
@@ -48,15 +48,8 @@ class EvaluationRecorded(Event, frozen=True):
         draft.change_domain(self.domain, looks=looks)
         path = f"{self.domain}/{self.adapter}"
         old = draft.version(path, self.version)
-        evaluation = Evaluation(
-            evaluator=by,
-            time=at,
-            report=self.report,
-            results=self.results,
-            looks=tuple(looks[result.held_out] for result in self.results),
-            engine=self.engine,
-            answered=self.answered,
-        )
+        counted = tuple(looks[result.held_out] for result in self.results)
+        evaluation = made_of(Evaluation, self, evaluator=by, time=at, looks=counted)
         calibrations = old.calibrations
         if self.calibration is not None:
             fitted = msgspec.structs.replace(self.calibration, report=self.report)

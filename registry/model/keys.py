@@ -17,7 +17,7 @@ from registry.model.access import (
     check_active,
     has_role,
 )
-from registry.model.base import Command, Draft, Event, Route
+from registry.model.base import Command, Draft, Event, Route, made_of
 from registry.model.catalog import Catalog, Grant, Key
 
 OPERATOR = tuple(Grant(role, ANY_DOMAIN) for role in ROLES if role not in EXPERTS)
@@ -37,17 +37,7 @@ class KeyIssued(Event, frozen=True):
 
     def apply(self, draft: Draft, by: str, at: str) -> None:
         """Add the key."""
-        draft.keys[self.key] = Key(
-            id=self.key,
-            name=self.name,
-            secret_sha256=self.secret_sha256,
-            grants=self.grants,
-            issued=at,
-            issuer=by,
-            person=self.person,
-            service=self.service,
-            expires=self.expires,
-        )
+        draft.keys[self.key] = made_of(Key, self, id=self.key, issued=at, issuer=by)
 
 
 class KeyRevoked(Event, frozen=True):
@@ -118,14 +108,8 @@ class AccessRecovered(Event, frozen=True):
 
     def apply(self, draft: Draft, by: str, at: str) -> None:
         """Add the key."""
-        draft.keys[self.key] = Key(
-            id=self.key,
-            name=self.name,
-            secret_sha256=self.secret_sha256,
-            grants=OPERATOR,
-            issued=at,
-            issuer=by,
-        )
+        key = made_of(Key, self, id=self.key, grants=OPERATOR, issued=at, issuer=by)
+        draft.keys[self.key] = key
 
 
 class RecoverAccess(Command, frozen=True):

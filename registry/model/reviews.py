@@ -13,7 +13,7 @@ from adapters.fields import Count, Digest, Name, Number
 from adapters.names import AdapterRef
 from registry import errors
 from registry.model.access import Role
-from registry.model.base import Command, Draft, Event, Route
+from registry.model.base import Command, Draft, Event, Route, made_of
 from registry.model.catalog import Catalog, person
 from registry.model.collection import spare
 from registry.model.reviewing import MAX_ITEMS, Judgement, Preference, Review, Verdict, wants
@@ -37,18 +37,7 @@ class ReviewOpened(Event, frozen=True):
 
     def apply(self, draft: Draft, by: str, at: str) -> None:
         """Add the review."""
-        draft.reviews[self.review] = Review(
-            id=self.review,
-            domain=self.domain,
-            adapter=self.adapter,
-            versions=self.versions,
-            title=self.title,
-            items=self.items,
-            content=self.content,
-            opened=at,
-            opener=by,
-            keep_days=self.keep_days,
-        )
+        draft.reviews[self.review] = made_of(Review, self, id=self.review, opened=at, opener=by)
 
 
 class ItemJudged(Event, frozen=True):
@@ -66,15 +55,7 @@ class ItemJudged(Event, frozen=True):
     def apply(self, draft: Draft, by: str, at: str) -> None:
         """Add the judgement."""
         review = draft.reviews[self.review]
-        judgement = Judgement(
-            item=self.item,
-            expert=by,
-            time=at,
-            verdicts=self.verdicts,
-            severity=self.severity,
-            preferred=self.preferred,
-            notes=self.notes,
-        )
+        judgement = made_of(Judgement, self, expert=by, time=at)
         draft.reviews[self.review] = msgspec.structs.replace(
             review, judgements=(*review.judgements, judgement)
         )

@@ -12,7 +12,7 @@ from adapters.lineage import Lineage
 from adapters.names import AdapterRef, check_name
 from adapters.spectra import Spectrum
 from registry import errors
-from registry.model.base import Command, Draft, Event, Route
+from registry.model.base import Command, Draft, Event, Route, made_of
 from registry.model.catalog import Adapter, Catalog, File, Version, in_good_standing, person
 from registry.model.collection import spare
 from registry.model.differences import changed_files
@@ -45,23 +45,7 @@ class VersionPublished(Event, frozen=True):
         """Add the version to its adapter, which begins with its first."""
         path = f"{self.domain}/{self.adapter}"
         adapter = draft.adapters.get(path, Adapter(domain=self.domain, name=self.adapter))
-        version = Version(
-            domain=self.domain,
-            adapter=self.adapter,
-            number=self.version,
-            digest=self.digest,
-            base=self.base,
-            files=self.files,
-            facts=self.facts,
-            publisher=by,
-            published=at,
-            lineage=self.lineage,
-            signer=self.signer,
-            spectrum=self.spectrum,
-            analysis=self.analysis,
-            flags=self.flags,
-            message=self.message,
-        )
+        version = made_of(Version, self, number=self.version, publisher=by, published=at)
         draft.adapters[path] = msgspec.structs.replace(
             adapter, versions=(*adapter.versions, version)
         )

@@ -10,7 +10,7 @@ from annotated_types import MaxLen
 from adapters.fields import Count, Name, Path
 from registry import errors
 from registry.model.access import ANY_DOMAIN, Role
-from registry.model.base import Command, Draft, Event, Route
+from registry.model.base import Command, Draft, Event, Route, made_of
 from registry.model.catalog import Catalog, Webhook
 
 EventType = Literal[
@@ -42,15 +42,8 @@ class WebhookAdded(Event, frozen=True):
 
     def apply(self, draft: Draft, by: str, at: str) -> None:
         """Add the webhook."""
-        draft.webhooks[self.webhook] = Webhook(
-            id=self.webhook,
-            url=self.url,
-            domain=self.domain,
-            types=self.types,
-            after=self.after,
-            added=at,
-            added_by=by,
-        )
+        hook = made_of(Webhook, self, id=self.webhook, added=at, added_by=by)
+        draft.webhooks[self.webhook] = hook
 
 
 class WebhookRemoved(Event, frozen=True):
