@@ -76,6 +76,7 @@ def _hand_over(secret: Secret, key_file: Path | None, done: str, as_json: bool) 
         key_file.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
+            os.fchmod(descriptor, 0o600)  # a file that was there keeps its own mode
             file.write(secret.text + "\n")
     shown = str(key_file) if key_file else secret.text
     emit(

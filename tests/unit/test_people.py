@@ -1,10 +1,12 @@
 """Who may read without changing anything, and how access is recovered when nobody has it."""
 
+import stat
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
+from registry.cli.setup import recover
 from registry.errors import Conflict, Forbidden
 from registry.http import create_app
 from registry.maintain.verify import verify
@@ -86,6 +88,18 @@ def test_access_is_recovered_by_the_store_alone_and_the_log_shows_it(
     registry.execute(RevokeKey(operator.id, "left"), new.id)
     registry.close()
     assert verify(store).sound
+
+
+def test_a_recovered_key_is_readable_by_its_owner_alone(
+    store: LocalStore, operator: Secret, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORARY_STORE", store.url)
+    key_file = tmp_path / "operator.key"
+    key_file.write_text("the old key, which everybody could read")
+    key_file.chmod(0o644)
+    recover("the operator left", key_file)
+    assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
+    assert Secret.parse(key_file.read_text().strip()).id != operator.id
 
 
 def test_nothing_is_recovered_where_there_is_no_registry() -> None:
