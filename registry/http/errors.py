@@ -28,6 +28,8 @@ PAGES = re.compile(r"/(?:(?:adapters|reviews)(?:/.*)?|log|login|logout|upload)?"
 """Paths of the registry's pages."""
 HUB = re.compile(r"(?!/api/v1/)(?:/(?:api|lfs)/.*|.*/(?:resolve|raw)/.*|.*\.git/.*)", re.DOTALL)
 """Paths that the Hugging Face Hub's clients and Git LFS use, where `PAGES` does not match."""
+TICKET = re.compile(r"/lfs/\S*")
+"""The address of an upload, which holds a ticket instead of a key."""
 logger = logging.getLogger("lorary.registry")
 
 
@@ -86,7 +88,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:
-        logger.error("unexpected error in %s", request.url.path, exc_info=error)
+        path = TICKET.sub("/lfs/...", request.url.path)
+        logger.error("unexpected error in %s", path, exc_info=error)
         message = "The registry failed. Try again; its log tells the operator why."
         return _render(request, InternalError(message))
 
@@ -136,9 +139,9 @@ def log_refusal(request: Request, status: int, code: str, message: str) -> None:
         "request": getattr(request.state, "request_id", None),
         "actor": getattr(request.state, "actor", None),
         "method": request.method,
-        "path": request.url.path[:300],
+        "path": TICKET.sub("/lfs/...", request.url.path)[:300],
         "status": status,
         "code": code,
-        "reason": message[:500],
+        "reason": TICKET.sub("/lfs/...", message)[:500],
     }
     logger.warning(json.dumps(record))

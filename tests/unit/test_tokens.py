@@ -9,6 +9,8 @@ from starlette.testclient import TestClient
 from registry import tokens
 from registry.errors import Unauthenticated
 from registry.http.app import create_app
+from registry.hub import tickets
+from registry.model.access import Secret
 from registry.model.catalog import Catalog, Key
 from registry.registry import Registry
 from registry.settings import RegistrySettings
@@ -90,6 +92,20 @@ def test_an_upload_address_that_nobody_issued_is_refused(
     path = "/lfs/" + ticket.replace("KEYID", key.split("_")[1])
     assert client.put(path, content=b"x").status_code == 401
     assert client.put(path).status_code == 401
+
+
+@pytest.mark.parametrize("method", ["PUT", "GET", "POST"])
+def test_an_upload_address_stands_in_no_log(
+    browser: tuple[TestClient, str], caplog: pytest.LogCaptureFixture, method: str
+) -> None:
+    client, key = browser
+    state = client.app.state  # type: ignore[attr-defined]
+    issuer = state.registry.catalog.keys[Secret.parse(key).id]
+    service_secret = state.settings.session_secret.get_secret_value()
+    ticket = tickets.issue(issuer, "0" * 64, 1, service_secret)
+    assert client.request(method, f"/lfs/{ticket}", content=b"x").status_code >= 400
+    assert '"event": "refused"' in caplog.text
+    assert ticket[-64:] not in caplog.text
 
 
 @pytest.mark.parametrize("origin", ["http://[", "http://testserver@evil", "null", "http://[::1"])
