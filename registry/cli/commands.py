@@ -5,6 +5,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 import msgspec
 import typer
 
+from adapters.fields import problem
 from registry.cli.output import AsJson, client, emit, say
 from registry.errors import BadRequest
 from registry.model.base import Command
@@ -52,15 +53,18 @@ def read_command(kind: type[Command], fields: list[str]) -> Command:
             raise BadRequest(f"{field[:60]!r} is no field. Write: {_usage(kind)}")
         given[name] = text if str in (hints[name], *get_args(hints[name])) else _json(text)
     try:
-        return msgspec.convert(given, kind)
-    except msgspec.ValidationError as error:
+        command = msgspec.convert(given, kind)
+    except (msgspec.ValidationError, UnicodeError) as error:
         raise BadRequest(f"{error}. Write: {_usage(kind)}") from error
+    if wrong := problem(command):
+        raise BadRequest(f"{wrong}. Write: {_usage(kind)}")
+    return command
 
 
 def _json(text: str) -> Any:
     try:
         return msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):
         return text  # a word such as a rating, which its type then accepts or refuses
 
 

@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry.cli.commands import read_command
 from registry.cli.output import escaped, plain, progress_bar, say, table, warn
 from registry.cli.reviewing import read_rows
+from registry.errors import BadRequest
+from registry.model.canary import SplitAlias
 
 HOSTILE = [
     "[/bold] x",
@@ -53,3 +56,13 @@ def test_a_complaint_with_u2028_is_one_row(tmp_path: Path) -> None:
     file = tmp_path / "answers.jsonl"
     file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     assert read_rows(file) == rows
+
+
+@pytest.mark.parametrize(
+    "field", ["domain=\udcff", "candidate=\udcff", "bounds=" + "[" * 100_000, "alias=a\nb"]
+)
+def test_a_command_that_cannot_be_sent_is_refused_with_its_usage(field: str) -> None:
+    fields = ["domain=medical", "adapter=coder", "alias=production", "candidate=1", "percent=5"]
+    assert read_command(SplitAlias, fields)
+    with pytest.raises(BadRequest, match=r"Write: SplitAlias domain=\.\.\. adapter="):
+        read_command(SplitAlias, [*fields, field])
