@@ -24,8 +24,8 @@ EventType = Literal[
 ]
 """Types of public events. `registry.notify.cloudevents` makes them from the log."""
 EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
-MAX_WEBHOOKS = 50
-"""Webhooks of a registry."""
+MAX_WEBHOOKS, PER_DOMAIN = 50, 10
+"""Webhooks of a registry, and of one domain, so that no operator of a domain uses up all."""
 
 
 class WebhookAdded(Event, frozen=True):
@@ -94,6 +94,10 @@ class AddWebhook(Command, frozen=True):
             raise errors.Conflict(f"Webhook {self.webhook!r} exists. Add another one.")
         if len(catalog.webhooks) >= MAX_WEBHOOKS:
             raise errors.Conflict(f"There are {MAX_WEBHOOKS} webhooks, the most. Remove one.")
+        if sum(h.domain == self.domain for h in catalog.webhooks.values()) >= PER_DOMAIN:
+            raise errors.Conflict(
+                f"There are {PER_DOMAIN} webhooks for {self.domain!r}, the most. Remove one."
+            )
         after = catalog.sequence if self.after is None else self.after
         if after > catalog.sequence:
             raise errors.BadRequest(

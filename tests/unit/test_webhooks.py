@@ -8,6 +8,7 @@ import random
 import re
 import threading
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ import msgspec
 import pytest
 from fastapi.testclient import TestClient
 
-from registry.errors import Forbidden, StoreUnavailable
+from registry.errors import Conflict, Forbidden, StoreUnavailable
 from registry.http import create_app
 from registry.model.access import Secret
 from registry.model.catalog import Webhook
+from registry.model.domains import CreateDomain
+from registry.model.webhooks import PER_DOMAIN, AddWebhook, RemoveWebhook
 from registry.notify.addresses import check_target, choose_address, is_public
 from registry.notify.cloudevents import END, Position, PublicEvent
 from registry.notify.delivery import IN_FLIGHT
@@ -410,6 +413,22 @@ def test_addresses_are_checked_when_a_webhook_is_added(
     client: TestClient, url: str, status: int
 ) -> None:
     assert client.post("/api/v1/webhooks", json={"url": url}).status_code == status
+
+
+def test_one_domain_leaves_webhooks_to_the_others(local_store: LocalStore) -> None:
+    operator = Registry.create(local_store, name="hospital", key_name="operator")
+    registry = Registry(local_store)
+    for domain in ("medical", "legal"):
+        registry.execute(CreateDomain(domain), operator.id)
+    add = partial(AddWebhook, url="https://a.example/x")
+    for number in range(PER_DOMAIN):
+        registry.execute(add(f"m{number}", domain="medical"), operator.id)
+    with pytest.raises(Conflict, match="10 webhooks for 'medical', the most"):
+        registry.execute(add("m", domain="medical"), operator.id)
+    assert registry.execute(add("l", domain="legal"), operator.id)
+    registry.execute(RemoveWebhook("m0"), operator.id)
+    assert registry.execute(add("m", domain="medical"), operator.id)
+    registry.close()
 
 
 def test_a_webhook_is_removed_by_its_route(client: TestClient) -> None:
