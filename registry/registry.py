@@ -2,9 +2,12 @@
 
 One thread writes. It takes every command that waits, decides each against the state that the ones
 before it make, and commits them together; a group that loses the race for its place in the log is
-decided again on what the winner wrote. A refusal concerns only the command that caused it.
+decided again on what the winner wrote. A refusal concerns only the command that caused it. Commands
+that are not urgent wait a little for others; nothing is answered before its commit is stored. See
+docs/design/015.
 """
 
+import math
 import queue
 import random
 import threading
@@ -15,7 +18,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from registry.errors import AlreadyExists, Outdated, RegistryMissing, TooLarge
+from registry.errors import AlreadyExists, Outdated, Overloaded, RegistryMissing, TooLarge
 from registry.log import checkpoints, remains
 from registry.log.commits import CommitLog, advance, follow
 from registry.metrics import COMMIT_SECONDS, COMMITS, CONFLICTS
@@ -29,6 +32,8 @@ from registry.times import FIRST, instant, utc_now
 
 MAX_GROUP = 256
 """Commands in one commit at the most."""
+MAX_WAITING = 4 * MAX_GROUP
+"""Commands that wait for the writer at the most, beside those in its hands."""
 
 
 @dataclass(slots=True)
@@ -36,6 +41,7 @@ class _Request:
     command: Command
     actor: str
     answer: "Future[tuple[Event, ...]]" = field(default_factory=Future)
+    given: float = field(default_factory=time.monotonic)
 
 
 _Outcome: TypeAlias = "tuple[Event, ...] | Exception"
@@ -44,8 +50,20 @@ _Outcome: TypeAlias = "tuple[Event, ...] | Exception"
 class Registry:
     """Executes commands against the log in `store`. Thread-safe; close it when done."""
 
-    def __init__(self, store: ObjectStore, *, clock: Callable[[], str] = utc_now) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        *,
+        clock: Callable[[], str] = utc_now,
+        pause: float = 0.0,
+        max_group: int = MAX_GROUP,
+    ) -> None:
+        """pause: seconds from one commit to the next that no urgent command asks for.
+        max_group: commands in one commit at the most."""
         self.store = store
+        self.pause = pause
+        self._max_group = max_group
+        self._committed = -math.inf
         self._log = CommitLog(store)
         self._clock = clock
         self._catalog = checkpoints.load(store)
@@ -89,15 +107,22 @@ class Registry:
     def execute(self, command: Command, actor: str) -> tuple[Event, ...]:
         """Carry out `command` for key id `actor` and return what happened, once it is stored.
 
-        An empty tuple means that it was so already. Raises what `decide` raises,
+        An empty tuple means that it was so already. Raises what `decide` raises, `Overloaded`,
         `StoreUnavailable`, or `OutcomeUnknown` if the store never told.
         """
+        return self.submit(command, actor).result()
+
+    def submit(self, command: Command, actor: str) -> "Future[tuple[Event, ...]]":
+        """As `execute`, for callers that wait without a thread: the future gets the events or the
+        error. Raises `Overloaded` if too many commands wait already."""
         request = _Request(command, actor)
         with self._advancing:
             if self._closed:
                 raise RuntimeError("this registry is closed")
+            if self._requests.qsize() >= MAX_WAITING:
+                raise Overloaded("Too many changes wait to be written. Repeat in a moment.")
             self._requests.put(request)
-        return request.answer.result()
+        return request.answer
 
     def close(self) -> None:
         """Finish what waits and end the writer."""
@@ -109,15 +134,26 @@ class Registry:
         self._writer.join()
 
     def _write(self) -> None:
-        while (first := self._requests.get()) is not None:
-            group = [first]
-            while len(group) < MAX_GROUP and not self._requests.empty():
-                request = self._requests.get()
-                if request is None:
-                    self._requests.put(None)
-                    break
-                group.append(request)
+        while group := self._next_group():
             self._carry_out(group)
+
+    def _next_group(self) -> list[_Request]:
+        """What waits, once something in it need not wait for more; nothing once this is closed."""
+        group, due = list[_Request](), math.inf
+        while len(group) < self._max_group:
+            left = max(0.0, due - time.monotonic()) if group else None
+            try:
+                request = self._requests.get(timeout=left)
+            except queue.Empty:
+                break
+            if request is None:
+                self._requests.put(None)
+                break
+            if request.answer.set_running_or_notify_cancel():
+                group.append(request)
+                pause = 0.0 if request.command.urgent else self._committed + self.pause
+                due = min(due, max(request.given, pause))
+        return group
 
     def _carry_out(self, group: Sequence[_Request]) -> None:
         """Answer every request of the group, each for itself if together they are too large."""
@@ -155,6 +191,7 @@ class Registry:
                 attempt += 1
                 time.sleep(random.uniform(0, min(0.5, 0.01 * 2**attempt)))  # noqa: S311
         if stored is not None:
+            self._committed = time.monotonic()
             COMMITS.inc()
             COMMIT_SECONDS.observe(time.perf_counter() - began)
             catalog = self._advance(follow(catalog, stored))

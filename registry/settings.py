@@ -80,6 +80,14 @@ class RegistrySettings(StoreSettings):
         default=24.0, gt=0, description="Hours after which an undelivered event is a dead letter."
     )
 
+    feedback_pause_seconds: float = Field(
+        default=2.0,
+        ge=0,
+        le=5,
+        description="Seconds from one commit to the next that holds feedback alone. Feedback given "
+        "meanwhile waits and is written together. 0: no wait.",
+    )
+
     read_only: bool = Field(
         default=False,
         description="Refuse every change with 503: while a bucket is copied, moved or examined.",

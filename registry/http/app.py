@@ -56,7 +56,8 @@ def create_app(settings: RegistrySettings) -> FastAPI:
     Raises `StoreUnavailable`, `StoreUnfit` for a store that does not keep its promises, or
     `RegistryMissing` if there is none to serve.
     """
-    registry = Registry(settings.open_store_to_write())
+    store = settings.open_store_to_write()
+    registry = Registry(store, pause=settings.feedback_pause_seconds)
     registry.refresh()
 
     streams = events.Streams(registry)

@@ -4,11 +4,13 @@ Parts of the path and the body are the command's fields. The answer is the resou
 begins with, as it is afterwards.
 """
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
 from inspect import Parameter, Signature
 from typing import Any, TypeAlias, get_type_hints
 
 from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
 
 from adapters.names import AdapterRef, check_name
 from registry.http.access import Caller, CallerDep
@@ -40,18 +42,21 @@ def add_routes(router: APIRouter) -> None:
             )
 
 
-def _endpoint(command: type[Command], path_fields: list[str]) -> Callable[..., Json]:
+def _endpoint(
+    command: type[Command], path_fields: list[str]
+) -> Callable[..., Coroutine[Any, Any, Json]]:
     """What carries out the command of a request."""
     hints = get_type_hints(command)
     body = body_of(command, *path_fields)
 
-    def carry_out(caller: Caller, **sent: Any) -> Json:
+    async def carry_out(caller: Caller, **sent: Any) -> Json:
         fields = given(sent.pop("body")) if "body" in sent else {}
         if "domain" in sent:
             check_name(sent["domain"], "domain")
         asked = command(**sent, **fields)
-        events = caller.registry.execute(asked, caller.key.id)
-        return _answer(caller, asked, events)
+        # No thread waits: however many ask at once share commits.
+        events = await asyncio.wrap_future(caller.registry.submit(asked, caller.key.id))
+        return await run_in_threadpool(_answer, caller, asked, events)
 
     parameters = [Parameter("caller", Parameter.KEYWORD_ONLY, annotation=CallerDep)]
     parameters += [

@@ -115,6 +115,8 @@ class Command(msgspec.Struct, frozen=True):
     role: ClassVar[Role] = "operate"
     given_by: ClassVar[str | None] = None
     """The actor without a key who alone may give it; None: whoever has the role."""
+    urgent: ClassVar[bool] = True
+    """Whether it is written at once; if not, it may wait a little for others to share a commit."""
     route: ClassVar[Route | None] = None
     """None for a command that comes with files, or that only the registry itself gives."""
 

@@ -50,6 +50,7 @@ class GiveFeedback(Command, frozen=True):
 
     event = FeedbackGiven
     role = "serve"
+    urgent = False
     route = Route("POST", "/adapters/{domain}/{adapter}/versions/{version}/feedback")
     domain: Name
     adapter: Name

@@ -1,8 +1,8 @@
 """What a replica tells the registry's service: opinions, and candidates that crossed a bound.
 
 A replica reads the bucket by itself, but writes nothing into it: it asks the service, with a key
-that has the role `serve` and no other. Its own few threads wait for the service, so that one that
-hangs holds up nothing else.
+that has the role `serve` and no other. Its own threads wait for the service, so that one that hangs
+holds up nothing else.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ from registry.model.catalog import Catalog
 from registry.times import utc_now
 from serving.errors import CannotServe, LimitReached, ReportsOff
 
-THREADS = 8
-TIMEOUT_SECONDS = 5.0
-MAX_WAITING = 256
-"""Reports under way at once; commits are made in groups, so they do not wait for one another."""
+TIMEOUT_SECONDS = 10.0
+MAX_WAITING = 100
+"""Reports under way at once, each with a thread and a connection: the registry writes those that
+come together in one commit, and answers then."""
 
 
 class Reports:
@@ -30,7 +30,7 @@ class Reports:
 
     def __init__(self, registry_url: str, key: str) -> None:
         self._client = RegistryClient(registry_url, key, timeout=TIMEOUT_SECONDS) if key else None
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="reports")
+        self._threads = ThreadPoolExecutor(MAX_WAITING, thread_name_prefix="reports")
         self._waiting = 0
 
     @property
