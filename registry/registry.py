@@ -67,6 +67,7 @@ class Registry:
         self._log = CommitLog(store)
         self._clock = clock
         self._catalog = checkpoints.load(store)
+        self._catalog.index  # noqa: B018 - made now, so that no request waits for it
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._advancing = threading.Lock()
         self._closed = False

@@ -56,8 +56,8 @@ class CatalogCollector(Collector):
         states: Tallies[tuple[str, str]] = Tallies()
         for adapter in self._catalog.adapters.values():
             adapters[adapter.domain] += 1
-            for version in adapter.versions:
-                states[adapter.domain, _state(version)] += 1
+            for state, count in adapter.states.items():
+                states[adapter.domain, state] += count
         counted = GaugeMetricFamily("lorary_catalog_adapters", "Adapters", labels=["domain"])
         versions = GaugeMetricFamily(
             "lorary_catalog_versions", "Versions by state", labels=["domain", "state"]
@@ -198,12 +198,6 @@ def _watched(adapter: Adapter) -> list[Version]:
     named = adapter.aliases.get(DEFAULT_ALIAS)
     numbers = {len(adapter.versions)} | ({named} if named is not None else set())
     return [adapter.versions[number - 1] for number in sorted(numbers)]
-
-
-def _state(version: Version) -> str:
-    if version.tombstone is not None:
-        return "given up"
-    return "revoked" if version.revoked is not None else "kept"
 
 
 def _key_state(key: Key, now: str) -> str:

@@ -9,10 +9,11 @@ from adapters.names import AdapterRef
 from registry import errors
 from registry.http.access import Caller, CallerDep
 from registry.http.transfers import answer_file
+from registry.http.views import SHOWN
 from registry.hub.cards import card_data
 from registry.hub.paths import PATHS_BODY, PathsDep
 from registry.hub.revisions import MAIN, changed_in, commit_id, find, newest
-from registry.hub.views import commits_view, file_view, model_view, refs_view
+from registry.hub.views import commit_view, file_view, model_view, refs_view, tags, time_for
 from registry.model.access import has_role
 from registry.model.catalog import Adapter, File, Version
 
@@ -66,24 +67,23 @@ def list_models(
             f"Listing models by {', '.join(sorted(other))[:200]} is not offered by Lorary. Use "
             "author, search, filter (tags), sort and limit."
         )
-    models = [
-        model_view(adapter, None)
+    wanted = set(filter or ())
+    found = [
+        (path, adapter)
         for path, adapter in sorted(caller.catalog.adapters.items())
         if caller.may_see(adapter.domain)
         and author in (None, adapter.domain)
         and all(part.lower() in path for part in search or ())
+        and wanted <= set(tags(adapter, newest(adapter)))
     ]
-    wanted = set(filter or ())
-    models = [model for model in models if wanted <= set(model["tags"])]
     if sort in ("lastModified", "createdAt"):
-        models.sort(key=lambda model: str(model.get(sort, "")), reverse=direction != "1")
-    begin = next((n for n, model in enumerate(models, 1) if model["id"] == after), 0)
-    models = models[begin:]
-    size = min(limit, PAGE)
-    if len(models) > size:
-        url = request.url.include_query_params(after=models[size - 1]["id"])
+        found.sort(key=lambda one: time_for(sort, one[1]), reverse=direction != "1")
+    begin = next((n for n, (path, _) in enumerate(found, 1) if path == after), 0)
+    page = found[begin : begin + min(limit, PAGE)]
+    if len(found) > begin + len(page):
+        url = request.url.include_query_params(after=page[-1][0])
         response.headers["Link"] = f'<{url}>; rel="next"'
-    return models[:size]
+    return [model_view(adapter, None) for _, adapter in page]
 
 
 @router.get("/api/models/{domain}/{adapter}")
@@ -157,14 +157,26 @@ def refs(caller: CallerDep, domain: str, adapter: str) -> dict[str, Any]:
 
 @router.get("/api/models/{domain}/{adapter}/commits/{revision}")
 def commits(
-    caller: CallerDep, response: Response, domain: str, adapter: str, revision: str
+    caller: CallerDep,
+    request: Request,
+    response: Response,
+    domain: str,
+    adapter: str,
+    revision: str,
+    p: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int, Query(ge=1)] = SHOWN,
 ) -> list[dict[str, Any]]:
-    """The versions up to `revision` as commits; on main, to which commits are made, all."""
-    found = _adapter(caller, domain, adapter)
-    until = None if revision == MAIN else find(caller.catalog, domain, adapter, revision)
-    shown = commits_view(found, until)
-    response.headers["X-Total-Count"] = str(len(shown))
-    return shown
+    """The versions up to `revision` as commits, the newest first; on main, to which commits are
+    made, all. Further pages by the `Link` header. p: the page, from 0."""
+    versions, size = _adapter(caller, domain, adapter).versions, min(limit, SHOWN)
+    on_main = revision == MAIN
+    last = len(versions) if on_main else find(caller.catalog, domain, adapter, revision).number
+    end = max(0, last - p * size)
+    response.headers["X-Total-Count"] = str(last)
+    if end > size:
+        url = request.url.include_query_params(p=p + 1)
+        response.headers["Link"] = f'<{url}>; rel="next"'
+    return [commit_view(version) for version in reversed(versions[max(0, end - size) : end])]
 
 
 @router.get("/api/models/{domain}/{adapter}/auth-check")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from registry.http.views import SHOWN
 from registry.hub.revisions import commit_id, newest
 from registry.model.catalog import Adapter, File, Version
 
@@ -33,6 +34,22 @@ def file_view(file: File, changed: Version | None = None) -> dict[str, Any]:
     return view
 
 
+def tags(adapter: Adapter, shown: Version | None) -> list[str]:
+    """What models are filtered by."""
+    found = ["peft", "lora", "safetensors", f"domain:{adapter.domain}"]
+    if shown is not None:
+        found += [f"base_model:{shown.base}", f"base_model:adapter:{shown.base}"]
+    return found
+
+
+def time_for(sort: str, adapter: Adapter) -> str:
+    """What models are sorted by: `createdAt`, or when the newest version that is kept was made."""
+    shown = newest(adapter)
+    if shown is None:
+        return ""
+    return adapter.versions[0].published if sort == "createdAt" else shown.published
+
+
 def model_view(adapter: Adapter, version: Version | None) -> dict[str, Any]:
     """A model; `version` is the one shown, if any."""
     shown = version or newest(adapter)
@@ -48,17 +65,15 @@ def model_view(adapter: Adapter, version: Version | None) -> dict[str, Any]:
         "downloads": 0,
         "likes": 0,
         "library_name": "peft",
-        "tags": ["peft", "lora", "safetensors", f"domain:{adapter.domain}"],
+        "tags": tags(adapter, shown),
     }
     if shown is None:
         return view
-    view["tags"] += [f"base_model:{shown.base}", f"base_model:adapter:{shown.base}"]
     return {
         **view,
         "sha": commit_id(shown),
         "lastModified": time_of(shown.published),
         "createdAt": time_of(adapter.versions[0].published),
-        "usedStorage": sum(v.size for v in adapter.versions if v.tombstone is None),
         "siblings": [
             {
                 "rfilename": file.path,
@@ -76,28 +91,23 @@ def model_view(adapter: Adapter, version: Version | None) -> dict[str, Any]:
 
 
 def refs_view(adapter: Adapter) -> dict[str, Any]:
-    """Branches and tags: `main` where production is set, a tag for each version and alias."""
-    kept = {v.number: v for v in adapter.versions if v.tombstone is None}
-    tags = {str(number): version for number, version in kept.items()}
-    tags |= {alias: kept[number] for alias, number in adapter.aliases.items() if number in kept}
-    production = tags.get("production")
+    """Branches and tags: `main` where production is set, a tag for each alias and each of the
+    newest versions."""
+    named = {str(version.number): version for version in adapter.versions[-SHOWN:]}
+    named |= {alias: adapter.versions[number - 1] for alias, number in adapter.aliases.items()}
+    kept = {name: version for name, version in named.items() if version.tombstone is None}
+    production = kept.get("production")
     main = [] if production is None else [_ref("heads", "main", production)]
     return {
         "branches": main,
         "converts": [],
-        "tags": [_ref("tags", name, version) for name, version in tags.items()],
+        "tags": [_ref("tags", name, version) for name, version in kept.items()],
         "pullRequests": [],
     }
 
 
 def _ref(kind: str, name: str, version: Version) -> dict[str, Any]:
     return {"name": name, "ref": f"refs/{kind}/{name}", "targetCommit": commit_id(version)}
-
-
-def commits_view(adapter: Adapter, until: Version | None) -> list[dict[str, Any]]:
-    """The versions up to `until`, or all, the newest first, as commits."""
-    versions = adapter.versions[: until.number] if until else adapter.versions
-    return [commit_view(version) for version in reversed(versions)]
 
 
 def commit_view(version: Version) -> dict[str, Any]:

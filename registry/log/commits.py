@@ -265,8 +265,7 @@ def follow(catalog: Catalog, stored: Stored) -> Catalog:
         ) from error
     said = stored.commit.checkpoint
     confirms = isinstance(said, Confirmation) and said.layout == LAYOUT
-    return msgspec.structs.replace(
-        after,
+    return after.changed(
         sequence=stored.commit.sequence,
         head=stored.digest,
         time=stored.commit.time,

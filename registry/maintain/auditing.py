@@ -93,7 +93,7 @@ def _earned_once(state: Catalog, command: Command, actor: str, time: str) -> boo
         )
         for path, adapter in state.adapters.items()
     }
-    before = msgspec.structs.replace(state, reviews=reviews, adapters=adapters)
+    before = state.changed(reviews=reviews, adapters=adapters)
     try:
         decide(before, command, actor, time)
     except LoraryError:

@@ -16,6 +16,7 @@ import msgspec
 
 from registry.model.access import ANY_DOMAIN, Role
 from registry.model.catalog import Adapter, Base, Catalog, Domain, Key, Version, Webhook
+from registry.model.index import Fact, Index
 from registry.model.reviewing import Review
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -35,17 +36,33 @@ class Draft:
     swept: int
     sequence: int
     """Of the commit that the events belong to."""
+    index: Index | None
+    """None if the catalog's was not made yet."""
 
     def __init__(self, catalog: Catalog) -> None:
         for name in Catalog.__struct_fields__:
             value = getattr(catalog, name)
             setattr(self, name, dict(value) if isinstance(value, dict) else value)
         self.sequence = catalog.sequence + 1
+        self.index = catalog.__dict__.get("index")
 
     def applied_to(self, catalog: Catalog) -> Catalog:
         """`catalog` with these tables; what a commit alone changes stays as it is."""
         tables = {name: getattr(self, name) for name in Catalog.__struct_fields__}
-        return msgspec.structs.replace(catalog, **{**tables, "sequence": catalog.sequence})
+        applied = msgspec.structs.replace(catalog, **{**tables, "sequence": catalog.sequence})
+        if self.index is not None:
+            applied.__dict__["index"] = self.index
+        return applied
+
+    def learn(self, *facts: Fact) -> None:
+        """Add what is found by digest or name."""
+        if self.index is not None:
+            self.index = self.index.plus(facts)
+
+    def forget(self, fact: Fact) -> None:
+        """Remove what was found so."""
+        if self.index is not None:
+            self.index = self.index.minus(fact)
 
     def change_domain(self, name: str, **changes: Any) -> None:
         """Replace fields of a domain."""

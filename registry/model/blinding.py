@@ -5,8 +5,6 @@ judge in its domain with any of their keys. What would name its versions by bein
 alone is hidden for every version of the domain.
 """
 
-import msgspec
-
 from registry.model.access import has_role
 from registry.model.catalog import Catalog, Key, Version, person
 from registry.model.gates import EXPERT_REVIEW, Requirement, requirements
@@ -50,7 +48,7 @@ def requirements_shown(
         return requirements(version, policy, catalog, now=now, alias=alias)
     hidden = {review.id for review in _hidden(catalog, key)}
     reviews = {name: review for name, review in catalog.reviews.items() if name not in hidden}
-    known = msgspec.structs.replace(catalog, reviews=reviews)
+    known = catalog.changed(reviews=reviews)
     asked = requirements(version, policy, known, now=now, alias=alias)
     placeholder = Requirement(
         name=EXPERT_REVIEW,
@@ -70,10 +68,9 @@ def _is_about(catalog: Catalog, review: Review, domain: str) -> bool:
     if review.domain == domain:
         return True
     versions = catalog.adapters[f"{review.domain}/{review.adapter}"].versions
-    shown = [versions[number - 1] for number in review.versions]
     return any(
-        any(version.same_weights(other) for other in shown)
-        for adapter in catalog.adapters.values()
-        if adapter.domain == domain
-        for version in adapter.versions
+        domain == where
+        for number in review.versions
+        for digest in versions[number - 1].weights
+        for where, _ in catalog.index.get("publisher", digest)
     )

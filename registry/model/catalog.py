@@ -4,7 +4,10 @@ import difflib
 import hashlib
 import heapq
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
 
 import msgspec
 
@@ -16,6 +19,7 @@ from adapters.names import DEFAULT_ALIAS, AdapterRef
 from adapters.spectra import Spectrum
 from registry import errors
 from registry.model.evidence import Engine, SuiteResult
+from registry.model.index import Index
 from registry.model.opinions import Feedback, Tally
 from registry.model.policies import Policy
 from registry.model.reviewing import Review
@@ -136,6 +140,13 @@ class Version(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
         """Bytes of all its files."""
         return sum(file.size for file in self.files)
 
+    @property
+    def state(self) -> str:
+        """`kept`, `revoked`, or `given up` with its files."""
+        if self.tombstone is not None:
+            return "given up"
+        return "revoked" if self.revoked is not None else "kept"
+
 
 class Move(msgspec.Struct, frozen=True):
     """One move of an alias: who, when, from what, to what."""
@@ -182,7 +193,7 @@ class Rollback(msgspec.Struct, frozen=True, kw_only=True):
     time: str
 
 
-class Adapter(msgspec.Struct, frozen=True, kw_only=True):
+class Adapter(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """An adapter: its versions in order, its aliases, and how they moved."""
 
     domain: str
@@ -193,6 +204,11 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     moves: tuple[Move, ...] = ()
     splits_begun: int = 0
     rollbacks: tuple[Rollback, ...] = ()
+
+    @cached_property
+    def states(self) -> Counter[str]:
+        """How many of its versions there are in each state."""
+        return Counter(version.state for version in self.versions)
 
     @property
     def outages(self) -> dict[str, str]:
@@ -253,7 +269,7 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True):
     """Dead letters that were given up at this commit or before are sent again."""
 
 
-class Catalog(msgspec.Struct, frozen=True, kw_only=True):
+class Catalog(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Everything the log says up to one commit. Never mutated: a fold makes a new one."""
 
     registry: str = ""
@@ -276,6 +292,18 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
     """The newest state whose checkpoint the log confirms."""
     passed_over: int = 0
     """Events that a newer Lorary wrote and this one does not know."""
+
+    @cached_property
+    def index(self) -> Index:
+        """What the catalog holds, by digest and name; made at its first use, which reads all."""
+        return Index.of(self)
+
+    def changed(self, **changes: Any) -> "Catalog":
+        """With other fields and, if it was made, the same index: for changes that add nothing to
+        it. What the index names and the catalog lacks then is to be passed over."""
+        changed = msgspec.structs.replace(self, **changes)
+        changed.__dict__.update(self.__dict__)
+        return changed
 
     def adapter(self, ref: AdapterRef) -> Adapter:
         """The adapter that `ref` means, the domain's default if it names none.

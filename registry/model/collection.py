@@ -102,19 +102,3 @@ def blob_uses(catalog: Catalog) -> Iterator[BlobUse]:
 def blobs_in_use(catalog: Catalog) -> set[str]:
     """Digests of the blobs that something needs."""
     return {use.digest for use in blob_uses(catalog)}
-
-
-def records(catalog: Catalog) -> set[str]:
-    """Digests of blobs that are records of the registry's own and no files of a version: reports
-    of evaluations, and what reviews ask and experts wrote."""
-    found = {
-        evaluation.report
-        for adapter in catalog.adapters.values()
-        for version in adapter.versions
-        for evaluation in version.evaluations
-    }
-    for review in catalog.reviews.values():
-        found.update(said.notes for said in review.judgements if said.notes is not None)
-        if review.content is not None:
-            found.add(review.content)
-    return found

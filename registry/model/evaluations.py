@@ -67,6 +67,7 @@ class EvaluationRecorded(Event, frozen=True):
             evaluations=(*old.evaluations, evaluation),
             calibrations=calibrations,
         )
+        draft.learn(("report", self.report, str(old.ref)))
 
 
 class RecordEvaluation(Command, frozen=True):

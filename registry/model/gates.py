@@ -166,7 +166,9 @@ def _reviewed(version: Version, needed: int, catalog: Catalog) -> Iterator[Requi
 def about(version: Version, catalog: Catalog) -> Iterator[tuple[Review, int]]:
     """The reviews of these weights, under any number and name they were published, each with their
     place among its versions."""
-    for review in catalog.reviews.values():
+    index = catalog.index
+    named = dict.fromkeys(name for w in version.weights for name in index.get("review", w))
+    for review in (catalog.reviews[name] for name in named if name in catalog.reviews):
         versions = catalog.adapters[f"{review.domain}/{review.adapter}"].versions
         for place, number in enumerate(review.versions):
             if versions[number - 1].same_weights(version):

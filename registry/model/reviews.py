@@ -16,6 +16,7 @@ from registry.model.access import Role
 from registry.model.base import Command, Draft, Event, Route, made_of
 from registry.model.catalog import Catalog, person
 from registry.model.collection import spare
+from registry.model.index import of_review
 from registry.model.reviewing import MAX_ITEMS, Judgement, Preference, Review, Verdict, wants
 from registry.model.standing import authors
 
@@ -37,7 +38,10 @@ class ReviewOpened(Event, frozen=True):
 
     def apply(self, draft: Draft, by: str, at: str) -> None:
         """Add the review."""
-        draft.reviews[self.review] = made_of(Review, self, id=self.review, opened=at, opener=by)
+        review = made_of(Review, self, id=self.review, opened=at, opener=by)
+        draft.reviews[self.review] = review
+        versions = draft.adapters[f"{self.domain}/{self.adapter}"].versions
+        draft.learn(*of_review(review, versions))
 
 
 class ItemJudged(Event, frozen=True):
@@ -59,6 +63,8 @@ class ItemJudged(Event, frozen=True):
         draft.reviews[self.review] = msgspec.structs.replace(
             review, judgements=(*review.judgements, judgement)
         )
+        if self.notes is not None:
+            draft.learn(("notes", self.notes, self.review))
 
 
 class ReviewClosed(Event, frozen=True):
@@ -82,6 +88,8 @@ class ReviewErased(Event, frozen=True):
         """Forget where the texts lie."""
         review = draft.reviews[self.review]
         draft.reviews[self.review] = msgspec.structs.replace(review, content=None)
+        if review.content is not None:
+            draft.forget(("content", review.content, self.review))
 
 
 class OpenReview(Command, frozen=True):

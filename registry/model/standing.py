@@ -1,10 +1,8 @@
 """Whose evaluations and calibrations of a version count, and who its authors are. Pure."""
 
 from collections.abc import Mapping
-from functools import lru_cache
 
 from registry.model.catalog import (
-    Adapter,
     Calibrated,
     Catalog,
     Key,
@@ -45,35 +43,9 @@ def calibration_withdrawn(keys: Mapping[str, Key], version: Version) -> bool:
 
 def authors(catalog: Catalog, version: Version) -> set[str]:
     """Every person who published these weights in the domain, under whatever name or card."""
-    publishers = _publishers(_State(catalog.adapters), version.domain)
     return {
         person(catalog.keys, publisher)
         for digest in version.weights
-        for publisher in publishers.get(digest, ())
+        for domain, publisher in catalog.index.get("publisher", digest)
+        if domain == version.domain
     }
-
-
-class _State:
-    """Adapters that are the same only if they are the very same table, which never changes."""
-
-    def __init__(self, adapters: Mapping[str, Adapter]) -> None:
-        self.adapters = adapters
-
-    def __hash__(self) -> int:
-        return id(self.adapters)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _State) and other.adapters is self.adapters
-
-
-@lru_cache(maxsize=4)
-def _publishers(state: _State, domain: str) -> Mapping[str, set[str]]:
-    """By a digest of weights: the keys that published them in the domain. Read once for each state,
-    however often it is asked."""
-    found: dict[str, set[str]] = {}
-    for adapter in state.adapters.values():
-        if adapter.domain == domain:
-            for version in adapter.versions:
-                for digest in version.weights:
-                    found.setdefault(digest, set()).add(version.publisher)
-    return found

@@ -16,6 +16,7 @@ from registry.model.base import Command, Draft, Event, Route, made_of
 from registry.model.catalog import Adapter, Catalog, File, Version, in_good_standing, person
 from registry.model.collection import spare
 from registry.model.differences import changed_files
+from registry.model.index import of_version
 from registry.model.standing import authors
 
 
@@ -49,6 +50,7 @@ class VersionPublished(Event, frozen=True):
         draft.adapters[path] = msgspec.structs.replace(
             adapter, versions=(*adapter.versions, version)
         )
+        draft.learn(*of_version(version))
 
 
 class VersionApproved(Event, frozen=True):

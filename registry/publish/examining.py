@@ -36,8 +36,8 @@ def examine(catalog: Catalog, domain: str, files: Mapping[str, Path]) -> Claims:
                 lineage = parse_lineage(file.read(MAX_BYTES + 1))
             if lineage.parent is not None:
                 catalog.find(AdapterRef.parse(lineage.parent))
-            known = {review.id for review in catalog.reviews.values() if review.domain == domain}
-            if unknown := set(lineage.reviews) - known:
+            found = {name: catalog.reviews.get(name) for name in lineage.reviews}
+            if unknown := {n for n, r in found.items() if r is None or r.domain != domain}:
                 raise InvalidAdapter(f"There is no review {min(unknown)!r} in this domain.")
         except LoraryError as error:
             remedy = "Correct its lineage, or leave it out."

@@ -17,7 +17,7 @@ from registry import errors
 from registry.model.access import require
 from registry.model.bases import RegisterBase
 from registry.model.catalog import Catalog, File, Version
-from registry.model.collection import records
+from registry.model.index import is_record
 from registry.model.versions import PublishVersion
 from registry.publish.examining import examine, peers
 from registry.registry import Registry
@@ -69,7 +69,7 @@ def publish(
     require(key, "publish", domain)
     policy = catalog.domain(domain).policy
     described = base_model(registry, catalog, base)
-    _check_listing(files, limits, records(catalog))
+    _check_listing(files, limits, catalog)
     with tempfile.TemporaryDirectory(prefix="lorary-admission-") as folder:
         local = _bring(Blobs(registry.store), files, Path(folder))
         readable = {name: LocalFile(path) for name, path in local.items()}
@@ -117,11 +117,9 @@ def base_model(registry: Registry, catalog: Catalog, name: str) -> BaseModel:
     )
 
 
-def _check_listing(files: Sequence[File], limits: Limits, kept: set[str]) -> None:
-    """Refuse a listing that should not even be read back.
-
-    kept: the registry's own records. A version that listed one would let everybody download it.
-    """
+def _check_listing(files: Sequence[File], limits: Limits, catalog: Catalog) -> None:
+    """Refuse a listing that should not even be read back, such as one with the registry's own
+    records: a version that listed one would let everybody download it."""
     problems = [
         Problem(file.path[:100], f"It has {file.size} bytes, above the limit.", "Make it smaller.")
         for file in files
@@ -130,7 +128,7 @@ def _check_listing(files: Sequence[File], limits: Limits, kept: set[str]) -> Non
     problems += [
         Problem(file.path[:100], "It is a report or a review of this registry.", "Leave it out.")
         for file in files
-        if file.sha256 in kept
+        if is_record(catalog.index, file.sha256)
     ]
     if len(files) > limits.max_files:
         problems.append(Problem(".", f"There are {len(files)} files.", "Keep only the adapter's."))

@@ -16,7 +16,7 @@ from registry.errors import StoreError, UnknownFile, VersionGone
 from registry.http.access import Caller
 from registry.http.reviews import requirements_view
 from registry.http.transfers import answer_file
-from registry.http.views import commit_view
+from registry.http.views import SHOWN, commit_view
 from registry.log.commits import CommitLog
 from registry.model.access import has_role, require_some_audit
 from registry.model.catalog import Adapter, Version
@@ -72,6 +72,8 @@ def show_adapter(viewer: ViewerDep, domain: str, adapter: str) -> Response:
         "adapter.html",
         viewer=viewer,
         adapter=found,
+        versions=found.versions[-SHOWN:],
+        moves=found.moves[-SHOWN:],
         policy=policy,
         default=viewer.catalog.domain(domain).default == adapter,
         keys=viewer.catalog.keys,
@@ -92,7 +94,9 @@ def show_version(viewer: ViewerDep, domain: str, adapter: str, number: int) -> R
         version=version,
         aliases=sorted(alias for alias, n in found.aliases.items() if n == number),
         card=_text(viewer, version, CARD).decode(errors="replace"),
-        graph=drawing.lineage_graph(version, drawing.children(viewer.catalog, version)),
+        graph=drawing.lineage_graph(
+            version, sorted(viewer.catalog.index.get("child", str(version.ref)))
+        ),
         norms=_norms_plot(viewer, [version]),
         policy=policy,
         peers=len(peers(viewer.catalog, version.base)),
@@ -100,7 +104,7 @@ def show_version(viewer: ViewerDep, domain: str, adapter: str, number: int) -> R
         asked={alias: requirements_view(viewer, version, alias) for alias in policy.guarded},
         keys=viewer.catalog.keys,
         may_approve=has_role(viewer.key, "approve", domain),
-        others=[v.number for v in found.versions if v.number != number],
+        others=[n for n in range(1, len(found.versions) + 1)[-SHOWN:] if n != number],
     )
 
 

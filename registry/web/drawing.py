@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup, escape
 
 from adapters.spectra import Spectrum
-from registry.model.catalog import Catalog, Version
+from registry.model.catalog import Version
 
 _LAYER = re.compile(r"\.(\d+)\.")
 WIDTH, HEIGHT, LEFT, BOTTOM = 720, 260, 52, 34
@@ -75,19 +75,8 @@ def sources(version: Version) -> list[tuple[str, str]]:
     return [(kind, text) for kind, text in named if text is not None]
 
 
-def children(catalog: Catalog, version: Version) -> list[Version]:
-    """Versions that say they continue this one."""
-    ref = str(version.ref)
-    return [
-        other
-        for adapter in catalog.adapters.values()
-        for other in adapter.versions
-        if other.lineage.parent == ref
-    ]
-
-
-def lineage_graph(version: Version, below: Sequence[Version]) -> Markup:
-    """What a version was made of, and what was made of it."""
+def lineage_graph(version: Version, below: Sequence[str]) -> Markup:
+    """What a version was made of, and the names of those that say they continue it."""
     above = sources(version)
     rows = max(len(above), len(below), 1)
     height = 52 * rows + 8
@@ -99,7 +88,7 @@ def lineage_graph(version: Version, below: Sequence[Version]) -> Markup:
         drawn.append(_arrow(222, y + 20, 282, middle))
     for index, child in enumerate(below[:rows]):
         y = 8 + 52 * index + (rows - len(below[:rows])) * 26
-        drawn.append(_box(562, y, "continued by", str(child.ref)))
+        drawn.append(_box(562, y, "continued by", child))
         drawn.append(_arrow(502, middle, 562, y + 20))
     listed = ", ".join(f"{kind} {_short(text)}" for kind, text in above)
     label = escape(f"{version.ref} was made of {listed}; {len(below)} versions continue it")

@@ -106,8 +106,8 @@ class History:
             return None
         if not events:
             return events
-        self.catalog = msgspec.structs.replace(
-            fold(self.catalog, [Entry(actor, event) for event in events], now),
+        entries = [Entry(actor, event) for event in events]
+        self.catalog = fold(self.catalog, entries, now).changed(
             sequence=self.catalog.sequence + 1,
             time=now,
         )

@@ -4,6 +4,7 @@ definitions, so that a command which is new is driven, too."""
 import json
 import random
 from functools import cache
+from typing import get_args
 
 import msgspec
 import pytest
@@ -17,6 +18,7 @@ from registry.maintain.auditing import audit
 from registry.model.base import Entry
 from registry.model.catalog import Catalog
 from registry.model.creation import CreateRegistry
+from registry.model.index import Index, Kind
 from registry.model.machine import commands, decide, events
 from tests.support.histories import History
 
@@ -83,6 +85,16 @@ def test_the_log_holds_the_whole_state_and_each_event_would_be_decided_again(
         state = follow(state, stored)
     for table in ("bases", "domains", "adapters", "keys", "reviews", "webhooks", "condemned"):
         assert getattr(state, table) == getattr(history.catalog, table), table
+
+
+def test_the_index_that_grew_with_the_events_is_that_of_the_whole_state() -> None:
+    kinds = set[str]()
+    for seed in SEEDS:
+        catalog = grown(seed).catalog
+        index: Index = catalog.__dict__["index"]
+        assert dict(index.items()) == dict(Index.of(catalog).items())
+        kinds |= {kind for _, entries in index.items() for kind, _ in entries}
+    assert kinds == set(get_args(Kind))
 
 
 def test_a_state_survives_its_checkpoint(history: History) -> None:

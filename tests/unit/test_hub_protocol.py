@@ -268,6 +268,19 @@ def test_commits_end_with_their_revision_and_are_counted(hub: Hub) -> None:
     assert hub.client.get(f"{KEPT}/commits/main").headers["x-total-count"] == "2"
 
 
+def test_commits_come_in_pages_the_newest_first(hub: Hub) -> None:
+    assert hub.commit(README__md=b"# three\n").status_code == 200
+    whole = [commit["id"] for commit in hub.get(f"{KEPT}/commits/main")]
+    url, found = f"{KEPT}/commits/main?limit=2", list[list[str]]()
+    while url:
+        answer = hub.client.get(url)
+        assert answer.headers["x-total-count"] == "3"
+        found.append([commit["id"] for commit in answer.json()])
+        url = answer.links.get("next", {}).get("url", "")
+    assert found == [whole[:2], whole[2:]]
+    assert hub.get(f"{KEPT}/commits/main?p=9") == []
+
+
 def test_a_stale_parent_is_told_which_files_changed(hub: Hub) -> None:
     old = hub.get(f"{KEPT}/commits/1")[0]["id"]
     answer = hub.commit(README__md=b"# x\n", header={"parentCommit": old})
