@@ -14,14 +14,12 @@ from registry.model.catalog import (
     Catalog,
     Domain,
     Key,
-    Rollback,
-    Split,
     Version,
 )
 from registry.model.keys import AccessRecovered, KeyIssued
 from registry.model.opinions import Feedback
 from registry.model.reviews import ItemJudged, ReviewOpened
-from registry.model.trials import in_words
+from registry.model.trials import Rollback, Split, in_words
 
 UNBLINDING = frozenset(
     ("adapter", "versions", "content", "item", "verdicts", "severity", "preferred", "notes")

@@ -13,8 +13,8 @@ from registry import errors
 from registry.model.access import Role
 from registry.model.aliases import check_earned, role_to_move
 from registry.model.base import Command, Draft, Event, Route, made_of
-from registry.model.catalog import Adapter, Catalog, Rollback, Split
-from registry.model.trials import BoundName, Bounds, Evidence, crosses
+from registry.model.catalog import Adapter, Catalog
+from registry.model.trials import BoundName, Bounds, Evidence, Rollback, Split, crosses
 from registry.times import instant
 
 

@@ -20,10 +20,10 @@ from adapters.spectra import Spectrum
 from registry import errors
 from registry.model.evidence import Engine, SuiteResult
 from registry.model.index import Index
-from registry.model.opinions import Feedback, Tally
+from registry.model.opinions import Feedback
 from registry.model.policies import Policy
 from registry.model.reviewing import Review
-from registry.model.trials import BoundName, Bounds, Evidence
+from registry.model.trials import Rollback, Split
 
 MAX_COMPARED = 200
 """Names that an unknown one is compared with."""
@@ -160,37 +160,6 @@ class Move(msgspec.Struct, frozen=True):
     earned: bool = False
     """Whether the alias was guarded, and its policy asked for something, when it moved. The move
     then met what was asked."""
-
-
-class Split(msgspec.Struct, frozen=True):
-    """A candidate that a share of an alias's callers gets."""
-
-    candidate: int
-    percent: int
-    bounds: Bounds | None = None
-    number: int = 0
-    """Which of the adapter's splits: what was seen of another says nothing about this one."""
-    since: int = 0
-    """When it began, seconds since 1970."""
-    opinions: Tally = Tally()
-    """About the candidate's answers to requests for the alias."""
-    stable_opinions: Tally = Tally()
-    """About those of the version it is compared with."""
-    askers: dict[str, Tally] = {}
-    """`opinions` by the person whose keys asked."""
-
-
-class Rollback(msgspec.Struct, frozen=True, kw_only=True):
-    """A split that ended because its candidate crossed a bound."""
-
-    alias: str
-    candidate: int
-    split: int
-    bound: BoundName
-    limit: float
-    evidence: Evidence
-    actor: str
-    time: str
 
 
 class Adapter(msgspec.Struct, frozen=True, kw_only=True, dict=True):

@@ -11,9 +11,9 @@ from adapters.names import AdapterRef, check_alias
 from registry import errors
 from registry.model.base import Command, Draft, Event, Route
 from registry.model.canary import rolled_back
-from registry.model.catalog import Adapter, Catalog, Split, person
+from registry.model.catalog import Adapter, Catalog, person
 from registry.model.opinions import Category, Rating, Tally
-from registry.model.trials import Arm, Bounds, Evidence, crosses
+from registry.model.trials import Arm, Bounds, Evidence, Split, crosses
 
 
 class FeedbackGiven(Event, frozen=True):

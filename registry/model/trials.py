@@ -21,6 +21,7 @@ import msgspec
 from annotated_types import Ge, Le
 
 from adapters.fields import Count, Number, Share
+from registry.model.opinions import Tally
 
 BoundName = Literal["error_rate", "latency_ratio", "negative_share"]
 BOUND_NAMES: tuple[BoundName, ...] = get_args(BoundName)
@@ -84,6 +85,37 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """Comparisons of a candidate's time with those of `PEERS` others."""
     slower: Count = 0
     """In how many of them the candidate was slower than the bound allows."""
+
+
+class Split(msgspec.Struct, frozen=True):
+    """A candidate that a share of an alias's callers gets."""
+
+    candidate: int
+    percent: int
+    bounds: Bounds | None = None
+    number: int = 0
+    """Which of the adapter's splits: what was seen of another says nothing about this one."""
+    since: int = 0
+    """When it began, seconds since 1970."""
+    opinions: Tally = Tally()
+    """About the candidate's answers to requests for the alias."""
+    stable_opinions: Tally = Tally()
+    """About those of the version it is compared with."""
+    askers: dict[str, Tally] = {}
+    """`opinions` by the person whose keys asked."""
+
+
+class Rollback(msgspec.Struct, frozen=True, kw_only=True):
+    """A split that ended because its candidate crossed a bound."""
+
+    alias: str
+    candidate: int
+    split: int
+    bound: BoundName
+    limit: float
+    evidence: Evidence
+    actor: str
+    time: str
 
 
 def e_value(hits: int, n: int, rate: float) -> float:

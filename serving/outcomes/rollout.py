@@ -22,8 +22,16 @@ from starlette.types import Message, Send
 from adapters.errors import InvalidName, LoraryError
 from adapters.names import DEFAULT_ALIAS, AdapterRef
 from registry.model.canary import RollBackSplit
-from registry.model.catalog import Catalog, Split, Version
-from registry.model.trials import PEERS, Arm, BoundName, Evidence, crosses, in_words
+from registry.model.catalog import Catalog, Version
+from registry.model.trials import (
+    PEERS,
+    Arm,
+    BoundName,
+    Evidence,
+    Split,
+    crosses,
+    in_words,
+)
 from serving.errors import ColdLoadFailed, DiskFull, EngineRefused
 from serving.outcomes.reporting import Reports
 from serving.outcomes.timing import Pace, Stopwatch

@@ -204,7 +204,7 @@ def counts(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, int]
     return found
 
 
-def reads(scene: Scene, operation: Callable[[Scene], None]) -> int:
+def reads(scene: Scene, operation: Callable[[Scene], object]) -> int:
     """Of how many versions and evaluations the operation reads anything."""
     read = set[tuple[str, ...]]()
     with pytest.MonkeyPatch.context() as patch:

@@ -15,8 +15,7 @@ from starlette.types import Message
 from registry.model.access import Secret
 from registry.model.aliases import MoveAlias
 from registry.model.canary import SplitAlias
-from registry.model.catalog import Split
-from registry.model.trials import PEERS, Bounds, crosses
+from registry.model.trials import PEERS, Bounds, Split, crosses
 from serving.errors import DiskFull
 from serving.gate import Gate
 from serving.outcomes.rollout import Trial
