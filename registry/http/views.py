@@ -140,11 +140,15 @@ def key_view(key: Key) -> dict[str, Any]:
 
 def commit_view(stored: Stored, catalog: Catalog, reader: Key) -> dict[str, Any]:
     """A commit with its digest, without digests of secrets, without entries about domains that
-    `reader` may not audit, and without what would unblind the experts of an open review."""
+    `reader` may not audit, and without what would unblind the experts of an open review.
+
+    Nor is its random id shown: with the digest, it would let anybody check guesses at what is not.
+    """
     commit = stored.commit
     readable = tuple(e for e in commit.entries if may_audit(reader, _domain_of(e.event, catalog)))
     commit = msgspec.structs.replace(commit, entries=readable)
     view: dict[str, Any] = msgspec.to_builtins(commit)
+    del view["id"]
     for entry, shown in zip(commit.entries, view["entries"], strict=True):
         if isinstance(entry.event, KeyIssued | AccessRecovered):
             del shown["event"]["secret_sha256"]

@@ -19,7 +19,7 @@ from registry.model.reviews import EraseReview
 from registry.model.versions import TombstoneVersion
 from registry.registry import Registry
 from registry.store import ObjectStore
-from registry.store.blobs import PARTS, Blobs
+from registry.store.blobs import PARTS, Blobs, digest_of
 from registry.times import instant
 
 DAY = 86_400.0
@@ -142,7 +142,7 @@ def _unused(store: ObjectStore, prefix: str, used: set[str], oldest: float) -> d
     """Digests and sizes of old objects below `prefix` that are not in `used`."""
     found = {}
     for info in store.list(prefix):
-        digest = info.key.rpartition("/")[2]
-        if digest not in used and info.modified < oldest:
+        digest = digest_of(info.key)
+        if digest is not None and digest not in used and info.modified < oldest:
             found[digest] = info.size
     return found

@@ -147,7 +147,7 @@ def _check_commit(check: _Check, before: Catalog, stored: Stored) -> None:
 
 def _number(key: str) -> int:
     name = key.removeprefix("log/").removesuffix(".json")
-    return int(name) if name.isdigit() else 0
+    return int(name) if name.isascii() and name.isdigit() else 0
 
 
 def _check_blobs(check: _Check, catalog: Catalog) -> dict[str, int]:

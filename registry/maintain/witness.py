@@ -18,7 +18,7 @@ def read(path: Path) -> dict[int, str]:
     if not path.exists():
         return {}
     seen: dict[int, str] = {}
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
         found = _LINE.fullmatch(line)
         if found is None:
             raise BadRequest(f"Line {number} of {path} is not NUMBER SHA256. Restore the file.")

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ PARTS = "uploads/"
 """Prefix of what was uploaded but belongs to no blob yet."""
 DAMAGED = "damaged/"
 """Prefix of the marks of blobs whose content was found to be damaged."""
+_KEY = re.compile(r"\w+/sha256/([0-9a-f]{2})/(\1[0-9a-f]{62})")
 LOOKS = 8
 """How many parts are looked for at once."""
 
@@ -35,6 +37,13 @@ def part_key(sha256: str) -> str:
 
 def _damaged_key(sha256: str) -> str:
     return blob_key(sha256).replace("blobs/", DAMAGED, 1)
+
+
+def digest_of(key: str) -> str | None:
+    """The digest that the key of a blob, a part or a mark ends in; None for any other object, which
+    somebody else put there."""
+    found = _KEY.fullmatch(key)
+    return found and found[2]
 
 
 def content_digest(files: Sequence[File]) -> str:
@@ -113,7 +122,8 @@ class Blobs:
 
     def _damaged(self) -> dict[str, float]:
         """When each blob was found to be damaged; seldom any."""
-        return {info.key[-64:]: info.modified for info in self._store.list(DAMAGED)}
+        marks = ((digest_of(info.key), info.modified) for info in self._store.list(DAMAGED))
+        return {digest: modified for digest, modified in marks if digest is not None}
 
     def discard_part(self, sha256: str) -> None:
         """Remove a waiting part."""

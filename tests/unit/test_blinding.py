@@ -2,6 +2,7 @@
 judge, what others judged, or how far others agree."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,6 +17,7 @@ from typer.testing import CliRunner, Result
 from adapters.names import AdapterRef
 from registry.cli import build, evidence
 from registry.http.app import create_app
+from registry.log.commits import commit_key
 from registry.model.access import Secret
 from registry.model.aliases import MoveAlias
 from registry.model.bases import RegisterBase
@@ -348,6 +350,16 @@ def test_the_log_of_an_open_review_tells_neither_items_nor_notes(hospital: Hospi
     hospital.do(CloseReview(review))
     commits = hospital.ask("operator", "GET", "/api/v1/log").json()
     assert commits[-2]["entries"][0]["event"]["item"] == item
+
+
+def test_the_log_does_not_let_anybody_guess_a_judgement(hospital: Hospital) -> None:
+    """A commit's digest confirms a guess to whoever knows all the rest of its bytes."""
+    review = hospital.open()
+    hospital.judge("ada", review, most=1)
+    *_, shown = hospital.ask("operator", "GET", "/api/v1/log").json()
+    data = hospital.registry.store.get(commit_key(shown["sequence"]))
+    assert hashlib.sha256(data).hexdigest() == shown["digest"]
+    assert json.loads(data)["id"] not in json.dumps(shown)
 
 
 def test_nobody_can_ask_whether_an_expert_wrote_these_very_words(hospital: Hospital) -> None:

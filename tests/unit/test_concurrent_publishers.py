@@ -125,6 +125,23 @@ def test_a_damaged_blob_counts_as_missing_until_it_is_uploaded_again(
     registry.close()
 
 
+def test_a_collection_leaves_alone_what_is_no_blob(
+    local_store: LocalStore, operator: Secret
+) -> None:
+    """Copies and tools leave such files behind; one must not end every collection."""
+    others = ("blobs/.DS_Store", f"blobs/sha256/ab/{'A' * 64}", "uploads/x", f"{DAMAGED}y.tmp")
+    for key in others:
+        (local_store.root / key).parent.mkdir(parents=True, exist_ok=True)
+        (local_store.root / key).write_bytes(b"x")
+    unused = Blobs(local_store).put_bytes(b"unused")
+    registry = Registry(local_store)
+    done = collect(registry, operator.id, apply=True, grace_seconds=-10)
+    registry.close()
+    assert (done.blobs, done.parts) == (1, 0)
+    assert Blobs(local_store).missing([unused]) == {unused}
+    assert all((local_store.root / key).exists() for key in others)
+
+
 def test_a_large_collection_is_made_of_commits_of_bounded_size(
     local_store: LocalStore, operator: Secret, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -192,6 +192,13 @@ def test_every_event_can_be_decided_again() -> None:
     assert sorted(kind.__name__ for kind in caused) == sorted(events())
 
 
+def test_an_object_that_is_no_commit_is_passed_over(store: LocalStore) -> None:
+    for name in ("\u00b2.json", ".DS_Store", "x/y"):  # a superscript two is a digit to str.isdigit
+        (store.root / "log" / name).parent.mkdir(exist_ok=True)
+        (store.root / "log" / name).write_bytes(b"x")
+    assert verify(store).sound
+
+
 # Against a witness
 
 
@@ -242,9 +249,9 @@ def test_the_command_compares_with_a_witness_and_notes_what_it_saw(
     assert list(witness.read(file)) == [report.commits], "only what is sound is noted"
 
 
-@pytest.mark.parametrize("text", ["x", "1", "1 abc", f"1 {'0' * 64}\n1 {'1' * 64}"])
+@pytest.mark.parametrize("text", ["x", "1", "1 abc", f"1 {'0' * 64}\n1 {'1' * 64}", "\xff"])
 def test_a_witness_that_cannot_be_read_is_no_empty_one(tmp_path: Path, text: str) -> None:
-    (tmp_path / "witness").write_text(text)
+    (tmp_path / "witness").write_bytes(text.encode("latin-1"))
     with pytest.raises(BadRequest, match="Restore the file"):
         witness.read(tmp_path / "witness")
 
