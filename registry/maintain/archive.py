@@ -25,6 +25,7 @@ from registry.errors import (
     Conflict,
     DigestMismatch,
     OutcomeUnknown,
+    Outdated,
     RegistryMissing,
     TooLarge,
 )
@@ -97,11 +98,12 @@ def no_progress(_what: str, _done: int, _total: int) -> None:
 def export(store: ObjectStore, path: Path, progress: Progress = no_progress) -> Catalog:
     """Write the registry in `store` to the tar file `path`; every blob is verified on the way.
 
-    Raises `RegistryMissing`, `DigestMismatch` for a damaged blob, `BrokenChain`.
+    Raises `RegistryMissing`, `DigestMismatch` for a damaged blob, `BrokenChain`, `Outdated`.
     """
     catalog = catch_up(CommitLog(store), Catalog())
     if catalog.sequence == 0:
         raise RegistryMissing(f"{store.url} holds no registry. Nothing was exported.")
+    _require_understood(catalog)
     needed = sorted(blobs_in_use(catalog))
     unfinished = path.with_name(f".{path.name}.part")
     listing, last = _Listing(), ""
@@ -154,7 +156,7 @@ def import_(
     without_trailer: accept an export of format 1, which cannot show that it is complete.
     No more is read or written than the file has bytes; sparse entries are refused. Repeating an
     import that broke off is safe. Raises `Conflict` if the store holds a registry, `BadRequest`,
-    `DigestMismatch`, `BrokenChain`, `TooLarge`.
+    `DigestMismatch`, `BrokenChain`, `Outdated`, `TooLarge`.
     """
     if CommitLog(store).read(1) is not None:
         raise Conflict(f"{store.url} holds a registry already. Import into an empty store.")
@@ -203,6 +205,7 @@ def examine(
             raise BadRequest(f"{name[:100]!r} does not belong in an export.")
     if found.catalog.sequence == 0:
         raise BadRequest(f"{path} holds no log. Export the registry again.")
+    _require_understood(found.catalog)
     if missing := blobs_in_use(found.catalog) - found.blobs:
         raise BadRequest(f"The export lacks {len(missing)} blob(s). Export the registry again.")
     if found.trailer is None and not without_trailer:
@@ -212,6 +215,12 @@ def examine(
             f"{found.catalog.time}. If that is all: lorary import --without-trailer"
         )
     return found
+
+
+def _require_understood(catalog: Catalog) -> None:
+    """Raises `Outdated` for a log with unknown events: they may need blobs that nobody knows."""
+    if catalog.passed_over:
+        raise Outdated(catalog.passed_over)
 
 
 class _Listed(tarfile.TarInfo):

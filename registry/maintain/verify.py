@@ -19,6 +19,7 @@ from registry.model.catalog import Catalog
 from registry.model.collection import blob_uses
 from registry.store.base import ObjectStore
 from registry.store.blobs import Blobs, content_digest
+from registry.times import FIRST, instant
 
 MOST = 100
 """Remarks that are listed."""
@@ -109,8 +110,13 @@ def _check_chain(check: _Check) -> Catalog:
             check.progress("commits", catalog.sequence, 0)
     except BrokenChain as broken:
         check.findings.append(broken.message)
-    except (LookupError, TypeError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         check.findings.append(f"commit {catalog.sequence + 1} contradicts the state: {error!r}")
+    if catalog.passed_over:
+        check.unread.append(
+            f"{catalog.passed_over} event(s) that a newer Lorary wrote, and what they need. Verify "
+            "with that one"
+        )
     beyond = sum(1 for info in check.store.list("log/") if _number(info.key) > catalog.sequence)
     if catalog.sequence == 0 and not check.findings:
         check.findings.append("the store holds no registry")
@@ -128,7 +134,11 @@ def _check_chain(check: _Check) -> Catalog:
 
 def _check_commit(check: _Check, before: Catalog, stored: Stored) -> None:
     """What a commit says, beyond its place in the chain."""
-    sequence, said = stored.commit.sequence, stored.commit.checkpoint
+    sequence, said, time = stored.commit.sequence, stored.commit.checkpoint, stored.commit.time
+    if instant(time) < instant(before.time or FIRST):
+        check.findings.append(
+            f"commit {sequence} is dated {time}, before the commit that it follows ({before.time})"
+        )
     if check.witness.get(sequence, stored.digest) != stored.digest:
         check.findings.append(
             f"commit {sequence} is not the one that the witness saw: the history was rewritten"

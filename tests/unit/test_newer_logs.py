@@ -1,6 +1,8 @@
 """An older Lorary meets a newer one's log, and a newer one an older log."""
 
+import io
 import json
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from registry.errors import BrokenChain, NewerLog, Outdated
 from registry.log import checkpoints
 from registry.log.commits import SCHEMA, CommitLog, commit_key, decode, follow
 from registry.log.follower import Follower
+from registry.maintain import archive
+from registry.maintain.verify import verify
 from registry.model.base import Entry
 from registry.model.catalog import Catalog
 from registry.model.domains import CreateDomain, DomainCreated
@@ -78,6 +82,33 @@ def test_who_passed_something_over_reads_on_but_writes_nothing(
         registry.execute(CreateDomain("tax", Policy()), "bootstrap")
     assert CommitLog(local_store).read(last + 1) is None
     assert registry.refresh().sequence == last
+
+
+def test_who_passed_something_over_neither_exports_nor_imports_nor_calls_it_sound(
+    local_store: LocalStore, registry: Registry, tmp_path: Path
+) -> None:
+    """Nobody knows which blobs an unknown event needs."""
+    archive.export(local_store, tmp_path / "before.tar")
+    last = append(local_store, told(optional=True))
+    with pytest.raises(Outdated):
+        archive.export(local_store, tmp_path / "after.tar")
+    assert sorted(path.name for path in tmp_path.glob("*.tar")) == ["before.tar"]
+    with tarfile.open(tmp_path / "before.tar") as opened:
+        data = local_store.get(commit_key(last))
+        info = tarfile.TarInfo(commit_key(last))
+        info.size = len(data)
+        *kept, _ = [(entry, opened.extractfile(entry)) for entry in opened]
+        with tarfile.open(tmp_path / "newer.tar", "w") as written:
+            for entry, content in kept:
+                written.addfile(entry, content)
+            written.addfile(info, io.BytesIO(data))
+    target = LocalStore(tmp_path / "target")
+    with pytest.raises(Outdated):
+        archive.import_(target, tmp_path / "newer.tar", without_trailer=True)
+    assert list(target.list("")) == []
+    report = verify(local_store)
+    assert (report.findings, report.sound) == ((), False)
+    assert "1 event(s) that a newer Lorary wrote" in report.unread[0]
 
 
 @pytest.mark.parametrize("optional", [False, None])

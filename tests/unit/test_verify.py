@@ -131,6 +131,32 @@ def test_an_event_that_contradicts_the_state_breaks_the_chain(
     assert finding.startswith(f"Commit {sequence} contradicts the state")
 
 
+def test_a_commit_that_is_dated_back_so_that_a_key_has_not_expired_is_found(
+    store: LocalStore,
+) -> None:
+    made = operator_of(store)
+    start = checkpoints.load(store).time
+    expiring = KeyIssued(
+        key="temp", name="temp", secret_sha256="0" * 64, grants=(Grant("operate", "*"),),
+        expires="2030-06-01T00:00:00Z",
+    )  # fmt: skip
+    append(store, expiring, actor=made)
+    legal = DomainCreated(domain="legal", policy=Policy())
+    append(store, legal, actor=made, time="2031-01-01T00:00:00Z")
+    tax = DomainCreated(domain="tax", policy=Policy())
+    sequence = append(store, tax, actor="temp", time=start)
+    [finding] = verify(store).findings
+    assert finding.startswith(f"commit {sequence} is dated {start}, before the commit")
+
+
+def test_a_commit_without_a_time_is_found(store: LocalStore) -> None:
+    tax = DomainCreated(domain="tax", policy=Policy())
+    sequence = append(store, tax, actor=operator_of(store), time="tomorrow")
+    [finding] = verify(store).findings
+    assert f"commit {sequence} contradicts the state" in finding
+    assert "tomorrow" in finding
+
+
 def test_a_commit_damaged_in_any_byte_is_a_finding(store: LocalStore) -> None:
     first, data = (store.get(commit_key(sequence)) for sequence in (1, 2))
     begun, following = follow(Catalog(), decode(first, 1)), CommitLog(store).read(3)
