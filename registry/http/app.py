@@ -1,9 +1,8 @@
 """The registry's service put together."""
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Response
@@ -33,7 +32,7 @@ from registry.hub import reading as hub_reading
 from registry.hub import tagging as hub_tagging
 from registry.hub import writing as hub_writing
 from registry.model.access import require_observe
-from registry.notify.delivery import Deliverer
+from registry.notify.delivery import Deliverer, delivering
 from registry.registry import Registry
 from registry.settings import RegistrySettings
 from registry.times import utc_now
@@ -64,16 +63,13 @@ def create_app(settings: RegistrySettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        deliveries = None
-        if settings.webhook_secrets and not settings.read_only:
-            deliveries = asyncio.create_task(Deliverer(streams.feed, settings).run())
-        elif registry.catalog.webhooks:
-            logger.warning("webhooks: nothing is delivered; see LORARY_WEBHOOK_SECRET")
-        yield
-        if deliveries is not None:
-            deliveries.cancel()
-            await asyncio.gather(deliveries, return_exceptions=True)
-        registry.close()
+        with ExitStack() as running:
+            running.callback(registry.close)
+            if settings.webhook_secrets and not settings.read_only:
+                running.enter_context(delivering(Deliverer(streams.feed, settings)))
+            elif registry.catalog.webhooks:
+                logger.warning("webhooks: nothing is delivered; see LORARY_WEBHOOK_SECRET")
+            yield
 
     app = FastAPI(
         title="Lorary registry",

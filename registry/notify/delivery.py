@@ -8,8 +8,9 @@ import asyncio
 import contextlib
 import logging
 import random
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -200,6 +201,28 @@ class Deliverer:
             task.cancel()
         await asyncio.gather(*self._attempts, return_exceptions=True)
         self._attempts.clear()
+
+
+@contextlib.contextmanager
+def delivering(deliverer: Deliverer) -> Iterator[None]:
+    """Deliver in a thread and on an event loop of its own: what receivers send may keep that loop
+    busy, but not the service's."""
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(deliverer.run())
+    thread = threading.Thread(target=_finish, args=(loop, task), name="webhooks", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(task.cancel)
+        thread.join()
+
+
+def _finish(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]") -> None:
+    with contextlib.suppress(asyncio.CancelledError):
+        loop.run_until_complete(task)
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
 
 
 def _wants(hook: Webhook, event: PublicEvent) -> bool:

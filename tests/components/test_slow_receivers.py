@@ -1,8 +1,15 @@
 """Receivers that never answer, and what they cost the webhooks of others."""
 
 import asyncio
+import logging
+import threading
+import time
 from asyncio import StreamReader, StreamWriter
 
+import pytest
+from fastapi.testclient import TestClient
+
+from registry.http import create_app
 from registry.model.domains import CreateDomain
 from registry.model.policies import Policy
 from registry.model.webhooks import AddWebhook
@@ -75,3 +82,23 @@ def test_receivers_that_hang_keep_no_other_webhook_waiting(local_store: LocalSto
         asyncio.run(deliver())
     finally:
         registry.close()
+
+
+def test_what_receivers_send_does_not_keep_the_service_busy(
+    local_store: LocalStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They may send informational responses without an end: that costs an event loop its time."""
+    operator = Registry.create(local_store, name="hospital", key_name="operator")
+    settings = RegistrySettings(store=local_store.url, webhook_secret="s" * 32)  # type: ignore[arg-type]
+    caplog.set_level(logging.INFO, "lorary.registry")
+    app = create_app(settings)
+    registry = app.state.registry
+    registry.execute(CreateDomain("medical"), operator.id)
+    registry.execute(AddWebhook("w1", "https://nowhere.invalid/"), operator.id)
+    with TestClient(app) as service:
+        publish_bytes(registry, operator.id, "medical", "coder", 1)
+        while not (failed := [r for r in caplog.records if "not delivered" in r.msg]):
+            time.sleep(0.1)
+        assert service.portal is not None
+        assert failed[0].thread != service.portal.call(threading.get_ident)
+    assert "webhooks" not in {thread.name for thread in threading.enumerate()}
