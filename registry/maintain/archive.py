@@ -7,8 +7,10 @@ commit last: until then the store holds no registry, and an import that broke of
 
 import hashlib
 import io
+import os
 import re
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -96,7 +98,8 @@ def no_progress(_what: str, _done: int, _total: int) -> None:
 
 
 def export(store: ObjectStore, path: Path, progress: Progress = no_progress) -> Catalog:
-    """Write the registry in `store` to the tar file `path`; every blob is verified on the way.
+    """Write the registry in `store` to the tar file `path`, which its owner alone may read; every
+    blob is verified on the way.
 
     Raises `RegistryMissing`, `DigestMismatch` for a damaged blob, `BrokenChain`, `Outdated`.
     """
@@ -105,14 +108,18 @@ def export(store: ObjectStore, path: Path, progress: Progress = no_progress) -> 
         raise RegistryMissing(f"{store.url} holds no registry. Nothing was exported.")
     _require_understood(catalog)
     needed = sorted(blobs_in_use(catalog))
-    unfinished = path.with_name(f".{path.name}.part")
-    listing, last = _Listing(), ""
+    descriptor, name = tempfile.mkstemp(".part", f".{path.name}.", path.parent)
+    unfinished, listing, last = Path(name), _Listing(), ""
     try:
-        with tarfile.open(unfinished, "w", format=tarfile.PAX_FORMAT) as archive:
+        with (
+            os.fdopen(descriptor, "wb") as file,
+            tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive,
+        ):
             for done, digest in enumerate(needed, start=1):
                 size = store.head(blob_key(digest)).size
                 pieces = Blobs(store).stream(digest, size)
                 archive.addfile(_entry(blob_key(digest), size), _Reader(pieces))
+                next(pieces, None)  # at its end, which tarfile does not ask for, it is verified
                 listing.add(blob_key(digest), size, digest)
                 progress("blobs", done, len(needed))
             for sequence in range(1, catalog.sequence + 1):

@@ -13,17 +13,24 @@ from typer.testing import CliRunner
 
 from adapters.errors import LoraryError
 from registry.cli import build
-from registry.errors import BadRequest, Conflict, OutcomeUnknown, StoreUnavailable
+from registry.errors import (
+    BadRequest,
+    Conflict,
+    DigestMismatch,
+    OutcomeUnknown,
+    StoreUnavailable,
+)
 from registry.log import checkpoints, remains
 from registry.log.commits import MAX_COMMIT, commit_key
 from registry.maintain import archive
 from registry.maintain.verify import verify
-from registry.model.collection import BlobsCondemned, BlobsSwept
+from registry.model.collection import BlobsCondemned, BlobsSwept, blobs_in_use
 from registry.model.domains import CreateDomain
 from registry.model.policies import Policy
 from registry.registry import Registry
 from registry.store import LocalStore
 from registry.store.base import PutMode
+from registry.store.blobs import blob_key
 from tests.support.catalogs import publish_bytes
 from tests.support.commits import append
 
@@ -321,6 +328,33 @@ def test_the_command_warns_where_it_cannot_know(
     assert done.exit_code == 0, done.output
     assert "has no trailer: commits after" in done.output
     assert '"complete": false' in done.output
+
+
+def test_an_export_is_its_owners_alone_and_follows_no_link(
+    source: LocalStore, good: Path, tmp_path: Path
+) -> None:
+    """It holds what the store keeps from others: held-out questions and what experts wrote."""
+    assert good.stat().st_mode & 0o777 == 0o600
+    (tmp_path / "another").write_text("kept")
+    (tmp_path / ".again.tar.part").symlink_to(tmp_path / "another")
+    archive.export(source, tmp_path / "again.tar")
+    assert (tmp_path / "another").read_text() == "kept"
+    assert not (tmp_path / "again.tar").is_symlink()
+    assert sorted(path.name for path in tmp_path.glob("*.part")) == [".again.tar.part"]
+
+
+@pytest.mark.parametrize("harm", ["same size", "shorter", "longer", "empty"])
+def test_a_damaged_blob_is_not_exported(source: LocalStore, tmp_path: Path, harm: str) -> None:
+    for digest in sorted(blobs_in_use(checkpoints.load(source))):
+        whole = source.get(blob_key(digest))
+        damaged = {"same size": whole[:-1] + b"?", "shorter": whole[:-1], "longer": whole + b"?",
+                   "empty": b""}[harm]  # fmt: skip
+        source.put(blob_key(digest), damaged, "overwrite")
+        with pytest.raises(DigestMismatch):
+            archive.export(source, tmp_path / "bad.tar")
+        assert list(tmp_path.glob("*bad.tar*")) == []
+        source.put(blob_key(digest), whole, "overwrite")
+    archive.export(source, tmp_path / "good.tar")
 
 
 def test_an_export_ends_in_what_it_holds(good: Path, source: LocalStore) -> None:
