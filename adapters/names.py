@@ -4,11 +4,15 @@ medical/icd10-coder@7            a version, immutable
 medical/icd10-coder@production   an alias of the adapter, moves
 medical/icd10-coder              short for @production
 medical                          the domain's default adapter
+
+Adapters are named by the rules of the Hugging Face Hub, so that its clients can name them. A
+registry holds no two names that differ in case only.
 """
 
 import re
 import unicodedata
 from dataclasses import dataclass
+from typing import Literal
 
 from adapters.errors import InvalidName
 
@@ -16,11 +20,19 @@ DEFAULT_ALIAS = "production"
 MAX_VERSION = 10**9
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_ADAPTER = re.compile(
+    rf"{_NAME.pattern}|(?!.*(?:--|\.\.|\.git\Z))[A-Za-z0-9_](?:[A-Za-z0-9._-]{{0,94}}[A-Za-z0-9_])?"
+)
+"""https://github.com/huggingface/huggingface_hub: `validate_repo_id`."""
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
 MAX_READ = 200
 """Characters of a malformed name that a proposal is made of."""
 _NUMBER = re.compile(r"[1-9][0-9]{0,9}")
 _GRAMMAR = "lower-case letters, digits and hyphens, at most 63, not starting with a hyphen"
+_ADAPTERS_GRAMMAR = (
+    "letters, digits, '.', '_' and '-', at most 96, without '--' and '..', not starting or ending "
+    "with '.' or '-'"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +92,13 @@ class AdapterRef:
         return self.path if selector is None else f"{self.path}@{selector}"
 
 
-def check_name(name: str, kind: str) -> str:
-    """`name` itself if it is a well-formed domain or adapter name; else `InvalidName`."""
-    if not _NAME.fullmatch(name):
-        article = "an" if kind[0] in "aeiou" else "a"
+def check_name(name: str, kind: Literal["domain", "adapter"]) -> str:
+    """`name` itself if it is a well-formed name of that kind; else `InvalidName`."""
+    rule, grammar = (_NAME, _GRAMMAR) if kind == "domain" else (_ADAPTER, _ADAPTERS_GRAMMAR)
+    if not rule.fullmatch(name):
+        article = "a" if kind == "domain" else "an"
         raise InvalidName(
-            f"{_shown(name)} is not {article} {kind} name. Use {_GRAMMAR}{_such_as(name)}."
+            f"{_shown(name)} is not {article} {kind} name. Use {grammar}{_such_as(name)}."
         )
     return name
 

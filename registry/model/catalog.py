@@ -342,6 +342,11 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             raise errors.UnknownVersion(path, number, len(adapter.versions))
         return adapter.versions[number - 1]
 
+    def in_another_case(self, path: str) -> str | None:
+        """The adapter's path that differs from `path` in case only, if there is one."""
+        lower = path.lower()
+        return next((p for p in self.adapters if p != path and p.lower() == lower), None)
+
     def near(self, path: str) -> list[str]:
         """Up to three adapter paths that a person may have meant by `path`.
 
@@ -354,7 +359,8 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             MAX_COMPARED, inside or self.adapters, key=lambda p: abs(len(p) - len(path))
         )
         by_path = difflib.get_close_matches(path, alike, n=3, cutoff=0.5)
-        return list(dict.fromkeys([*same_name, *by_path]))[:3]
+        same = [p for p in (self.in_another_case(path),) if p is not None]
+        return list(dict.fromkeys([*same, *same_name, *by_path]))[:3]
 
     def _paths_in(self, domain: str) -> list[str]:
         return sorted(path for path in self.adapters if path.startswith(f"{domain}/"))

@@ -132,7 +132,10 @@ class PublishVersion(Command, frozen=True):
                 f"Base model {self.base!r} is not registered. "
                 f"An operator registers it: lorary base add DIR --name {self.base}"
             )
-        adapter = catalog.adapters.get(f"{self.domain}/{self.adapter}")
+        path = f"{self.domain}/{self.adapter}"
+        adapter = catalog.adapters.get(path)
+        if adapter is None and (other := catalog.in_another_case(path)):
+            raise errors.Conflict(f"{other} exists, and differs in case only. Publish to that one.")
         versions = adapter.versions if adapter else ()
         if versions and versions[-1].digest == self.digest and versions[-1].tombstone is None:
             return

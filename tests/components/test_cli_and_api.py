@@ -166,7 +166,11 @@ def test_a_snapshot_of_a_hub_cache_is_pushed_under_whatever_name_its_base_has(
         assert "--base NAME" in " ".join(refused.stderr.split())
         pushed = shell.json("push", str(snapshot), "bugs/x", "--base", "tiny")
         assert pushed["ref"] == f"bugs/x@{version}"
-    refused = shell.run("push", str(snapshot), "bugs/neu.Name", "--base", "tiny", status=1)
+    pushed = shell.json("push", str(snapshot), "bugs/Llama-3.1_x", "--base", "tiny")
+    assert pushed["ref"] == "bugs/Llama-3.1_x@1"
+    refused = shell.run("push", str(snapshot), "bugs/llama-3.1_X", "--base", "tiny", status=1)
+    assert "bugs/Llama-3.1_x exists" in " ".join(refused.stderr.split())
+    refused = shell.run("push", str(snapshot), "bugs/neu Name", "--base", "tiny", status=1)
     assert "such as 'neu-name'" in " ".join(refused.stderr.split())
 
 

@@ -103,6 +103,16 @@ histories = st.lists(
 )
 
 
+def test_adapters_do_not_differ_in_case_only() -> None:
+    catalog = do(start(), published(1), ALICE)
+    with pytest.raises(errors.Conflict, match="medical/coder exists"):
+        decide(catalog, published(2, "Coder"), ALICE, NOW)
+    with pytest.raises(errors.UnknownAdapter, match="Did you mean medical/coder"):
+        catalog.find(AdapterRef.parse("medical/CODER@1"))
+    catalog = do(catalog, published(2, "Coder.v2_x"), ALICE)
+    assert catalog.find(AdapterRef.parse("medical/Coder.v2_x@1")).number == 1
+
+
 @given(histories)
 def test_no_history_breaks_the_registry(history: list[tuple[Command, str]]) -> None:
     catalog = start()

@@ -165,12 +165,12 @@ def test_a_norm_that_is_none_is_refused(norm: str, client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
-        ("POST", "/api/v1/adapters/medical/neu.Name/versions", {"base": "tiny", "files": [FILE]}),
-        ("GET", "/api/v1/resolve/medical/neu.Name@production", None),
-        ("POST", "/api/repos/create", {"name": "neu.Name", "organization": "medical"}),
-        ("POST", "/api/models/medical/neu.Name/preupload/main", {"files": []}),
-        ("GET", "/medical/neu.Name/resolve/main/README.md", None),
-        ("GET", "/adapters/medical/neu.Name", None),
+        ("POST", "/api/v1/adapters/medical/neu..Name/versions", {"base": "tiny", "files": [FILE]}),
+        ("GET", "/api/v1/resolve/medical/neu..Name@production", None),
+        ("POST", "/api/repos/create", {"name": "neu..Name", "organization": "medical"}),
+        ("POST", "/api/models/medical/neu..Name/preupload/main", {"files": []}),
+        ("GET", "/medical/neu..Name/resolve/main/README.md", None),
+        ("GET", "/adapters/medical/neu..Name", None),
     ],
 )
 def test_a_name_that_is_none_is_refused_with_one_that_is(
