@@ -100,7 +100,7 @@ def arguments(settings: ServingSettings, extra: Sequence[str] = ()) -> list[str]
         f"--max-cpu-loras={settings.max_cpu_loras}",
         f"--max-lora-rank={settings.max_lora_rank}",
         "--scheduling-policy=priority",
-        *_step(extra),
+        *_for_cpu(extra),
         f"--structured-outputs-config={STRUCTURED_OUTPUTS}",
         "--middleware=serving.gate.Gate",
         "--worker-extension-cls=serving.worker.KVCacheEraser",
@@ -110,14 +110,20 @@ def arguments(settings: ServingSettings, extra: Sequence[str] = ()) -> list[str]
     ]
 
 
-def _step(extra: Sequence[str]) -> list[str]:
-    """`CPU_STEP` as options, where they apply."""
+def _for_cpu(extra: Sequence[str]) -> list[str]:
+    """Options for a CPU that the operator left open."""
+    from torch.backends import cpu
     from vllm.platforms import current_platform
 
-    given = {argument.partition("=")[0].replace("_", "-") for argument in extra}
-    if not current_platform.is_cpu() or given & CPU_STEP.keys():
+    if not current_platform.is_cpu():
         return []
-    return [f"{option}={value}" for option, value in CPU_STEP.items()]
+    given = {argument.partition("=")[0].replace("_", "-") for argument in extra}
+    options = []
+    if not given & CPU_STEP.keys():
+        options += [f"{option}={value}" for option, value in CPU_STEP.items()]
+    if "--dtype" not in given and cpu.get_cpu_capability() == "AVX2":
+        options.append("--dtype=float32")  # bfloat16 takes six times as long without AVX-512
+    return options
 
 
 def run(settings: ServingSettings, extra: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from adapters.home import SMALL_MODEL, default_model
 from adapters.packs import PACKS
 from adapters.training.converting import convert
 from adapters.training.run import train
+from eval.served import engine_of
 from registry.client import RegistryClient
 from tests.journeys.conftest import Site
 
@@ -24,9 +25,10 @@ MADE = ("sft", "rslora", "qlora", "dpo", "kto", "dora-converted")
 
 
 @pytest.fixture(scope="module")
-def base_model() -> Any:
+def base_model(site: Site) -> Any:
     """The base as PEFT loads it, in the type that the server computes in."""
-    return AutoModelForCausalLM.from_pretrained(default_model(), dtype=torch.bfloat16).eval()
+    dtype = getattr(torch, engine_of(f"{site.api}/v1", site.app, SMALL_MODEL).dtype)
+    return AutoModelForCausalLM.from_pretrained(default_model(), dtype=dtype).eval()
 
 
 @pytest.fixture(scope="module")

@@ -132,3 +132,20 @@ def test_a_step_on_a_cpu_is_short_unless_the_operator_sets_its_size() -> None:
     for option in ("--max-num-seqs=8", "--max_num_batched_tokens=2048"):
         given = arguments(settings, [option])
         assert [one for one in given if "max-num" in one.replace("_", "-")] == [option]
+
+
+@pytest.mark.parametrize(
+    ("capability", "extra", "dtypes"),
+    [
+        ("AVX2", [], ["--dtype=float32"]),
+        ("AVX2", ["--dtype=bfloat16"], ["--dtype=bfloat16"]),
+        ("AVX512", [], []),
+        ("DEFAULT", [], []),
+    ],
+)
+def test_a_cpu_that_computes_bfloat16_slowly_computes_in_float32_unless_the_operator_says_otherwise(
+    capability: str, extra: list[str], dtypes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    given = arguments(ServingSettings(), extra)
+    assert [option for option in given if option.startswith("--dtype")] == dtypes
