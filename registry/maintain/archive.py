@@ -119,7 +119,7 @@ def export(store: ObjectStore, path: Path, progress: Progress = no_progress) -> 
                 size = store.head(blob_key(digest)).size
                 pieces = Blobs(store).stream(digest, size)
                 archive.addfile(_entry(blob_key(digest), size), _Reader(pieces))
-                next(pieces, None)  # at its end, which tarfile does not ask for, it is verified
+                next(pieces, None)  # tarfile reads nothing of an empty one, so it is verified here
                 listing.add(blob_key(digest), size, digest)
                 progress("blobs", done, len(needed))
             for sequence in range(1, catalog.sequence + 1):

@@ -134,23 +134,28 @@ class Blobs:
         return b"".join(self.stream(sha256))
 
     def stream(self, sha256: str, size: int | None = None) -> Iterator[bytes]:
-        """The content in pieces.
+        """The content in pieces, the last of them once all are verified: whoever got as many bytes
+        as there should be got the right ones.
 
-        Raises `DigestMismatch` at the end unless the bytes are those of the digest (and as many
-        as `size`, which also bounds what is read).
+        Raises `DigestMismatch` in place of the last unless the bytes are those of the digest (and
+        as many as `size`, which also bounds what is read).
         """
-        hashing, length = hashlib.sha256(), 0
+        hashing, length, last = hashlib.sha256(), 0, b""
         for piece in self._store.stream(blob_key(sha256)):
             length += len(piece)
             if size is not None and length > size:
                 break
             hashing.update(piece)
-            yield piece
+            if last:
+                yield last
+            last = piece
         if hashing.hexdigest() != sha256 or (size is not None and length != size):
             raise DigestMismatch(
                 f"Blob {sha256[:12]} in {self._store.url} is damaged. "
                 "Push the version again from its source, or restore the blob from a backup."
             )
+        if last:
+            yield last
 
     def verify(self, sha256: str, size: int | None = None) -> None:
         """Read the whole blob and raise as `stream` does."""
