@@ -5,6 +5,7 @@ judged, or how far they agree: here, in requirements, in a refused promotion, in
 evaluations, or in the log. See `registry.model.blinding`.
 """
 
+import hashlib
 import itertools
 import secrets
 from typing import Annotated, Any, Literal
@@ -22,7 +23,7 @@ from registry.http.paging import LIMIT, After, Limit
 from registry.http.schemas import Body
 from registry.model.access import has_role
 from registry.model.blinding import is_blind, is_hidden, requirements_shown
-from registry.model.catalog import Version
+from registry.model.catalog import Version, person
 from registry.model.gates import Requirement
 from registry.model.reviewing import (
     MAX_ITEMS,
@@ -80,6 +81,8 @@ class JudgementBody(Body):
     rationale: Text = ""
     correction: Text = ""
     reference: Text = ""
+    shown: Annotated[str | None, Field(max_length=64)] = None
+    """`shown` of the item: refused if its answers are shown in another order now."""
 
 
 @router.post("/reviews", status_code=201)
@@ -143,7 +146,12 @@ def next_item(caller: CallerDep, review: str) -> dict[str, Any]:
         "waiting": left(found, caller.key.id, persons),
         "item": None
         if item is None
-        else {"id": item.id, "prompt": item.prompt, "answers": shown_answers(caller, found, item)},
+        else {
+            "id": item.id,
+            "prompt": item.prompt,
+            "answers": shown_answers(caller, found, item),
+            "shown": fingerprint_of(shown_answers(caller, found, item)),
+        },
     }
 
 
@@ -189,21 +197,34 @@ def seen(caller: Caller, review: str) -> Review:
     return found
 
 
+def order_for(caller: Caller, review: Review, item: Item) -> tuple[int, ...]:
+    """In which order this expert sees an item's answers."""
+    return order(review, item, person(caller.catalog.keys, caller.key.id))
+
+
 def shown_answers(caller: Caller, review: Review, item: Item) -> list[str]:
     """An item's answers in the order in which this expert sees them."""
-    return [item.answers[place] for place in order(review, item, caller.key.id)]
+    return [item.answers[place] for place in order_for(caller, review, item)]
+
+
+def fingerprint_of(answers: list[str]) -> str:
+    """By which a judgement says which answers, in which order, it is about."""
+    return hashlib.sha256(msgspec.json.encode(answers)).hexdigest()
 
 
 def record(caller: Caller, review: Review, body: JudgementBody) -> None:
     """Store a judgement, turned from the order that was shown into the review's own.
 
-    Raises `BadRequest` if a verdict, the preference or the severity is missing, and what `decide`
-    raises, `Conflict` for an item that the expert judged before.
+    Raises `BadRequest` if a verdict, the preference or the severity is missing, `Conflict` if the
+    answers were shown in another order, and what `decide` raises, `Conflict` for an item that the
+    expert judged before.
     """
     item = items_of(caller, review).get(body.item)
     if item is None:
         raise BadRequest(f"The review has no item {body.item[:80]!r}. Take the next one.")
-    shown = order(review, item, caller.key.id)
+    shown = order_for(caller, review, item)
+    if body.shown not in (None, fingerprint_of([item.answers[place] for place in shown])):
+        raise Conflict("You saw these answers in another order. Open the item again and judge it.")
     if len(body.verdicts) != len(shown):
         raise BadRequest("A verdict is missing. Judge each answer that is shown.")
     severity = body.severity

@@ -182,7 +182,8 @@ def queue(review: Review, expert: str, persons: Mapping[str, str]) -> list[str]:
         if wants(review, judgements, expert, persons)
     ]
     secret = review.content or ""
-    return sorted(waiting, key=lambda item: _fraction(secret, "queue", review.id, item, expert))
+    who = persons.get(expert, expert)
+    return sorted(waiting, key=lambda item: _fraction(secret, "queue", review.id, item, who))
 
 
 def judged(review: Review, expert: str, persons: Mapping[str, str]) -> int:
@@ -202,10 +203,11 @@ def left(review: Review, expert: str, persons: Mapping[str, str]) -> int:
     return len(review.items) - judged(review, expert, persons)
 
 
-def order(review: Review, item: Item, expert: str) -> tuple[int, ...]:
-    """In which order the item's answers are shown to this expert: random, the same every time."""
+def order(review: Review, item: Item, person: str) -> tuple[int, ...]:
+    """In which order the item's answers are shown to this expert: random, the same every time, and
+    by whichever of the person's keys."""
     places = tuple(range(len(review.versions)))
-    fraction = _fraction(item.secret, "order", review.id, item.id, expert)
+    fraction = _fraction(item.secret, "order", review.id, item.id, person)
     return places[::-1] if fraction < 0.5 else places
 
 

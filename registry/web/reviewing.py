@@ -8,7 +8,9 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from registry.errors import BadRequest, UnknownReview
 from registry.http.reviews import (
     JudgementBody,
+    fingerprint_of,
     items_of,
+    order_for,
     record,
     review_view,
     seen,
@@ -22,7 +24,6 @@ from registry.model.reviewing import (
     Verdict,
     judged,
     left,
-    order,
     queue,
 )
 from registry.model.reviews import CloseReview, holders
@@ -81,15 +82,15 @@ def show_item(viewer: ViewerDep, review: str, item: str) -> Response:
     who = persons[viewer.key.id]
     mine = next((j for j in found.of(item) if persons.get(j.expert, j.expert) == who), None)
     done = judged(found, viewer.key.id, persons)
+    answers = shown_answers(viewer, found, shown)
     return page(
         "judge.html",
         viewer=viewer,
         review=found,
         item=shown,
-        answers=shown_answers(viewer, found, shown),
-        judged=[mine.verdicts[place] for place in order(found, shown, viewer.key.id)]
-        if mine
-        else [],
+        answers=answers,
+        shown=fingerprint_of(answers),
+        judged=[mine.verdicts[place] for place in order_for(viewer, found, shown)] if mine else [],
         waits=item in queue(found, viewer.key.id, persons),
         verdicts=VERDICTS,
         severities=SEVERITIES,
@@ -104,6 +105,7 @@ def judge(
     review: str,
     item: str,
     judged: Annotated[str, Form(alias="item", max_length=200)],
+    shown: Annotated[str, Form(max_length=64)],
     verdict_1: Annotated[Verdict, Form()],
     verdict_2: Annotated[Verdict | None, Form()] = None,
     severity: Annotated[int | None, Form(ge=0, le=3)] = None,
@@ -125,6 +127,7 @@ def judge(
         rationale=rationale,
         correction=correction,
         reference=reference,
+        shown=shown,
     )
     record(viewer, found, body)
     return RedirectResponse(f"/reviews/{review}/judge", 303)

@@ -290,6 +290,39 @@ def test_the_gate_command_does_not_say_no_for_what_is_hidden(
     hospital.close(review)
 
 
+def test_an_expert_sees_one_order_by_whichever_of_their_keys(hospital: Hospital) -> None:
+    """Seen by one key and judged by another, the verdicts would be swapped."""
+    hospital.issue("ada at home", " ADA", Grant("review", "medical"))
+    review = hospital.open()
+    first, second = (hospital.next(who, review)["item"] for who in ("ada", "ada at home"))
+    assert first == second
+    seen = hospital.ask("ada", "GET", f"/api/v1/reviews/{review}/next").json()["item"]
+    verdicts = ["harmful" if "old" in text else "correct" for text in seen["answers"]]
+    body = {"item": seen["id"], "verdicts": verdicts, "severity": 3, "preferred": "neither"}
+    path = f"/api/v1/reviews/{review}/judgements"
+    assert hospital.ask("ada at home", "POST", path, json=body).status_code == 201
+    found = hospital.registry.refresh().reviews[review].judgements[-1]
+    assert found.verdicts == ("harmful", "correct")
+
+
+def test_a_judgement_of_answers_seen_in_another_order_is_refused(hospital: Hospital) -> None:
+    review = hospital.open()
+    seen = hospital.next("ada", review)["item"]
+    body = {"item": seen["id"], "verdicts": ["correct", "correct"], "preferred": "first"}
+    other = hashlib.sha256(msgspec.json.encode(seen["answers"][::-1])).hexdigest()
+    path = f"/api/v1/reviews/{review}/judgements"
+    refused = hospital.ask("ada", "POST", path, json={**body, "shown": other})
+    assert refused.status_code == 409
+    assert "another order" in refused.text
+    form = {"item": seen["id"], "verdict_1": "correct", "verdict_2": "correct",
+            "preferred": "first", "shown": other}  # fmt: skip
+    page = f"/reviews/{review}/items/{seen['id']}"
+    assert hospital.page("ada", page, form).status_code == 409
+    form["shown"] = seen["shown"]
+    assert f'value="{seen["shown"]}"' in hospital.page("ada", page).text
+    assert hospital.page("ada", page, form).status_code == 303
+
+
 def test_what_closed_reviews_found_stays_shown_while_another_is_open(hospital: Hospital) -> None:
     first = hospital.open()
     hospital.judge("ada", first, "old")
