@@ -18,13 +18,12 @@ from functools import partial
 import msgspec
 
 from adapters.names import DEFAULT_ALIAS
-from registry.model.access import ANY_DOMAIN
 from registry.model.catalog import Catalog, Evaluation, Version, in_good_standing, person
 from registry.model.evidence import Confident, Paired, SuiteResult, SuiteRule, Tally, effective
 from registry.model.intervals import inferiority_p_value, lower_bound, upper_bound
 from registry.model.policies import Policy
 from registry.model.reviewing import Findings, Review, findings
-from registry.model.standing import authors, evaluator_fault
+from registry.model.standing import authors, evaluator_fault, roles_of
 from registry.signing import fingerprint
 from registry.times import instant
 
@@ -95,14 +94,14 @@ def asks_anything(policy: Policy) -> bool:
 
 def _approvals(version: Version, policy: Policy, catalog: Catalog) -> Iterator[Requirement]:
     published = authors(catalog, version)
-    experts: dict[str, str] = {}
+    experts: dict[str, list[str]] = {}
     withdrawn = 0
     for key in version.approvers:
         who = person(catalog.keys, key)
         if not in_good_standing(catalog.keys, key):
             withdrawn += 1
         elif who not in published:
-            experts.setdefault(who, key)
+            experts.setdefault(who, []).append(key)
     remedy = f"lorary approve {version.ref}"
     if policy.approvals:
         lacking = policy.approvals - len(experts)
@@ -118,18 +117,16 @@ def _approvals(version: Version, policy: Policy, catalog: Catalog) -> Iterator[R
             remedy="" if lacking <= 0 else remedy,
         )
     for role, needed in sorted(policy.approvers.items()):
-        having = sum(_has_role(catalog, key, role, version.domain) for key in experts.values())
+        having = sum(
+            any(role in roles_of(catalog, key, version.domain) for key in keys)
+            for keys in experts.values()
+        )
         yield Requirement(
             name=f"approvals by the role {role}",
             met=having >= needed,
             evidence=f"{having} of {needed}",
             remedy="" if having >= needed else f"{remedy}, by a key that also has {role}",
         )
-
-
-def _has_role(catalog: Catalog, key: str, role: str, domain: str) -> bool:
-    grants = catalog.keys[key].grants if key in catalog.keys else ()
-    return any(g.role == role and g.domain in (ANY_DOMAIN, domain) for g in grants)
 
 
 def _signature(version: Version, policy: Policy) -> Iterator[Requirement]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from registry.model.access import ANY_DOMAIN
 from registry.model.catalog import (
     Calibrated,
     Catalog,
@@ -22,6 +23,12 @@ def evaluator_fault(catalog: Catalog, version: Version, evaluator: str) -> str |
     if who in authors(catalog, version):
         return "only a publisher of its weights evaluated it"
     return None
+
+
+def roles_of(catalog: Catalog, key: str, domain: str) -> set[str]:
+    """The roles that a key has in `domain`."""
+    grants = catalog.keys[key].grants if key in catalog.keys else ()
+    return {grant.role for grant in grants if grant.domain in (ANY_DOMAIN, domain)}
 
 
 def calibrated(keys: Mapping[str, Key], version: Version) -> Calibrated | None:

@@ -17,7 +17,7 @@ from registry.model.catalog import Adapter, Catalog, File, Version, in_good_stan
 from registry.model.collection import spare
 from registry.model.differences import changed_files
 from registry.model.index import of_version
-from registry.model.standing import authors
+from registry.model.standing import authors, roles_of
 
 
 class VersionPublished(Event, frozen=True):
@@ -173,7 +173,8 @@ class ApproveVersion(Command, frozen=True):
     digest: Digest
 
     def decide(self, catalog: Catalog, by: str, now: str) -> Iterable[Event]:
-        """An expert's approval of these bytes; never the publisher's."""
+        """An expert's approval of these bytes; never the publisher's. Again, by another key of
+        theirs, only if it has a role that the policy asks for and the keys before lack."""
         ref = AdapterRef(self.domain, self.adapter, version=self.version)
         version = catalog.resolve(ref)
         if version.digest != self.digest:
@@ -186,8 +187,14 @@ class ApproveVersion(Command, frozen=True):
             raise errors.Forbidden(
                 f"{by} published the weights of {ref} and cannot approve them. Ask a colleague."
             )
-        counting = (key for key in version.approvers if in_good_standing(catalog.keys, key))
-        if who not in {person(catalog.keys, key) for key in counting}:
+        approved = [
+            key
+            for key in version.approvers
+            if in_good_standing(catalog.keys, key) and person(catalog.keys, key) == who
+        ]
+        asked = catalog.domain(self.domain).policy.approvers.keys()
+        had = {role for key in approved for role in roles_of(catalog, key, self.domain)}
+        if not approved or asked & roles_of(catalog, by, self.domain) - had:
             yield self.caused()
 
 

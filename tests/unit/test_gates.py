@@ -412,6 +412,18 @@ def test_approvals_may_be_asked_of_a_role() -> None:
     assert lacking(do(catalog, approval(2), CAROL)) == set()
 
 
+def test_an_expert_adds_the_role_of_another_key_to_their_approval() -> None:
+    policy = msgspec.structs.replace(POLICY, approvals=2, approvers={"review": 1})
+    catalog = do(start(policy), report(result()), METER)
+    for key, roles in (("bob2", ("approve",)), ("bob3", ("approve", "review"))):
+        grants = tuple(Grant(role, "medical") for role in roles)
+        catalog = do(catalog, IssueKey(key, BOB, "0" * 64, grants), OPERATOR)
+    assert decide(catalog, approval(2), "bob2", NOW) == ()
+    catalog = do(catalog, approval(2), "bob3")
+    assert decide(catalog, approval(2), "bob3", NOW) == ()
+    assert lacking(catalog) == {"approvals"}, "one person counts once"
+
+
 def test_production_may_go_back_at_once_without_a_new_evaluation() -> None:
     catalog = promoted(do(start(), report(result()), METER))
     catalog = do(
