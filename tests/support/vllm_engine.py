@@ -136,6 +136,9 @@ class VllmEngine:
             if block >= 0:
                 self.cache.give_back(block)
 
+    async def check_health(self) -> None:
+        """The engine's process runs, whatever it computes."""
+
     async def pause_generation(self, *, mode: str, clear_cache: bool) -> None:
         """Freeze; what runs is preempted and keeps no block."""
         assert (mode, clear_cache) == ("keep", True)

@@ -275,6 +275,7 @@ def test_prompts_times_choices_are_bounded_together() -> None:
         b'{"model": "m", "max_tokens": 1' + b"0" * 5000 + b"}", b"[" * 1_000_000, b"\xff\xfe{}",
         b'{"model": "m", "\\ud800": 1}', b'{"a":' * 10_000, b"7", b'"x"', b"null", b"",
         b'{"model": "m", "metadata": ' + b'{"a":' * MAX_DEPTH + b"1" + b"}" * MAX_DEPTH + b"}",
+        b'{"model": "m", "prompt": [' + b"1," * MAX_VALUES + b"1]}",
         b'{"model": "m", "prompt": [' + b"[]," * MAX_VALUES + b"[]]}",
         b'{"model": "m", "prompt": [' + b'"\\\\",' * MAX_VALUES + b'""]}',
         b'{"model": "m", "prompt": "' + b'\\"[' * MAX_VALUES,

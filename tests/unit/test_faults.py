@@ -7,10 +7,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from fastapi import FastAPI
 from starlette.types import Message
 
 from registry.model.access import Secret
+from serving import replica
+from serving.endpoints import Endpoints
 from serving.gate import Gate
 from serving.launch import arguments, environment
 from serving.settings import ServingSettings
@@ -147,7 +151,9 @@ def test_nan_in_traffic_is_an_error_and_its_adapter_is_refused_by_name(
         assert error["code"] == "adapter_faulty"
         assert CULPRIT in error["message"]
         await all_is_well(site, upstream)
+        asked = len(upstream.asked)
         assert code(await send(site, upstream, CULPRIT, site.medical)) == (422, "adapter_faulty")
+        assert len(upstream.asked) == asked, "it does not reach the engine again"
 
     run(work)
 
@@ -228,6 +234,35 @@ def test_a_server_that_cannot_repair_its_engine_says_so_and_ends(
         assert site.engine.given_up == 1
         assert code(await send(site, upstream, BASE, site.legal)) == (503, "engine_fault")
         assert upstream.asked == [CULPRIT]
+
+    run(work)
+
+
+def test_health_tells_whether_the_engine_is_sound(
+    site: Site, upstream: NanEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica, "current", lambda: site.replica)
+    upstream.nan_in_traffic = {CULPRIT}
+    app = FastAPI()
+    app.state.engine_client = site.engine
+    Endpoints().attach_router(app)
+
+    async def told() -> tuple[int, str, int]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            answer = await client.get("/health")
+        body = answer.json()
+        return answer.status_code, body["engine"], body["adapters"]["faulty"]
+
+    async def work() -> None:
+        await site.replica.warming.bring_up(site.replica.catalog)
+        assert await told() == (200, "ok", 0)
+        await send(site, upstream, CULPRIT, site.medical)
+        assert await told() == (200, "ok", 1)
+        site.engine.broken_rpc = True
+        upstream.nan_in_traffic = {OTHER}
+        await send(site, upstream, OTHER, site.legal)
+        assert await told() == (503, "failed", 1)
 
     run(work)
 

@@ -14,6 +14,7 @@ from adapters.base_model import BaseModel
 from adapters.errors import InvalidAdapter
 from adapters.peft_config import MAX_LISTED, declared_base
 from tests.support.adapters import TINY, config, tensors, write_adapter
+from tests.support.steps import steps
 from tests.support.uploads import CONFIG, WEIGHTS, Bytes, configured, files, refusals
 
 UNSLOTH = (
@@ -155,36 +156,21 @@ def test_an_unreadable_configuration_is_diagnosed_before_its_base_is_looked_up()
         declared_base(text_of().encode("utf-16"))
 
 
-class Name(str):
-    """A module name that counts how often it is cut at a dot."""
-
-    cuts = 0
-
-    def partition(self, sep: str) -> tuple[str, str, str]:
-        Name.cuts += 1
-        head, dot, tail = super().partition(sep)
-        return head, dot, Name(tail)
-
-
 def test_names_are_compared_in_time_linear_in_modules_plus_targets() -> None:
-    """Every module is cut at its dots as often with many targets and patterns as with none."""
+    """What targets and patterns cost does not grow with the number of modules."""
 
-    def cuts(listed: int) -> int:
-        modules: dict[str, tuple[int, int]] = {
-            Name(f"model.layers.{n}.q_proj"): (4, 4) for n in range(50)
-        }
-        base = BaseModel("tiny", "0" * 64, modules)
-        made = tensors(base)
+    def cost(modules: int, listed: int) -> int:
+        known = {f"model.layers.{n}.q_proj": (4, 4) for n in range(modules)}
+        base = BaseModel("tiny", "0" * 64, known)
         targets = ["q_proj", *(f"t{n}" for n in range(listed))]
         pattern = {f"p{n}": 8 for n in range(listed)}
-        Name.cuts = 0
-        said = refusals(
-            {**configured(target_modules=targets, alpha_pattern=pattern), WEIGHTS: save(made)}, base
-        )
-        assert said == ""
-        return Name.cuts
+        changes = configured(target_modules=targets, alpha_pattern=pattern)
+        admitted = files({**changes, WEIGHTS: save(tensors(base))})
+        assert admit(admitted, base).problems == ()
+        return steps(lambda: admit(admitted, base))
 
-    assert cuts(9_000) == cuts(0) > 0
+    few, many = (cost(modules, 1_000) - cost(modules, 0) for modules in (2, 40))
+    assert many <= 1.1 * few
 
 
 def test_facts_name_the_modules_that_have_tensors_however_long_the_configuration() -> None:
