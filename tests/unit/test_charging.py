@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message
 
+from registry.model.domains import ChangePolicy
+from registry.model.policies import Policy
 from serving.errors import TooManyColdLoads
 from serving.gate import Gate
 from serving.request.body import sequences
@@ -132,6 +134,17 @@ def test_streams_are_asked_for_their_usage_and_nothing_else_is() -> None:
         before = dict(body)
         ask_for_usage(body)
         assert body == before
+
+
+def test_a_stream_through_the_gate_reports_its_usage_though_nobody_asked(tmp_path: Path) -> None:
+    site = make_site(tmp_path)
+    upstream, sent = Upstream(pieces=STREAM, kind=SSE), list[Message]()
+    data = json.dumps({"model": "medical", "messages": [], "stream": True}).encode()
+    gate = Gate(upstream, site.replica)
+    asyncio.run(gate(scope_of("POST", CHAT, site.medical), whole(data), into(sent)))
+    site.registry.close()
+    assert json.loads(upstream.bodies[0])["stream_options"]["continuous_usage_stats"]
+    assert b'"usage":' not in answered(sent)[2]
 
 
 @pytest.mark.parametrize(
@@ -318,6 +331,13 @@ def test_salts_differ_by_tenant_and_cannot_be_chosen(tmp_path: Path) -> None:
     salts = [json.loads(body)["cache_salt"] for body in upstream.bodies]
     assert salts[0] == salts[1]
     assert len(set(salts)) == 4
+    separate = Policy(guarded=(), prefix_cache="key")
+    site.registry.execute(ChangePolicy("medical", separate, weaken=True), site.operator.id)
+    site.replica.follower.refresh()
+    chat(site, upstream, "medical", site.medical)
+    chat(site, upstream, "tiny", site.medical)
+    *_, of_domain, of_base = [json.loads(body)["cache_salt"] for body in upstream.bodies]
+    assert of_domain == of_base == salts[3], "both are the salt of the key"
     again = make_site(tmp_path / "another")
     chat(again, upstream, "medical", again.medical)
     assert json.loads(upstream.bodies[-1])["cache_salt"] not in salts

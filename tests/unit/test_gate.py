@@ -13,7 +13,8 @@ from registry.errors import StoreUnavailable
 from registry.model.access import Secret
 from registry.model.aliases import MoveAlias
 from registry.model.canary import SplitAlias
-from registry.model.keys import RevokeKey
+from registry.model.catalog import Grant
+from registry.model.keys import IssueKey, RevokeKey
 from registry.model.versions import RevokeVersion
 from serving.gate import Gate
 from tests.support.asking import CHAT, chat, into, scope_of, whole
@@ -116,6 +117,21 @@ def test_a_revoked_key_opens_nothing(site: Site, upstream: Upstream) -> None:
     site.registry.execute(RevokeKey(site.medical.id, "lost"), site.operator.id)
     site.replica.follower.refresh()
     assert chat(site, upstream, "medical", site.medical)[0] == 401
+
+
+def test_what_the_registry_just_acknowledged_is_served(tmp_path: Path, upstream: Upstream) -> None:
+    """A key and an alias that were made since the last look, by a server that looks seldom."""
+    site = make_site(tmp_path, poll_seconds=60)
+    site.replica.follower.start()
+    site.replica.follower.wait_for_first_look(10)
+    key = Secret.generate()
+    command = IssueKey(key.id, "new", key.digest, (Grant("infer", "medical"),))
+    site.registry.execute(command, site.operator.id)
+    assert chat(site, upstream, "medical", key)[0] == 200
+    site.registry.execute(MoveAlias("medical", "coder", "new", 1), site.operator.id)
+    assert chat(site, upstream, "medical/coder@new", key)[0] == 200
+    site.replica.follower.stop()
+    site.registry.close()
 
 
 def test_another_base_models_adapter_is_refused(site: Site, upstream: Upstream) -> None:
