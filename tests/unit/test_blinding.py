@@ -25,7 +25,7 @@ from registry.model.catalog import Grant
 from registry.model.domains import ChangePolicy, CreateDomain
 from registry.model.keys import IssueKey, RevokeKey
 from registry.model.policies import Policy
-from registry.model.reviewing import Notes
+from registry.model.reviewing import Item, Notes, order
 from registry.model.reviews import CloseReview
 from registry.model.versions import PublishVersion
 from registry.registry import Registry
@@ -445,3 +445,18 @@ def test_the_order_in_which_items_come_does_not_depend_on_what_others_judged(
         hospital.judge("ben", review, "old", most=1)  # disputed
         assert hospital.next("cy", review)["item"]["id"] == before
     assert len(hospital.judge("cy", review)) == len(ITEMS)
+
+
+def test_neither_ids_nor_orders_follow_from_what_an_expert_can_read(hospital: Hospital) -> None:
+    """Every review shows the same texts; the expert knows them and this code, but no secret."""
+    ids, guessed = list[str](), list[bool]()
+    for review in [hospital.open() for _ in range(4)]:
+        known = hospital.registry.refresh().reviews[review]
+        while (item := hospital.next("ada", review)["item"]) is not None:
+            ids.append(item["id"])
+            bare = Item(id=item["id"], prompt=item["prompt"], answers=tuple(item["answers"]))
+            shown = tuple(("old", "new").index(text[:3]) for text in item["answers"])
+            guessed.append(order(known, bare, hospital.ids["ada"]) == shown)
+            hospital.judge("ada", review, most=1)
+    assert len(set(ids)) == len(ids) == 4 * len(ITEMS)
+    assert not all(guessed)
