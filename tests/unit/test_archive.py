@@ -54,6 +54,15 @@ def good(source: LocalStore, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def shorter(tmp_path: Path) -> Path:
+    """The export of another registry, of one commit."""
+    store = LocalStore(tmp_path / "shorter")
+    Registry.create(store, name="other", key_name="operator")
+    archive.export(store, tmp_path / "shorter.tar")
+    return tmp_path / "shorter.tar"
+
+
+@pytest.fixture
 def target(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path / "target")
 
@@ -225,9 +234,9 @@ class Breaking(LocalStore):
             raise StoreUnavailable("injected: away")
 
 
-@pytest.mark.parametrize("then", ["init", "import"])
+@pytest.mark.parametrize("then", ["init", "import", "import of another"])
 def test_an_import_that_broke_off_anywhere_bricks_nothing(
-    good: Path, tmp_path: Path, then: str
+    good: Path, shorter: Path, tmp_path: Path, then: str
 ) -> None:
     for writes in range(20):
         breaking = Breaking(tmp_path / str(writes))
@@ -240,7 +249,7 @@ def test_an_import_that_broke_off_anywhere_bricks_nothing(
             if then == "init":
                 assert can_begin(store)
             else:
-                archive.import_(store, good)
+                archive.import_(store, good if then == "import" else shorter)
                 assert verify(store).sound
             assert [info.key for info in store.list("import/")] == []
         else:

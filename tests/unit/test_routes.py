@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from starlette.types import Message
 
 from registry.model.access import Secret
+from registry.model.catalog import Grant
+from registry.model.keys import IssueKey
 from serving.gate import GENERATION, Gate
 from serving.request.scopes import DETAILS
 from tests.support.asking import CHAT, into, scope_of, send_to, whole
@@ -75,8 +77,18 @@ def test_models_lists_what_the_caller_may_use(site: Site, upstream: Upstream) ->
 
 def test_metrics_take_an_operator_and_health_takes_nobody(site: Site, upstream: Upstream) -> None:
     assert send_to(site, upstream, scope_of("GET", "/metrics", site.medical))[0] == 403
+    assert send_to(site, upstream, scope_of("GET", "/metrics", scraper(site)))[0] == 200
     assert send_to(site, upstream, scope_of("GET", "/metrics", site.operator))[0] == 200
     assert send_to(site, upstream, scope_of("GET", "/health", None))[0] == 200
+
+
+def scraper(site: Site) -> Secret:
+    """A key for metrics and nothing else."""
+    secret = Secret.generate()
+    command = IssueKey(secret.id, "scraper", secret.digest, (Grant("observe", "*"),))
+    site.registry.execute(command, site.operator.id)
+    site.replica.follower.refresh()
+    return secret
 
 
 def test_head_is_answered_as_get(site: Site, upstream: Upstream) -> None:
@@ -86,12 +98,12 @@ def test_head_is_answered_as_get(site: Site, upstream: Upstream) -> None:
     assert send_to(site, upstream, scope_of("HEAD", "/v1/models", None))[0] == 401
 
 
-def test_only_an_operator_of_all_domains_sees_details_of_health(
+def test_only_an_operator_or_observer_of_all_domains_sees_details_of_health(
     site: Site, upstream: Upstream
 ) -> None:
-    for key in (None, site.medical, Secret.generate(), site.operator):
+    for key in (None, site.medical, Secret.generate(), site.operator, scraper(site)):
         assert send_to(site, upstream, scope_of("GET", "/health", key))[0] == 200
-    assert [scope[DETAILS] for scope in upstream.scopes] == [False, False, False, True]
+    assert [scope[DETAILS] for scope in upstream.scopes] == [False, False, False, True, True]
 
 
 def test_embeddings_of_a_generating_model_are_refused_clearly(
