@@ -1,5 +1,6 @@
 """What may follow `lorary serve --`, in every spelling that vLLM's parser takes."""
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from serving.errors import CannotServe
 from serving.launch import arguments, environment, preflight
 from serving.options import check_engine
+from serving.request.fields import MAX_CHOICES
 from serving.settings import ServingSettings
 
 
@@ -149,3 +151,12 @@ def test_a_cpu_that_computes_bfloat16_slowly_computes_in_float32_unless_the_oper
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
     given = arguments(ServingSettings(), extra)
     assert [option for option in given if option.startswith("--dtype")] == dtypes
+
+
+def test_vllm_compiles_grammars_as_they_were_tried_and_bounds_what_it_keeps() -> None:
+    (given,) = (one for one in arguments(ServingSettings()) if "structured-outputs" in one)
+    config = json.loads(given.partition("=")[2])
+    assert config == {"backend": "xgrammar", "disable_any_whitespace": True}
+    set_by_lorary = environment(ServingSettings())
+    assert set_by_lorary["VLLM_MAX_N_SEQUENCES"] == str(MAX_CHOICES)
+    assert 0 < int(set_by_lorary["VLLM_XGRAMMAR_CACHE_MB"]) <= 512
