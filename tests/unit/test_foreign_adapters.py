@@ -162,7 +162,7 @@ def test_names_are_compared_in_time_linear_in_modules_plus_targets() -> None:
     def cost(modules: int, listed: int) -> int:
         known = {f"model.layers.{n}.q_proj": (4, 4) for n in range(modules)}
         base = BaseModel("tiny", "0" * 64, known)
-        targets = ["q_proj", *(f"t{n}" for n in range(listed))]
+        targets = ["q_proj", *known, *(f"t{n}" for n in range(listed))]
         pattern = {f"p{n}": 8 for n in range(listed)}
         changes = configured(target_modules=targets, alpha_pattern=pattern)
         admitted = files({**changes, WEIGHTS: save(tensors(base))})
@@ -171,6 +171,7 @@ def test_names_are_compared_in_time_linear_in_modules_plus_targets() -> None:
 
     few, many = (cost(modules, 1_000) - cost(modules, 0) for modules in (2, 40))
     assert many <= 1.1 * few
+    assert cost(400, 0) <= 11 * cost(40, 0)
 
 
 def test_facts_name_the_modules_that_have_tensors_however_long_the_configuration() -> None:
