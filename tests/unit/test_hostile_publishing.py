@@ -200,7 +200,7 @@ def test_rendering_a_hostile_card_takes_calls_in_proportion_to_its_length(piece:
         _card(text)
     finally:
         sys.setprofile(None)
-    assert calls < 250 * len(text)
+    assert calls < 200 * len(text)
 
 
 def test_links_of_an_ordinary_card_are_rendered() -> None:
