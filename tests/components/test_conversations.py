@@ -1,6 +1,7 @@
 """Conversations are trained on as plain TRL trains on them; rows that do not fit are refused."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -174,7 +175,16 @@ def test_a_row_that_is_too_long_is_refused_by_its_number_or_dropped_and_counted(
 
 def test_an_answer_as_long_as_is_allowed_is_packed(base: Path, tmp_path: Path) -> None:
     rows = rows_in(tmp_path, {"prompt": "?", "completion": "y" * 245})
-    run(base, tmp_path / "out", rows, "stage: sft\nbatch: 2\nsteps: 1\nmax_tokens: 256")
+
+    def chosen(max_tokens: int) -> str:
+        return f"stage: sft\nbatch: 2\nsteps: 1\nmax_tokens: {max_tokens}"
+
+    with pytest.raises(BadRecipe) as refused:
+        rehearse(recipe(rows, chosen(32)), base)
+    (needed,) = map(int, re.findall(r"row 1 \((\d+)\)", refused.value.message))
+    with pytest.raises(BadRecipe, match=rf"row 1 \({needed}\)"):
+        rehearse(recipe(rows, chosen(needed - 1)), base)
+    run(base, tmp_path / "out", rows, chosen(needed))
 
 
 def test_replayed_rows_are_held_to_the_same_length(base: Path, tmp_path: Path) -> None:

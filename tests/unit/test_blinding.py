@@ -460,3 +460,22 @@ def test_neither_ids_nor_orders_follow_from_what_an_expert_can_read(hospital: Ho
             hospital.judge("ada", review, most=1)
     assert len(set(ids)) == len(ids) == 4 * len(ITEMS)
     assert not all(guessed)
+
+
+@pytest.mark.parametrize(
+    ("left_out", "said"), [("severity", "severity is missing"), ("preferred", "preference is")]
+)
+def test_nothing_is_assumed_of_what_an_expert_leaves_out(
+    hospital: Hospital, left_out: str, said: str
+) -> None:
+    review = hospital.open()
+    body = {"item": hospital.next("ada", review)["item"]["id"], "verdicts": ["correct", "harmful"],
+            "severity": 2, "preferred": "first"}  # fmt: skip
+    del body[left_out]
+    answer = hospital.ask("ada", "POST", f"/api/v1/reviews/{review}/judgements", json=body)
+    assert (answer.status_code, said in answer.text) == (400, True)
+    body.pop("severity", None)
+    form = {**body, "verdict_1": "correct", "verdict_2": "incorrect"}
+    path = f"/reviews/{review}/items/{form['item']}"
+    assert hospital.page("ada", path, form).status_code == 400
+    assert hospital.next("ada", review)["waiting"] == len(ITEMS)
