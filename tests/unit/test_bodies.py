@@ -1,6 +1,7 @@
 """Bodies: whose they are is known before a byte is read, and they share bounded memory."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -242,6 +243,17 @@ def test_the_upload_form_takes_a_bounded_number_of_files(service: Service) -> No
         assert refused.status_code == 400
         assert "text/html" in refused.headers["content-type"]
         assert "Too many files" in refused.text
+
+
+def test_a_key_that_another_process_issued_sends_bodies_at_once(service: Service) -> None:
+    other, secret = Registry(service.registry.store), Secret.generate()
+    command = IssueKey(secret.id, "new", secret.digest, (Grant("publish", "medical"),))
+    other.execute(command, service.operator.id)
+    other.close()
+    headers = {"Authorization": f"Bearer {secret.text}"}
+    with TestClient(service.app) as client:
+        path = f"/api/v1/blobs/{hashlib.sha256(b'x').hexdigest()}"
+        assert client.put(path, content=b"x", headers=headers).status_code == 204
 
 
 def test_a_card_is_validated_without_a_key(service: Service) -> None:

@@ -79,7 +79,7 @@ def test_a_moved_alias_is_followed(site: Site, upstream: Upstream) -> None:
         ("medical/coder@9", "medical", 404, "version_not_found"),
         ("medical/coder@beta", "medical", 404, "alias_not_found"),
         ("legal", "legal", 404, "no_default_adapter"),
-        ("medical/Coder", "medical", 400, "invalid_name"),
+        ("medical/co der", "medical", 400, "invalid_name"),
         ("medical/coder@1/../x", "medical", 400, "invalid_name"),
         (7, "medical", 400, "invalid_request"),
         (None, "medical", 400, "invalid_request"),
