@@ -92,7 +92,9 @@ def list_adapters(
     found = (
         path
         for path, adapter in adapters.items()
-        if adapter.domain in seen and domain in (None, adapter.domain) and search.lower() in path
+        if adapter.domain in seen
+        and domain in (None, adapter.domain)
+        and search.lower() in path.lower()
     )
     return _json(
         [

@@ -73,7 +73,7 @@ def list_models(
         for path, adapter in sorted(caller.catalog.adapters.items())
         if caller.may_see(adapter.domain)
         and author in (None, adapter.domain)
-        and all(part.lower() in path for part in search or ())
+        and all(part.lower() in path.lower() for part in search or ())
         and wanted <= set(tags(adapter, newest(adapter)))
     ]
     if sort in ("lastModified", "createdAt"):

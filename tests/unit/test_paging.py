@@ -13,7 +13,7 @@ from registry.log.commits import CommitLog
 from registry.model.access import Secret
 from registry.model.base import Entry
 from registry.model.catalog import Grant
-from registry.model.domains import DomainCreated
+from registry.model.domains import CreateDomain, DomainCreated
 from registry.model.keys import IssueKey
 from registry.model.policies import Policy
 from registry.registry import Registry
@@ -85,6 +85,19 @@ def test_a_listed_adapter_shows_its_newest_versions_and_how_many_there_are(
     assert [version["version"] for version in listed["versions"]] == [*range(3, 13)]
     shown = client.get("/api/v1/adapters/d0000/coder").json()
     assert [version["version"] for version in shown["versions"]] == [*range(1, 13)]
+
+
+def test_a_search_finds_names_in_any_case(local_store: LocalStore) -> None:
+    operator = Registry.create(local_store, name="r", key_name="op")
+    registry = Registry(local_store)
+    registry.execute(CreateDomain("medical", Policy(guarded=())), operator.id)
+    publish_bytes(registry, operator.id, "medical", "ICD-Coder", 0)
+    registry.close()
+    with TestClient(create_app(RegistrySettings(store=str(local_store.root)))) as client:
+        client.headers["Authorization"] = f"Bearer {operator.text}"
+        for search in ("icd-coder", "ICD-C", "Icd"):
+            for route in ("/api/v1/adapters", "/api/models"):
+                assert len(client.get(route, params={"search": search}).json()) == 1, route
 
 
 def test_the_client_reads_all_pages(full: tuple[LocalStore, Secret], tmp_path: Path) -> None:
