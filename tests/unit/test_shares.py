@@ -86,7 +86,7 @@ def test_behind_others_answers_nobody_waits_longer_than_its_patience() -> None:
         own = asyncio.create_task(hold(shares, "a", 1, end, log))
         await pause()
         with pytest.raises(LimitReached, match="no room for 8"):
-            await hold(shares, "b", 8, end, log)
+            await asyncio.wait_for(hold(shares, "b", 8, end, log), 5)
         assert not own.done(), "it waits for its own key's answers as long as they take"
         end.set()
         await asyncio.gather(first, own)
