@@ -22,6 +22,7 @@ from registry.errors import (
 )
 from registry.hub.not_offered import not_offered
 from registry.metrics import REFUSALS
+from registry.times import utc_now
 from registry.web.errors import error_page
 
 PAGES = re.compile(r"/(?:(?:adapters|reviews)(?:/.*)?|log|login|logout|upload)?", re.DOTALL)
@@ -135,6 +136,7 @@ def log_refusal(request: Request, status: int, code: str, message: str) -> None:
     """One line of JSON: who wanted what, and why it was refused. Never a secret."""
     REFUSALS.labels(code).inc()
     record = {
+        "time": utc_now(),
         "event": "refused",
         "request": getattr(request.state, "request_id", None),
         "actor": getattr(request.state, "actor", None),

@@ -9,6 +9,8 @@ import sys
 import traceback
 from typing import Any
 
+from registry.times import utc_now
+
 logger = logging.getLogger("lorary.serving")
 
 
@@ -23,8 +25,9 @@ def install() -> None:
 
 
 def write(event: str, **fields: Any) -> None:
-    """One line; fields that are None are left out."""
+    """One line with the time in UTC; fields that are None are left out."""
     record = {
+        "time": utc_now(),
         "event": event,
         **{name: value for name, value in fields.items() if value is not None},
     }

@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
 
 import pytest
 from prometheus_client import REGISTRY
 from starlette.types import Message, Receive, Scope, Send
 
+from registry.times import parse as utc
 from serving.gate import Gate
 from serving.telemetry.metrics import REFUSALS, TOKENS, Series
 from tests.support.asking import CHAT, chat, into, scope_of, send_to, whole
@@ -89,6 +91,8 @@ def test_the_journal_says_who_asked_what_and_never_what_was_said(
     chat(site, upstream, "legal", site.medical)
     records = [json.loads(record.message) for record in caplog.records]
     assert [record["event"] for record in records] == ["request", "refused"]
+    ages = [datetime.now(UTC) - utc(record["time"]) for record in records]
+    assert all(0 <= age.total_seconds() < 60 for age in ages)
     assert records[0]["key"] == records[1]["key"] == site.medical.id
     assert (records[0]["model"], records[0]["status"]) == ("medical/coder@1", 200)
     assert (records[1]["status"], records[1]["code"]) == (403, "forbidden")
