@@ -72,10 +72,10 @@ def connections_allowed() -> int:
 
 
 def config(
-    app: Any, host: str, port: int, *, allowed: int, idle: float = IDLE_SECONDS
+    app: Any, host: str, port: int, *, allowed: int, trusted: str, idle: float = IDLE_SECONDS
 ) -> uvicorn.Config:
     """uvicorn's configuration for `app`: `allowed` connections, without a request for `idle`
-    seconds."""
+    seconds. trusted: proxies whose forwarded headers count, separated by commas."""
 
     class Bounded(Connection):
         most = allowed
@@ -86,6 +86,7 @@ def config(
         host=host,
         port=port,
         http=Bounded,
+        forwarded_allow_ips=trusted,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=10,
@@ -105,6 +106,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(app: Any, host: str, port: int, on_shutdown: Callable[[], None]) -> None:
+def serve(app: Any, host: str, port: int, *, trusted: str, on_shutdown: Callable[[], None]) -> None:
     """Serve `app` until a signal ends it; `on_shutdown` ends answers without an end."""
-    Server(config(app, host, port, allowed=connections_allowed()), on_shutdown).run()
+    configuration = config(app, host, port, allowed=connections_allowed(), trusted=trusted)
+    Server(configuration, on_shutdown).run()

@@ -53,6 +53,11 @@ class RegistrySettings(StoreSettings):
     max_upload_bytes: int = Field(
         default=2 << 30, gt=0, description="Largest single file that may be uploaded."
     )
+    trusted_proxies: str = Field(
+        default="127.0.0.1",
+        description="Addresses and networks, separated by commas, of proxies that end TLS. Their "
+        "X-Forwarded-Proto counts: cookies are Secure and addresses in answers https.",
+    )
     direct_transfers: bool = Field(
         default=True,
         description="Let clients send and fetch files straight to and from an S3 bucket, by "

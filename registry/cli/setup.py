@@ -103,6 +103,7 @@ def serve_registry(
         app,
         host or settings.registry_host,
         port or settings.registry_port,
+        trusted=settings.trusted_proxies,
         on_shutdown=app.state.streams.close,
     )
 
