@@ -70,6 +70,8 @@ class Registry:
         self._catalog.index  # noqa: B018 - made now, so that no request waits for it
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._advancing = threading.Lock()
+        self._looking = threading.Lock()
+        self._next_look: Future[Catalog] | None = None
         self._closed = False
         self._writer = threading.Thread(target=self._write, name="log-writer", daemon=True)
         self._writer.start()
@@ -100,7 +102,7 @@ class Registry:
 
     def refresh(self) -> Catalog:
         """Read what other processes wrote; raises `RegistryMissing` if there is no registry."""
-        catalog = self._catch_up()
+        catalog = self._catch_up() if self.store.is_near else self._share_look()
         if catalog.sequence == 0:
             raise RegistryMissing(f"{self.store.url} holds no registry. Create it: lorary init")
         return catalog
@@ -203,6 +205,22 @@ class Registry:
                 request.answer.set_result(outcome)
         if stored is not None and made is not None:
             checkpoints.write(self.store, made)
+
+    def _share_look(self) -> Catalog:
+        """As `_catch_up`, one at a time. Whoever asks meanwhile waits for the next look, which
+        begins after all of them asked, so that each sees what was written before."""
+        with self._advancing:
+            look = self._next_look or Future()
+            leads, self._next_look = self._next_look is None, look
+        if leads:
+            with self._looking:
+                with self._advancing:
+                    self._next_look = None
+                try:
+                    look.set_result(self._catch_up())
+                except BaseException as error:
+                    look.set_exception(error)
+        return look.result()
 
     def _catch_up(self) -> Catalog:
         """The state after every commit that is in the log now; keeps what it read if it fails."""

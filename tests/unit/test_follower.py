@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -190,3 +190,67 @@ def test_who_asks_a_follower_that_ends_or_never_began_is_answered(
     follower.stop()
     assert asked.result(1).sequence == 1
     assert follower.look_again().result(1).sequence == 1
+
+
+class Held(FarStore):
+    """Answers a read when `go` is set, with what was there when it was asked."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.asked, self.go = threading.Event(), threading.Event()
+        self.go.set()
+
+    def get(self, key: str) -> bytes:
+        try:
+            return super().get(key)
+        finally:
+            self.asked.set()
+            self.go.wait(20)
+
+
+def test_callers_of_a_registry_on_a_far_store_share_its_reads(
+    local_store: LocalStore, operator: Secret
+) -> None:
+    far, many = Held(local_store.root), 64
+    registry, asking = Registry(far), threading.Barrier(many + 1)
+    far.reads = far.most = 0
+    far.go.clear()
+
+    def ask() -> int:
+        asking.wait()
+        return registry.refresh().sequence
+
+    with ThreadPoolExecutor(many) as pool:
+        asked = [pool.submit(ask) for _ in range(many)]
+        asking.wait()
+        time.sleep(0.5)
+        far.go.set()
+        assert [one.result() for one in asked] == [1] * many
+        assert 2 <= far.reads < many / 4
+        assert far.most == 1
+        far.failing = 1
+        failed = [pool.submit(registry.refresh) for _ in range(8)]
+        assert {type(one.exception()) for one in failed} == {StoreUnavailable}
+    far.failing = 0
+    assert registry.refresh().sequence == 1
+    registry.close()
+
+
+def test_a_shared_look_begins_after_all_who_asked_for_it(
+    local_store: LocalStore, operator: Secret
+) -> None:
+    far, other = Held(local_store.root), Registry(local_store)
+    registry = Registry(far)
+    far.go.clear()
+    far.asked.clear()
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(registry.refresh)
+        assert far.asked.wait(20)
+        other.execute(CreateDomain("written-meanwhile", Policy()), operator.id)
+        second = pool.submit(registry.refresh)
+        time.sleep(0.1)
+        far.go.set()
+        assert "written-meanwhile" not in first.result(20).domains
+        assert "written-meanwhile" in second.result(20).domains
+    other.close()
+    registry.close()
