@@ -112,10 +112,13 @@ def evaluate(
                     bar, advance=steps, description=escaped(what)
                 ),
             )
+        recorded = None
         if record:
-            registry.record_evaluation(version["ref"], found.body(version["digest"]))
+            shown = registry.record_evaluation(version["ref"], found.body(version["digest"]))
+            recorded = shown["evaluations"][-1]
         if out is not None:
-            write_report(out, found.report, registry.requirements(version["ref"], alias))
+            asked = registry.requirements(version["ref"], alias)
+            write_report(out, found.report, asked, recorded)
     emit(found.body(version["digest"]), as_json, lambda: _show(version["ref"], found))
 
 
@@ -138,9 +141,10 @@ def report(
                 f"No evaluation of {version['ref']} is recorded. Record one: "
                 f"lorary eval {version['ref']}"
             )
-        newest = version["evaluations"][-1]["report"]
+        recorded = version["evaluations"][-1]
+        newest = recorded["report"]
         found = registry.report(version["ref"], newest)
-        write_report(out, found, registry.requirements(version["ref"], alias))
+        write_report(out, found, registry.requirements(version["ref"], alias), recorded)
     emit({"report": newest, "file": str(out)}, as_json, lambda: say(f"{out}: report {newest[:12]}"))
 
 
@@ -251,15 +255,23 @@ def _refuse_unpaid(suites: list[Any], policy: dict[str, Any]) -> None:
         )
 
 
-def write_report(out: Path, report: dict[str, Any], asked: dict[str, Any] | None) -> None:
-    """Write a report as its file's name says: .html or .pdf, .yaml for a card, else JSON."""
+def write_report(
+    out: Path,
+    report: dict[str, Any],
+    asked: dict[str, Any] | None,
+    recorded: dict[str, Any] | None,
+) -> None:
+    """Write a report as its file's name says: .html or .pdf, .yaml for a card, else JSON.
+
+    asked, recorded: as for `eval.reports.page`.
+    """
     from eval.reports import model_index, page, to_pdf
 
     if out.suffix == ".pdf":
-        to_pdf(page(report, asked), out)
+        to_pdf(page(report, asked, recorded), out)
         return
     if out.suffix == ".html":
-        text = page(report, asked)
+        text = page(report, asked, recorded)
     elif out.suffix in (".yaml", ".yml"):
         import yaml
 
@@ -270,18 +282,21 @@ def write_report(out: Path, report: dict[str, Any], asked: dict[str, Any] | None
 
 
 def _show(ref: str, found: Any) -> None:
-    from eval.statistics import Discordance, mcnemar, wilson
+    from eval.statistics import Discordance, Proportion, mcnemar
+    from registry.model.evidence import interval
 
     said = [found.report["base"], found.report["production"]]
     names = {model["digest"]: model["name"] for model in said if model}
     rows: list[list[object]] = []
     for result in found.results:
         for name, tally in result.tallies.items():
-            rows.append([result.suite, name, str(wilson(tally.hits, tally.n)), tally.n])
+            share = Proportion(tally.hits, tally.n, *interval(tally))
+            rows.append([result.suite, name, str(share), tally.n])
         for level in result.confident:
             if level.n:
                 name = f"wrong when {level.at:.0%} sure"
-                rows.append([result.suite, name, str(wilson(level.wrong, level.n)), level.n])
+                share = Proportion(level.wrong, level.n, *interval(level))
+                rows.append([result.suite, name, str(share), level.n])
         for pair in result.paired:
             p = mcnemar(Discordance(pair.gained, pair.lost, pair.n))
             compared = f"+{pair.gained} -{pair.lost}, exact McNemar p = {p:.2g}"
@@ -293,7 +308,7 @@ def _show(ref: str, found: Any) -> None:
         f"{engine.dtype}, {engine.quantization or 'not quantised'}{of}, engine "
         f"{engine.fingerprint[:12]}"
     )
-    table(["suite", "measure", "found (95 % Wilson interval)", "n"], rows)
+    table(["suite", "measure", "found (95 % interval)", "n"], rows)
     if found.calibration is not None:
         fitted = found.calibration
         say(f"{fitted.method} calibration on {fitted.n}, withhold below {fitted.threshold:g}")

@@ -6,7 +6,9 @@ Format: huggingface.co/docs/hub/model-cards, "Evaluation Results".
 from collections.abc import Mapping
 from typing import Any
 
-from eval.statistics import wilson
+from msgspec import convert
+
+from registry.model.evidence import Tally, interval
 
 
 def model_index(report: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -17,16 +19,14 @@ def model_index(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         found = suite["result"]
         metrics = []
         for measure, tally in found["tallies"].items():
-            share = wilson(tally["hits"], tally["n"])
+            hits, n = tally["hits"], tally["n"]
+            low, high = interval(convert(tally, Tally))
             metrics.append(
                 {
                     "type": measure.replace(" ", "_"),
                     "name": measure,
-                    "value": round(share.rate, 4),
-                    "args": {
-                        "n": share.n,
-                        "wilson_95": [round(share.low, 4), round(share.high, 4)],
-                    },
+                    "value": round(hits / n, 4),
+                    "args": {"n": n, "interval_95": [round(low, 4), round(high, 4)]},
                 }
             )
         results.append(

@@ -5,26 +5,36 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from msgspec import convert
 
 from eval.reports.plots import reliability_plot, risk_coverage_plot
+from eval.review_items import SURE
 from eval.statistics import (
     Discordance,
+    Proportion,
     area_under_risk_coverage,
     brier_score,
-    clopper_pearson,
     expected_calibration_error,
     mcnemar,
     minimum_detectable_gain,
     paired_difference,
-    wilson,
 )
+from registry.model.evidence import Confident, Tally, interval
 
 WORST = 15
 """Confident errors that are listed for reading."""
 
 
-def page(report: Mapping[str, Any], asked: Mapping[str, Any] | None = None) -> str:
-    """The page; `asked` is what the registry requires of the version now, if it is known."""
+def page(
+    report: Mapping[str, Any],
+    asked: Mapping[str, Any] | None,
+    recorded: Mapping[str, Any] | None,
+) -> str:
+    """The page.
+
+    asked: what the registry requires of the version now, if that is known. recorded: who recorded
+    the evaluation (`evaluator`) and when (`time`); None if nobody did.
+    """
     environment = Environment(
         loader=PackageLoader("eval.reports", "."),
         autoescape=True,
@@ -38,6 +48,7 @@ def page(report: Mapping[str, Any], asked: Mapping[str, Any] | None = None) -> s
     return environment.get_template("report.html").render(
         report=report,
         asked=asked,
+        recorded=recorded,
         suites=[_suite(suite, names) for suite in report["suites"]],
     )
 
@@ -46,12 +57,12 @@ def _suite(suite: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]
     """One suite's tables and plots."""
     found = suite["result"]
     measures = [
-        (name, tally["hits"], tally["n"], wilson(tally["hits"], tally["n"]))
+        (name, tally["hits"], tally["n"], _share(tally["hits"], convert(tally, Tally)))
         for name, tally in found["tallies"].items()
         if tally["n"]
     ]
     levels = [
-        (level["at"], level["wrong"], level["n"], clopper_pearson(level["wrong"], level["n"]))
+        (level["at"], level["wrong"], level["n"], _share(level["wrong"], convert(level, Confident)))
         for level in found["confident"]
         if level["n"]
     ]
@@ -64,6 +75,10 @@ def _suite(suite: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]
         "compared": _compared(found, accuracy, names),
         **_confidence(suite, accuracy),
     }
+
+
+def _share(found: int, count: Tally | Confident) -> Proportion:
+    return Proportion(found, count.n, *interval(count))
 
 
 def _compared(
@@ -103,7 +118,8 @@ def _confidence(suite: Mapping[str, Any], accuracy: Mapping[str, Any] | None) ->
     right = [item["right"] for item in items]
     threshold = calibration["threshold"] if calibration["target_risk"] is not None else None
     wrong = sorted(
-        (item for item in items if not item["right"]), key=lambda item: -item["confidence"]
+        (item for item in items if not item["right"] and item["confidence"] >= SURE),
+        key=lambda item: -item["confidence"],
     )
     return {
         "calibration": calibration,

@@ -1,4 +1,4 @@
-"""What an evaluation found, as counts, and what a domain asks of it. Data only.
+"""What an evaluation found, as counts, what a domain asks of it, and approvals. Data only.
 
 Counts are recorded, never bounds: whoever weighs the evidence computes the bounds anew
 (`registry.model.intervals`), so a report cannot claim more certainty than its numbers carry.
@@ -11,11 +11,19 @@ import msgspec
 from annotated_types import MaxLen, Predicate
 
 from adapters.fields import MOST, Count, Digest, Effect, Name, Share, is_line
+from registry.model.intervals import lower_bound, upper_bound
 
 Line = Annotated[str, MaxLen(200), Predicate(is_line)]
 """One line that may be empty."""
 ACCURACY = "accuracy"
 """The tally that pairings are about: whether an item was answered correctly."""
+
+
+class Approval(msgspec.Struct, frozen=True):
+    """When an expert approved a version, and what they said of it."""
+
+    time: str
+    statement: str
 
 
 class Tally(msgspec.Struct, frozen=True):
@@ -55,6 +63,13 @@ def effective(count: int, of: Tally | Paired | Confident) -> float:
     Earlier releases recorded numbers without a bound, too large for a float even.
     """
     return min(count, MOST) / min(max(1.0, of.design_effect), MOST)
+
+
+def interval(count: Tally | Confident) -> tuple[float, float]:
+    """The exact 95 % interval of the share, whoever shows it: command line, pages and reports."""
+    found = count.hits if isinstance(count, Tally) else count.wrong
+    hits, n = effective(found, count), effective(count.n, count)
+    return lower_bound(hits, n, 0.025), upper_bound(hits, n, 0.025)
 
 
 class SuiteResult(msgspec.Struct, frozen=True, kw_only=True):

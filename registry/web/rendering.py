@@ -9,8 +9,7 @@ from markdown_it import MarkdownIt
 from markdown_it.rules_inline import StateInline, link
 from markupsafe import Markup
 
-from registry.model.evidence import Confident, Tally, effective
-from registry.model.intervals import lower_bound, upper_bound
+from registry.model.evidence import Confident, Tally, interval
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; "
@@ -65,9 +64,7 @@ def _rendered(text: str) -> Markup:
 
 def _interval(count: Tally | Confident) -> str:
     """The exact 95 % interval of a share, in percent."""
-    found = count.hits if isinstance(count, Tally) else count.wrong
-    hits, n = effective(found, count), effective(count.n, count)
-    low, high = lower_bound(hits, n, 0.025), upper_bound(hits, n, 0.025)
+    low, high = interval(count)
     return f"{100 * low:.1f} to {100 * high:.1f} %"
 
 
