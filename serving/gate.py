@@ -261,11 +261,10 @@ class Gate:
         """Have a caller's opinion about one of its answers kept."""
         _, key = await self._caller(scope)
         replica = self.replica
-        keep = replica.settings.feedback_comments
         async with exchange(self.replica, scope, key, receive, send) as (flight, _):
             data = await flight.read(declared_length(scope), MAX_FEEDBACK_BYTES)
             body = json_object(data, FEEDBACK_FIELDS)
-            kept = await give(replica.reports, replica.response_ids, key, body, keep_comment=keep)
+            kept = await give(replica.reports, replica.response_ids, key, body)
             await answer(flight.send, 200, kept)
 
     async def _prefetch(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -120,11 +120,6 @@ class ServingSettings(StoreSettings):
         "rollbacks, and signs the ids of answers. Unset: no feedback, and a rollback is this "
         "replica's alone.",
     )
-    feedback_comments: bool = Field(
-        default=False,
-        description="Keep the words that come with feedback, in the log, for good. They may hold "
-        "what a patient or client said.",
-    )
     metric_versions: int = Field(
         default=500,
         ge=1,

@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 from annotated_types import MaxLen, MinLen, Predicate
 
-from adapters.fields import Comment, Count, Name, Number, is_text
+from adapters.fields import Count, Name, Number, is_text
 from adapters.names import AdapterRef, check_alias
 from registry import errors
 from registry.model.base import Command, Draft, Event, Route
@@ -31,8 +31,6 @@ class FeedbackGiven(Event, frozen=True):
     """The key that asked."""
     rating: Rating
     category: Category | None = None
-    comment: str | None = None
-    """The caller's words, where the operator had them kept."""
     alias: str | None = None
     """The split alias that was asked for; None where a version was named, or nothing was split."""
     split: int = 0
@@ -60,7 +58,6 @@ class GiveFeedback(Command, frozen=True):
     asker: Name
     rating: Rating
     category: Category | None = None
-    comment: Comment | None = None
     alias: Name | None = None
     split: Count = 0
 

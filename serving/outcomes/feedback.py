@@ -3,7 +3,7 @@
     {"id": "chatcmpl-...", "rating": "negative", "category": "incorrect", "comment": "..."}
 
 The id proves which version answered which key. The opinion is answered once the registry's log
-holds it. Words are passed on only where the operator turned that on.
+holds it. The comment is not passed on: the log is for ever, and the words of users are the app's.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,6 @@ class Given:
     id: str
     rating: Rating
     category: Category | None
-    comment: str | None
 
 
 def parse_feedback(body: dict[str, Any]) -> Given:
@@ -49,11 +48,11 @@ def parse_feedback(body: dict[str, Any]) -> Given:
         raise BadRequest(f"`category` is one of {', '.join(CATEGORIES)}. Leave it out if none is.")
     if comment is not None and (not isinstance(comment, str) or len(comment) > MAX_COMMENT):
         raise BadRequest(f"`comment` is a text of at most {MAX_COMMENT} letters. Send fewer.")
-    return Given(response, rating, category, comment)
+    return Given(response, rating, category)
 
 
 async def give(
-    reports: Reports, ids: ResponseIds, key: Key, body: dict[str, Any], *, keep_comment: bool
+    reports: Reports, ids: ResponseIds, key: Key, body: dict[str, Any]
 ) -> dict[str, Any]:
     """Have an opinion kept; the answer for the caller, once it is.
 
@@ -66,7 +65,6 @@ async def give(
         raise Forbidden("That answer was given to another key. Send feedback with the key it has.")
     if answered.ref is None:
         raise BadRequest("The base model gave that answer. Feedback is about adapters' answers.")
-    comment = given.comment if keep_comment else None
     try:
         kept = await reports.send(
             GiveFeedback(
@@ -76,7 +74,6 @@ async def give(
                 asker=key.id,
                 rating=given.rating,
                 category=given.category,
-                comment=comment,
                 alias=answered.alias,
                 split=answered.split,
             )
@@ -98,5 +95,5 @@ async def give(
         "rating": given.rating,
         "category": given.category,
         "counted": kept["counted"],
-        "comment_kept": comment is not None and kept["counted"],
+        "comment_kept": False,
     }

@@ -16,11 +16,14 @@ from adapters.names import AdapterRef
 from registry.errors import BadRequest
 from registry.model.access import Secret
 from registry.model.aliases import MoveAlias
+from registry.model.base import Command
 from registry.model.canary import SplitAlias
 from registry.model.catalog import Version
+from registry.model.feedback import FeedbackGiven
 from serving.errors import UnknownResponse
 from serving.gate import Gate
 from serving.outcomes.feedback import FEEDBACK_FIELDS, parse_feedback
+from serving.outcomes.reporting import Reports
 from serving.outcomes.response_ids import ResponseIds
 from serving.request.body import json_object
 from tests.support.asking import CHAT, chat, into, scope_of, send_to, whole
@@ -127,6 +130,23 @@ def test_feedback_takes_an_answer_of_ones_own(site: Site) -> None:
 def test_malformed_feedback_is_refused(site: Site, fields: dict[str, Any]) -> None:
     got, _, body = feedback(site, site.medical, **{"id": "chatcmpl-x", **fields})
     assert (got, body["error"]["code"]) == (400, "invalid_request")
+
+
+def test_no_words_of_a_user_reach_the_log(site: Site) -> None:
+    sent: list[Command] = []
+
+    class Registry(Reports):
+        async def send(self, command: Command) -> dict[str, Any]:
+            sent.append(command)
+            return {"counted": True}
+
+    site.replica.reports = Registry("http://127.0.0.1:1", Secret.generate().text)
+    response = asked(site, site.medical)
+    status, _, told = feedback(site, site.medical, id=response, comment="a patient's words")
+    assert (status, told["comment_kept"]) == (200, False)
+    assert len(sent) == 1
+    assert "patient" not in repr(sent)
+    assert "comment" not in FeedbackGiven.__struct_fields__
 
 
 def test_where_the_registry_is_silent_the_app_is_told_when_to_come_again(site: Site) -> None:

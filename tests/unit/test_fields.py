@@ -98,8 +98,8 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
 def test_a_commit_above_its_limit_is_not_written(registry: Registry) -> None:
     catalog = registry.refresh()
     opinion = FeedbackGiven(
-        domain="d", adapter="a", version=1, response="r", answered=0, asker="k",
-        rating="positive", comment="x" * MAX_COMMIT,
+        domain="d", adapter="a", version=1, response="x" * MAX_COMMIT, answered=0, asker="k",
+        rating="positive",
     )  # fmt: skip
     log = CommitLog(registry.store)
     with pytest.raises(errors.TooLarge):
