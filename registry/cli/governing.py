@@ -121,14 +121,21 @@ def list_bases(as_json: AsJson = False) -> None:
     emit(bases, as_json, lambda: table(["base model", "digest", "known as"], rows))
 
 
-def approve(ref: PinnedRef, as_json: AsJson = False) -> None:
+def approve(
+    ref: PinnedRef,
+    statement: Annotated[
+        str, typer.Option(help="What you looked at, and why the version may be used.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
     """Approve, as an expert, exactly the bytes of a version.
 
-    Example: lorary approve medical/icd10-coder@8
+    Example: lorary approve medical/icd10-coder@8 --statement "200 answers read, none harmful"
     """
     with client() as registry:
         digest = registry.resolve(ref)["digest"]
-        version = registry.execute(ApproveVersion(*AdapterRef.parse_version(ref), digest))
+        command = ApproveVersion(*AdapterRef.parse_version(ref), digest, statement)
+        version = registry.execute(command)
     emit(version, as_json, lambda: say(f"{ref} approved by {', '.join(version['approvers'])}"))
 
 

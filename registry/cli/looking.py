@@ -81,13 +81,16 @@ def _show_version(version: dict[str, Any]) -> None:
     say(f"  LoRA       rank {facts['rank']}, alpha {facts['alpha']:g}, "
         f"{facts['parameters']:,} parameters in {', '.join(facts['target_modules'])}")  # fmt: skip
     if version["approvers"]:
-        say(f"  approved   by {', '.join(version['approvers'])}")
+        given = zip(version["approvers"], version["approved"], strict=True)
+        for who, approval in given:
+            said = f": {approval['statement']}" if approval["statement"] else ""
+            say(f"  approved   {approval['time']} by {who}{said}")
     if version["evaluations"]:
         last = version["evaluations"][-1]
         times = len(version["evaluations"])
         say(f"  evaluated  {times} time(s), last {last['time']} by {last['evaluator']}")
     if version["revoked"]:
-        say(f"  REVOKED    {version['revoked']}")
+        say(f"  REVOKED    {version['revoked_at']}: {version['revoked']}")
     feedback = version["feedback"]
     if feedback["positive"] or feedback["negative"]:
         kinds = [f"{count} {kind}" for kind, count in sorted(feedback["categories"].items())]

@@ -52,7 +52,9 @@ def version_view(version: Version, counting: Calibrated | None) -> dict[str, Any
         "published": version.published,
         "message": version.message,
         "approvers": version.approvers,
+        "approved": version.approved,
         "revoked": version.revoked,
+        "revoked_at": version.revoked_at,
         "tombstone": version.tombstone,
         "lineage": version.lineage,
         "signer": version.signer,
@@ -101,6 +103,7 @@ def adapter_view(adapter: Adapter, domain: Domain, newest: int = SHOWN) -> dict[
         ],
         "version_count": len(adapter.versions),
         "moves": msgspec.to_builtins(adapter.moves[-newest:]),
+        "canaries": msgspec.to_builtins(adapter.canaries[-newest:]),
         "rollbacks": [rollback_view(rollback) for rollback in adapter.rollbacks[-newest:]],
     }
 

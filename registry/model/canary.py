@@ -14,7 +14,7 @@ from registry.model.access import Role
 from registry.model.aliases import check_earned, role_to_move
 from registry.model.base import Command, Draft, Event, Route, made_of
 from registry.model.catalog import Adapter, Catalog
-from registry.model.trials import BoundName, Bounds, Evidence, Rollback, Split, crosses
+from registry.model.trials import BoundName, Bounds, Canary, Evidence, Rollback, Split, crosses
 from registry.times import instant
 
 
@@ -40,7 +40,9 @@ class AliasSplit(Event, frozen=True):
             splits[self.alias] = Split(self.candidate, self.percent, self.bounds, begun, since)
         else:
             splits.pop(self.alias, None)
-        draft.change_adapter(path, splits=splits, splits_begun=begun)
+        canary = made_of(Canary, self, actor=by, time=at)
+        canaries = (*adapter.canaries, canary)
+        draft.change_adapter(path, splits=splits, splits_begun=begun, canaries=canaries)
 
 
 class SplitRolledBack(Event, frozen=True):

@@ -18,12 +18,12 @@ from adapters.lineage import Lineage
 from adapters.names import DEFAULT_ALIAS, AdapterRef
 from adapters.spectra import Spectrum
 from registry import errors
-from registry.model.evidence import Engine, SuiteResult
+from registry.model.evidence import Approval, Engine, SuiteResult
 from registry.model.index import Index
 from registry.model.opinions import Feedback
 from registry.model.policies import Policy
 from registry.model.reviewing import Review
-from registry.model.trials import Rollback, Split
+from registry.model.trials import Canary, Rollback, Split
 
 MAX_COMPARED = 200
 """Names that an unknown one is compared with."""
@@ -99,8 +99,12 @@ class Version(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     publisher: str
     published: str
     approvers: tuple[str, ...] = ()
+    approved: tuple[Approval, ...] = ()
+    """When each of the approvers approved, and what they said."""
     revoked: str | None = None
     """Why it was revoked; None while it may be served."""
+    revoker: str | None = None
+    revoked_at: str | None = None
     tombstone: str | None = None
     """Why its bytes were given up; None while they are kept."""
     lineage: Lineage = Lineage()
@@ -173,6 +177,7 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     moves: tuple[Move, ...] = ()
     splits_begun: int = 0
     rollbacks: tuple[Rollback, ...] = ()
+    canaries: tuple[Canary, ...] = ()
 
     @cached_property
     def states(self) -> Counter[str]:

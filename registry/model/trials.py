@@ -64,6 +64,16 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
         return limits[bound]
 
 
+class Canary(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody set an alias's split to; 0 percent ended it."""
+
+    alias: str
+    candidate: int
+    percent: int
+    actor: str
+    time: str
+
+
 class Arm(msgspec.Struct, frozen=True, kw_only=True):
     """What was seen of one of two versions since the split began."""
 

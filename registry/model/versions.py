@@ -16,6 +16,7 @@ from registry.model.base import Command, Draft, Event, Route, made_of
 from registry.model.catalog import Adapter, Catalog, File, Version, in_good_standing, person
 from registry.model.collection import spare
 from registry.model.differences import changed_files
+from registry.model.evidence import Approval
 from registry.model.index import of_version
 from registry.model.standing import authors, roles_of
 
@@ -60,12 +61,15 @@ class VersionApproved(Event, frozen=True):
     adapter: str
     version: int
     digest: str
+    statement: str = ""
+    """What the expert looked at, and why the version may be used."""
 
     def apply(self, draft: Draft, by: str, at: str) -> None:
         """Add the approval."""
         path = f"{self.domain}/{self.adapter}"
-        before = draft.version(path, self.version).approvers
-        draft.change_version(path, self.version, approvers=(*before, by))
+        version = draft.version(path, self.version)
+        by_whom, when = (*version.approvers, by), (*version.approved, Approval(at, self.statement))
+        draft.change_version(path, self.version, approvers=by_whom, approved=when)
 
 
 class VersionRevoked(Event, frozen=True):
@@ -79,7 +83,7 @@ class VersionRevoked(Event, frozen=True):
     def apply(self, draft: Draft, by: str, at: str) -> None:
         """Mark it."""
         path = f"{self.domain}/{self.adapter}"
-        draft.change_version(path, self.version, revoked=self.reason)
+        draft.change_version(path, self.version, revoked=self.reason, revoker=by, revoked_at=at)
 
 
 class VersionTombstoned(Event, frozen=True):
@@ -171,6 +175,7 @@ class ApproveVersion(Command, frozen=True):
     adapter: Name
     version: Number
     digest: Digest
+    statement: Comment = ""
 
     def decide(self, catalog: Catalog, by: str, now: str) -> Iterable[Event]:
         """An expert's approval of these bytes; never the publisher's. Again, by another key of

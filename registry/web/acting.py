@@ -87,9 +87,11 @@ def approve(
     adapter: str,
     number: int,
     digest: Annotated[str, Form(max_length=64)],
+    statement: Annotated[str, Form(min_length=1, max_length=2000)],
 ) -> Response:
-    """Vouch for the bytes that the viewer saw."""
-    viewer.registry.execute(ApproveVersion(domain, adapter, number, digest), viewer.key.id)
+    """Approve the bytes that the viewer saw, with a statement."""
+    command = ApproveVersion(domain, adapter, number, digest, statement.strip())
+    viewer.registry.execute(command, viewer.key.id)
     return RedirectResponse(f"/adapters/{domain}/{adapter}/versions/{number}", 303)
 
 

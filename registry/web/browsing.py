@@ -73,11 +73,11 @@ def show_adapter(viewer: ViewerDep, domain: str, adapter: str) -> Response:
         viewer=viewer,
         adapter=found,
         versions=found.versions[-SHOWN:],
-        moves=found.moves[-SHOWN:],
         policy=policy,
         default=viewer.catalog.domain(domain).default == adapter,
         keys=viewer.catalog.keys,
         may_move=has_role(viewer.key, "publish", domain),
+        history=_history(found),
         in_words=in_words,
     )
 
@@ -167,6 +167,36 @@ def audit_log(viewer: ViewerDep, before: Annotated[int | None, Query(ge=1)] = No
         keys=viewer.catalog.keys,
         described=described,
     )
+
+
+def _history(adapter: Adapter) -> list[tuple[str, str, str, str]]:
+    """When, what, with which version and by whom: an adapter's aliases, canaries and revocations,
+    the newest first."""
+    rows = [
+        (move.time, f"{move.alias} moved" if move.version else f"{move.alias} removed",
+         f"@{move.previous or '-'} → @{move.version or '-'}", move.actor)
+        for move in adapter.moves[-SHOWN:]
+    ]  # fmt: skip
+    rows += [
+        (
+            split.time,
+            f"{split.alias} split",
+            f"{split.percent} % get @{split.candidate}",
+            split.actor,
+        )
+        for split in adapter.canaries[-SHOWN:]
+    ]
+    rows += [
+        (
+            version.revoked_at,
+            f"revoked: {version.revoked}",
+            f"@{version.number}",
+            version.revoker or "",
+        )
+        for version in adapter.versions[-SHOWN:]
+        if version.revoked_at is not None
+    ]
+    return sorted(rows, reverse=True)[:SHOWN]
 
 
 def _words(path: str, adapter: Adapter) -> str:

@@ -186,7 +186,7 @@ def test_an_alias_is_moved_and_the_move_is_signed_with_a_name(page: Page, site: 
     page.get_by_label("it names now").select_option("@2")
     page.get_by_role("button", name="Move").click()
     expect(page.get_by_role("listitem").filter(has_text="candidate")).to_contain_text("@3")
-    moved = page.get_by_role("region", name="Moves").get_by_role("row").nth(1)
+    moved = page.get_by_role("region", name="History").get_by_role("row").nth(1)
     expect(moved).to_contain_text("coding team")
     keep(page, "adapter")
 
