@@ -1,7 +1,7 @@
 """The same verbs for asynchronous programs."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
@@ -74,3 +74,9 @@ class AsyncRegistryClient:
     async def events(self, after: str = "0") -> list[Json]:
         """Every public event after a cursor."""
         return await asyncio.to_thread(lambda: list(self._client.events(after)))
+
+    async def follow_events(self, after: str = "0") -> AsyncIterator[Json]:
+        """Every public event after a cursor, and those that come, as they come."""
+        events = self._client.follow_events(after)
+        while (event := await asyncio.to_thread(next, events, None)) is not None:
+            yield event

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from registry.client import RegistryClient
+from registry.client import AsyncRegistryClient, RegistryClient
 from registry.envelope import headers_of
 from registry.errors import OutcomeUnknown, StoreUnavailable
 from tests.support.servers import free_port
@@ -70,3 +70,9 @@ def test_a_change_that_was_never_sent_was_not_made() -> None:
 def test_an_unknown_outcome_asks_no_client_to_repeat_the_request() -> None:
     assert OutcomeUnknown.status == 504
     assert headers_of(OutcomeUnknown("x")) == {}
+
+
+def test_every_verb_can_be_awaited() -> None:
+    verbs = {name for name in dir(RegistryClient) if not name.startswith("_")} - {"close"}
+    awaited = AsyncRegistryClient("http://127.0.0.1:1", "lry_a_b")
+    assert [verb for verb in sorted(verbs) if not callable(getattr(awaited, verb, None))] == []

@@ -169,6 +169,37 @@ def test_only_publishers_see_what_a_commit_to_main_builds_on(hub: Hub) -> None:
     assert hub.client.get("/medical/coder/resolve/main/README.md").status_code == 404
 
 
+def test_clients_that_ask_for_xet_before_they_publish_are_answered(hub: Hub) -> None:
+    """huggingface_hub 0.30 to 0.35 ask it of `main`, and publish nothing after a 404."""
+    for adapter in ("coder", "new"):  # neither has anything in production
+        path = f"/api/models/medical/{adapter}/revision/main"
+        assert hub.get(f"{path}?expand=xetEnabled")["xetEnabled"] is False
+        assert hub.client.get(path).status_code == 404
+        reader = hub.key(Grant("infer", "medical"))
+        asked = hub.client.get(f"{path}?expand=xetEnabled", headers=reader)
+        assert asked.status_code == 404
+
+
+def test_what_trainers_push_beside_an_adapter_is_to_be_left_out(hub: Hub) -> None:
+    left_out = [
+        "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "training_args.bin",
+        "checkpoint-10/optimizer.pt", "runs/1/events.out.tfevents.1", ".gitattributes",
+    ]  # fmt: skip
+    sent = ["README.md", "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"]
+    files = [{"path": path, "size": 1, "sample": ""} for path in (*left_out, *sent)]
+    answer = hub.client.post(f"{KEPT}/preupload/main", json={"files": files})
+    assert answer.status_code == 200, answer.text
+    assert [file["path"] for file in answer.json()["files"] if file["shouldIgnore"]] == left_out
+
+
+def test_a_commit_to_another_revision_is_not_offered(hub: Hub) -> None:
+    for path in ("commit", "preupload"):
+        body: dict[str, Any] = {"files": []} if path == "preupload" else {}
+        answer = hub.client.post(f"{KEPT}/{path}/v2", json=body)
+        assert answer.status_code == 400
+        assert "'v2' is not offered" in answer.json()["error"]
+
+
 def test_the_branch_main_exists_and_no_other(hub: Hub) -> None:
     assert hub.client.post(f"{KEPT}/branch/main", json={}).status_code == 409
     assert hub.client.post(f"{KEPT}/branch/dev", json={}).status_code == 400

@@ -32,6 +32,7 @@ from registry.model.reviewing import (
     Verdict,
     agreement,
     findings,
+    left,
     order,
     progress,
     queue,
@@ -183,6 +184,39 @@ def test_a_review_opened_before_there_were_secrets_keeps_its_orders() -> None:
     digest = hashlib.sha256("\n".join(("order", "r1", "item1", DORA)).encode()).digest()
     wanted = (1, 0) if int.from_bytes(digest[:8]) / 2**64 < 0.5 else (0, 1)
     assert order(shown, item, DORA) == wanted
+
+
+class Compared(str):
+    """An item's id that counts how often ids are compared."""
+
+    __slots__ = ()
+    times = 0
+
+    def __eq__(self, other: object) -> bool:
+        Compared.times += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def test_a_review_is_read_in_one_pass_over_its_judgements() -> None:
+    def compared(items: int) -> int:
+        names = tuple(Compared(f"item{number}") for number in range(items))
+        judgements = tuple(
+            Judgement(item=Compared(name), expert=expert, time=NOW, verdicts=("correct", "correct"))
+            for expert in (DORA, EMIL)
+            for name in names
+        )
+        whole = msgspec.structs.replace(review(start()), items=names, judgements=judgements)
+        Compared.times = 0
+        assert progress(whole) == (items, 0, items)
+        assert queue(whole, FRED, {}) == []
+        assert left(whole, FRED, {}) == 0
+        assert findings(whole, 0, lambda _: True).items == items
+        assert agreement(whole).n == 2 * items
+        return Compared.times
+
+    assert compared(400) < 12 * compared(40)
 
 
 def test_a_harmful_answer_takes_a_severity() -> None:

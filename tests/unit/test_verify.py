@@ -26,7 +26,7 @@ from registry.model.evidence import SuiteResult, Tally
 from registry.model.keys import IssueKey, KeyIssued, KeyRevoked, RevokeKey
 from registry.model.machine import commands, events
 from registry.model.policies import Policy
-from registry.model.reviews import OpenReview, ReviewClosed, ReviewOpened
+from registry.model.reviews import JudgeItem, OpenReview, ReviewClosed, ReviewOpened
 from registry.model.versions import ApproveVersion, PublishVersion, VersionApproved
 from registry.registry import Registry
 from registry.store import LocalStore
@@ -52,6 +52,7 @@ def store(local_store: LocalStore, operator: Secret) -> LocalStore:
         ("publisher", "publish", "approve"),
         ("expert", "approve", "evaluate"),
         ("leaver", "publish", "operate"),
+        ("judge", "review"),
     ):
         grants = tuple(Grant(role, "medical") for role in roles)
         registry.execute(IssueKey(name, name, "0" * 64, grants), operator.id)
@@ -68,6 +69,8 @@ def store(local_store: LocalStore, operator: Secret) -> LocalStore:
     registry.execute(evaluated, "expert")
     opened = OpenReview("r1", "medical", "coder", (1,), "t", ("i",), content, None, before)
     registry.execute(opened, "expert")
+    notes = blobs.put_bytes(b'{"rationale":"r"}')
+    registry.execute(JudgeItem("r1", "i", ("correct",), notes=notes, read_at=before), "judge")
     registry.execute(RevokeKey("leaver", "left"), operator.id)
     registry.close()
     found = verify(local_store)
@@ -301,17 +304,20 @@ def of(store: LocalStore) -> dict[str, str]:
     """Digests by what needs them."""
     catalog = checkpoints.load(store)
     version = catalog.adapters["medical/coder"].versions[0]
-    content = catalog.reviews["r1"].content
+    review = catalog.reviews["r1"]
+    content, notes = review.content, review.judgements[0].notes
     assert content is not None
+    assert notes is not None
     return {
         "weights": version.files[0].sha256,
         "report": version.evaluations[0].report,
         "review": content,
+        "notes": notes,
         "base": catalog.bases["tiny"].shapes,
     }
 
 
-@pytest.mark.parametrize("what", ["weights", "report", "review", "base"])
+@pytest.mark.parametrize("what", ["weights", "report", "review", "notes", "base"])
 @pytest.mark.parametrize("harm", ["missing", "damaged"])
 def test_every_blob_that_something_needs_is_looked_at(
     store: LocalStore, what: str, harm: str
