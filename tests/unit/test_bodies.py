@@ -293,15 +293,3 @@ def test_every_answer_and_every_refusal_in_the_log_has_a_request_id(
         assert f'"time": "{utc_now()[:11]}' in caplog.text
         made_up = client.get("/live", headers={"X-Request-Id": "x" * 129})
         assert len(made_up.headers["x-request-id"]) == 16
-
-
-def test_a_key_that_another_process_has_just_issued_sends_a_body(tmp_path: Path) -> None:
-    service, secret = Service(tmp_path), Secret.generate()
-    other = Registry(service.registry.store)
-    grants = (Grant("operate", "*"),)
-    other.execute(IssueKey(secret.id, "new", secret.digest, grants), service.operator.id)
-    other.close()
-    headers = {"Authorization": f"Bearer {secret.text}"}
-    answer = TestClient(service.app).post("/api/v1/domains", json={"domain": "x"}, headers=headers)
-    assert answer.status_code == 201, answer.text
-    service.registry.close()
