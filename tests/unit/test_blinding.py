@@ -469,8 +469,8 @@ def test_nothing_is_assumed_of_what_an_expert_leaves_out(
     hospital: Hospital, left_out: str, said: str
 ) -> None:
     review = hospital.open()
-    body = {"item": hospital.next("ada", review)["item"]["id"], "verdicts": ["correct", "incorrect"],
-            "severity": 2, "preferred": "first"}  # fmt: skip
+    item = hospital.next("ada", review)["item"]["id"]
+    body = {"item": item, "verdicts": ["correct", "incorrect"], "severity": 2, "preferred": "first"}
     del body[left_out]
     answer = hospital.ask("ada", "POST", f"/api/v1/reviews/{review}/judgements", json=body)
     assert (answer.status_code, said in answer.text) == (400, True)
