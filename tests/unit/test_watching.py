@@ -12,8 +12,10 @@ import pytest
 from prometheus_client import REGISTRY
 from starlette.types import Message
 
+from registry.client import RegistryClient
 from registry.model.access import Secret
 from registry.model.aliases import MoveAlias
+from registry.model.base import Command
 from registry.model.canary import SplitAlias
 from registry.model.trials import PEERS, Bounds, Split, crosses
 from serving.errors import DiskFull
@@ -74,6 +76,31 @@ def test_a_failing_candidate_is_nobodys_here_though_the_registry_cannot_be_reach
     assert site.replica.catalog.adapters["medical/coder"].splits, "the log does not know yet"
     (held,) = site.replica.rollouts.held.values()
     assert (held.bound, held.evidence.candidate.errors) == ("error_rate", first[500, CANDIDATE])
+
+
+def test_the_registry_is_told_of_a_failing_candidate_and_ends_its_split(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client stands in the way: what it is given goes to the registry at once."""
+
+    def execute(_client: RegistryClient, command: Command) -> dict[str, object]:
+        site.registry.execute(command, site.operator.id)
+        site.replica.follower.refresh()
+        return {}
+
+    async def until_it_ended() -> None:
+        gate = Gate(Upstream(failing=CANDIDATE), site.replica)
+        for user in range(100):
+            await ask(gate, site, user)
+        while site.replica.rollouts.held:  # noqa: ASYNC110 - the replica tells nobody
+            await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(RegistryClient, "execute", execute)
+    monkeypatch.setattr("serving.outcomes.rollout.FIRST_RETRY", 0.01)
+    asyncio.run(asyncio.wait_for(until_it_ended(), 20))
+    adapter = site.registry.refresh().adapters["medical/coder"]
+    assert adapter.splits == {}
+    assert [(end.candidate, end.bound) for end in adapter.rollbacks] == [(2, "error_rate")]
 
 
 def test_the_next_split_of_the_same_candidate_begins_afresh(site: Site) -> None:
