@@ -4,8 +4,10 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.testclient import TestClient
 
 from registry.errors import Conflict, Forbidden, Unauthenticated
+from registry.http.app import create_app
 from registry.model.access import (
     ROLES,
     Secret,
@@ -20,6 +22,9 @@ from registry.model.base import Entry
 from registry.model.catalog import Catalog, Grant, Key
 from registry.model.keys import IssueKey, RevokeKey, permanent_operators
 from registry.model.machine import decide, fold
+from registry.registry import Registry
+from registry.settings import RegistrySettings
+from registry.store import LocalStore
 
 NOW = "2026-11-24T03:00:00Z"
 
@@ -131,3 +136,20 @@ def test_a_scrapers_key_reads_metrics_and_nothing_else() -> None:
     with pytest.raises(Forbidden, match="observe"):
         require_observe(app)
     require_observe(operators(("op", None)).keys["op"])
+
+
+@pytest.mark.parametrize("is_near", [True, False])
+def test_a_key_that_another_process_revoked_opens_nothing_any_more(
+    local_store: LocalStore, monkeypatch: pytest.MonkeyPatch, is_near: bool
+) -> None:
+    monkeypatch.setattr(LocalStore, "is_near", is_near)
+    operator = Registry.create(local_store, name="test", key_name="operator")
+    other, secret = Registry(local_store), Secret.generate()
+    grants = (Grant("infer", "*"),)
+    other.execute(IssueKey(secret.id, "app", secret.digest, grants), operator.id)
+    app = create_app(RegistrySettings(store=str(local_store.root)))
+    with TestClient(app, headers={"Authorization": f"Bearer {secret.text}"}) as client:
+        assert client.get("/api/v1/adapters").status_code == 200
+        other.execute(RevokeKey(secret.id, "lost"), operator.id)
+        other.close()
+        assert client.get("/api/v1/adapters").status_code == 401

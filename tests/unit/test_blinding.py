@@ -3,6 +3,7 @@ judge, what others judged, or how far others agree."""
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -479,3 +480,16 @@ def test_nothing_is_assumed_of_what_an_expert_leaves_out(
     path = f"/reviews/{review}/items/{form['item']}"
     assert hospital.page("ada", path, form).status_code == 400
     assert hospital.next("ada", review)["waiting"] == len(ITEMS)
+
+
+def test_a_judgement_sent_for_another_item_than_the_pages_is_refused(hospital: Hospital) -> None:
+    """Back and Reload may put one item's form under another's address."""
+    review = hospital.open()
+    first, second = hospital.registry.refresh().reviews[review].items[:2]
+    path = f"/reviews/{review}/items"
+    html = hospital.page("ada", f"{path}/{second}").text
+    form = dict(re.findall(r'type="hidden" name="(\w+)" value="(\w+)"', html))
+    form |= {"verdict_1": "correct", "verdict_2": "correct", "preferred": "neither"}
+    assert hospital.page("ada", f"{path}/{first}", form).status_code == 400
+    assert hospital.registry.refresh().reviews[review].judgements == ()
+    assert hospital.page("ada", f"{path}/{second}", form).status_code == 303

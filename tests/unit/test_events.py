@@ -1,5 +1,6 @@
 """Public events: what the log becomes for other systems, and how it is read page by page."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -9,7 +10,7 @@ from fastapi.testclient import TestClient
 from adapters.names import AdapterRef
 from registry.errors import BadRequest, Outdated, Overloaded
 from registry.http import create_app
-from registry.http.events import PER_KEY, Streams
+from registry.http.events import PER_KEY, Streams, _frames
 from registry.model.access import Secret
 from registry.model.aliases import MoveAlias
 from registry.model.canary import RollBackSplit, SplitAlias
@@ -17,7 +18,7 @@ from registry.model.catalog import Grant
 from registry.model.domains import CreateDomain
 from registry.model.evaluations import RecordEvaluation
 from registry.model.evidence import SuiteResult, Tally
-from registry.model.keys import IssueKey
+from registry.model.keys import IssueKey, RevokeKey
 from registry.model.policies import Policy
 from registry.model.reviews import OpenReview
 from registry.model.trials import Arm, Bounds, Evidence
@@ -210,3 +211,17 @@ def test_a_log_of_which_this_lorary_does_not_know_all_is_not_shown(
     registry.refresh()
     with pytest.raises(Outdated):
         everything(registry)
+
+
+def test_a_stream_ends_with_its_key(registry: Registry, operator: Secret) -> None:
+    key = issue(registry, operator, "infer")
+
+    async def read() -> list[bytes]:
+        stream = _frames(Streams(registry), key.id, Position(0, END))
+        frames = [await anext(stream), await anext(stream)]
+        registry.execute(RevokeKey(key.id, "lost"), operator.id)
+        async with asyncio.timeout(10):
+            return frames + [frame async for frame in stream]
+
+    frames = asyncio.run(read())
+    assert sum(b"data: " in frame for frame in frames) == 11

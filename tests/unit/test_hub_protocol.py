@@ -20,6 +20,7 @@ from registry.model.catalog import File, Grant
 from registry.model.domains import CreateDomain
 from registry.model.keys import IssueKey
 from registry.model.policies import Policy
+from registry.model.versions import RevokeVersion, TombstoneVersion
 from registry.publish.publishing import publish, register_base
 from registry.registry import Registry
 from registry.settings import RegistrySettings
@@ -337,3 +338,26 @@ def test_a_key_may_begin_as_the_hubs_tokens_do(hub: Hub) -> None:
     assert hub.client.get("/api/whoami-v2", headers=headers).status_code == 200
     with pytest.raises(errors.Unauthenticated):
         Secret.parse("hf_abc")
+
+
+def test_a_revoked_version_is_served_by_none_of_its_names(hub: Hub) -> None:
+    hub.alias("live", 2)
+    commit = hub.registry.catalog.adapters["medical/coder"].versions[1].digest[:40]
+    hub.registry.execute(RevokeVersion("medical", "coder", 2, "wrong"), hub.operator.id)
+    for revision in ("2", "live", commit):
+        for path in (f"/medical/coder/resolve/{revision}/README.md", f"{KEPT}/tree/{revision}"):
+            assert hub.client.get(path).status_code == 410, path
+
+
+def test_files_that_were_given_up_leave_by_no_door(hub: Hub) -> None:
+    command = TombstoneVersion("medical", "coder", 2, "withdrawn records")
+    hub.registry.execute(command, hub.operator.id)
+    login = {"key": hub.operator.text}
+    hub.client.post("/login", data=login, headers={"Origin": "http://testserver"})
+    for path in (
+        "/api/v1/files/medical/coder@2?path=README.md",
+        "/medical/coder/resolve/2/README.md",
+        "/adapters/medical/coder/versions/2/files/README.md",
+    ):
+        assert hub.client.get(path).status_code == 410, path
+        assert hub.client.get(path.replace("2", "1")).status_code == 200

@@ -79,6 +79,10 @@ def test_git_lfs_takes_what_its_ticket_names_and_no_more(
         assert blobs.missing([SHA256]) == {SHA256}
     assert client.put(href, content=DATA).status_code == 200
     assert blobs.get(SHA256) == DATA
+    large = {"objects": [{"oid": "0" * 64, "size": LIMIT + 1}]}
+    (answer,) = client.post(batch, json=large).json()["objects"]
+    assert answer["error"]["code"] == 413
+    assert "actions" not in answer
 
 
 def test_the_form_stores_what_it_took(service: tuple[TestClient, Blobs]) -> None:
@@ -111,3 +115,22 @@ def test_a_range_outside_a_file_is_416_with_the_files_size(tmp_path: Path) -> No
         answer_file(store, File("README.md", len(DATA), digest), "bytes=9999-", direct=False)
     assert refused.value.status == 416
     assert headers_of(refused.value) == {"content-range": f"bytes */{len(DATA)}"}
+
+
+@pytest.mark.parametrize("last", [len(DATA) - 1, len(DATA), 10**9, ""])
+def test_a_range_ends_with_the_file(tmp_path: Path, last: int | str) -> None:
+    store = LocalStore(tmp_path / "store")
+    digest = Blobs(store).put_bytes(DATA)
+    file = File("README.md", len(DATA), digest)
+    answer = answer_file(store, file, f"bytes=10-{last}", direct=False)
+    assert answer.headers["content-range"] == f"bytes 10-{len(DATA) - 1}/{len(DATA)}"
+    assert answer.headers["content-length"] == str(len(DATA) - 10)
+
+
+@pytest.mark.parametrize("size", [len(DATA) - 1, len(DATA) + 1])
+def test_a_file_has_the_size_that_is_listed(tmp_path: Path, size: int) -> None:
+    blobs = Blobs(LocalStore(tmp_path / "store"))
+    digest = blobs.put_bytes(DATA)
+    blobs.verify(digest, len(DATA))
+    with pytest.raises(errors.DigestMismatch):
+        blobs.verify(digest, size)

@@ -4,10 +4,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from starlette.testclient import TestClient
 
 from registry import errors
+from registry.http.app import create_app
 from registry.http.schemas import body_of
-from registry.model.domains import ChangePolicy, PolicyChanged
+from registry.model.domains import ChangePolicy, CreateDomain, PolicyChanged
 from registry.model.evidence import SuiteRule
 from registry.model.machine import decide
 from registry.model.policies import (
@@ -18,6 +20,9 @@ from registry.model.policies import (
     merged,
     weakened,
 )
+from registry.registry import Registry
+from registry.settings import RegistrySettings
+from registry.store import LocalStore
 from tests.unit.test_gates import ALICE, NOW, OPERATOR, POLICY, RULE, start
 
 STRICT = msgspec.structs.replace(
@@ -142,3 +147,24 @@ def test_two_who_change_a_policy_at_once_do_not_undo_each_others_change() -> Non
 def test_only_an_operator_changes_a_policy() -> None:
     with pytest.raises(errors.Forbidden):
         decide(start(), ChangePolicy("medical", STRICT, weaken=True), ALICE, NOW)
+
+
+def test_a_change_over_http_is_of_the_policy_that_its_caller_read(
+    local_store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operator = Registry.create(local_store, name="test", key_name="operator")
+    app = create_app(RegistrySettings(store=str(local_store.root)))
+    registry: Registry = app.state.registry
+    registry.execute(CreateDomain("medical", Policy()), operator.id)
+
+    def overtaken(old: Policy, changes: dict[str, Any]) -> Policy:
+        registry.execute(ChangePolicy("medical", Policy(approvals=3)), operator.id)
+        return merged(old, changes)
+
+    monkeypatch.setattr("registry.http.governing.merged", overtaken)
+    with TestClient(app, headers={"Authorization": f"Bearer {operator.text}"}) as client:
+        answer = client.patch(
+            "/api/v1/domains/medical/policy?weaken=true", json={"card_sections": ["Intended use"]}
+        )
+        assert answer.status_code == 409
+        assert registry.refresh().domain("medical").policy == Policy(approvals=3)

@@ -121,3 +121,17 @@ def test_a_form_with_a_malformed_origin_is_refused(
 def test_no_page_loads_scripts_from_elsewhere(browser: tuple[TestClient, str], path: str) -> None:
     client, _ = browser
     assert client.get(path).status_code == 404
+
+
+def test_an_upload_address_is_no_session_and_a_session_no_upload_address(
+    browser: tuple[TestClient, str],
+) -> None:
+    client, key = browser
+    state = client.app.state  # type: ignore[attr-defined]
+    issuer = state.registry.catalog.keys[Secret.parse(key).id]
+    service_secret = state.settings.session_secret.get_secret_value()
+    ticket = tickets.issue(issuer, "0" * 64, 1, service_secret)
+    with_ticket = client.get("/", headers={"Cookie": f"{COOKIE}={ticket}"}, follow_redirects=False)
+    assert with_ticket.status_code == 303
+    client.post("/login", data={"key": key})
+    assert client.put(f"/lfs/{client.cookies[COOKIE]}", content=b"x").status_code == 401

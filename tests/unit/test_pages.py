@@ -1,0 +1,77 @@
+"""The registry's pages without a browser: where sign-in leads, and which forms are carried out."""
+
+from collections.abc import Iterator
+
+import pytest
+from starlette.testclient import TestClient
+
+from registry.http.app import create_app
+from registry.model.access import Secret
+from registry.model.aliases import MoveAlias
+from registry.model.domains import CreateDomain
+from registry.model.policies import Policy
+from registry.registry import Registry
+from registry.settings import RegistrySettings
+from registry.store import LocalStore
+from tests.support.catalogs import publish_bytes
+
+ALIASES = "/adapters/medical/coder/aliases"
+
+
+class Desk:
+    """A browser without a session, and the registry behind it."""
+
+    def __init__(self, client: TestClient, registry: Registry, operator: Secret) -> None:
+        self.client, self.registry, self.operator = client, registry, operator
+
+    def sign_in(self, after: str = "/") -> str:
+        """Where the browser is sent."""
+        answer = self.client.post("/login", data={"key": self.operator.text, "next": after})
+        assert answer.status_code == 303
+        return answer.headers["location"]
+
+    def move(self, version: int, expected: int, **headers: str) -> int:
+        """The status of the form's answer."""
+        form = {"alias": "beta", "version": version, "expected": expected}
+        return self.client.post(ALIASES, data=form, headers=headers).status_code
+
+    @property
+    def beta(self) -> int | None:
+        """The version that the alias names."""
+        return self.registry.refresh().adapters["medical/coder"].aliases.get("beta")
+
+
+@pytest.fixture
+def desk(local_store: LocalStore) -> Iterator[Desk]:
+    operator = Registry.create(local_store, name="test", key_name="operator")
+    app = create_app(RegistrySettings(store=str(local_store.root)))
+    headers = {"Origin": "http://testserver"}
+    with TestClient(app, headers=headers, follow_redirects=False) as client:
+        made = Desk(client, app.state.registry, operator)
+        made.registry.execute(CreateDomain("medical", Policy()), operator.id)
+        for seed in (1, 2):
+            publish_bytes(made.registry, operator.id, "medical", "coder", seed)
+        yield made
+
+
+def test_sign_in_leads_to_no_other_site(desk: Desk) -> None:
+    for elsewhere in ("//evil", "/\\evil", "https://evil", "evil", ""):
+        assert desk.sign_in(elsewhere) == "/"
+    assert desk.sign_in("/log?before=7") == "/log?before=7"
+
+
+def test_a_form_from_another_site_changes_nothing(desk: Desk) -> None:
+    desk.sign_in()
+    assert desk.move(1, 0, Origin="https://evil") == 403
+    assert desk.beta is None
+    assert desk.move(1, 0) == 303
+    assert desk.beta == 1
+
+
+def test_an_alias_that_moved_since_the_page_was_shown_is_not_moved(desk: Desk) -> None:
+    desk.registry.execute(MoveAlias("medical", "coder", "beta", 2), desk.operator.id)
+    desk.sign_in()
+    assert desk.move(1, 0) == 409
+    assert desk.beta == 2
+    assert desk.move(1, 2) == 303
+    assert desk.beta == 1
