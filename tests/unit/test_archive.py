@@ -372,3 +372,14 @@ def test_an_export_ends_in_what_it_holds(good: Path, source: LocalStore) -> None
     trailer, catalog = json.loads(data), checkpoints.load(source)
     assert (trailer["commits"], trailer["head"]) == (catalog.sequence, catalog.head)
     assert trailer["bytes"] == sum(len(content) for _, content in listed)
+
+
+def test_an_export_without_a_trailer_still_has_every_blob_that_its_log_needs(
+    good: Path, target: LocalStore, tmp_path: Path
+) -> None:
+    listed = entries(good)[:-1]
+    assert archive.examine(written(tmp_path / "old.tar", listed), without_trailer=True).blobs
+    lacking = written(tmp_path / "lacking.tar", listed[1:])
+    with pytest.raises(BadRequest, match=r"lacks 1 blob\(s\)"):
+        archive.import_(target, lacking, without_trailer=True)
+    assert list(target.list("")) == []

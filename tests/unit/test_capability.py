@@ -9,10 +9,17 @@ import pytest
 from typer.testing import CliRunner
 
 from registry.cli import build
-from registry.errors import AlreadyExists, OutcomeUnknown, StoreUnavailable, StoreUnfit
+from registry.errors import (
+    AlreadyExists,
+    OutcomeUnknown,
+    ReadOnly,
+    StoreUnavailable,
+    StoreUnfit,
+)
 from registry.settings import RegistrySettings
 from registry.store import LocalStore, ObjectInfo, capability
 from registry.store.base import PutMode
+from registry.store.read_only import ReadOnlyStore
 
 
 class IgnoresConditions(LocalStore):
@@ -138,3 +145,8 @@ def test_commands_that_write_try_the_store_first(
     result = CliRunner().invoke(build(), command)
     assert isinstance(result.exception, StoreUnfit)
     assert list(local_store.list("")) == []
+
+
+def test_a_read_only_store_gives_nobody_a_way_to_write(local_store: LocalStore) -> None:
+    with pytest.raises(ReadOnly):
+        ReadOnlyStore(local_store).signed_put("key", sha256="0" * 64, size=1)

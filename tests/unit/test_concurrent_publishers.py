@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from starlette.testclient import TestClient
 
@@ -20,13 +21,15 @@ from registry.model.catalog import Catalog, File, Version
 from registry.model.collection import MAX_CONDEMNED
 from registry.model.domains import CreateDomain
 from registry.model.policies import Policy
+from registry.model.versions import PublishVersion
 from registry.publish.publishing import publish, register_base
 from registry.registry import Registry
 from registry.settings import RegistrySettings
 from registry.store import LocalStore
 from registry.store.base import PutMode
-from registry.store.blobs import DAMAGED, Blobs, blob_key
+from registry.store.blobs import DAMAGED, Blobs, blob_key, content_digest
 from tests.support.adapters import TINY, write_adapter
+from tests.support.catalogs import FACTS, files
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -277,3 +280,22 @@ def test_the_api_answers_a_conflict_with_412(
     body["expected"] = 1
     done = service.client.post("/api/v1/adapters/medical/coder/versions", json=body)
     assert (done.status_code, done.json()["version"]) == (201, 2)
+
+
+def test_what_was_read_back_before_a_collection_ended_is_not_published_after_it(
+    local_store: LocalStore, operator: Secret
+) -> None:
+    """The collection may have removed it in between: the file is asked for again."""
+    registry = Registry(local_store)
+    before = registry.refresh().sequence
+    Blobs(local_store).put_bytes(b"garbage")
+    collect(registry, operator.id, apply=True, grace_seconds=-1)
+    assert registry.catalog.swept > before
+    listed = files(1)
+    command = PublishVersion("medical", "coder", content_digest(listed), "tiny", listed, FACTS)
+    late = msgspec.structs.replace(command, read_at=before)
+    with pytest.raises(errors.BeingCollected):
+        registry.execute(late, operator.id)
+    again = msgspec.structs.replace(command, read_at=registry.catalog.sequence)
+    assert registry.execute(again, operator.id)
+    registry.close()

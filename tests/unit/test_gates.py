@@ -18,6 +18,7 @@ from registry.model.base import Command, Entry
 from registry.model.bases import RegisterBase
 from registry.model.canary import SplitAlias
 from registry.model.catalog import Catalog, Grant
+from registry.model.collection import blobs_in_use
 from registry.model.creation import CreateRegistry
 from registry.model.domains import ChangePolicy, CreateDomain
 from registry.model.evaluations import RecordEvaluation
@@ -27,7 +28,12 @@ from registry.model.keys import IssueKey, RevokeKey
 from registry.model.machine import decide, fold
 from registry.model.policies import Policy
 from registry.model.standing import calibrated
-from registry.model.versions import ApproveVersion, PublishVersion, RevokeVersion
+from registry.model.versions import (
+    ApproveVersion,
+    PublishVersion,
+    RevokeVersion,
+    TombstoneVersion,
+)
 from registry.signing import fingerprint
 from registry.store.blobs import content_digest
 from tests.support.catalogs import FACTS, files
@@ -605,3 +611,12 @@ def test_commits_from_before_evaluations_still_decode() -> None:
 def test_the_state_with_evidence_survives_its_own_encoding() -> None:
     catalog = do(start(), report(result()), METER)
     assert msgspec.json.decode(msgspec.json.encode(catalog), type=Catalog) == catalog
+
+
+def test_a_report_outlives_the_bytes_that_it_is_about() -> None:
+    catalog = do(start(), report(result()), METER)
+    before = blobs_in_use(catalog)
+    catalog = do(catalog, TombstoneVersion("medical", "coder", 2, "withdrawn"), OPERATOR)
+    (evaluation,) = catalog.find(AdapterRef("medical", "coder", version=2)).evaluations
+    assert before - blobs_in_use(catalog) == {file.sha256 for file in files(2)}
+    assert evaluation.report in blobs_in_use(catalog)

@@ -182,3 +182,13 @@ def test_logs_that_older_loraries_wrote_are_read_as_ever(path: Path) -> None:
         "head": catalog.head,
     }
     assert seen == expected
+
+
+def test_what_was_passed_over_stays_so_however_the_log_goes_on(
+    local_store: LocalStore, registry: Registry
+) -> None:
+    append(local_store, told(optional=True))
+    append(local_store, KNOWN)
+    assert registry.refresh().passed_over == 1
+    with pytest.raises(Outdated):
+        registry.execute(CreateDomain("tax", Policy()), "bootstrap")

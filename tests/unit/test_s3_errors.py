@@ -1,9 +1,11 @@
 """What an S3 server's answers become: repeated where that is safe, else an error that says so."""
 
 import threading
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -156,3 +158,15 @@ def test_every_other_error_is_of_the_tree_too(
         store.delete("key")
     with pytest.raises(LoraryError):
         store.put_stream("key", iter([b"x"]))
+
+
+def test_a_presigned_upload_is_for_the_declared_bytes_alone(
+    server: tuple[Server, ObjectStore],
+) -> None:
+    signed = server[1].signed_put("key", sha256="0" * 64, size=7)
+    assert signed is not None
+    query = parse_qs(urlsplit(signed.url).query)
+    covered = query["X-Amz-SignedHeaders"][0].split(";")
+    assert {"content-length", "x-amz-checksum-sha256"} <= set(covered)
+    assert signed.headers["content-length"] == "7"
+    assert b64decode(signed.headers["x-amz-checksum-sha256"]) == bytes(32)

@@ -9,11 +9,13 @@ import pytest
 from adapters.names import AdapterRef
 from registry import errors
 from registry.http.metrics import page
+from registry.maintain.collection import expired
 from registry.model.aliases import MoveAlias
-from registry.model.canary import SplitAlias
+from registry.model.canary import RollBackSplit, SplitAlias
 from registry.model.catalog import Catalog
 from registry.model.domains import ChangePolicy
 from registry.model.policies import Policy
+from registry.model.trials import Arm, Evidence
 from registry.model.versions import RevokeVersion, TombstoneVersion
 from registry.times import utc_now
 from tests.support.replicas import Site, make_site
@@ -117,3 +119,25 @@ def test_a_split_shows_in_the_registrys_metrics_while_it_lasts(site: Site) -> No
     shown = b'lorary_alias_split_percent{adapter="coder",alias="production",candidate="2"'
     assert shown in page(run(site, split(5)), utc_now())
     assert shown not in page(run(site, split(0)), utc_now())
+
+
+def test_retention_spares_what_an_alias_or_a_split_names(site: Site) -> None:
+    for weights in (b"three", b"four", b"five"):
+        site.publish("medical", "coder", weights)
+    keep = ChangePolicy("medical", Policy(guarded=(), keep=1), weaken=True)
+    site.registry.execute(keep, site.operator.id)
+    run(site, MoveAlias("medical", "coder", "production", 1))
+    catalog = run(site, split(5, candidate=3))
+    assert [version.number for version in expired(catalog)] == [2, 4]
+
+
+def test_evidence_about_an_earlier_split_ends_no_later_one_with_the_same_candidate(
+    site: Site,
+) -> None:
+    first = run(site, split(50)).adapters["medical/coder"].splits["production"].number
+    run(site, split(0))
+    run(site, split(50))
+    evidence = Evidence(candidate=Arm(requests=90, errors=80), stable=Arm(requests=90))
+    late = RollBackSplit("medical", "coder", "production", 2, first, "error_rate", evidence)
+    with pytest.raises(errors.Conflict, match="does not run"):
+        site.registry.execute(late, site.operator.id)

@@ -11,8 +11,12 @@ from registry.errors import BadRequest, Unauthenticated
 from registry.http.metrics import _key_state
 from registry.model.access import Secret, authenticate
 from registry.model.catalog import Catalog, Grant, Key
+from registry.model.domains import CreateDomain
 from registry.model.keys import IssueKey, KeyIssued
 from registry.model.machine import decide
+from registry.model.policies import Policy
+from registry.registry import Registry
+from registry.store import LocalStore
 
 NOW = "2026-11-26T00:00:00Z"
 WIDE = "\N{FULLWIDTH DIGIT TWO}\N{FULLWIDTH DIGIT ZERO}2"
@@ -92,3 +96,15 @@ def test_an_unreadable_expiry_is_reached(text: str) -> None:
         times.instant(text)
     except ValueError:
         assert times.reached(text, NOW)
+
+
+def test_a_clock_that_goes_back_makes_no_commit_older_than_the_one_before(
+    local_store: LocalStore,
+) -> None:
+    operator = Registry.create(local_store, name="test", key_name="operator")
+    clock = iter(("2100-01-01T00:00:00Z", "2099-12-31T00:00:00Z"))
+    registry = Registry(local_store, clock=lambda: next(clock))
+    for domain in ("medical", "legal"):
+        registry.execute(CreateDomain(domain, Policy()), operator.id)
+        assert registry.catalog.time == "2100-01-01T00:00:00Z"
+    registry.close()
