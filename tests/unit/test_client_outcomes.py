@@ -4,10 +4,13 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from adapters.errors import InvalidAdapter
 from registry.client import AsyncRegistryClient, RegistryClient
+from registry.client.connection import Connection
 from registry.envelope import headers_of
 from registry.errors import OutcomeUnknown, StoreUnavailable
 from tests.support.servers import free_port
@@ -76,3 +79,22 @@ def test_every_verb_can_be_awaited() -> None:
     verbs = {name for name in dir(RegistryClient) if not name.startswith("_")} - {"close"}
     awaited = AsyncRegistryClient("http://127.0.0.1:1", "lry_a_b")
     assert [verb for verb in sorted(verbs) if not callable(getattr(awaited, verb, None))] == []
+
+
+def test_a_file_that_leads_out_of_the_directory_is_not_fetched(
+    silent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RegistryClient(silent, "lry_a_b", timeout=0.5) as client:
+        for path in ("../x", "a/../../x", "/etc/x", "a/x"):
+            listed = {"ref": "a/b@1", "files": [{"path": path, "size": 1, "sha256": "0" * 64}]}
+            monkeypatch.setattr(client, "resolve", lambda _, listed=listed: listed)
+            with pytest.raises(InvalidAdapter, match="leads out"):
+                client.pull("a/b@1", tmp_path / "here")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "here"]
+
+
+def test_no_key_goes_to_the_bucket() -> None:
+    connection = Connection("http://127.0.0.1:1", "lry_a_b", timeout=1)
+    assert connection.http.headers["authorization"] == "Bearer lry_a_b"
+    assert "authorization" not in connection.store.headers
+    connection.close()

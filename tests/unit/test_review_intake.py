@@ -1,9 +1,14 @@
 """Complaints become review items by texts that an app hands in, and by nothing else."""
 
+import json
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from registry.cli import build
 from registry.errors import BadRequest
 from registry.review_intake import from_complaints, redacted
 
@@ -69,3 +74,19 @@ def test_redacted_items_tell_what_was_taken_out_and_equal_ones_become_one() -> N
     items, removed = redacted(from_complaints(COMPLAINTS, rows)[0])
     assert [item.prompt for item in items] == ["[name], digoxin?"]
     assert removed == [("name", "Mrs Jones"), ("name", "Mrs Smith")]
+
+
+def test_from_the_shell_texts_are_redacted_unless_somebody_says_not_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Registry:
+        def resolve(self, ref: str) -> dict[str, Any]:
+            return {"ref": ref, "feedback": {"complaints": COMPLAINTS[:1]}}
+
+    monkeypatch.setattr("registry.cli.reviewing.client", lambda: nullcontext(Registry()))
+    log = tmp_path / "answers.jsonl"
+    log.write_text(json.dumps({**ROWS[0], "prompt": "Mail a@b.example: how much digoxin?"}))
+    command = ["review", "complaints", "medical/coder@1", str(log), "--dry-run", "--json"]
+    assert "Mail [e-mail]: how much" in CliRunner().invoke(build(), command).stdout
+    kept = CliRunner().invoke(build(), [*command, "--no-redact"]).stdout
+    assert "a@b.example" in kept

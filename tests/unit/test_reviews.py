@@ -496,3 +496,14 @@ def test_experts_see_what_says_most_and_some_of_the_rest() -> None:
     assert len(choose(report(5), None, 50)) == 5
     with pytest.raises(KeyError):
         choose(report(), "2" * 64, 5)
+
+
+def test_the_adjudicators_correction_is_taught() -> None:
+    made = judged(
+        (TWO.id, ("incorrect", "incorrect"), "neither", "n" * 64),
+        (TWO.id, ("incorrect", "correct"), "neither", None),
+        (TWO.id, ("incorrect", "incorrect"), "neither", "m" * 64),
+    )
+    noted = {**NOTED, "m" * 64: Notes(correction="Skin")}
+    (row,) = sft(made, [TWO], noted)
+    assert row["completion"][0]["content"] == "Skin"

@@ -9,13 +9,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from model_signing import hashing, signing
 
+from adapters.admission import PROVENANCE
 from adapters.errors import InvalidAdapter, InvalidName
 from adapters.lineage import Lineage, parse_lineage
 from adapters.peft_config import parse_config
 from adapters.spectra import MIN_PEERS, Spectrum, screen, spectrum, summary
 from adapters.weights import check_weights
-from registry.errors import BadRequest
+from registry.errors import AdmissionRefused, BadRequest
+from registry.model.catalog import Catalog, Domain
+from registry.model.policies import Policy
+from registry.model.reviewing import Review
+from registry.publish.examining import examine
 from registry.signing import fingerprint, sign, verify_signature
 from tests.support.adapters import TINY, write_adapter
 from tests.support.keys import key_pair
@@ -150,3 +156,32 @@ def test_too_few_peers_say_nothing() -> None:
     peers = [_ordinary(seed) for seed in range(MIN_PEERS - 1)]
     odd = Spectrum(norm=1e9, top=1e9, concentration=1.0, entropy=0.0, kurtosis=99.0)
     assert screen(odd, peers) == ()
+
+
+def test_a_signature_that_leaves_a_file_out_covers_none(tmp_path: Path) -> None:
+    """Signers may name files to ignore, and the library then verifies all the others."""
+    private, public = key_pair(tmp_path)
+    adapter = write_adapter(tmp_path / "adapter")
+    listed = hashing.Config().set_ignored_paths(paths=[adapter / "README.md"])
+    config = signing.Config().use_elliptic_key_signer(private_key=private)
+    config.set_hashing_config(listed).sign(adapter, adapter / "model.sig")
+    with pytest.raises(InvalidAdapter, match="does not list exactly"):
+        verify_signature(files_of(adapter), [public])
+
+
+def test_reviews_that_a_version_names_are_of_its_own_domain(tmp_path: Path) -> None:
+    path = tmp_path / PROVENANCE
+    path.write_text(json.dumps({"lineage": {"reviews": ["r1"]}}))
+    for domain in ("legal", "medical"):
+        opened = Review(
+            id="r1", domain=domain, adapter="a", versions=(1,), title="t", items=("i",),
+            content=None, opened="", opener="",
+        )  # fmt: skip
+        medical = Domain("medical", Policy())
+        catalog = Catalog(domains={"medical": medical}, reviews={"r1": opened})
+        if domain == "medical":
+            claims = examine(catalog, "medical", {PROVENANCE: path})
+            assert claims.lineage.reviews == ("r1",)
+        else:
+            with pytest.raises(AdmissionRefused, match="no review 'r1' in this domain"):
+                examine(catalog, "medical", {PROVENANCE: path})

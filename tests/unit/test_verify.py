@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from registry.cli import build
-from registry.errors import BadRequest, BrokenChain, StoreUnavailable
+from registry.errors import BadRequest, BrokenChain, DigestMismatch, StoreUnavailable
 from registry.log import checkpoints
 from registry.log.commits import CommitLog, Confirmation, commit_key, decode, follow
 from registry.log.layout import LAYOUT
@@ -17,7 +18,7 @@ from registry.maintain.verify import verify
 from registry.model.access import Secret
 from registry.model.aliases import AliasMoved, MoveAlias
 from registry.model.base import Event
-from registry.model.catalog import Catalog, Grant
+from registry.model.catalog import Catalog, File, Grant
 from registry.model.collection import blobs_in_use
 from registry.model.creation import RegistryCreated
 from registry.model.domains import CreateDomain, DomainCreated
@@ -362,3 +363,21 @@ class AwayFor(LocalStore):
         if key.endswith(self.digest):
             raise StoreUnavailable("injected: away")
         return super().stream(key, start=start, chunk=chunk)
+
+
+def test_a_version_whose_files_are_not_those_of_its_digest_is_not_called_sound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The registry that is asked may lie."""
+    listed = [{"path": "README.md", "size": 1, "sha256": "0" * 64}]
+    told: dict[str, object] = {"ref": "a/b@1", "digest": "1" * 64, "files": listed}
+
+    class Lies:
+        def pull(self, *_: object, **__: object) -> dict[str, object]:
+            return told
+
+    monkeypatch.setattr("registry.cli.keeping.client", lambda: nullcontext(Lies()))
+    refused = CliRunner().invoke(build(), ["verify", "a/b@1"])
+    assert isinstance(refused.exception, DigestMismatch)
+    told["digest"] = content_digest([File("README.md", 1, "0" * 64)])
+    assert CliRunner().invoke(build(), ["verify", "a/b@1"]).exit_code == 0
