@@ -15,7 +15,7 @@ inference", Operations Research 70 (2022).
 """
 
 import math
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import msgspec
 from annotated_types import Ge, Le
@@ -24,7 +24,6 @@ from adapters.fields import Count, Number, Share
 from registry.model.opinions import Tally
 
 BoundName = Literal["error_rate", "latency_ratio", "negative_share"]
-BOUND_NAMES: tuple[BoundName, ...] = get_args(BoundName)
 ALPHA = 0.01
 """The highest probability that a split ever ends because of a bound that its candidate keeps."""
 ODDS = (1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)
