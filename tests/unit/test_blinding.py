@@ -493,3 +493,20 @@ def test_a_judgement_sent_for_another_item_than_the_pages_is_refused(hospital: H
     assert hospital.page("ada", f"{path}/{first}", form).status_code == 400
     assert hospital.registry.refresh().reviews[review].judgements == ()
     assert hospital.page("ada", f"{path}/{second}", form).status_code == 303
+
+
+def test_what_an_expert_prefers_is_what_was_shown_there(hospital: Hospital) -> None:
+    """Some items are shown in the review's order, others in reverse."""
+    review, orders = hospital.open(), set[bool]()
+    while (item := hospital.next("ada", review)["item"]) is not None:
+        new = [answer.startswith("new") for answer in item["answers"]]
+        body = {"item": item["id"], "severity": 1, "preferred": "first" if new[0] else "second",
+                "verdicts": ["correct" if is_new else "incorrect" for is_new in new]}  # fmt: skip
+        path = f"/api/v1/reviews/{review}/judgements"
+        assert hospital.ask("ada", "POST", path, json=body).status_code == 201
+        orders.add(new[0])
+    judgements = hospital.registry.refresh().reviews[review].judgements
+    assert {(said.verdicts, said.preferred) for said in judgements} == {
+        (("incorrect", "correct"), "second")
+    }
+    assert len(judgements) == len(ITEMS)

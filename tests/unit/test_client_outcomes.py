@@ -4,13 +4,17 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
+import httpx
 import pytest
 
 from adapters.errors import InvalidAdapter
 from registry.client import AsyncRegistryClient, RegistryClient
 from registry.client.connection import Connection
+from registry.client.downloading import download
+from registry.client.progress import no_progress
 from registry.envelope import headers_of
 from registry.errors import OutcomeUnknown, StoreUnavailable
 from tests.support.servers import free_port
@@ -97,4 +101,22 @@ def test_no_key_goes_to_the_bucket() -> None:
     connection = Connection("http://127.0.0.1:1", "lry_a_b", timeout=1)
     assert connection.http.headers["authorization"] == "Bearer lry_a_b"
     assert "authorization" not in connection.store.headers
+    connection.close()
+
+
+def test_a_file_of_that_name_that_is_there_is_replaced(tmp_path: Path) -> None:
+    asked, place = list[str](), tmp_path / "README.md"
+    place.write_bytes(b"old")
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.headers["range"])
+        return httpx.Response(206, content=b"new")
+
+    connection = Connection("http://127.0.0.1:1", "lry_a_b", timeout=1)
+    connection.http = httpx.Client(base_url="http://a", transport=httpx.MockTransport(answer))
+    file = {"path": "README.md", "size": 3, "sha256": sha256(b"new").hexdigest()}
+    for _ in range(2):
+        download(connection, "a/b@1", file, place, no_progress, parallel=1)
+        assert place.read_bytes() == b"new"
+    assert asked == ["bytes=0-2"], "what is there already is not fetched again"
     connection.close()

@@ -361,3 +361,14 @@ def test_files_that_were_given_up_leave_by_no_door(hub: Hub) -> None:
     ):
         assert hub.client.get(path).status_code == 410, path
         assert hub.client.get(path.replace("2", "1")).status_code == 200
+
+
+def test_a_commit_builds_on_the_newest_version_that_is_kept(hub: Hub) -> None:
+    first = hub.registry.catalog.adapters["medical/coder"].versions[0]
+    command = TombstoneVersion("medical", "coder", 2, "withdrawn records")
+    hub.registry.execute(command, hub.operator.id)
+    answer = hub.commit(README__md=CARD.encode() + b"More.")
+    assert answer.status_code == 200, answer.text
+    made = hub.registry.refresh().adapters["medical/coder"].versions[-1]
+    assert made.number == 3
+    assert made.same_weights(first)

@@ -1,6 +1,8 @@
 """An alias can be removed, and removing one is no way around the gate."""
 
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -11,6 +13,7 @@ from registry.log.commits import Commit
 from registry.maintain.auditing import audit
 from registry.model.aliases import MoveAlias, RemoveAlias
 from registry.model.base import Entry
+from registry.model.canary import SplitAlias
 from registry.model.domains import CreateDomain
 from registry.model.machine import decide
 from registry.model.policies import Policy
@@ -85,3 +88,34 @@ def test_from_the_shell_an_alias_is_rolled_back_and_removed(
         with pytest.raises(errors.BadRequest, match="named no version before"):
             run("rollback", "medical/coder", "beta")
         assert "version 1 again" in run("rollback", "medical/coder")
+
+
+def test_a_split_ends_with_its_alias() -> None:
+    catalog = do(do(start(OPEN), published(1), ALICE), published(2), ALICE)
+    for command in (
+        MoveAlias("medical", "coder", "beta", 1),
+        SplitAlias("medical", "coder", "beta", 2, 50),
+        RemoveAlias("medical", "coder", "beta"),
+    ):
+        catalog = do(catalog, command, ALICE)
+    assert catalog.adapters["medical/coder"].splits == {}
+
+
+def test_a_rollback_from_the_shell_undoes_no_move_that_it_did_not_see(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = []
+
+    class Asked:
+        def adapter(self, _: str) -> dict[str, Any]:
+            moves = [("beta", 1, None), ("production", 3, None), ("beta", 2, 1)]
+            names = ("alias", "version", "previous")
+            return {"moves": [dict(zip(names, move, strict=True)) for move in moves]}
+
+        def execute(self, command: MoveAlias) -> dict[str, Any]:
+            given.append(command)
+            return {}
+
+    monkeypatch.setattr("registry.cli.publishing.client", lambda: nullcontext(Asked()))
+    CliRunner().invoke(build(), ["alias", "rollback", "medical/coder", "beta"])
+    assert given == [MoveAlias("medical", "coder", "beta", 1, expected=2)]
