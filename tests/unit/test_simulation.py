@@ -4,6 +4,8 @@ import pytest
 
 from tests.support.simulation import simulate
 
+pytestmark = pytest.mark.timeout(300)
+
 
 @pytest.mark.parametrize(("seed", "writers"), [(1, 16), (2, 3)])
 def test_nothing_acknowledged_is_lost_and_nothing_takes_effect_twice(
