@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from adapters.names import AdapterRef
 from registry.cli import build, evidence
+from registry.errors import StoreUnavailable
 from registry.http.app import create_app
 from registry.log.commits import commit_key
 from registry.model.access import Secret
@@ -510,3 +511,15 @@ def test_what_an_expert_prefers_is_what_was_shown_there(hospital: Hospital) -> N
         (("incorrect", "correct"), "second")
     }
     assert len(judgements) == len(ITEMS)
+
+
+def test_the_gate_command_does_not_say_no_where_nobody_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Away:
+        def requirements(self, *_: str) -> None:
+            raise StoreUnavailable("away")
+
+    monkeypatch.setattr(evidence, "client", lambda: nullcontext(Away()))
+    done = CliRunner().invoke(build(), ["gate", "medical/coder@3"])
+    assert done.exit_code == evidence.UNDECIDED

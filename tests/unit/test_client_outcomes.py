@@ -14,7 +14,8 @@ from adapters.errors import InvalidAdapter
 from registry.client import AsyncRegistryClient, RegistryClient
 from registry.client.connection import Connection
 from registry.client.downloading import download
-from registry.client.progress import no_progress
+from registry.client.progress import Counter, no_progress
+from registry.client.uploading import Part, _put
 from registry.envelope import headers_of
 from registry.errors import OutcomeUnknown, StoreUnavailable
 from tests.support.servers import free_port
@@ -119,4 +120,16 @@ def test_a_file_of_that_name_that_is_there_is_replaced(tmp_path: Path) -> None:
         download(connection, "a/b@1", file, place, no_progress, parallel=1)
         assert place.read_bytes() == b"new"
     assert asked == ["bytes=0-2"], "what is there already is not fetched again"
+    connection.close()
+
+
+def test_a_part_that_the_bucket_refused_was_not_sent(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    connection = Connection("http://127.0.0.1:1", "lry_a_b", timeout=1)
+    refusal = httpx.MockTransport(lambda _: httpx.Response(403))
+    connection.store = httpx.Client(transport=refusal)
+    put = {"url": "http://bucket/x", "headers": {}}
+    counter = Counter("file", 1, no_progress)
+    with pytest.raises(StoreUnavailable, match="403"):
+        _put(connection, tmp_path / "file", Part(0, 1, "0" * 64), put, counter)
     connection.close()

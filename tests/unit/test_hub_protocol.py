@@ -372,3 +372,9 @@ def test_a_commit_builds_on_the_newest_version_that_is_kept(hub: Hub) -> None:
     made = hub.registry.refresh().adapters["medical/coder"].versions[-1]
     assert made.number == 3
     assert made.same_weights(first)
+
+
+def test_a_repository_is_created_once(hub: Hub) -> None:
+    for name, status in (("coder", 409), ("new", 200)):
+        body = {"name": name, "organization": "medical", "type": "model"}
+        assert hub.client.post("/api/repos/create", json=body).status_code == status

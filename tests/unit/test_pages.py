@@ -75,3 +75,14 @@ def test_an_alias_that_moved_since_the_page_was_shown_is_not_moved(desk: Desk) -
     assert desk.beta == 2
     assert desk.move(1, 2) == 303
     assert desk.beta == 1
+
+
+def test_pages_of_the_log_hold_each_commit_once(desk: Desk) -> None:
+    desk.sign_in()
+    last = desk.registry.refresh().sequence
+    key = {"Authorization": f"Bearer {desk.operator.text}"}
+    listed = desk.client.get("/api/v1/log?after=2&limit=2", headers=key).json()
+    assert [commit["sequence"] for commit in listed] == [3, 4]
+    shown = desk.client.get(f"/log?before={last}").text
+    assert f'<th scope="row">{last - 1}</th>' in shown
+    assert f'<th scope="row">{last}</th>' not in shown

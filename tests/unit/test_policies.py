@@ -1,12 +1,15 @@
 """Changing a policy: what is not named stays, and what protects less is said and asked for."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import msgspec
 import pytest
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
 from registry import errors
+from registry.cli import build
 from registry.http.app import create_app
 from registry.http.schemas import body_of
 from registry.model.domains import ChangePolicy, CreateDomain, PolicyChanged
@@ -168,3 +171,24 @@ def test_a_change_over_http_is_of_the_policy_that_its_caller_read(
         )
         assert answer.status_code == 409
         assert registry.refresh().domain("medical").policy == Policy(approvals=3)
+
+
+def test_from_the_shell_no_policy_is_weakened_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = []
+
+    class Asked:
+        def domain(self, _: str) -> dict[str, Any]:
+            return {"policy": msgspec.to_builtins(STRICT)}
+
+        def change_policy(self, *given: Any, weaken: bool) -> dict[str, Any]:
+            changed.append((*given, weaken))
+            return {"policy": {}}
+
+    monkeypatch.setattr("registry.cli.domains.client", lambda: nullcontext(Asked()))
+    command = ["domain", "policy", "medical", "--approvals"]
+    refused = CliRunner().invoke(build(), [*command, "1"])
+    assert isinstance(refused.exception, errors.BadRequest)
+    assert changed == []
+    CliRunner().invoke(build(), [*command, "1", "--yes"])
+    CliRunner().invoke(build(), [*command, "3"])
+    assert changed == [("medical", {"approvals": n}, n == 1) for n in (1, 3)]

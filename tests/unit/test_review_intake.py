@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from registry.cli import build
 from registry.errors import BadRequest
+from registry.review_export import make_item
 from registry.review_intake import from_complaints, redacted
 
 COMPLAINTS: list[dict[str, Any]] = [
@@ -72,6 +73,8 @@ def test_redacted_items_tell_what_was_taken_out_and_equal_ones_become_one() -> N
         {"id": "chatcmpl-2", "prompt": "Mrs Smith, digoxin?", "answer": "5 mg"},
     ]
     items, removed = redacted(from_complaints(COMPLAINTS, rows)[0])
+    known = make_item("Digoxin?", ["5 mg"], reference="Mrs Jones says so")
+    assert redacted([known])[0][0].reference == "[name] says so"
     assert [item.prompt for item in items] == ["[name], digoxin?"]
     assert removed == [("name", "Mrs Jones"), ("name", "Mrs Smith")]
 

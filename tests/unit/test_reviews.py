@@ -12,6 +12,7 @@ from eval.review_items import choose
 from registry import errors
 from registry.log.commits import Commit
 from registry.maintain.auditing import audit
+from registry.maintain.collection import outdated
 from registry.model.aliases import AliasMoved, MoveAlias
 from registry.model.base import Entry
 from registry.model.canary import SplitAlias
@@ -48,6 +49,7 @@ from registry.review_export import (
     to_label_studio,
 )
 from registry.store.blobs import content_digest
+from registry.times import instant
 from tests.support.catalogs import FACTS, files
 from tests.unit.test_gates import ALICE, METER, NOW, OPERATOR, digest, do
 from tests.unit.test_gates import start as start_gates
@@ -507,3 +509,13 @@ def test_the_adjudicators_correction_is_taught() -> None:
     noted = {**NOTED, "m" * 64: Notes(correction="Skin")}
     (row,) = sft(made, [TWO], noted)
     assert row["completion"][0]["content"] == "Skin"
+
+
+def test_texts_are_kept_for_as_many_days_as_the_review_says() -> None:
+    catalog = do(start(), CloseReview("r1"), METER)
+    ended = instant(NOW).timestamp()
+    for keep_days, expected in ((7, [False, True]), (None, [False, False])):
+        kept = msgspec.structs.replace(review(catalog), keep_days=keep_days)
+        known = msgspec.structs.replace(catalog, reviews={"r1": kept})
+        later = (ended + 7 * 86_400 - 1, ended + 7 * 86_400)
+        assert [outdated(known, now) == [kept] for now in later] == expected

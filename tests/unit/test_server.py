@@ -1,5 +1,6 @@
 """The HTTP server: connections without a request cut nobody off."""
 
+import resource
 import socket
 import threading
 import time
@@ -99,3 +100,9 @@ def test_behind_a_trusted_proxy_that_ends_tls_cookies_are_secure_and_addresses_h
     assert signed_in.status_code == 303
     assert ("Secure" in signed_in.headers["set-cookie"]) == (scheme == "https")
     assert file["actions"]["upload"]["href"].startswith(f"{scheme}://registry.org/lfs/")
+
+
+def test_half_of_the_file_descriptors_are_left_to_the_store() -> None:
+    allowed = server.connections_allowed()
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert 0 < allowed <= soft // 2

@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from registry.settings import RegistrySettings
 from serving.settings import ServingSettings
 from tests.support.servers import BIN
 
@@ -27,3 +28,8 @@ def test_a_wrong_setting_is_named_and_nothing_starts() -> None:
     assert done.returncode == 2
     assert "LORARY_MAX_LORA_RANK" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_admission_has_the_bounds_that_the_settings_say() -> None:
+    limits = RegistrySettings(max_lora_rank=64, max_upload_bytes=7).limits
+    assert (limits.max_rank, limits.max_file_bytes) == (64, 7)

@@ -381,3 +381,14 @@ def test_a_version_whose_files_are_not_those_of_its_digest_is_not_called_sound(
     assert isinstance(refused.exception, DigestMismatch)
     told["digest"] = content_digest([File("README.md", 1, "0" * 64)])
     assert CliRunner().invoke(build(), ["verify", "a/b@1"]).exit_code == 0
+
+
+def test_a_version_whose_digest_is_not_that_of_its_files_is_a_finding(
+    store: LocalStore, operator: Secret
+) -> None:
+    registry = Registry(store)
+    before = registry.refresh().sequence
+    false = PublishVersion("medical", "coder", "1" * 64, "tiny", files(1), FACTS, before)
+    registry.execute(false, operator.id)
+    registry.close()
+    assert any("is not that of its list of files" in found for found in verify(store).findings)

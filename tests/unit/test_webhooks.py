@@ -24,7 +24,7 @@ from registry.model.domains import CreateDomain
 from registry.model.webhooks import PER_DOMAIN, AddWebhook, RemoveWebhook
 from registry.notify.addresses import check_target, choose_address, is_public
 from registry.notify.cloudevents import END, Position, PublicEvent
-from registry.notify.delivery import IN_FLIGHT
+from registry.notify.delivery import IN_FLIGHT, _wants
 from registry.notify.feed import Page
 from registry.notify.lease import STALE_SECONDS, Lease, newest
 from registry.notify.progress import (
@@ -439,3 +439,41 @@ def test_a_webhook_is_removed_by_its_route(client: TestClient) -> None:
     assert client.request("DELETE", path).json() == {"id": added["id"], "removed": True}
     assert client.request("DELETE", path).status_code == 404
     assert added["id"] not in [hook["id"] for hook in client.get("/api/v1/webhooks").json()]
+
+
+def test_a_webhook_gets_what_it_asked_for() -> None:
+    published = event(1, "medical/coder")
+    for types, domain, expected in (
+        ((), "*", True),
+        (("ai.lorary.version.published",), "medical", True),
+        (("ai.lorary.version.approved",), "*", False),
+        ((), "legal", False),
+    ):
+        hook = msgspec.structs.replace(HOOK, types=types, domain=domain)
+        assert _wants(hook, published) == expected
+
+
+def test_a_receiver_sends_no_delivery_elsewhere() -> None:
+    """It could otherwise reach a private network through the registry."""
+
+    async def deliver() -> tuple[str | None, int]:
+        requests = 0
+
+        async def redirect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal requests
+            requests += 1
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 307 No\r\nLocation: /private\r\nContent-Length: 0\r\n\r\n")
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(redirect, "127.0.0.1", 0)
+        host = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        sender = Sender(frozenset((host,)), seconds=5)
+        try:
+            return await sender.send(f"http://{host}/", {}, b""), requests
+        finally:
+            await sender.close()
+            server.close()
+
+    assert asyncio.run(deliver()) == ("the receiver answered 307", 1)
