@@ -620,3 +620,15 @@ def test_a_report_outlives_the_bytes_that_it_is_about() -> None:
     (evaluation,) = catalog.find(AdapterRef("medical", "coder", version=2)).evaluations
     assert before - blobs_in_use(catalog) == {file.sha256 for file in files(2)}
     assert evaluation.report in blobs_in_use(catalog)
+
+
+def test_two_suites_on_one_held_out_set_are_one_look_at_it() -> None:
+    other = msgspec.structs.replace(result(), suite="others")
+    both = msgspec.structs.replace(report(result()), results=(result(), other))
+    assert do(start(), both, METER).domain("medical").looks == {HELD_OUT: 1}
+
+
+def test_bytes_that_were_given_up_can_be_published_again() -> None:
+    catalog = do(start(), TombstoneVersion("medical", "coder", 2, "by mistake"), OPERATOR)
+    again = publish(catalog, 2).find(AdapterRef("medical", "coder", version=3))
+    assert (again.digest, again.tombstone) == (digest(2), None)

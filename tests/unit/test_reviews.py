@@ -519,3 +519,9 @@ def test_texts_are_kept_for_as_many_days_as_the_review_says() -> None:
         known = msgspec.structs.replace(catalog, reviews={"r1": kept})
         later = (ended + 7 * 86_400 - 1, ended + 7 * 86_400)
         assert [outdated(known, now) == [kept] for now in later] == expected
+
+
+def test_a_review_holds_each_item_once() -> None:
+    twice = OpenReview("r2", "medical", "coder", (1,), "Twice", ("a", "a"), CONTENT)
+    with pytest.raises(errors.BadRequest, match="each once"):
+        decide(start(), twice, METER, NOW)

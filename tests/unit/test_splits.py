@@ -14,8 +14,9 @@ from registry.model.aliases import MoveAlias
 from registry.model.canary import RollBackSplit, SplitAlias
 from registry.model.catalog import Catalog
 from registry.model.domains import ChangePolicy
+from registry.model.feedback import GiveFeedback
 from registry.model.policies import Policy
-from registry.model.trials import Arm, Evidence
+from registry.model.trials import Arm, Bounds, Evidence, Split
 from registry.model.versions import RevokeVersion, TombstoneVersion
 from registry.times import utc_now
 from tests.support.replicas import Site, make_site
@@ -38,8 +39,8 @@ def run(site: Site, command: MoveAlias | SplitAlias | RevokeVersion | TombstoneV
     return site.registry.catalog
 
 
-def split(percent: int, candidate: int = 2) -> SplitAlias:
-    return SplitAlias("medical", "coder", "production", candidate, percent)
+def split(percent: int, candidate: int = 2, bounds: Bounds | None = Bounds()) -> SplitAlias:
+    return SplitAlias("medical", "coder", "production", candidate, percent, bounds)
 
 
 def chosen(catalog: Catalog) -> dict[str, int]:
@@ -97,6 +98,7 @@ def test_a_guarded_alias_gives_nobody_what_has_not_earned_it(site: Site) -> None
         (split(-1), errors.BadRequest),
         (split(5, candidate=1), errors.BadRequest),
         (split(5, candidate=9), errors.UnknownVersion),
+        (split(5, bounds=Bounds(max_negative_share=0)), errors.BadRequest),
         (SplitAlias("medical", "coder", "beta", 2, 5), errors.UnknownAlias),
         (SplitAlias("medical", "none", "production", 2, 5), errors.UnknownAdapter),
     ],
@@ -141,3 +143,28 @@ def test_evidence_about_an_earlier_split_ends_no_later_one_with_the_same_candida
     late = RollBackSplit("medical", "coder", "production", 2, first, "error_rate", evidence)
     with pytest.raises(errors.Conflict, match="does not run"):
         site.registry.execute(late, site.operator.id)
+
+
+def test_feedback_counts_in_its_own_split_and_ends_it_once_enough_persons_gave_it(
+    site: Site,
+) -> None:
+    bounds = Bounds(min_askers=3)
+    first = run(site, split(50, bounds=bounds)).adapters["medical/coder"].splits["production"]
+    run(site, split(0))
+    second = run(site, split(50, bounds=bounds)).adapters["medical/coder"].splits["production"]
+
+    def running(asker: str, number: int) -> Split | None:
+        """The split after ten complaints about its candidate."""
+        for answer in range(10):
+            command = GiveFeedback(
+                "medical", "coder", 2, f"{asker}-{number}-{answer}", answer + 1, asker, "negative",
+                alias="production", split=number,
+            )  # fmt: skip
+            site.registry.execute(command, site.operator.id)
+        return site.registry.catalog.adapters["medical/coder"].splits.get("production")
+
+    for asker in ("a", "b", "c", "d"):
+        assert running(asker, first.number) == second
+    for asker in ("a", "b"):
+        assert running(asker, second.number)
+    assert running("c", second.number) is None

@@ -21,7 +21,8 @@ from registry.http import create_app
 from registry.model.access import Secret
 from registry.model.catalog import Webhook
 from registry.model.domains import CreateDomain
-from registry.model.webhooks import PER_DOMAIN, AddWebhook, RemoveWebhook
+from registry.model.machine import decide
+from registry.model.webhooks import MAX_WEBHOOKS, PER_DOMAIN, AddWebhook, RemoveWebhook
 from registry.notify.addresses import check_target, choose_address, is_public
 from registry.notify.cloudevents import END, Position, PublicEvent
 from registry.notify.delivery import IN_FLIGHT, _wants
@@ -39,6 +40,7 @@ from registry.notify.signature import headers, secret_of
 from registry.registry import Registry
 from registry.settings import RegistrySettings
 from registry.store import LocalStore
+from tests.unit.test_gates import NOW, OPERATOR, start
 
 DAY = 86_400.0
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "registry.md"
@@ -477,3 +479,13 @@ def test_a_receiver_sends_no_delivery_elsewhere() -> None:
             server.close()
 
     assert asyncio.run(deliver()) == ("the receiver answered 307", 1)
+
+
+def test_webhooks_are_bounded() -> None:
+    full = {
+        str(number): msgspec.structs.replace(HOOK, domain=f"d{number}")
+        for number in range(MAX_WEBHOOKS)
+    }
+    catalog = msgspec.structs.replace(start(), webhooks=full)
+    with pytest.raises(Conflict, match=f"There are {MAX_WEBHOOKS} webhooks"):
+        decide(catalog, AddWebhook("one", "https://a.example/x"), OPERATOR, NOW)
