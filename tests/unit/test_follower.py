@@ -1,5 +1,6 @@
 """Following a log: what was read is kept, far stores are read ahead, and who asks is told soon."""
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -254,3 +255,12 @@ def test_a_shared_look_begins_after_all_who_asked_for_it(
         assert "written-meanwhile" in second.result(20).domains
     other.close()
     registry.close()
+
+
+def test_a_look_that_failed_makes_what_was_read_no_younger(
+    local_store: LocalStore, operator: Secret
+) -> None:
+    follower = Follower(FarStore(local_store.root, failing=1))
+    with pytest.raises(StoreUnavailable):
+        follower.refresh()
+    assert follower.age_seconds == math.inf

@@ -276,7 +276,7 @@ def test_models_are_sorted_by_their_last_change_page_by_page(hub: Hub, tmp_path:
             answer = hub.client.get(path)
             found += answer.json()
             path = answer.links.get("next", {}).get("url", "")
-        assert {model["id"] for model in found} == set(by_name)
+        assert sorted(model["id"] for model in found) == by_name
         times = [model[sort] for model in found]
         assert times == sorted(times, reverse=not query)
 
