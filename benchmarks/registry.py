@@ -144,7 +144,7 @@ async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": head})
         await send({"type": "http.response.body", "body": body})
 
-uvicorn.Server(config(app, "127.0.0.1", int(sys.argv[1]), allowed=1000)).run()
+uvicorn.Server(config(app, "127.0.0.1", int(sys.argv[1]), allowed=1000, trusted="")).run()
 """
 """A server that answers every request with the bytes of a file."""
 
