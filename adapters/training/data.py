@@ -31,7 +31,6 @@ continued answers wrongly (mistakes.py). They show the machinery at work, not wh
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -40,6 +39,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from adapters import json_lines
 from adapters.packs import TASKS, DomainPack, Item
 from adapters.packs.pack import lot
 from adapters.recipe import BadRecipe, Kto, Online, Recipe, Sft
@@ -166,34 +166,10 @@ def _read(source: str) -> tuple[list[dict[str, Any]], str]:
         )
     content = path.read_bytes()
     try:
-        rows = [
-            _json(number, line)
-            for number, line in enumerate(content.split(b"\n"), 1)
-            if line.strip()
-        ]
+        rows = json_lines.rows(content)
     except ValueError as error:
         raise BadRecipe(f"{source} is not JSON Lines: {error}. Mend the line.") from error
     return rows, hashlib.sha256(content).hexdigest()
-
-
-def _json(number: int, line: bytes) -> Any:
-    """One line of JSON; raises `ValueError`, also for a key that an object has twice, for halves of
-    surrogate pairs, which no tokenizer takes, and for what nests too deep."""
-
-    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            raise ValueError(f"an object has a key twice: {line!r:.60}")
-        return found
-
-    try:
-        row = json.loads(line, object_pairs_hook=members)
-        json.dumps(row, ensure_ascii=False).encode()
-    except RecursionError:
-        raise ValueError(f"line {number}: it nests too deep") from None
-    except ValueError as error:
-        raise ValueError(f"line {number}: {error}") from error
-    return row
 
 
 def _converted(

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from adapters import json_lines
 from adapters.names import AdapterRef
 from registry import review_intake
 from registry.cli.output import AsJson, client, emit, say, table, warn
@@ -73,7 +74,7 @@ def import_tasks(
     Example: lorary review import medical/icd10-coder@8 tasks.json --against 7
     """
     try:
-        items = from_label_studio(json.loads(file.read_bytes()))
+        items = from_label_studio(json_lines.parse(file.read_bytes()))
     except ValueError as error:
         raise BadRequest(f"{file} is no JSON: {error}. Export the project as JSON.") from error
     if redact:
@@ -133,8 +134,7 @@ def from_complaints(
 def read_rows(file: Path) -> list[Any]:
     """The rows of a JSON Lines file; raises `BadRequest`."""
     try:
-        # Bytes are split at line feeds only, text also at U+2028 and others, which may be in rows.
-        return [json.loads(line) for line in file.read_bytes().splitlines() if line.strip()]
+        return json_lines.rows(file.read_bytes())
     except ValueError as error:
         raise BadRequest(f"{file} is not JSON Lines: {error}. Write one object a line.") from error
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from registry.cli.commands import read_command
 from registry.cli.output import escaped, plain, progress_bar, say, table, warn
-from registry.cli.reviewing import read_rows
+from registry.cli.reviewing import import_tasks, read_rows
 from registry.errors import BadRequest
 from registry.model.canary import SplitAlias
 
@@ -56,6 +56,26 @@ def test_a_complaint_with_u2028_is_one_row(tmp_path: Path) -> None:
     file = tmp_path / "answers.jsonl"
     file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     assert read_rows(file) == rows
+
+
+UNREADABLE = ['{"id"', '{"id": "\\ud800"}', '{"id": "1", "id": "2"}', "[" * 100_000]
+"""JSON that is none, that cannot be sent, that says two things, and that nests too deep."""
+
+
+@pytest.mark.parametrize("text", UNREADABLE)
+def test_a_row_that_cannot_be_read_is_refused_with_its_line(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "answers.jsonl"
+    file.write_text('{"id": "1"}\n\n' + text + "\n")
+    with pytest.raises(BadRequest, match=r"answers\.jsonl is not JSON Lines: line 3: "):
+        read_rows(file)
+
+
+@pytest.mark.parametrize("text", UNREADABLE)
+def test_tasks_that_cannot_be_read_are_refused(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "tasks.json"
+    file.write_text(text)
+    with pytest.raises(BadRequest, match=r"tasks\.json is no JSON: "):
+        import_tasks("medical/coder@1", file)
 
 
 @pytest.mark.parametrize(
