@@ -33,7 +33,7 @@ def main() -> None:
         told["in doubt"] += len(world.told.unknown)
         print(f"\r{steps:,} of {options.steps:,} steps", end="", flush=True)
     print(f"\r{steps:,} steps of {options.writers} writers in {time.monotonic() - began:.0f} s")
-    for title, counts in (("told", told), ("went wrong", faults)):
+    for title, counts in (("commands", told), ("faults", faults)):
         print(f"  {title}: {', '.join(f'{n:,} {name}' for name, n in sorted(counts.items()))}")
 
 

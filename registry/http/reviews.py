@@ -82,7 +82,7 @@ class JudgementBody(Body):
     correction: Text = ""
     reference: Text = ""
     shown: Annotated[str | None, Field(max_length=64)] = None
-    """`shown` of the item: refused if its answers are shown in another order now."""
+    """What the item had as `shown`: refused if the answers are in another order now."""
 
 
 @router.post("/reviews", status_code=201)
@@ -141,18 +141,17 @@ def next_item(caller: CallerDep, review: str) -> dict[str, Any]:
     caller.require("review", found.domain)
     persons = holders(caller.catalog)
     waiting = queue(found, caller.key.id, persons)
-    item = items_of(caller, found)[waiting[0]] if waiting else None
-    return {
-        "waiting": left(found, caller.key.id, persons),
-        "item": None
-        if item is None
-        else {
+    shown = None
+    if waiting:
+        item = items_of(caller, found)[waiting[0]]
+        answers = shown_answers(caller, found, item)
+        shown = {
             "id": item.id,
             "prompt": item.prompt,
-            "answers": shown_answers(caller, found, item),
-            "shown": fingerprint_of(shown_answers(caller, found, item)),
-        },
-    }
+            "answers": answers,
+            "shown": fingerprint_of(answers),
+        }
+    return {"waiting": left(found, caller.key.id, persons), "item": shown}
 
 
 @router.post("/reviews/{review}/judgements", status_code=201)
@@ -208,7 +207,7 @@ def shown_answers(caller: Caller, review: Review, item: Item) -> list[str]:
 
 
 def fingerprint_of(answers: list[str]) -> str:
-    """By which a judgement says which answers, in which order, it is about."""
+    """A digest of an item's answers in the order shown, which a judgement of them may name."""
     return hashlib.sha256(msgspec.json.encode(answers)).hexdigest()
 
 
