@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from serving.options import check_engine
-from serving.telemetry import journal
+from serving.telemetry import access_log
 from serving.tiers.engine import Engine
 from serving.tiers.recovery import PROBE_TOKENS, PROMPT_TOKENS, TOP, Probe, Recovery
 from serving.tiers.trial import Trials
@@ -55,7 +55,7 @@ class Endpoints:
             temperature=0.0, max_tokens=PROBE_TOKENS, ignore_eos=True, logprobs=TOP
         )
         prompt_tokens = max(1, min(PROMPT_TOKENS, replica.settings.max_model_len - PROBE_TOKENS))
-        recovery = Recovery(engine_client, Probe(sampling, prompt_tokens), replica.departure.begin)
+        recovery = Recovery(engine_client, Probe(sampling, prompt_tokens), replica.shutdown.begin)
         places = engine_client.vllm_config.scheduler_config.max_num_seqs
         replica.attach(engine, Trials(recovery, registered), places, current_platform.is_cpu())
         vocab_size = engine_client.model_config.get_vocab_size()
@@ -64,7 +64,7 @@ class Endpoints:
                 engine_client.get_tokenizer(), vocab_size=vocab_size
             )
         except Exception as error:  # whatever it is, everything else can be served
-            journal.failed("tokenizer", error)
+            access_log.failed("tokenizer", error)
             replica.grammars.refuse_all("xgrammar cannot read this base model's tokenizer.")
         else:
             replica.grammars.attach(tokenizer.serialize_json(), vocab_size)
@@ -75,7 +75,7 @@ async def health(request: Request) -> JSONResponse:
     server was not told to end; else 503. Adapters and their errors are named only to a key with
     `operate`."""
     from serving.replica import current
-    from serving.request.scopes import DETAILS
+    from serving.request.headers import DETAILS
 
     replica = current()
     engine = "ok"
@@ -92,7 +92,7 @@ async def health(request: Request) -> JSONResponse:
     warming = replica.warming
     warm = warming.ready
     failures = warming.failures
-    leaving = replica.departure.announced
+    leaving = replica.shutdown.announced
     ready = engine == "ok" and follower.has_read and warm and not leaving
     body = {
         "status": "ok" if ready else "leaving" if leaving else "unavailable",

@@ -10,14 +10,14 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from starlette.types import ASGIApp, Message, Scope, Send
+from starlette.types import ASGIApp, Message, Scope
 
 from adapters.errors import LoraryError
 from serving.errors import AdapterFaulty, EngineFault
+from serving.inflight import Exchange, InFlight
+from serving.relay import Relay
 from serving.request.body import replay, sequences
-from serving.request.flights import Flight, Flights
-from serving.request.guard import Guard
-from serving.telemetry import journal
+from serving.telemetry import access_log
 from serving.telemetry.metrics import CORRUPTED
 from serving.telemetry.verdicts import VERDICTS
 from serving.tiers.trial import Trials
@@ -41,9 +41,9 @@ Repeat = Callable[[], Awaitable[bool]]
 class Faults:
     """The faulty answers of one replica. Use it from one event loop."""
 
-    def __init__(self, trials: Trials, flights: Flights) -> None:
+    def __init__(self, trials: Trials, inflight: InFlight) -> None:
         self.trials = trials
-        self._flights = flights
+        self._inflight = inflight
         self._one = asyncio.Lock()
         self._waiting = 0
 
@@ -52,10 +52,11 @@ class Faults:
         app: ASGIApp,
         prepare: Prepare,
         body: dict[str, Any],
-        flight: Flight,
-        send: Send,
+        exchange: Exchange,
+        relay: Relay,
     ) -> None:
-        """Have vLLM answer `body` as the request `flight`; an answer made of NaN becomes an error.
+        """Have vLLM answer `body` as the request `exchange`, through `relay`; an answer made of NaN
+        becomes an error.
 
         Raises `AdapterFaulty` or `EngineFault` if nothing was sent yet; a stream gets the error as
         its last event.
@@ -63,28 +64,28 @@ class Faults:
         self.trials.recovery.check()
         request_id, scope, data = prepare(body)
         with VERDICTS.follow(request_id, sequences(body)) as verdict:
-            guard = Guard(send, verdict)
+            relay.verdict = verdict
             try:
-                await app(scope, replay(data, flight.receiver()), guard.send)
+                await app(scope, replay(data, exchange.receiver()), relay.send)
             except Exception:
                 if not verdict.failed:  # NaN among log-probabilities cannot be written as JSON
                     raise
         if not verdict.failed:
             return
         if not verdict.corrupted:
-            await guard.refuse(EngineFault())
+            await relay.refuse(EngineFault())
             return
 
         async def repeat() -> bool:
             return await _repeat(app, prepare, shortened(body, scope["path"]))
 
-        await guard.refuse(await self._explain(flight, repeat))
+        await relay.refuse(await self._explain(exchange, repeat))
 
-    async def _explain(self, flight: Flight, repeat: Repeat) -> LoraryError:
+    async def _explain(self, exchange: Exchange, repeat: Repeat) -> LoraryError:
         """The error for an answer that had NaN; by then the engine is clean again."""
-        version = flight.version
+        version = exchange.version
         CORRUPTED.inc()
-        journal.write("nan_logits", model=None if version is None else str(version.ref))
+        access_log.write("nan_logits", model=None if version is None else str(version.ref))
         recovery = self.trials.recovery
         try:
             await recovery.clean()
@@ -101,7 +102,7 @@ class Faults:
                         await recovery.clean(test=False)
                     self.trials.condemn(version, IN_TRAFFIC)
                     faulty = AdapterFaulty(str(version.ref), IN_TRAFFIC)
-                    self._flights.end_version(flight, faulty)
+                    self._inflight.end_version(exchange, faulty)
                     await asyncio.sleep(RELEASE_SECONDS)
                     await recovery.clean(test=False)
                     return faulty

@@ -14,7 +14,7 @@ from serving.options import RUST_FRONTEND, check_options
 from serving.outcomes.reporting import check_serving_key
 from serving.request.fields import MAX_CHOICES
 from serving.settings import ServingSettings
-from serving.telemetry import journal
+from serving.telemetry import access_log
 
 STRUCTURED_OUTPUTS = '{"backend": "xgrammar", "disable_any_whitespace": true}'
 """Grammars are tried for xgrammar (`serving.grammars`). By default vLLM falls back to another
@@ -130,7 +130,7 @@ def run(settings: ServingSettings, extra: Sequence[str]) -> None:
     """Start the server and return when it has ended."""
     argv = arguments(settings, extra)
     preflight(settings)
-    journal.install()
+    access_log.install()
     os.environ.update(environment(settings))
     sys.argv = ["lorary serve", *argv]
     from vllm.entrypoints.launchers.api_server.entry import main

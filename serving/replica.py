@@ -15,15 +15,15 @@ from serving.errors import EngineNotAttached, RegistryUnread
 from serving.faults import Faults
 from serving.grammars.gatekeeper import Gatekeeper
 from serving.grammars.protocol import Limits as GrammarLimits
-from serving.leaving import Departure
+from serving.inflight import InFlight
 from serving.outcomes.reporting import Reports
 from serving.outcomes.response_ids import ResponseIds
 from serving.outcomes.rollout import Rollouts
 from serving.request.controls import control_tokens
-from serving.request.flights import Flights
 from serving.request.limits import Limits
 from serving.request.salts import Salts
 from serving.settings import ServingSettings
+from serving.shutdown import Shutdown
 from serving.telemetry.metrics import (
     CACHE_ADAPTERS,
     CACHE_BYTES,
@@ -38,9 +38,9 @@ from serving.tiers.cache import AdapterCache
 from serving.tiers.engine import Engine
 from serving.tiers.fairness import ColdLoads, Hints
 from serving.tiers.residency import Residency
+from serving.tiers.scheduler import SlotScheduler
 from serving.tiers.shares import Shares
 from serving.tiers.trial import Trials
-from serving.tiers.turns import Turns
 from serving.tiers.warming import Warming
 
 LOOK_SECONDS = 2.0
@@ -66,9 +66,9 @@ class Replica:
         self.limits = Limits(settings.bounds)
         self.cold_loads = ColdLoads(settings.key_cold_loads)
         self.hints = Hints(lambda version: self.residency.prefetch(version))
-        self.flights = Flights()
-        self.departure = Departure(
-            self.flights,
+        self.inflight = InFlight()
+        self.shutdown = Shutdown(
+            self.inflight,
             notice=settings.leave_notice_seconds,
             patience=settings.leave_patience_seconds,
         )
@@ -95,14 +95,14 @@ class Replica:
         self._residency = Residency(
             self.cache,
             engine,
-            Turns(settings.slots, settings.turn_seconds),
+            SlotScheduler(settings.slots, settings.turn_seconds),
             trials,
             max_bytes=settings.cache_bytes,
             max_names=settings.max_cpu_loras,
         )
         self.on_cpu = on_cpu
         self._shares = Shares(places)
-        self._faults = Faults(trials, self.flights)
+        self._faults = Faults(trials, self.inflight)
         self._warming = Warming(
             self._residency,
             settings.base_name,

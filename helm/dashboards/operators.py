@@ -34,7 +34,7 @@ LATENCY = Row(
             Query(quantile(0.95, FIRST, "pool", **POOL), "{{pool}} p95"),
             Query(quantile(0.99, FIRST, "pool", **POOL), "{{pool}} p99"),
         ), "s", alarm=5),
-        panel("Between tokens, p95", quantile(0.95, "lorary_inter_token_seconds", "pool", **POOL),
+        panel("Time per output token, p95", quantile(0.95, "lorary_time_per_output_token_seconds", "pool", **POOL),
               "{{pool}}", "s"),
         panel("Slowest adapters to begin, p95", top(quantile(0.95, FIRST, BY_VERSION, **POOL)),
               NAMED, "s"),

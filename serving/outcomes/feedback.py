@@ -18,7 +18,7 @@ from registry.model.opinions import CATEGORIES, RATINGS, Category, Rating
 from serving.errors import FeedbackUnavailable, LimitReached, ReportsOff
 from serving.outcomes.reporting import Reports
 from serving.outcomes.response_ids import ResponseIds
-from serving.telemetry import journal
+from serving.telemetry import access_log
 from serving.telemetry.metrics import FEEDBACK
 
 FEEDBACK_FIELDS = ("id", "rating", "category", "comment")
@@ -82,7 +82,7 @@ async def give(
         raise
     except LoraryError as error:
         # What lies between us and the registry is not the caller's business, and may be secret.
-        journal.write("feedback_failed", code=error.code, reason=error.message[:300])
+        access_log.write("feedback_failed", code=error.code, reason=error.message[:300])
         raise FeedbackUnavailable("The opinion could not be stored just now. Send it again.") from (
             error
         )

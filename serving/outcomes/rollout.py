@@ -17,9 +17,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal
 
-from starlette.types import Message, Send
-
-from adapters.errors import InvalidName, LoraryError
+from adapters.errors import LoraryError
 from adapters.names import DEFAULT_ALIAS, AdapterRef
 from registry.model.canary import RollBackSplit
 from registry.model.catalog import Catalog, Version
@@ -34,8 +32,8 @@ from registry.model.trials import (
 )
 from serving.errors import ColdLoadFailed, DiskFull, EngineRefused
 from serving.outcomes.reporting import Reports
-from serving.outcomes.timing import Pace, Stopwatch
-from serving.telemetry import journal
+from serving.relay import Pace, Relay
+from serving.telemetry import access_log
 from serving.telemetry.metrics import ROLLBACKS, SPLIT_REQUESTS, SPLIT_SERIES
 
 FIRST_RETRY, LAST_RETRY = 0.5, 30.0
@@ -139,16 +137,12 @@ class Rollouts:
             return version
         return catalog.resolve(ref)
 
-    def watch(self, catalog: Catalog, asked: str, version: Version | None) -> "Watch":
-        """Watch a request for the name `asked` that `version` answers, while the context lasts."""
-        if version is None:
+    def watch(self, catalog: Catalog, ref: AdapterRef | None, version: Version | None) -> "Watch":
+        """Watch a request for `ref` that `version` answers, while the context lasts."""
+        if version is None or ref is None:
             return Watch(None)
         adapter = catalog.adapters[f"{version.domain}/{version.adapter}"]
         if not adapter.splits:
-            return Watch(None)
-        try:
-            ref = AdapterRef.parse(asked)
-        except InvalidName:
             return Watch(None)
         alias = ref.alias or DEFAULT_ALIAS
         split = adapter.splits.get(alias)
@@ -163,7 +157,14 @@ class Rollouts:
         return Watch(self, name, split, side)
 
     def note(
-        self, name: SplitName, split: Split, side: Side, *, failed: bool, timed: Stopwatch
+        self,
+        name: SplitName,
+        split: Split,
+        side: Side,
+        *,
+        failed: bool,
+        pace: Pace | None,
+        seconds: float,
     ) -> None:
         """A request under a split has succeeded or failed."""
         path, alias, _ = name
@@ -178,7 +179,6 @@ class Rollouts:
             if name not in running:
                 return
             trial = self._trials[name] = Trial(split)
-        pace, seconds = timed.measured
         trial.note(side, failed=failed, pace=pace, seconds=seconds)
         if side == "candidate" and name not in self.held:
             self._judge(name, trial)
@@ -230,7 +230,7 @@ class Rollouts:
         path, alias, number = name
         limit = (held.split.bounds.limit(held.bound) if held.split.bounds else None) or 0.0
         seen = in_words(held.bound, limit, held.evidence)
-        journal.write(
+        access_log.write(
             event,
             alias=f"{path}@{alias}",
             candidate=held.split.candidate,
@@ -242,7 +242,7 @@ class Rollouts:
 
 
 class Watch(AbstractContextManager["Watch"]):
-    """One request: passes its answer on and tells, when it ends, how it went."""
+    """One request: tells, when it ends, how it went."""
 
     def __init__(
         self,
@@ -252,28 +252,14 @@ class Watch(AbstractContextManager["Watch"]):
         side: Side = "stable",
     ) -> None:
         """rollouts: who wants to know; None if nobody does."""
-        self.tokens = 0
-        """How many tokens were made, for whoever knows it to set."""
+        self.relay: Relay | None = None
+        """What passes the answer on, once there may be one."""
         self._rollouts, self._name, self._split, self._side = rollouts, name, split, side
-        self._timed = Stopwatch()
 
     @property
     def split(self) -> tuple[str, int] | None:
         """The alias and the number of the split that the request came by; None if by none."""
         return None if self._rollouts is None else self._name[1:]
-
-    def through(self, send: Send) -> Send:
-        """A `send` that is watched."""
-        if self._rollouts is None:
-            return send
-        timed = self._timed
-
-        async def send_watched(message: Message) -> None:
-            timed.see(message)
-            await send(message)
-
-        timed.begin()
-        return send_watched
 
     def __exit__(
         self,
@@ -285,16 +271,18 @@ class Watch(AbstractContextManager["Watch"]):
         met a limit or left before an answer began."""
         if self._rollouts is None or self._split is None:
             return
-        timed = self._timed
-        timed.end(self.tokens)
+        relay = self.relay
         broken = isinstance(error, Exception) and not isinstance(error, LoraryError)
         unloadable = isinstance(error, ColdLoadFailed | EngineRefused) and not isinstance(
             error,
             DiskFull,  # this replica's fault, not the version's
         )
-        failed = broken or unloadable or timed.failed
-        if failed or (error is None and timed.succeeded):
-            self._rollouts.note(self._name, self._split, self._side, failed=failed, timed=timed)
+        failed = broken or unloadable or (relay is not None and relay.failed)
+        if failed or (error is None and relay is not None and relay.succeeded):
+            pace, seconds = relay.pace if relay is not None else (None, 0.0)
+            self._rollouts.note(
+                self._name, self._split, self._side, failed=failed, pace=pace, seconds=seconds
+            )
 
 
 def _running(catalog: Catalog) -> Iterable[SplitName]:

@@ -60,13 +60,10 @@ def json_object(data: bytes, fields: Collection[str], values: int = MAX_VALUES) 
 
     values: how many values it may have. Raises `BadRequest`.
     """
-    body = _decode(data, values)
-    if not isinstance(body, dict):
-        raise BadRequest("The body is not a JSON object. Send one.")
-    body = {name: value for name, value in body.items() if value is not None}
-    unknown = sorted(body.keys() - frozenset(fields))
-    if unknown:
-        raise BadRequest(f"The field {unknown[0][:60]!r} is not served here. Leave it out.")
+    body = _object(data, values)
+    for name in body:
+        if name not in fields:
+            raise _unknown(name)
     return body
 
 
@@ -79,21 +76,21 @@ def parse_body(
     token ids may have as many values more. Raises `BadRequest` that names what is wrong. A key that
     occurs twice counts once, for what is passed on is written anew from this object.
     """
-    body = json_object(data, fields.keys() | IGNORED | ASKS_NOTHING.keys(), MAX_VALUES + context)
+    body = _object(data, MAX_VALUES + context)
     for name in list(body):
         if name in IGNORED or body[name] in ASKS_NOTHING.get(name, ()):
             del body[name]
-        elif name not in fields:
-            raise BadRequest(f"The field {name!r} is not served here. Leave it out.")
+        elif (bound := fields.get(name)) is None:
+            raise _unknown(name)
         else:
-            fields[name].check(name, body[name])
+            bound.check(name, body[name])
     if "model" not in body:
         raise InvalidField("model", "a string", "Name an adapter, such as medical/icd10-coder.")
     _check_logprobs(body)
-    if sequences(body) > MAX_SEQUENCES:
+    if (count := sequences(body)) > MAX_SEQUENCES:
         raise BadRequest(
             f"One request may ask for {MAX_SEQUENCES} answers at most, prompts times choices; this "
-            f"one asks for {sequences(body)}. Send several requests."
+            f"one asks for {count}. Send several requests."
         )
     if fields is RESPONSES_FIELDS:
         body["store"] = False
@@ -134,6 +131,17 @@ def parse_hint(data: bytes) -> list[str]:
     if len(models) > MAX_HINTS:
         raise BadRequest(f"At most {MAX_HINTS} models can be hinted at once. Send fewer.")
     return models
+
+
+def _object(data: bytes, values: int) -> dict[str, Any]:
+    body = _decode(data, values)
+    if not isinstance(body, dict):
+        raise BadRequest("The body is not a JSON object. Send one.")
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def _unknown(name: str) -> BadRequest:
+    return BadRequest(f"The field {name[:60]!r} is not served here. Leave it out.")
 
 
 def _decode(data: bytes, values: int) -> Any:

@@ -20,8 +20,6 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.types import Message, Send
-
 from adapters import confidence
 from adapters.confidence import Calibration, Decoding
 from registry.errors import BadRequest
@@ -193,46 +191,22 @@ def _text(content: Any) -> str | None:
 
 
 class Judge:
-    """Stands between the engine's answer and the caller, for one answer.
+    """Tells the confidence of one answer, and withholds what is not sure enough.
 
     What it keeps back is bounded by the longest answer that the engine makes.
     """
 
-    def __init__(self, send: Send, terms: Terms) -> None:
-        self._send = send
+    def __init__(self, terms: Terms) -> None:
         self._terms = terms
         self._calibration = terms.calibration
         self._keeps = terms.abstains and self._calibration is not None
-        self._start: Message | None = None
-        self._streams = False
-        self._waiting = b""
         self._frame: dict[str, Any] = {}
         self._kept: list[dict[str, Any]] = []
         self._logprobs: dict[int, list[float]] = {}
 
-    async def send(self, message: Message) -> None:
-        """Take the engine's next message; pass on what may be passed on by now."""
-        if message["type"] == "http.response.start":
-            kind = dict(message.get("headers", ())).get(b"content-type", b"")
-            self._streams = kind.startswith(b"text/event-stream")
-            if message["status"] != 200 or self._streams:
-                await self._send(message)
-            else:
-                self._start = message
-        elif self._streams:
-            self._waiting += message.get("body", b"")
-            body, more = b"".join(self._events()), message.get("more_body", False)
-            if body or not more:
-                await self._send({"type": "http.response.body", "body": body, "more_body": more})
-        elif self._start is None:
-            await self._send(message)
-        else:
-            self._waiting += message.get("body", b"")
-            if not message.get("more_body", False):
-                await self._send_whole(self._start)
-
-    async def _send_whole(self, start: Message) -> None:
-        answer = json.loads(self._waiting)
+    def whole(self, data: bytes) -> bytes:
+        """A whole answer as its caller gets it."""
+        answer = json.loads(data)
         for choice in answer.get("choices", ()):
             scores = _logprobs(choice, chat=self._terms.chat)
             verdict = self._verdict(scores)
@@ -241,35 +215,29 @@ class Judge:
             elif not self._terms.shown:
                 choice["logprobs"] = None
             choice["lorary"] = verdict
-        data = json.dumps(answer).encode()
-        headers = [(name, v) for name, v in start["headers"] if name != b"content-length"]
-        headers.append((b"content-length", str(len(data)).encode()))
-        await self._send({**start, "headers": headers})
-        await self._send({"type": "http.response.body", "body": data})
+        return json.dumps(answer).encode()
 
-    def _events(self) -> Iterator[bytes]:
-        """What to send of the events that are complete by now."""
-        while b"\n\n" in self._waiting:
-            event, _, self._waiting = self._waiting.partition(b"\n\n")
-            data = event.removeprefix(b"data: ")
-            if data == b"[DONE]":
-                yield from map(_event, self._closing())
-                yield event + b"\n\n"
-                continue
-            chunk = json.loads(data)
-            if "choices" not in chunk:  # an error: whoever waits shall know
-                yield _event(chunk)
-                continue
-            self._frame = {k: chunk[k] for k in ("id", "object", "created", "model") if k in chunk}
-            for choice in chunk["choices"]:
-                found = _logprobs(choice, chat=self._terms.chat)
-                self._logprobs.setdefault(choice["index"], []).extend(found)
-                if not self._terms.shown:
-                    choice["logprobs"] = None
-            if self._keeps:
-                self._kept.append(chunk)
-            else:
-                yield _event(chunk)
+    def event(self, event: bytes) -> Iterator[bytes]:
+        """What to send once a stream's next event, given without its blank line, is known."""
+        data = event.removeprefix(b"data: ")
+        if data == b"[DONE]":
+            yield from map(_event, self._closing())
+            yield event + b"\n\n"
+            return
+        chunk = json.loads(data)
+        if "choices" not in chunk:  # an error: whoever waits shall know
+            yield _event(chunk)
+            return
+        self._frame = {k: chunk[k] for k in ("id", "object", "created", "model") if k in chunk}
+        for choice in chunk["choices"]:
+            found = _logprobs(choice, chat=self._terms.chat)
+            self._logprobs.setdefault(choice["index"], []).extend(found)
+            if not self._terms.shown:
+                choice["logprobs"] = None
+        if self._keeps:
+            self._kept.append(chunk)
+        else:
+            yield _event(chunk)
 
     def _closing(self) -> list[dict[str, Any]]:
         """A stream's end: what was kept back and is not withheld, and the verdicts."""

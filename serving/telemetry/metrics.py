@@ -30,8 +30,11 @@ FIRST_TOKEN = Histogram(
     _ADAPTER,
     buckets=_SECONDS,
 )
-INTER_TOKEN = Histogram(
-    "lorary_inter_token_seconds", "Seconds between a stream's pieces", _ADAPTER, buckets=_SECONDS
+TIME_PER_TOKEN = Histogram(
+    "lorary_time_per_output_token_seconds",
+    "Seconds for each token of a stream after its first, one mean per stream",
+    _ADAPTER,
+    buckets=_SECONDS,
 )
 TOKENS = Counter("lorary_tokens", "Tokens made", _ADAPTER)
 PROMPT_TOKENS = Counter("lorary_prompt_tokens", "Tokens of prompts, where answers tell", _ADAPTER)
@@ -43,7 +46,7 @@ CONFIDENCE = Histogram(
 )
 WITHHELD = Counter("lorary_withheld", "Answers not sure enough to be given", _ADAPTER)
 BY_ADAPTER = (
-    REQUESTS, FIRST_TOKEN, INTER_TOKEN, TOKENS, PROMPT_TOKENS, CONFIDENCE, WITHHELD
+    REQUESTS, FIRST_TOKEN, TIME_PER_TOKEN, TOKENS, PROMPT_TOKENS, CONFIDENCE, WITHHELD
 )  # fmt: skip
 REFUSALS = Counter("lorary_refusals", "Requests refused by the gate, by error code", ["code"])
 COLD_LOADS = Histogram(

@@ -46,6 +46,8 @@ class Verdict:
 
     async def complete(self) -> None:
         """Wait until every sequence was reported, for a bounded time."""
+        if self._complete.is_set():
+            return
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._complete.wait(), WAIT_SECONDS)
 

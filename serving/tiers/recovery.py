@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
 from serving.errors import EngineFault
-from serving.telemetry import journal
+from serving.telemetry import access_log
 from serving.telemetry.metrics import RECOVERIES
 
 ERASE = "lorary_erase_kv_cache"
@@ -154,7 +154,7 @@ class Recovery:
                     if await self.first_token() is not None:
                         return
             except TimeoutError:
-                journal.write("base_not_tested", reason="the engine is busy")
+                access_log.write("base_not_tested", reason="the engine is busy")
                 return
         self._fail("the base model's logits are not finite")
         raise EngineFault
@@ -172,15 +172,15 @@ class Recovery:
                 erased = await self._client.collective_rpc(ERASE)
                 await self._client.resume_generation()
         except Exception as error:
-            journal.failed("kv cache recovery", error)
+            access_log.failed("kv cache recovery", error)
             self._fail("the KV cache could not be erased")
             raise EngineFault from error
         self.state = "ok"
-        journal.write("kv_cache_erased", bytes=sum(erased))
+        access_log.write("kv_cache_erased", bytes=sum(erased))
 
     def _fail(self, reason: str) -> None:
         if self.state == "failed":
             return
         self.state = "failed"
-        journal.write("engine_failed", reason=reason)
+        access_log.write("engine_failed", reason=reason)
         self._give_up()

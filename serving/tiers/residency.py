@@ -28,8 +28,8 @@ from serving.errors import DiskFull
 from serving.telemetry.metrics import COLD_LOAD_PHASES, COLD_LOADS, EVICTIONS, TIER_REQUESTS
 from serving.tiers.cache import AdapterCache
 from serving.tiers.engine import Engine
+from serving.tiers.scheduler import SlotScheduler
 from serving.tiers.trial import Trials
-from serving.tiers.turns import Turns
 
 RECONCILE_SECONDS = 5.0
 """Between two comparisons with the engine's own list of adapters."""
@@ -68,7 +68,7 @@ class Residency:
         self,
         cache: AdapterCache,
         engine: Engine,
-        turns: Turns,
+        turns: SlotScheduler,
         trials: Trials,
         *,
         max_bytes: int,

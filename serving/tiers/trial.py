@@ -16,7 +16,7 @@ from typing import Any
 from adapters.errors import LoraryError
 from registry.model.catalog import Version
 from serving.errors import AdapterFaulty, ColdLoadFailed
-from serving.telemetry import journal
+from serving.telemetry import access_log
 from serving.telemetry.metrics import COLD_LOAD_PHASES, FAULTY_ADAPTERS
 from serving.tiers.recovery import Distribution, Recovery
 
@@ -58,7 +58,7 @@ class Trials:
         self._faulty[version.digest] = AdapterFaulty(str(version.ref), reason)
         self._sound.pop(version.digest, None)
         FAULTY_ADAPTERS.set(len(self._faulty))
-        journal.write(
+        access_log.write(
             "adapter_faulty", model=str(version.ref), digest=version.digest, reason=reason
         )
 
@@ -104,7 +104,7 @@ class Trials:
         except LoraryError:
             raise
         except Exception as error:  # whatever vLLM raises, nothing is known of the version
-            journal.failed("trial", error)
+            access_log.failed("trial", error)
             raise ColdLoadFailed(
                 f"{version.ref} could not be tried on this server's engine. Retry in a few seconds."
             ) from error
@@ -112,7 +112,9 @@ class Trials:
             self.condemn(version, NOT_FINITE)
             return
         if found == self._base:
-            journal.write("adapter_without_effect", model=str(version.ref), digest=version.digest)
+            access_log.write(
+                "adapter_without_effect", model=str(version.ref), digest=version.digest
+            )
         self._sound[version.digest] = None
         if len(self._sound) > REMEMBERED:
             self._sound.popitem(last=False)

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from serving.gate import GENERATION
+from serving.generation import ROUTES
 from tests.support.front import BASE, Front, front
 from tests.support.servers import free_port, running
 
@@ -185,7 +185,7 @@ def test_routes_that_are_not_for_callers_do_not_exist(fleet: Fleet, method: str,
 
 
 def test_every_route_of_the_models_api_passes(fleet: Fleet) -> None:
-    for path in GENERATION:
+    for path in ROUTES:
         reply = fleet.client.post(f"{fleet.front.url}{path}", json={"model": "medical/a1"})
         assert reply.json()["path"] == path
     for path in ("/v1/models", "/v1/models/medical/a1"):

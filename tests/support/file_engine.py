@@ -69,7 +69,7 @@ async def engine(scope: Scope, receive: Receive, send: Send) -> None:
         await _answer(send, 200, prometheus_client.generate_latest(), b"text/plain")
     elif path == "/health":
         replica = current()
-        ok = replica.warming.ready and not replica.departure.announced
+        ok = replica.warming.ready and not replica.shutdown.announced
         await _answer(send, 200 if ok else 503, b"{}")
     else:
         await _generate(json.loads((await receive())["body"]), receive, send)

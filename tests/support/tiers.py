@@ -7,7 +7,7 @@ from registry.model.catalog import Version
 from registry.store.blobs import Blobs
 from serving.tiers.cache import AdapterCache
 from serving.tiers.residency import Residency
-from serving.tiers.turns import Turns
+from serving.tiers.scheduler import SlotScheduler
 from tests.support.replicas import Site
 from tests.support.vllm_engine import VllmEngine
 
@@ -33,7 +33,7 @@ def made(
 ) -> tuple[Residency, AdapterCache]:
     """Tiers with these bounds, and the disk's among them."""
     cache = AdapterCache(site.folder / "cache", Blobs(site.registry.store))
-    turns = Turns(slots, 0.01)
+    turns = SlotScheduler(slots, 0.01)
     engine.max_cpu_loras = max_names
     residency = Residency(
         cache, engine.driven(), turns, engine.tried(), max_bytes=max_bytes, max_names=max_names

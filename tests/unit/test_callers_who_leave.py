@@ -10,9 +10,9 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from registry.model.access import Secret
+from serving import inflight
 from serving.errors import DeadlineExceeded
 from serving.gate import Gate
-from serving.request import flights as flights_module
 from tests.support.asking import CHAT, into, leaving_after, scope_of, whole
 from tests.support.replicas import BASE, Site, Upstream, answered, make_site
 from tests.support.tiers import settled, versions
@@ -53,7 +53,7 @@ async def begun(gate: Gate, receive: Receive, key: Secret, path: str = CHAT) -> 
 
 def given_back(site: Site) -> Callable[[], bool]:
     replica = site.replica
-    return lambda: not replica.limits.running.key.total() and not len(replica.flights)
+    return lambda: not replica.limits.running.key.total() and not len(replica.inflight)
 
 
 def test_callers_who_left_the_queue_for_a_slot_hold_no_limit_and_load_nothing(
@@ -107,10 +107,10 @@ def test_whatever_it_waits_for_a_caller_who_leaves_frees_its_place(
         if where == "another load of its key":
             (many,) = versions(site, 1)
             await begun(gate, whole(body_for(str(many.ref))), site.medical)
-            await settled(lambda: len(site.replica.flights) == 1)
-        others = len(site.replica.flights)
+            await settled(lambda: len(site.replica.inflight) == 1)
+        others = len(site.replica.inflight)
         task, sent = await begun(gate, receive, site.medical)
-        await settled(lambda: len(site.replica.flights) == others + 1)
+        await settled(lambda: len(site.replica.inflight) == others + 1)
         if where == "engine":
             await settled(lambda: bool(engine.scopes))
         else:
@@ -119,7 +119,7 @@ def test_whatever_it_waits_for_a_caller_who_leaves_frees_its_place(
         await asyncio.wait_for(task, 2)
         assert sent == []
         assert site.replica.limits.running.key.total() == others
-        assert len(site.replica.flights) == others
+        assert len(site.replica.inflight) == others
         if site.engine.stuck is not None:
             site.engine.stuck.set()
         engine.go_on.set()
@@ -179,7 +179,7 @@ def test_a_download_that_everybody_left_before_it_began_is_given_up(tmp_path: Pa
 def test_a_caller_who_does_not_read_holds_its_places_for_a_bounded_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streams: bool
 ) -> None:
-    monkeypatch.setattr(flights_module, "READER_SECONDS", 0.05)
+    monkeypatch.setattr(inflight, "READER_SECONDS", 0.05)
     taken: list[Message] = []
 
     async def stuck(message: Message) -> None:
@@ -229,7 +229,7 @@ def test_nothing_is_sent_after_a_streams_last_chunk(tmp_path: Path) -> None:
         await Upstream(pieces=(b"data: [DONE]\n\n",), kind=b"text/event-stream")(
             scope, receive, send
         )
-        site.replica.flights.end_all(DeadlineExceeded(1))
+        site.replica.inflight.end_all(DeadlineExceeded(1))
 
     async def work() -> None:
         scope = scope_of("POST", CHAT, site.medical)

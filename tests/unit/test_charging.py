@@ -14,12 +14,14 @@ from registry.model.domains import ChangePolicy
 from registry.model.policies import Policy
 from serving.errors import TooManyColdLoads
 from serving.gate import Gate
+from serving.relay import Relay
 from serving.request.body import sequences
 from serving.request.charges import most_tokens
-from serving.telemetry.metering import Meter, Shown, ask_for_usage
 from serving.tiers.fairness import MAX_OUTSTANDING, ColdLoads, Hints
+from serving.usage import Shown, Usage, ask_for_usage
 from tests.support.asking import CHAT, chat, into, leaving_after, scope_of, send_to, whole
 from tests.support.catalogs import VERSION
+from tests.support.relaying import pieces_of, relayed
 from tests.support.replicas import Upstream, answered, make_site
 from tests.support.tiers import settled, versions
 
@@ -28,8 +30,10 @@ COMPLETIONS = "/v1/completions"
 RESPONSES = "/v1/responses"
 
 
-def event(**fields: Any) -> bytes:
-    return b"data: " + json.dumps(fields).encode() + b"\n\n"
+def event(*, spaced: bool = False, **fields: Any) -> bytes:
+    """An event as vLLM writes it, or with the spaces that JSON allows."""
+    text = json.dumps(fields, separators=None if spaced else (",", ":"))
+    return b"data: " + text.encode() + b"\n\n"
 
 
 def usage(prompt: int, made: int) -> dict[str, int]:
@@ -49,27 +53,21 @@ STREAM = (
 
 
 def metered(
-    pieces: tuple[bytes, ...], kind: bytes, *, ends: bool = True, **named: Any
-) -> tuple[Meter, bytes]:
-    """A meter that an answer has passed, and what it let through."""
-    sent: list[Message] = []
-    meter = Meter(into(sent), VERSION, "base", **named)
-
-    async def run() -> None:
-        headers = [(b"content-type", kind)]
-        await meter.send({"type": "http.response.start", "status": 200, "headers": headers})
-        for piece in pieces:
-            await meter.send({"type": "http.response.body", "body": piece, "more_body": True})
-        if ends:
-            await meter.send({"type": "http.response.body", "body": b""})
-
-    asyncio.run(run())
-    return meter, b"".join(message.get("body", b"") for message in sent[1:])
+    pieces: tuple[bytes, ...],
+    kind: bytes,
+    *,
+    ends: bool = True,
+    shown: Shown | None = None,
+    **counts: int,
+) -> tuple[Relay, bytes]:
+    """The relay that an answer has passed, and what it let through."""
+    relay, sent = relayed(pieces_of(kind, pieces, ends=ends), VERSION, usage=Usage(shown, **counts))
+    return relay, b"".join(message.get("body", b"") for message in sent[1:])
 
 
 def test_a_streams_tokens_are_those_that_vllm_reports_however_few_its_events() -> None:
-    meter, _ = metered(STREAM, SSE)
-    assert (meter.prompt_tokens, meter.tokens, meter.charge) == (7, 50, 57)
+    relay, _ = metered(STREAM, SSE)
+    assert (relay.usage.prompt_tokens, relay.usage.tokens, relay.charge) == (7, 50, 57)
 
 
 @pytest.mark.parametrize(
@@ -88,20 +86,52 @@ def test_a_caller_sees_the_usage_that_it_asked_for(
     ]  # fmt: skip
 
 
+json_text = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.sampled_from(('",usage":{', ",", "}", "")),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(("usage", "choices", "index", "a,")), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(
+    fields=st.dictionaries(st.sampled_from(("id", "usage,", "z")), json_text, max_size=3),
+    choices=st.lists(st.fixed_dictionaries({"index": st.just(0), "delta": json_text}), max_size=1),
+    told=st.none() | st.tuples(st.integers(0, 99), st.integers(0, 99)) | st.just(7),
+    last=st.booleans(),
+)
+def test_usage_is_read_alike_however_the_json_is_written(
+    fields: dict[str, Any], choices: list[Any], told: Any, last: bool
+) -> None:
+    """vLLM writes it last and without spaces: that form is read without parsing the rest."""
+    of = usage(*told) if isinstance(told, tuple) else told
+    fields = {"choices": choices} | fields
+    fields = fields | {"usage": of} if last else {"usage": of} | fields
+    found = []
+    for spaced in (False, True):
+        seen = Usage(Shown(last=False, each=False))
+        passed = seen.read_event(event(spaced=spaced, **fields)[:-2])
+        shown = None if passed is None else json.loads(passed.removeprefix(b"data: "))
+        found.append((seen.reported, seen.tokens, seen.prompt_tokens, shown))
+    assert found[0] == found[1]
+
+
 @given(cut=st.integers(1, 300))
 def test_usage_is_read_however_a_stream_is_cut(cut: int) -> None:
     data = b"".join(STREAM)
     pieces = tuple(data[at : at + cut] for at in range(0, len(data), cut))
-    meter, passed = metered(pieces, SSE)
-    assert meter.charge == 57
+    relay, passed = metered(pieces, SSE)
+    assert relay.charge == 57
     assert passed == data
 
 
 def test_a_stream_that_breaks_off_is_charged_what_it_had_made() -> None:
     """Two prompts, two choices each."""
     pieces = (chunk(0, 7, 3), chunk(1, 7, 4), chunk(2, 9, 5), chunk(1, 7, 6))
-    meter, _ = metered(pieces, SSE, ends=False, n=2)
-    assert (meter.prompt_tokens, meter.tokens) == (16, 14)
+    relay, _ = metered(pieces, SSE, ends=False, n=2, sequences=4)
+    assert (relay.usage.prompt_tokens, relay.usage.tokens) == (16, 14)
     assert metered((), SSE, ends=False)[0].charge is None
 
 
@@ -119,8 +149,8 @@ def test_only_the_usage_of_the_answer_itself_counts() -> None:
     begun = event(type="response.created", response={"usage": None, **ECHOED})
     ended = event(type="response.completed", response={**ECHOED, "usage": told})
     named = b"event: response.completed\n"
-    meter, passed = metered((begun, named + ended), SSE)
-    assert (meter.prompt_tokens, meter.tokens) == (30, 60)
+    relay, passed = metered((begun, named + ended), SSE)
+    assert (relay.usage.prompt_tokens, relay.usage.tokens) == (30, 60)
     assert passed == begun + named + ended
 
 

@@ -1,6 +1,5 @@
 """How sure an answer is, told with it; and what is left of one that is not sure enough."""
 
-import asyncio
 import json
 import math
 from collections.abc import Collection, Mapping
@@ -21,9 +20,9 @@ from registry.model.evidence import Engine
 from serving.request import confidence
 from serving.request.confidence import CHAT, COMPLETIONS, REFUSAL, Judge, Terms
 from serving.request.controls import control_tokens
-from tests.support.asking import into
 from tests.support.catalogs import VERSION
 from tests.support.oracle import ENGINE
+from tests.support.relaying import relayed
 
 SURE = Calibration(method="temperature", temperature=2.0, threshold=0.8, n=100)
 KEYS = {
@@ -54,15 +53,8 @@ def terms(
 
 
 def judge(messages: list[Message], wanted: Terms) -> list[Message]:
-    sent: list[Message] = []
-
-    async def run() -> None:
-        judge = Judge(into(sent), wanted)
-        for message in messages:
-            await judge.send(message)
-
-    asyncio.run(run())
-    return sent
+    """What the caller gets of an answer."""
+    return relayed(messages, None, judge=Judge(wanted))[1]
 
 
 def whole(answer: dict[str, Any], cut: int = 40) -> list[Message]:
@@ -205,7 +197,8 @@ def test_answers_that_are_errors_pass_as_they_are() -> None:
         {"type": "http.response.start", "status": 400, "headers": []},
         {"type": "http.response.body", "body": b'{"error": {}}'},
     ]
-    assert judge(messages, Terms(CALIBRATED, True, True, False, SURE)) == messages
+    sent = judge(messages, Terms(CALIBRATED, True, True, False, SURE))
+    assert (sent[0]["status"], sent[1]["body"]) == (400, b'{"error": {}}')
 
 
 def test_log_probabilities_are_asked_for_and_shown_only_if_the_caller_did() -> None:

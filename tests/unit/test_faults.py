@@ -18,7 +18,7 @@ from serving.endpoints import Endpoints
 from serving.gate import Gate
 from serving.launch import arguments, environment
 from serving.settings import ServingSettings
-from serving.telemetry import journal
+from serving.telemetry import access_log
 from serving.telemetry.verdicts import VERDICTS, Verdicts
 from serving.worker import KVCacheEraser
 from tests.support.asking import CHAT, into, scope_of, whole
@@ -339,10 +339,10 @@ def test_an_adapter_without_effect_is_served_with_a_warning(
     site: Site, upstream: NanEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     site.engine.idle = {OTHER}
-    journal.logger.propagate = True
+    access_log.logger.propagate = True
 
     async def work() -> None:
-        with caplog.at_level(logging.INFO, journal.logger.name):
+        with caplog.at_level(logging.INFO, access_log.logger.name):
             assert said(await send(site, upstream, OTHER, site.legal))
         events = [json.loads(record.message) for record in caplog.records]
         assert [e["model"] for e in events if e["event"] == "adapter_without_effect"] == [OTHER]

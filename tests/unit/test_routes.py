@@ -12,8 +12,9 @@ from starlette.types import Message
 from registry.model.access import Secret
 from registry.model.catalog import Grant
 from registry.model.keys import IssueKey
-from serving.gate import GENERATION, Gate
-from serving.request.scopes import DETAILS
+from serving.gate import Gate
+from serving.generation import ROUTES
+from serving.request.headers import DETAILS
 from tests.support.asking import CHAT, into, scope_of, send_to, whole
 from tests.support.replicas import BASE, Site, Upstream, answered
 from tests.support.tiers import settled
@@ -45,7 +46,7 @@ def test_no_other_path_is_ever_passed_on(
     upstream = Upstream()
     sent: list[Message] = []
 
-    if path in GENERATION:
+    if path in ROUTES:
         return
     gate = Gate(upstream, replica=object())  # type: ignore[arg-type] # it must not be asked
     asyncio.run(gate(scope_of("POST", path, None), whole(b""), into(sent)))

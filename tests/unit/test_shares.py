@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from registry.errors import BadRequest
 from serving.errors import LimitReached
 from serving.tiers.shares import Shares
-from tests.unit.test_turns import pause
+from tests.unit.test_scheduler import pause
 
 PLACES = 16
 

@@ -29,7 +29,7 @@ def chat_stream(site: Site, upstream: Upstream) -> None:
 def test_an_answer_is_counted_as_it_passes(site: Site) -> None:
     before = sample("lorary_tokens_total")
     firsts = sample("lorary_time_to_first_token_seconds_count")
-    others = sample("lorary_inter_token_seconds_count")
+    others = sample("lorary_time_per_output_token_seconds_count")
     plain = Upstream(pieces=(b'{"usage": {"prompt_tokens": 7, ', b'"completion_tokens": 5}}'))
     chat(site, plain, "medical", site.medical)
     assert sample("lorary_tokens_total") == before + 5
@@ -41,7 +41,7 @@ def test_an_answer_is_counted_as_it_passes(site: Site) -> None:
     chat_stream(site, Upstream(pieces=(*events, b"data: [DONE]\n\n"), kind=b"text/event-stream"))
     assert sample("lorary_tokens_total") == before + 9
     assert sample("lorary_time_to_first_token_seconds_count") == firsts + 1
-    assert sample("lorary_inter_token_seconds_count") == others + 3
+    assert sample("lorary_time_per_output_token_seconds_count") == others + 1
 
 
 def test_series_of_versions_are_bounded() -> None:

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import REGISTRY
 from starlette.types import Message
 
+from adapters.names import AdapterRef
 from registry.client import RegistryClient
 from registry.model.access import Secret
 from registry.model.aliases import MoveAlias
@@ -21,8 +22,8 @@ from registry.model.trials import PEERS, Bounds, Split, crosses
 from serving.errors import DiskFull
 from serving.gate import Gate
 from serving.outcomes.rollout import Trial
-from serving.outcomes.timing import Stopwatch
 from tests.support.asking import CHAT, into, scope_of, whole
+from tests.support.relaying import pieces_of, relayed
 from tests.support.replicas import Site, Upstream, answered, make_site
 from tests.support.servers import free_port
 
@@ -147,7 +148,7 @@ def test_a_full_disk_here_is_not_the_candidates_fault(site: Site) -> None:
     for _ in range(60):
         with (
             contextlib.suppress(DiskFull),
-            rollouts.watch(catalog, "medical/coder@production", candidate),
+            rollouts.watch(catalog, AdapterRef("medical", "coder", alias="production"), candidate),
         ):
             raise DiskFull(str(candidate.ref), 1)
     assert rollouts.held == {}
@@ -220,10 +221,6 @@ def test_an_error_inside_a_stream_is_a_failure_and_quoted_text_is_not() -> None:
         (b'data: {"error": {"message": "x", "code": 500}}\n\n', True),
         (b'data: {"choices": [{"delta": {"content": "data: {\\"error\\""}}]}\n\n', False),
     ):
-        watch = Stopwatch()
-        watch.begin()
-        headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
-        watch.see({"type": "http.response.start", "status": 200, "headers": headers})
-        watch.see({"type": "http.response.body", "body": piece})
-        assert (watch.failed, watch.succeeded) == (failed, not failed)
-        assert watch.measured[0] == "first_token"
+        relay, _ = relayed(pieces_of(b"text/event-stream; charset=utf-8", [piece]), None)
+        assert (relay.failed, relay.succeeded) == (failed, not failed)
+        assert relay.pace[0] == "first_token"

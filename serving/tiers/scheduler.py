@@ -1,4 +1,4 @@
-"""Turns: no more adapters at once than the engine has slots, and for each one a bounded wait.
+"""Slots: no more adapters at once than the engine has, and for each one a bounded wait.
 
 vLLM lets a request in if its adapter runs already or a slot is free. An adapter that always has a
 request running therefore never gives its slot back, and one that asks in vain waits for ever. Here
@@ -33,7 +33,7 @@ class Turn:
     running: int = 0
 
 
-class Turns:
+class SlotScheduler:
     """The engine's slots, shared by adapters in turn. Use it from one event loop."""
 
     def __init__(

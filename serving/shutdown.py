@@ -14,7 +14,7 @@ import os
 import signal
 
 from serving.errors import Leaving
-from serving.request.flights import Flights
+from serving.inflight import InFlight
 
 LINGER_SECONDS = 1.0
 """How long, at least, callers on open connections are told to go elsewhere before those are closed:
@@ -23,10 +23,10 @@ LAST_SECONDS = 2.0
 """How long requests that were ended have to tell their callers so."""
 
 
-class Departure:
+class Shutdown:
     """One replica's way out. Use it from one event loop."""
 
-    def __init__(self, flights: Flights, *, notice: float, patience: float) -> None:
+    def __init__(self, flights: InFlight, *, notice: float, patience: float) -> None:
         self.announced = False
         """Whether the server was told to end."""
         self._flights = flights
@@ -55,11 +55,11 @@ class Departure:
     async def _leave(self) -> None:
         await asyncio.sleep(self._notice)
         self._closed = True
-        await self._flights.landed(self._patience)
+        await self._flights.drained(self._patience)
         self._flights.end_all(
             Leaving("This server had to go before the answer was complete. Repeat the request.")
         )
-        await self._flights.landed(LAST_SECONDS)
+        await self._flights.drained(LAST_SECONDS)
         await asyncio.sleep(max(0.0, LINGER_SECONDS - self._notice))
         _stop()
 

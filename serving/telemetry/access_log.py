@@ -3,11 +3,12 @@
 Never a prompt, an answer or a secret. Lines go to standard error, where vLLM's own log goes.
 """
 
-import json
 import logging
 import sys
 import traceback
 from typing import Any
+
+import msgspec
 
 from registry.times import utc_now
 
@@ -31,7 +32,7 @@ def write(event: str, **fields: Any) -> None:
         "event": event,
         **{name: value for name, value in fields.items() if value is not None},
     }
-    logger.info(json.dumps(record))
+    logger.info(msgspec.json.encode(record).decode())
 
 
 def failed(what: str, error: BaseException) -> None:

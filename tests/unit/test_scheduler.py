@@ -7,13 +7,13 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.tiers.turns import Turns
+from serving.tiers.scheduler import SlotScheduler
 from tests.support.instants import Instants
 
 TURN, LONGEST = 3, 2
 
 
-async def hold(turns: Turns, adapter: str, until: asyncio.Event) -> None:
+async def hold(turns: SlotScheduler, adapter: str, until: asyncio.Event) -> None:
     async with turns.take(adapter):
         await until.wait()
 
@@ -26,7 +26,7 @@ async def pause() -> None:
 
 def test_nobody_waits_while_a_slot_is_free() -> None:
     async def work() -> None:
-        turns = Turns(2, TURN)
+        turns = SlotScheduler(2, TURN)
         async with turns.take("a"), turns.take("b"), turns.take("a"):
             assert turns.waiting == 0
 
@@ -35,7 +35,7 @@ def test_nobody_waits_while_a_slot_is_free() -> None:
 
 def test_one_adapter_too_many_waits_until_a_slot_is_given_back() -> None:
     async def work() -> None:
-        turns, end = Turns(1, TURN), asyncio.Event()
+        turns, end = SlotScheduler(1, TURN), asyncio.Event()
         first = asyncio.create_task(hold(turns, "a", end))
         await pause()
         second = asyncio.create_task(hold(turns, "b", end))
@@ -51,7 +51,7 @@ def test_one_adapter_too_many_waits_until_a_slot_is_given_back() -> None:
 def test_an_adapter_with_endless_requests_cannot_keep_its_slot() -> None:
     async def work() -> None:
         clock = Instants()
-        turns = Turns(1, TURN, clock=clock)
+        turns = SlotScheduler(1, TURN, clock=clock)
         ends = [asyncio.Event() for _ in range(4)]
         served = []
 
@@ -81,7 +81,7 @@ def test_an_adapter_with_endless_requests_cannot_keep_its_slot() -> None:
 
 def test_who_leaves_the_queue_takes_no_slot() -> None:
     async def work() -> None:
-        turns, end = Turns(1, TURN), asyncio.Event()
+        turns, end = SlotScheduler(1, TURN), asyncio.Event()
         first = asyncio.create_task(hold(turns, "a", end))
         await pause()
         leaving = asyncio.create_task(hold(turns, "b", end))
@@ -97,7 +97,7 @@ def test_who_leaves_the_queue_takes_no_slot() -> None:
 
 def test_who_leaves_at_the_moment_it_is_let_in_gives_the_slot_back() -> None:
     async def work() -> None:
-        turns, end = Turns(1, TURN), asyncio.Event()
+        turns, end = SlotScheduler(1, TURN), asyncio.Event()
         first = asyncio.create_task(hold(turns, "a", end))
         await pause()
         leaving = asyncio.create_task(hold(turns, "b", end))
@@ -115,7 +115,7 @@ def test_who_leaves_at_the_moment_it_is_let_in_gives_the_slot_back() -> None:
 
 def test_nobody_depends_for_ever_on_others_reading_their_answers() -> None:
     async def work() -> None:
-        turns, never = Turns(1, TURN, patience=0.05), asyncio.Event()
+        turns, never = SlotScheduler(1, TURN, patience=0.05), asyncio.Event()
         slow = asyncio.create_task(hold(turns, "slow", never))
         await pause()
         async with asyncio.timeout(5), turns.take("other"):
@@ -142,7 +142,7 @@ def test_whatever_arrives_slots_hold_and_the_wait_is_bounded(
 ) -> None:
     async def work() -> None:
         clock = Instants()
-        turns = Turns(slots, TURN, clock=clock)
+        turns = SlotScheduler(slots, TURN, clock=clock)
         running, waits = Counter[int](), list[tuple[float, int]]()
         waiting = Counter[int]()
 

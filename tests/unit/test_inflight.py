@@ -14,8 +14,8 @@ from registry.model.policies import Policy
 from registry.model.versions import RevokeVersion
 from serving.errors import DeadlineExceeded, Leaving
 from serving.gate import Gate
-from serving.leaving import Departure
-from serving.request.flights import Flights
+from serving.inflight import InFlight
+from serving.shutdown import Shutdown
 from tests.support.asking import CHAT, into, scope_of, whole
 from tests.support.replicas import Site, Upstream, answered, make_site
 
@@ -98,7 +98,7 @@ def test_a_deadline_ends_the_request_in_the_engine_and_is_told(site: Site) -> No
     status, _, body = ask(site, engine, X_Lorary_Timeout="0.5")
     assert (status, json.loads(body)["error"]["code"]) == (504, "deadline_exceeded")
     assert engine.left
-    assert len(site.replica.flights) == 0
+    assert len(site.replica.inflight) == 0
 
 
 def test_an_engine_that_does_not_notice_is_cancelled(site: Site) -> None:
@@ -136,7 +136,7 @@ def test_a_revoked_versions_answers_end_where_the_policy_says_so(site: Site, str
         site.registry.execute(
             RevokeVersion("medical", "coder", 1, "it invents codes"), site.operator.id
         )
-        site.replica.flights.end_revoked(site.replica.follower.refresh())
+        site.replica.inflight.end_revoked(site.replica.follower.refresh())
 
     status, _, body = ask(site, Slow(streams=streams), revoke)
     assert status == (200 if streams else 410)
@@ -152,14 +152,14 @@ def test_a_revoked_versions_answers_are_finished_where_the_policy_says_so(site: 
 
     def revoke() -> None:
         site.registry.execute(RevokeVersion("medical", "coder", 1, "old"), site.operator.id)
-        site.replica.flights.end_revoked(site.replica.follower.refresh())
+        site.replica.inflight.end_revoked(site.replica.follower.refresh())
 
     status, _, body = ask(site, upstream, revoke)
     assert (status, body) == (200, b'{"ok": true}')
 
 
 def test_a_leaving_server_finishes_what_it_began_and_refuses_the_rest(site: Site) -> None:
-    status, headers, body = ask(site, Upstream(pause=0.2), lambda: _close(site.replica.departure))
+    status, headers, body = ask(site, Upstream(pause=0.2), lambda: _close(site.replica.shutdown))
     assert (status, body) == (200, b'{"ok": true}')
     status, headers, body = ask(site, Upstream())
     assert (status, json.loads(body)["error"]["code"]) == (503, "leaving")
@@ -168,7 +168,7 @@ def test_a_leaving_server_finishes_what_it_began_and_refuses_the_rest(site: Site
 
 
 def test_connections_close_after_the_answers_of_a_leaving_server(site: Site) -> None:
-    site.replica.flights.closing = True
+    site.replica.inflight.closing = True
     _, headers, _ = ask(site, Upstream())
     assert headers["connection"] == "close"
 
@@ -186,11 +186,11 @@ def test_an_engines_own_timeout_is_not_taken_for_a_deadline(site: Site) -> None:
 
 def test_waiting_for_the_last_request_takes_no_longer_than_allowed() -> None:
     async def run() -> int:
-        flights = Flights()
+        flights = InFlight()
         async with flights.follow(whole(b""), _nowhere):
-            await flights.landed(0.05)
+            await flights.drained(0.05)
             left = len(flights)
-        await flights.landed(0.05)
+        await flights.drained(0.05)
         return left
 
     assert asyncio.run(run()) == 1
@@ -200,20 +200,20 @@ def test_a_reason_that_comes_too_late_changes_nothing() -> None:
     sent: list[Message] = []
 
     async def run() -> None:
-        flights = Flights()
-        async with flights.follow(whole(b""), into(sent)) as flight:
-            await flight.send({"type": "http.response.start", "status": 200, "headers": []})
-            flight.end(DeadlineExceeded(1))
+        flights = InFlight()
+        async with flights.follow(whole(b""), into(sent)) as exchange:
+            await exchange.send({"type": "http.response.start", "status": 200, "headers": []})
+            exchange.end(DeadlineExceeded(1))
             await asyncio.sleep(0)
-            await flight.send({"type": "http.response.body", "body": b"null"})
-        flight.end(Leaving("too late"))
-        assert flight.reason is None
+            await exchange.send({"type": "http.response.body", "body": b"null"})
+        exchange.end(Leaving("too late"))
+        assert exchange.reason is None
 
     asyncio.run(run())
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
 
 
-def _close(departure: Departure) -> None:
+def _close(departure: Shutdown) -> None:
     departure._closed = True
 
 

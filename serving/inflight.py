@@ -12,6 +12,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from time import monotonic
 
 from starlette.types import Message, Receive, Send
 
@@ -31,33 +32,44 @@ READER_SECONDS = 30.0
 the engine's slots and of its key's limits is given back then."""
 
 
-class Flight:
-    """One request, from its admission to its last byte."""
+def is_stream(start: Message) -> bool:
+    """Whether the answer that a message of the type `http.response.start` begins is a stream of
+    server-sent events."""
+    kind = dict(start.get("headers", ())).get(b"content-type", b"")
+    return bool(kind.startswith(b"text/event-stream"))
 
-    def __init__(self, receive: Receive, send: Send, flights: "Flights") -> None:
+
+class Exchange:
+    """One request and its answer, from its admission to its last byte."""
+
+    def __init__(self, receive: Receive, send: Send, inflight: "InFlight") -> None:
         self.version: Version | None = None
         """What answers, once it is known; None before, and for the base model."""
         self.reason: LoraryError | None = None
         """Why it was ended; None while it may go on."""
+        self.started = False
+        """Whether part of the answer was sent."""
         self._receive = receive
         self._send = send
-        self._flights = flights
+        self._inflight = inflight
+        self._loop = asyncio.get_running_loop()
         self._limit = asyncio.timeout(None)
-        self._ended = asyncio.get_running_loop().create_future()
+        self._ended = self._loop.create_future()
         self._listening: asyncio.Task[None] | None = None
-        self._in_engine = self._started = self._streams = self._complete = False
-        self._blocked = 0.0
+        self._in_engine = self._streams = self._complete = False
+        self._timers: list[asyncio.TimerHandle] = []
+        self._blocked = self._sending = 0.0
 
     def end(self, reason: LoraryError) -> None:
         """End it with `reason`, unless its answer is complete or needs nothing but sending."""
         if self.reason is not None or self._complete:
             return
-        if self._started and not self._streams and not isinstance(reason, ReaderTooSlow):
+        if self.started and not self._streams and not isinstance(reason, ReaderTooSlow):
             return
         self.reason = reason
         self._ended.set_result(None)
-        now = asyncio.get_running_loop().time()
-        told_first = self._in_engine and not self._started
+        now = self._loop.time()
+        told_first = self._in_engine and not self.started
         self._limit.reschedule(now + LEAVE_SECONDS if told_first else now)
 
     async def read(self, declared: int | None, limit: int) -> bytes:
@@ -85,32 +97,23 @@ class Flight:
         if self.reason is not None:
             return
         if message["type"] == "http.response.start":
-            self._started = True
-            kind = dict(message.get("headers", ())).get(b"content-type", b"")
-            self._streams = kind.startswith(b"text/event-stream")
-            if self._flights.closing:
+            self.started = True
+            self._streams = is_stream(message)
+            if self._inflight.closing:
                 message = {**message, "headers": [*message.get("headers", ()), CLOSE]}
+            self._watch_reader()
         elif not message.get("more_body", False):
             self._complete = self._streams  # a whole answer may still be refused by its reader
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        left = READER_SECONDS - self._blocked
-        overdue = loop.call_later(left, self.end, ReaderTooSlow(READER_SECONDS))
+        self._sending = monotonic()
         try:
             await self._send(message)
         finally:
-            overdue.cancel()
-            self._blocked += loop.time() - began
+            self._blocked += monotonic() - self._sending
+            self._sending = 0.0
 
-    async def _listen(self) -> None:
-        """End the request when its caller disconnects: nothing else follows a body."""
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            self.end(CallerLeft())
-
-    async def _conclude(self, reason: LoraryError) -> None:
+    async def conclude(self, reason: LoraryError) -> None:
         """Tell the caller: raises `reason`, or makes it the last event of a stream."""
-        if not self._started or isinstance(reason, CallerLeft | ReaderTooSlow):
+        if not self.started or isinstance(reason, CallerLeft):
             raise reason
         REFUSALS.labels(reason.code).inc()
         event = b"data: " + json.dumps(body_of(reason)).encode() + b"\n\n"
@@ -118,20 +121,41 @@ class Flight:
             async with asyncio.timeout(LEAVE_SECONDS):
                 await self._send({"type": "http.response.body", "body": event})
 
+    def _watch_reader(self) -> None:
+        """End the request once its caller has kept it waiting for too long; one timer watches all
+        pieces of an answer."""
+        waited = self._blocked + (monotonic() - self._sending if self._sending else 0.0)
+        if waited >= READER_SECONDS:
+            self.end(ReaderTooSlow(READER_SECONDS))
+        else:
+            self._timers.append(self._loop.call_later(READER_SECONDS - waited, self._watch_reader))
 
-def _digest(flight: Flight) -> str | None:
-    return None if flight.version is None else flight.version.digest
+    async def _listen(self) -> None:
+        """End the request when its caller disconnects: nothing else follows a body."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self.end(CallerLeft())
+
+    def _close(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        if self._listening is not None:
+            self._listening.cancel()
 
 
-class Flights:
+def _digest(exchange: Exchange) -> str | None:
+    return None if exchange.version is None else exchange.version.digest
+
+
+class InFlight:
     """All of a replica's requests in flight. Use it from one event loop."""
 
     def __init__(self) -> None:
         self.closing = False
         """Whether connections are closed after their next answer."""
-        self._all: set[Flight] = set()
-        self._landed = asyncio.Event()
-        self._landed.set()
+        self._all: set[Exchange] = set()
+        self._drained = asyncio.Event()
+        self._drained.set()
 
     def __len__(self) -> int:
         return len(self._all)
@@ -139,70 +163,67 @@ class Flights:
     @asynccontextmanager
     async def follow(
         self, receive: Receive, send: Send, seconds: float | None = None
-    ) -> AsyncIterator[Flight]:
+    ) -> AsyncIterator[Exchange]:
         """Everything that one request does, for at most `seconds`.
 
         Raises why it was ended, if it was and nothing had been answered yet, or nobody listens.
         """
-        flight = Flight(receive, send, self)
-        self._all.add(flight)
-        self._landed.clear()
+        exchange = Exchange(receive, send, self)
+        self._all.add(exchange)
+        self._drained.clear()
         IN_FLIGHT.set(len(self._all))
-        timer = None
         if seconds is not None:
+            overdue = DeadlineExceeded(seconds)
             loop = asyncio.get_running_loop()
-            timer = loop.call_later(seconds, flight.end, DeadlineExceeded(seconds))
+            exchange._timers.append(loop.call_later(seconds, exchange.end, overdue))
         try:
-            async with flight._limit:
-                yield flight
+            async with exchange._limit:
+                yield exchange
         except Exception:  # an application that was made to stop may fail in any way
-            if flight.reason is None:
+            if exchange.reason is None:
                 raise
         finally:
-            if timer is not None:
-                timer.cancel()
-            if flight._listening is not None:
-                flight._listening.cancel()
-            self._all.discard(flight)
+            exchange._close()
+            self._all.discard(exchange)
             IN_FLIGHT.set(len(self._all))
             if not self._all:
-                self._landed.set()
-        if flight.reason is not None:
-            await flight._conclude(flight.reason)
+                self._drained.set()
+        if exchange.reason is not None:
+            await exchange.conclude(exchange.reason)
 
-    async def landed(self, seconds: float) -> None:
+    async def drained(self, seconds: float) -> None:
         """Wait until no request is in flight, for at most `seconds`."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._landed.wait(), seconds)
+            await asyncio.wait_for(self._drained.wait(), seconds)
 
     def end_all(self, reason: LoraryError) -> None:
         """End every request."""
-        for flight in tuple(self._all):
-            flight.end(reason)
+        for exchange in tuple(self._all):
+            exchange.end(reason)
 
-    def end_version(self, flight: Flight, reason: LoraryError) -> None:
-        """End the other requests that the version of `flight` answers, under whichever name."""
-        for other in self._all - {flight}:
-            if _digest(other) == _digest(flight):
+    def end_version(self, culprit: Exchange, reason: LoraryError) -> None:
+        """End the other requests that the version of `culprit` answers, under whichever name."""
+        for other in self._all - {culprit}:
+            if _digest(other) == _digest(culprit):
                 other.end(reason)
 
     def end_revoked(self, catalog: Catalog) -> None:
         """End the requests whose version was revoked, where the domain's policy says so."""
-        for flight in tuple(self._all):
-            if flight.version is None:
+        for exchange in tuple(self._all):
+            if exchange.version is None:
                 continue
-            version = catalog.find(flight.version.ref)
+            version = catalog.find(exchange.version.ref)
             if version.revoked is not None and catalog.domain(version.domain).policy.end_revoked:
-                flight.end(VersionRevoked(str(version.ref), version.revoked))
+                exchange.end(VersionRevoked(str(version.ref), version.revoked))
 
 
-async def watch(flights: Flights, catalog_of: Callable[[], Catalog], seconds: float) -> None:
+async def watch(inflight: InFlight, catalog_of: Callable[[], Catalog], seconds: float) -> None:
     """End what was revoked whenever the catalog changes, until cancelled."""
     seen = -1
     while True:
         with contextlib.suppress(LoraryError):  # the registry was not read yet
             catalog = catalog_of()
             if catalog.sequence != seen:
-                flights.end_revoked(catalog)
+                inflight.end_revoked(catalog)
                 seen = catalog.sequence
         await asyncio.sleep(seconds)

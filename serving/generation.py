@@ -1,0 +1,202 @@
+"""One request for an answer: bounded, resolved, charged, placed, relayed.
+
+Each step holds what it took until the request has ended, however it ends.
+"""
+
+import functools
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import msgspec
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from registry.errors import NotFound
+from registry.model.access import require
+from registry.model.catalog import Key, Version
+from serving.grammars.gatekeeper import RefusedGrammar
+from serving.grammars.wanted import field, grammars
+from serving.inflight import Exchange
+from serving.outcomes.response_ids import PREFIXES
+from serving.relay import Relay
+from serving.replica import Replica
+from serving.request.body import check_seed, parse_body, sequences
+from serving.request.charges import most_tokens
+from serving.request.confidence import Judge, Terms, terms
+from serving.request.fields import FIELDS, RESPONSES_FIELDS
+from serving.request.headers import (
+    allowed_seconds,
+    declared_length,
+    flag,
+    inner,
+    routed,
+    sticky,
+)
+from serving.request.limits import Grant
+from serving.resolve import Resolution, identify, resolve
+from serving.telemetry import access_log
+from serving.tiers.residency import Tier
+from serving.usage import Shown, Usage, ask_for_usage
+
+RESPONSES = "/v1/responses"
+EMBEDDINGS = "/v1/embeddings"
+ROUTES = {
+    "/v1/chat/completions": FIELDS,
+    "/v1/completions": FIELDS,
+    EMBEDDINGS: FIELDS,
+    RESPONSES: RESPONSES_FIELDS,
+}
+"""Routes that make answers, and the fields that their bodies may have."""
+
+
+@asynccontextmanager
+async def admitted(
+    replica: Replica,
+    scope: Scope,
+    key: Key,
+    receive: Receive,
+    send: Send,
+    seconds: float | None = None,
+) -> AsyncIterator[tuple[Exchange, Grant]]:
+    """The scope of one request: admitted before its body is read, ended when its caller disconnects
+    or its time is over, and then everything is given back."""
+    seconds = allowed_seconds(scope, seconds)
+    with replica.limits.admit(key.id) as grant:
+        async with replica.inflight.follow(receive, send, seconds) as exchange:
+            yield exchange, grant
+
+
+async def generate(
+    replica: Replica, app: ASGIApp, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Have `app`, which is vLLM, answer a request of one of the `ROUTES`."""
+    replica.shutdown.check()
+    catalog, key = await identify(replica, scope)
+    settings, path = replica.settings, scope["path"]
+    if path == EMBEDDINGS and not routed(scope, EMBEDDINGS):
+        raise NotFound(
+            f"The base model {settings.base_name!r} makes no embeddings. "
+            "Use /v1/chat/completions or /v1/completions."
+        )
+    async with AsyncExitStack() as held:
+        exchange, grant = await held.enter_async_context(
+            admitted(replica, scope, key, receive, send, settings.request_seconds)
+        )
+        data = await exchange.read(declared_length(scope), settings.max_body_bytes)
+        body = parse_body(data, ROUTES[path], settings.max_model_len)
+        if replica.on_cpu:
+            check_seed(body)
+        caller = sticky(scope, body.get("user"), key)
+        (found,) = await resolve(replica, catalog, key, [body["model"]], caller)
+        version, count = found.version, sequences(body)
+        exchange.version = version
+        grant.claim(
+            f"{version.domain}/{version.adapter}" if version else settings.base_name,
+            sequences=count,
+            tokens=most_tokens(body, len(data), settings.max_model_len),
+        )
+        await _check_grammars(replica, key, body, count)
+        watched = held.enter_context(replica.rollouts.watch(found.catalog, found.ref, version))
+        judged = _terms_of(replica, scope, found, key, body)
+        usage = Usage(
+            Shown() if path == RESPONSES else ask_for_usage(body),
+            n=body.get("n", 1),
+            sequences=count,
+        )
+        body["cache_salt"] = replica.salts.salt(found.catalog, version, key)
+        body["priority"] = await held.enter_async_context(replica.shares.take(key.id, count))
+        tier = None
+        if version is not None:
+            body["model"] = str(version.ref)
+            tier = await _bring(replica, held, key, version)
+            replica.catalog.resolve(version.ref)  # it may have been revoked meanwhile
+        relay = watched.relay = Relay(
+            exchange,
+            version,
+            settings.base_name,
+            usage,
+            judge=Judge(judged) if judged is not None else None,
+            engine=replica.identity,
+        )
+        grant.tokens = None  # from here on the engine may spend the reserve
+        try:
+            made = functools.partial(_prepare, replica, scope, key, version, watched.split)
+            await replica.faults.relay(app, made, body, exchange, relay)
+        finally:
+            relay.end()
+            failed = exchange.reason is None and not relay.status
+            grant.tokens = 0 if failed else relay.charge
+            access_log.write(
+                "request",
+                key=key.id,
+                model=str(version.ref) if version else settings.base_name,
+                path=path,
+                status=relay.status or None,
+                tier=tier,
+                seconds=round(relay.seconds, 4),
+                prompt_tokens=usage.prompt_tokens or None,
+                tokens=usage.tokens,
+            )
+
+
+async def _check_grammars(replica: Replica, key: Key, body: dict[str, Any], count: int) -> None:
+    if not (wanted := grammars(body)):
+        return
+    try:
+        await replica.grammars.check(key.id, wanted, count)
+    except RefusedGrammar as error:
+        error.param = field(body)
+        raise
+
+
+def _terms_of(
+    replica: Replica, scope: Scope, found: Resolution, key: Key, body: dict[str, Any]
+) -> Terms | None:
+    """On what terms the answer's confidence is judged; None if it is not."""
+    version = found.version
+    if version is None:
+        return None
+    wanted = flag(scope, b"x-lorary-confidence")
+    abstains = found.catalog.domain(version.domain).policy.abstain
+    if flag(scope, b"x-lorary-evaluate"):
+        # Whoever judges a version must see what it would have said.
+        require(key, "evaluate", version.domain)
+        abstains = False
+    return terms(
+        scope["path"],
+        body,
+        version,
+        wanted=wanted,
+        abstains=abstains,
+        keys=found.catalog.keys,
+        engine=replica.identity,
+        controls=replica.controls,
+    )
+
+
+async def _bring(replica: Replica, held: AsyncExitStack, key: Key, version: Version) -> Tier:
+    """Hold the version in the engine as long as `held`; where it was before."""
+    residency = replica.residency
+    if residency.tier(version) == "engine":
+        return await held.enter_async_context(residency.hold(version))
+    async with replica.cold_loads.enter(key.id, version):
+        return await held.enter_async_context(residency.hold(version))
+
+
+def _prepare(
+    replica: Replica,
+    scope: Scope,
+    key: Key,
+    version: Version | None,
+    split: tuple[str, int] | None,
+    body: dict[str, Any],
+) -> tuple[str, Scope, bytes]:
+    """A request as vLLM gets it: its new id, the scope, and the bytes of its body."""
+    path = scope["path"]
+    response_id = replica.response_ids.issue(path, version, key.id, split)
+    if path == RESPONSES:  # vLLM reads no header there
+        body = {**body, "request_id": PREFIXES[RESPONSES] + response_id}
+    data = msgspec.json.encode(body)
+    length = (b"content-length", str(len(data)).encode())
+    named = (b"x-request-id", response_id.encode())
+    return response_id, inner(scope, path, b"", length, named), data
