@@ -47,7 +47,7 @@ def main() -> None:
             began = time.process_time()
             for _ in range(options.requests):
                 await app(scope_of("POST", CHAT, site.medical), whole(data), _take)
-            return 1000 * (time.process_time() - began) / options.requests
+            return float(1000 * (time.process_time() - began) / options.requests)
 
         async def work() -> dict[str, list[float]]:
             for app in sides.values():

@@ -110,7 +110,7 @@ async def generate(
             body["model"] = str(version.ref)
             tier = await _bring(replica, held, key, version)
             replica.catalog.resolve(version.ref)  # it may have been revoked meanwhile
-        relay = watched.relay = Relay(
+        relay = watched.outcome = Relay(
             exchange,
             version,
             settings.base_name,

@@ -10,7 +10,6 @@ cut off ends with an error. Nothing that a fault emptied is answered 200.
 
 import time
 from collections.abc import Iterator
-from typing import Literal
 
 from starlette.types import Message
 
@@ -18,6 +17,7 @@ from adapters.errors import LoraryError
 from registry.model.catalog import Version
 from registry.model.evidence import Engine
 from serving.inflight import Exchange, is_stream
+from serving.outcomes.rollout import Pace
 from serving.request.confidence import Judge
 from serving.telemetry.metrics import (
     FIRST_TOKEN,
@@ -35,10 +35,6 @@ _DONE, _COMPLETED = b"data: [DONE]", b"event: response.completed"
 _ERROR = b'data: {"error"'
 """How vLLM begins an error inside a stream, whose status was sent long before. Inside an answer's
 text the quotation marks are escaped."""
-
-Pace = Literal["first_token", "per_token"]
-"""A stream's seconds to its first piece, or a whole answer's seconds for each token: times of
-different kinds are never compared."""
 
 
 class Relay:
@@ -133,7 +129,7 @@ class Relay:
             await self._is_sound()
         if self.verdict is not None and self.verdict.failed:
             return
-        if self._alone and not self._kept and piece.find(b"\n\n") == len(piece) - 2:
+        if self._alone and not self._kept and piece.find(b"\n\n") == len(piece) - 2 >= 0:
             event = self.usage.read_event(piece[:-2])  # one whole event, as vLLM sends nearly all
             body = b"" if event is None else event + b"\n\n"
         else:

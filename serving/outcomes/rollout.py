@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal
+from typing import Literal, Protocol
 
 from adapters.errors import LoraryError
 from adapters.names import DEFAULT_ALIAS, AdapterRef
@@ -32,7 +32,6 @@ from registry.model.trials import (
 )
 from serving.errors import ColdLoadFailed, DiskFull, EngineRefused
 from serving.outcomes.reporting import Reports
-from serving.relay import Pace, Relay
 from serving.telemetry import access_log
 from serving.telemetry.metrics import ROLLBACKS, SPLIT_REQUESTS, SPLIT_SERIES
 
@@ -41,9 +40,28 @@ FIRST_RETRY, LAST_RETRY = 0.5, 30.0
 RECENT = 200
 """Streams whose time to the first token is remembered, for people to read."""
 
+Pace = Literal["first_token", "per_token"]
+"""A stream's seconds to its first piece, or a whole answer's seconds for each token: times of
+different kinds are never compared."""
 Side = Literal["candidate", "stable"]
 SplitName = tuple[str, str, int]
 """An adapter's path, an alias of it, and which of its splits."""
+
+
+class Outcome(Protocol):
+    """How an answer went, as `serving.relay.Relay` has seen it."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the server's side failed."""
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether an answer was given."""
+
+    @property
+    def pace(self) -> tuple[Pace | None, float]:
+        """What was measured of its pace, and the seconds."""
 
 
 @dataclass
@@ -252,8 +270,8 @@ class Watch(AbstractContextManager["Watch"]):
         side: Side = "stable",
     ) -> None:
         """rollouts: who wants to know; None if nobody does."""
-        self.relay: Relay | None = None
-        """What passes the answer on, once there may be one."""
+        self.outcome: Outcome | None = None
+        """How the answer goes, once there may be one."""
         self._rollouts, self._name, self._split, self._side = rollouts, name, split, side
 
     @property
@@ -271,15 +289,15 @@ class Watch(AbstractContextManager["Watch"]):
         met a limit or left before an answer began."""
         if self._rollouts is None or self._split is None:
             return
-        relay = self.relay
+        outcome = self.outcome
         broken = isinstance(error, Exception) and not isinstance(error, LoraryError)
         unloadable = isinstance(error, ColdLoadFailed | EngineRefused) and not isinstance(
             error,
             DiskFull,  # this replica's fault, not the version's
         )
-        failed = broken or unloadable or (relay is not None and relay.failed)
-        if failed or (error is None and relay is not None and relay.succeeded):
-            pace, seconds = relay.pace if relay is not None else (None, 0.0)
+        failed = broken or unloadable or (outcome is not None and outcome.failed)
+        if failed or (error is None and outcome is not None and outcome.succeeded):
+            pace, seconds = outcome.pace if outcome is not None else (None, 0.0)
             self._rollouts.note(
                 self._name, self._split, self._side, failed=failed, pace=pace, seconds=seconds
             )
