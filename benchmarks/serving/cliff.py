@@ -3,7 +3,7 @@
 The same number of callers ask for adapters at random, each equally often; every adapter has been
 loaded once before. Past --max-loras not every request can be in the batch; past --max-cpu-loras the
 engine reads adapters from disk again, between two steps. Bare vLLM knows all names and lets its
-scheduler decide alone; on Lorary, adapters take turns (`serving/tiers/turns.py`).
+scheduler decide alone; on Lorary, adapters take turns (`serving/tiers/scheduler.py`).
 
 Then what an unlucky adapter feels: every slot is taken by a hot adapter whose callers never pause,
 and one more adapter asks, again and again. Its time to the first token, and what the hot ones make.
