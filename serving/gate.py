@@ -99,11 +99,13 @@ class Gate:
                 # Whoever is answered finds a registry that was read, unless it cannot be reached.
                 first_look = replica.follower.wait_for_first_look
                 await asyncio.to_thread(first_look, FIRST_LOOK_SECONDS)
-                warming = replica.warming
-                seconds = replica.settings.poll_seconds
+                warming, settings = replica.warming, replica.settings
+                seconds = settings.poll_seconds
                 self._background = [
                     asyncio.create_task(follow(warming, lambda: replica.catalog, seconds)),
-                    asyncio.create_task(reconcile_regularly(replica.residency)),
+                    asyncio.create_task(
+                        reconcile_regularly(replica.residency, settings.reconcile_seconds)
+                    ),
                     asyncio.create_task(
                         watch(replica.inflight, lambda: replica.catalog, seconds / 4)
                     ),

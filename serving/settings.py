@@ -137,6 +137,11 @@ class ServingSettings(StoreSettings):
         ge=1,
         description="Adapters kept in host memory: the engine knows no more than these by name.",
     )
+    reconcile_seconds: float = Field(
+        default=5.0,
+        gt=0,
+        description="How often the adapters held are compared with the engine's own list.",
+    )
     max_model_len: int = Field(
         default=2048, gt=0, description="Longest prompt and answer together, in tokens."
     )

@@ -1,6 +1,7 @@
 """Callers: each asks one replica after the other, in every way, and has each answer judged."""
 
 import asyncio
+import contextlib
 import json
 import random
 import time
@@ -21,6 +22,8 @@ PROMPTS = (
 )
 TOKENS = 4
 TIMEOUT = 180.0
+LEAVING = 0.5
+"""The share of requests whose caller leaves, whatever it is waiting for."""
 
 
 @dataclass
@@ -68,25 +71,27 @@ class Tally:
 class Callers:
     """The callers of one soak."""
 
-    def __init__(
-        self, truth: Truth, population: Population, replicas: list[Replica], key: str
-    ) -> None:
+    def __init__(self, truth: Truth, population: Population, replicas: list[Replica]) -> None:
         self.tally = Tally()
         self.over = asyncio.Event()
+        self.asking = asyncio.Event()
+        """Set while callers may send requests."""
+        self.asking.set()
         self._truth = truth
         self._population = population
         self._replicas = replicas
-        self._headers = {"Authorization": f"Bearer {key}"}
 
-    async def run(self, home: Replica, seed: int, pause: float) -> None:
+    async def run(self, home: Replica, seed: int, pause: float, key: str) -> None:
         """Ask until it is over; mostly `home`, and others where it refuses or is away."""
         chance = random.Random(seed)
-        async with httpx.AsyncClient(headers=self._headers, timeout=TIMEOUT) as client:
+        headers = {"Authorization": f"Bearer {key}"}
+        async with httpx.AsyncClient(headers=headers, timeout=TIMEOUT) as client:
             while not self.over.is_set():
+                await self.asking.wait()
                 name = chance.choice(self._population.names)
                 body = _body(chance, name)
-                if body["stream"] and chance.random() < 0.15:
-                    await self._leave_early(client, home, body)
+                if chance.random() < LEAVING:
+                    await self._leave(client, home, body, chance.expovariate(2))
                 else:
                     await self._until_answered(client, home, chance, body)
                 await asyncio.sleep(pause * chance.random() * 2)
@@ -143,17 +148,15 @@ class Callers:
         self.tally.count(verdict, asked)
         return verdict
 
-    async def _leave_early(
-        self, client: httpx.AsyncClient, replica: Replica, body: dict[str, Any]
+    async def _leave(
+        self, client: httpx.AsyncClient, replica: Replica, body: dict[str, Any], seconds: float
     ) -> None:
-        """Close the connection after the first piece of the answer."""
+        """Close the connection after so many seconds, whatever has come by then."""
         self.tally.left += 1
-        try:
-            async with client.stream("POST", f"{replica.url}{_path(body)}", json=body) as reply:
-                async for _ in reply.aiter_lines():
-                    break
-        except httpx.HTTPError:
-            return
+        with contextlib.suppress(httpx.HTTPError, TimeoutError):
+            async with asyncio.timeout(seconds):
+                async with client.stream("POST", f"{replica.url}{_path(body)}", json=body) as reply:
+                    await reply.aread()
 
     def _is_said(self, replica: Replica, version: str, text: str, *, whole: bool) -> bool:
         """Whether the text is what the version says, from its first letter to its last."""

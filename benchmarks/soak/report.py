@@ -6,12 +6,15 @@ from typing import Any
 
 from benchmarks.load import percentile
 from benchmarks.soak.callers import Tally
-from benchmarks.soak.site import MEMORY, Site
+from benchmarks.soak.greedy import SHORT_OF, Greedy
+from benchmarks.soak.site import MEMORY, RECONCILE_SECONDS, Site
 from benchmarks.soak.troubles import Happened
 from benchmarks.soak.truth import GOOD, Truth
 from benchmarks.soak.watching import Growth, Watch, growths
 
 REVOKED_WITHIN = 2.0
+MOST_OF_THEM = 0.8
+"""The share of the comparisons that a busy machine must have made in time."""
 FEWEST = 100
 """Answers below which a soak has shown nothing."""
 
@@ -34,6 +37,7 @@ class Report:
     site: Site
     happened: Happened
     tally: Tally
+    greedy: list[Greedy]
     watch: Watch
     truth: Truth
     alone: int
@@ -67,6 +71,11 @@ class Report:
             Promise("no request lost", f"{lost}", lost == 0),
             self._revocation(),
             *self._bounds(),
+            self._residency(),
+            Promise(
+                "nothing is held for callers who left", f"{self.watch.held}", self.watch.held == 0
+            ),
+            *(self._limit(one) for one in self.greedy),
             *(
                 Promise(f"no growth: {growth.what}", growth.text, not growth.grows)
                 for growth in self.growths
@@ -99,6 +108,24 @@ class Report:
             Promise(f"at most {MEMORY} names in an engine", f"{names:.0f}", names <= MEMORY),
             Promise(f"at most {bound:.0f} MB on a disk", f"{disk:.1f} MB", disk <= bound),
         ]
+
+    def _residency(self) -> Promise:
+        """Compared every second, restarts left out."""
+        checks, diverged = self.watch.checks[self.steady], sum(self.watch.diverged.values())
+        return Promise(
+            "what a replica believes its engine holds is what the engine lists, every second",
+            f"{diverged} adapters differed; {checks:.0f} comparisons by {self.steady}",
+            diverged == 0 and checks >= MOST_OF_THEM * self.seconds / RECONCILE_SECONDS,
+        )
+
+    def _limit(self, greedy: Greedy) -> Promise:
+        what, got, most = greedy.got
+        error = 0 if what == "requests" else greedy.tokens
+        return Promise(
+            f"a key that asks for more gets its {what} and no more",
+            f"{got:,} of {most:,.0f}, {greedy.refused:,} times refused",
+            got <= most + error and (got >= SHORT_OF * most or greedy.refused < greedy.answered),
+        )
 
     def figures(self) -> dict[str, Any]:
         """Everything, for a JSON file."""

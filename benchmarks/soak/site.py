@@ -26,9 +26,13 @@ from tests.support.servers import BIN, free_port, registry_server, running
 START_SECONDS = 600.0
 SLOTS, MEMORY = 3, 5
 """Adapters in one batch and in the engine's memory: fewer than are asked for."""
+RECONCILE_SECONDS = 1.0
+"""Between two comparisons of what a replica believes its engine holds with the engine's list."""
 BLOCKS = 64
 """Of the engine's cache of keys and values: few, so that it has touched all of its memory soon and
 what grows later is something else."""
+REQUESTS, TOKENS_A_MINUTE = 120, 1500
+"""Limits of each key a minute on a replica."""
 SERIES = 24
 """Versions with metrics of their own: fewer than are asked for."""
 
@@ -157,9 +161,13 @@ class Site:
         self.operator = Registry.create(store, name="soak", key_name="operator").text
         url = self._rest.enter_context(registry_server(self.store_url, folder))
         self.registry = self._rest.enter_context(RegistryClient(url, self.operator))
-        self.app = self.registry.issue_key("app", ["infer:*"])["key"]
+        self.app = self.new_key("app")
         self.replicas = [self._replica("vllm", number) for number in range(1, vllm + 1)]
         self.replicas += [self._replica("light", number) for number in range(1, light + 1)]
+
+    def new_key(self, name: str) -> str:
+        """A caller's key."""
+        return str(self.registry.issue_key(name, ["infer:*"])["key"])
 
     def _replica(self, kind: Literal["vllm", "light"], number: int) -> Replica:
         name = f"{kind}-{number}"
@@ -173,6 +181,9 @@ class Site:
             "LORARY_MAX_CPU_LORAS": str(MEMORY),
             "LORARY_MAX_MODEL_LEN": "512",
             "LORARY_METRIC_VERSIONS": str(SERIES),
+            "LORARY_KEY_REQUESTS_PER_MINUTE": str(REQUESTS),
+            "LORARY_KEY_TOKENS_PER_MINUTE": str(TOKENS_A_MINUTE),
+            "LORARY_RECONCILE_SECONDS": str(RECONCILE_SECONDS),
         }
         return Replica(kind, name, self.folder, environment)
 

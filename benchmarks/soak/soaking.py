@@ -13,6 +13,7 @@ import httpx
 from adapters.home import SMALL_MODEL, default_model
 from adapters.small_model import build
 from benchmarks.soak.callers import PROMPTS, TOKENS, Callers
+from benchmarks.soak.greedy import Greedy
 from benchmarks.soak.report import Report
 from benchmarks.soak.site import Replica, Site
 from benchmarks.soak.troubles import Troubles, adapter_size
@@ -22,6 +23,10 @@ from serving.tiers.warming import PATIENCE_SECONDS
 from tests.support.words import Lexicon, lexicon
 
 Say = Callable[[str], None]
+LONG_ANSWER = 64
+"""Tokens of an answer of the key that meets its limit of tokens."""
+REJOIN_SECONDS = 3.0
+"""How long callers are at work again before the last replica is told to end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,17 +105,22 @@ async def _soak(plan: Plan, site: Site, words: Lexicon, say: Say) -> Report:
     await troubles.populate(plan.versions)
     await asyncio.gather(*(replica.ready() for replica in site.replicas))
     alone = await _alone(site, troubles, say)
-    callers = Callers(truth, troubles.population, site.replicas, site.app)
+    callers = Callers(truth, troubles.population, site.replicas)
+    greedy = [
+        Greedy(site.new_key(f"greedy-{tokens}"), tokens, site.base) for tokens in (1, LONG_ANSWER)
+    ]
     watch = Watch(site.replicas, site.operator, seconds=plan.sample_every, tensors=words.tensors)
     restarted = [r for r in site.replicas[1:] if plan.restart_vllm or r.kind == "light"]
-    over = callers.over
+    over, enough = callers.over, asyncio.Event()
     began = time.monotonic()
     async with asyncio.TaskGroup() as group:
         for replica in site.replicas:
             many, pause = (plan.callers, 0.05) if replica.kind == "vllm" else (2, 0.4)
             for seed in range(many):
-                group.create_task(callers.run(replica, seed + 100 * replica.port, pause))
+                key = site.new_key(f"caller-{replica.name}-{seed}")
+                group.create_task(callers.run(replica, seed + 100 * replica.port, pause, key))
         group.create_task(watch.run(over))
+        greed = [group.create_task(one.run(site.replicas[0], enough)) for one in greedy]
         troubled = [
             group.create_task(troubles.moves(over, plan.move_every)),
             group.create_task(troubles.revisions(over, plan.revise_every)),
@@ -122,9 +132,17 @@ async def _soak(plan: Plan, site: Site, words: Lexicon, say: Say) -> Report:
             await asyncio.sleep(min(5.0, plan.seconds - now))
             if any(task.done() and task.exception() for task in troubled):
                 break
+        callers.asking.clear()
+        enough.set()
+        await asyncio.gather(*greed)
+        watch.held = await watch.until_idle(site.replicas[0])
+        callers.asking.set()
+        await asyncio.sleep(REJOIN_SECONDS)
         await _last_departure(site.replicas[0], troubles)
         over.set()
-    return Report(plan.seconds, began, site, troubles.happened, callers.tally, watch, truth, alone)
+    return Report(
+        plan.seconds, began, site, troubles.happened, callers.tally, greedy, watch, truth, alone
+    )
 
 
 async def _last_departure(replica: Replica, troubles: Troubles) -> None:

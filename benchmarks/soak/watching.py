@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 
 import httpx
@@ -22,6 +23,11 @@ KEPT_PER_TENSOR = 64
 """Bytes that safetensors 0.8 never gives back of a tensor it read for PyTorch: the ends of a slice.
 `python -m benchmarks.reading` measures them. vLLM reads every adapter so at each load."""
 ENGINE, KEPT, REST = "engine RSS, MB", "kept by safetensors, MB", "engine RSS without that, MB"
+IDLE_SECONDS = 15.0
+"""How long a replica may take to have nothing in hand once nobody asks. It may just be trying a
+version that was published."""
+IN_HAND = ("lorary_requests_in_flight", "vllm:num_requests_running", "vllm:num_requests_waiting")
+CHECKS, DIVERGED = "lorary_residency_checks_total", "lorary_residency_divergence_total"
 LOADS = 'lorary_cold_load_phase_seconds_count{phase="engine"}'
 
 TOLERANCE = {
@@ -109,6 +115,23 @@ class Watch:
         self._headers = {"Authorization": f"Bearer {key}"}
         self._seconds = seconds
         self._kept_per_load = tensors * KEPT_PER_TENSOR / 1e6
+        self.held: float | None = None
+        """What the replica that was never restarted still had in hand once nobody asked."""
+        self.checks: dict[str, float] = {}
+        """Comparisons of each replica's belief with its engine's list since its last start."""
+        self.diverged: Counter[str] = Counter()
+        """Adapters in which the two differed, by replica."""
+
+    async def until_idle(self, replica: Replica) -> float:
+        """Wait until the replica has nothing in hand; what it has after a bounded time."""
+        deadline = time.monotonic() + IDLE_SECONDS
+        async with httpx.AsyncClient(headers=self._headers, timeout=20) as client:
+            while True:
+                series = await _series(client, replica)
+                held = sum(v for name, v in series.items() if name.startswith(IN_HAND))
+                if not held or time.monotonic() > deadline:
+                    return held
+                await asyncio.sleep(0.1)
 
     async def run(self, over: asyncio.Event) -> None:
         """Sample until it is over."""
@@ -122,23 +145,30 @@ class Watch:
                     await asyncio.wait_for(over.wait(), self._seconds)
 
     async def _sample(self, client: httpx.AsyncClient, replica: Replica) -> dict[str, float]:
-        page = await client.get(f"{replica.url}/metrics")
-        page.raise_for_status()
-        series = dict(
-            line.rsplit(" ", 1) for line in page.text.splitlines() if line and line[0] != "#"
-        )
+        series = await _series(client, replica)
+        self.checks[replica.name] = series.get(CHECKS, 0.0)
+        diverged = sum(value for name, value in series.items() if name.startswith(DIVERGED))
+        self.diverged[replica.name] = max(self.diverged[replica.name], int(diverged))
         server, engine = replica.processes()
         sample = {
             "server RSS, MB": server.memory_info().rss / 1e6,
             "open files": float(server.num_fds()),
             "threads": float(server.num_threads()),
-            "engine names": float(series["lorary_engine_names"]),
+            "engine names": series["lorary_engine_names"],
             "disk, MB": replica.on_disk() / 1e6,
             "metric series": float(len(series)),
         }
         if engine is not None:
-            loads = float(series.get(LOADS, 0))
+            loads = series.get(LOADS, 0.0)
             sample[ENGINE] = engine.memory_info().rss / 1e6
             sample[KEPT] = loads * self._kept_per_load
             sample[REST] = sample[ENGINE] - sample[KEPT]
         return sample
+
+
+async def _series(client: httpx.AsyncClient, replica: Replica) -> dict[str, float]:
+    """The replica's metrics now, by name and labels."""
+    page = await client.get(f"{replica.url}/metrics")
+    page.raise_for_status()
+    lines = (line for line in page.text.splitlines() if line and line[0] != "#")
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}

@@ -31,8 +31,6 @@ from serving.tiers.engine import Engine
 from serving.tiers.scheduler import SlotScheduler
 from serving.tiers.trial import Trials
 
-RECONCILE_SECONDS = 5.0
-"""Between two comparisons with the engine's own list of adapters."""
 JUST_NOW_SECONDS = 1.0
 """Files that were verified so little ago are not read again before the engine reads them."""
 
@@ -360,7 +358,7 @@ class Residency:
             self._entries.pop(digest, None)
 
 
-async def reconcile_regularly(residency: Residency, seconds: float = RECONCILE_SECONDS) -> None:
+async def reconcile_regularly(residency: Residency, seconds: float) -> None:
     """Compare with the engine's own list every so often, until cancelled."""
     while True:
         with contextlib.suppress(LoraryError):  # counted by kind, and tried again next time
