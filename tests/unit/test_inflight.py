@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from serving.inflight import InFlight
 from serving.shutdown import Shutdown
 from tests.support.asking import CHAT, into, scope_of, whole
 from tests.support.replicas import Site, Upstream, answered, make_site
+from tests.support.tiers import settled
 
 
 class Slow(Upstream):
@@ -158,13 +159,96 @@ def test_a_revoked_versions_answers_are_finished_where_the_policy_says_so(site: 
     assert (status, body) == (200, b'{"ok": true}')
 
 
-def test_a_leaving_server_finishes_what_it_began_and_refuses_the_rest(site: Site) -> None:
-    status, headers, body = ask(site, Upstream(pause=0.2), lambda: _close(site.replica.shutdown))
-    assert (status, body) == (200, b'{"ok": true}')
-    status, headers, body = ask(site, Upstream())
-    assert (status, json.loads(body)["error"]["code"]) == (503, "leaving")
-    assert headers["connection"] == "close"
-    assert headers["retry-after"] == "1"
+@pytest.fixture
+def stopped(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What happened to the server's process, which the tests need themselves."""
+    happened: list[str] = []
+    monkeypatch.setattr("serving.shutdown._stop", lambda: happened.append("stopped"))
+    monkeypatch.setattr("serving.shutdown.LINGER_SECONDS", 0.0)
+    monkeypatch.setattr("serving.shutdown.LAST_SECONDS", 0.2)
+    return happened
+
+
+class Held(Upstream):
+    """An engine that answers once it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_answer = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == CHAT:
+            self.scopes.append(scope)
+            await self.may_answer.wait()
+        await super().__call__(scope, receive, send)
+
+
+async def leave(
+    site: Site, engine: Held, patience: float, meanwhile: Callable[[], None]
+) -> tuple[tuple[int, dict[str, str], bytes], tuple[int, dict[str, str], bytes]]:
+    """A server that is told to end while it answers: that answer, and one asked for after."""
+    shutdown = Shutdown(site.replica.inflight, notice=0.0, patience=patience)
+    site.replica.shutdown = shutdown
+    body = json.dumps({"model": "medical/coder", "messages": []}).encode()
+    gate = Gate(engine, site.replica)
+
+    def request(sent: list[Message]) -> Coroutine[Any, Any, None]:
+        return gate(scope_of("POST", CHAT, site.medical), whole(body), into(sent))
+
+    first: list[Message] = []
+    second: list[Message] = []
+    begun = asyncio.create_task(request(first))
+    await settled(lambda: bool(engine.scopes))
+    shutdown.begin()
+    await settled(lambda: shutdown._closed)
+    await request(second)
+    meanwhile()
+    await begun
+    assert shutdown._leaving is not None
+    await shutdown._leaving
+    return answered(first), answered(second)
+
+
+def test_a_leaving_server_finishes_what_it_began_refuses_the_rest_and_then_ends(
+    site: Site, stopped: list[str]
+) -> None:
+    async def run() -> None:
+        engine = Held()
+
+        def go_on() -> None:
+            assert stopped == [], "it waits for what it began"
+            engine.may_answer.set()
+
+        first, (status, headers, body) = await leave(site, engine, 60, go_on)
+        assert (first[0], first[2]) == (200, b'{"ok": true}')
+        assert (status, json.loads(body)["error"]["code"]) == (503, "leaving")
+        assert headers["connection"] == "close"
+        assert headers["retry-after"] == "1"
+
+    asyncio.run(run())
+    assert stopped == ["stopped"]
+
+
+def test_a_leaving_servers_patience_ends_and_callers_are_told(
+    site: Site, stopped: list[str]
+) -> None:
+    async def run() -> None:
+        first, _ = await leave(site, Held(), 0.1, lambda: None)
+        assert (first[0], json.loads(first[2])["error"]["code"]) == (503, "leaving")
+
+    asyncio.run(run())
+    assert stopped == ["stopped"]
+
+
+def test_a_server_that_is_told_twice_ends_at_once(site: Site, stopped: list[str]) -> None:
+    async def run() -> None:
+        shutdown = Shutdown(site.replica.inflight, notice=60, patience=60)
+        shutdown.begin()
+        assert stopped == []
+        shutdown.begin()
+
+    asyncio.run(run())
+    assert stopped == ["stopped"]
 
 
 def test_connections_close_after_the_answers_of_a_leaving_server(site: Site) -> None:
@@ -211,10 +295,6 @@ def test_a_reason_that_comes_too_late_changes_nothing() -> None:
 
     asyncio.run(run())
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
-
-
-def _close(departure: Shutdown) -> None:
-    departure._closed = True
 
 
 async def _nowhere(_: Message) -> None:
