@@ -26,10 +26,10 @@ LAST_SECONDS = 2.0
 class Shutdown:
     """One replica's way out. Use it from one event loop."""
 
-    def __init__(self, flights: InFlight, *, notice: float, patience: float) -> None:
+    def __init__(self, inflight: InFlight, *, notice: float, patience: float) -> None:
         self.announced = False
         """Whether the server was told to end."""
-        self._flights = flights
+        self._inflight = inflight
         self._notice = notice
         self._patience = patience
         self._closed = False
@@ -44,7 +44,7 @@ class Shutdown:
         if self.announced:
             _stop()
             return
-        self.announced = self._flights.closing = True
+        self.announced = self._inflight.closing = True
         self._leaving = asyncio.create_task(self._leave())
 
     def check(self) -> None:
@@ -55,11 +55,11 @@ class Shutdown:
     async def _leave(self) -> None:
         await asyncio.sleep(self._notice)
         self._closed = True
-        await self._flights.drained(self._patience)
-        self._flights.end_all(
+        await self._inflight.drained(self._patience)
+        self._inflight.end_all(
             Leaving("This server had to go before the answer was complete. Repeat the request.")
         )
-        await self._flights.drained(LAST_SECONDS)
+        await self._inflight.drained(LAST_SECONDS)
         await asyncio.sleep(max(0.0, LINGER_SECONDS - self._notice))
         _stop()
 
