@@ -34,9 +34,11 @@ from serving.telemetry.metrics import (
     SERIES,
     SLOTS,
 )
+from serving.tiers.batching import RequestBatcher
 from serving.tiers.cache import AdapterCache
 from serving.tiers.engine import Engine
 from serving.tiers.fairness import ColdLoads, Hints
+from serving.tiers.popularity import HALF_LIFE
 from serving.tiers.residency import Residency
 from serving.tiers.scheduler import SlotScheduler
 from serving.tiers.shares import Shares
@@ -59,6 +61,7 @@ class Replica:
             Blobs(store),
             at_once=settings.cold_loads,
             waiting=settings.cold_queue,
+            half_life=HALF_LIFE * settings.max_cpu_loras,
         )
         self.grammars = Gatekeeper(
             GrammarLimits(seconds=settings.grammar_seconds), free=settings.free_grammars
@@ -97,6 +100,7 @@ class Replica:
             engine,
             SlotScheduler(settings.slots, settings.turn_seconds),
             trials,
+            RequestBatcher(settings.batching_patience(on_cpu)),
             max_bytes=settings.cache_bytes,
             max_names=settings.max_cpu_loras,
         )

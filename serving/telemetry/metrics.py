@@ -79,6 +79,11 @@ TURN_WAIT = Histogram(
     "Seconds a request waited until its adapter had one of the engine's slots",
     buckets=(0.001, 0.01, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
 )
+BATCHING_WAIT = Histogram(
+    "lorary_batching_wait_seconds",
+    "Seconds a request with an adapter waited to enter the engine together with others",
+    buckets=(0.001, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
+)
 EVICTIONS = Counter("lorary_evictions", "Versions given back, by tier", ["tier"])
 RESIDENCY_CHECKS = Counter(
     "lorary_residency_checks", "Comparisons of the adapters held with the engine's own list"

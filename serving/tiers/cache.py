@@ -16,7 +16,6 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +27,7 @@ from registry.model.catalog import File, Version
 from registry.store.blobs import Blobs
 from serving.errors import ColdLoadFailed, DiskFull, TooManyColdLoads
 from serving.telemetry.metrics import COLD_LOAD_PHASES, VERIFICATION_FAILURES
+from serving.tiers.popularity import Popularity, Ranking
 
 NEEDED = (CONFIG, WEIGHTS)
 """What vLLM reads of an adapter; nothing else of it is brought here."""
@@ -59,11 +59,19 @@ class AdapterCache:
         at_once: int = 2,
         waiting: int = 32,
         retry_seconds: float = RETRY_SECONDS,
+        half_life: float = 128.0,
     ) -> None:
+        """half_life: requests after which a request for an adapter counts half."""
         self.folder = folder
+        self.popularity = Popularity(half_life)
+        """How popular each adapter is, here or not."""
+        self.bytes = 0
+        """Bytes of all adapters that lie here, those of earlier processes among them."""
         self._blobs = blobs
-        self._sizes = _on_disk(folder)
-        self._used: set[str] = set()
+        self._sizes: dict[str, int] = {}
+        self._ranking = Ranking(self.popularity)
+        for digest, size in _on_disk(folder):
+            self._note(digest, size)
         self._loads: dict[str, Load] = {}
         self._failed: dict[str, tuple[float, LoraryError]] = {}
         self._turn = asyncio.Semaphore(at_once)
@@ -78,30 +86,13 @@ class AdapterCache:
         """Whether the version lies here, sound or not."""
         return version.digest in self._sizes
 
-    def touch(self, version: Version) -> None:
-        """Note that a request uses the version."""
-        if version.digest in self._sizes:
-            self._sizes.move_to_end(version.digest)
-            self._used.add(version.digest)
-
-    def demote(self, version: Version) -> None:
-        """Note that no request uses the version yet: it makes room before those that one used."""
-        if version.digest not in self._used:
-            for digest in [digest for digest in self._sizes if digest in self._used]:
-                self._sizes.move_to_end(digest)
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of all adapters that lie here, those of earlier processes among them."""
-        return sum(self._sizes.values())
-
     def __len__(self) -> int:
         """How many adapters lie here."""
         return len(self._sizes)
 
-    def oldest(self, held: Collection[str]) -> str | None:
-        """The adapter that was used least recently, but for those `held` and those on the way."""
-        return next((d for d in self._sizes if d not in held and d not in self._loads), None)
+    def least_popular(self, held: Collection[str]) -> str | None:
+        """The least popular adapter, but for those `held` and those on the way."""
+        return self._ranking.least(lambda digest: digest not in held and digest not in self._loads)
 
     def reclaimable(self, held: Collection[str]) -> int:
         """Bytes that deleting everything but what is `held` or on the way would give back."""
@@ -116,8 +107,7 @@ class AdapterCache:
         """
         if digest in self._loads:
             return False
-        self._sizes.pop(digest, None)
-        self._used.discard(digest)
+        self._forget(digest)
         gone = _set_aside(self.folder / digest)
         if gone is not None:
             await asyncio.to_thread(shutil.rmtree, gone)
@@ -168,7 +158,7 @@ class AdapterCache:
             with COLD_LOAD_PHASES.labels("verify").time():
                 sound = await asyncio.to_thread(_are_sound, path, files)
             if not sound:
-                self._sizes.pop(version.digest, None)
+                self._forget(version.digest)
                 async with self._turn:
                     load.begun = True
                     with COLD_LOAD_PHASES.labels("download").time():
@@ -182,8 +172,18 @@ class AdapterCache:
             self._failed[version.digest] = (now + self._retry_seconds, failure)
             raise failure from error
         self._failed.pop(version.digest, None)
-        self._sizes[version.digest] = sum(file.size for file in files)
-        self._sizes.move_to_end(version.digest)
+        self._note(version.digest, sum(file.size for file in files))
+
+    def _note(self, digest: str, size: int) -> None:
+        """It lies here."""
+        self.bytes += size - self._sizes.get(digest, 0)
+        self._sizes[digest] = size
+        self._ranking.add(digest)
+
+    def _forget(self, digest: str) -> None:
+        """It does not."""
+        self.bytes -= self._sizes.pop(digest, 0)
+        self._ranking.discard(digest)
 
     def _download(self, version: Version, files: list[File]) -> None:
         """In a thread: the files into place, verified, whole or not at all."""
@@ -223,7 +223,7 @@ def _explained(version: Version, error: LoraryError | OSError) -> ColdLoadFailed
     )
 
 
-def _on_disk(folder: Path) -> OrderedDict[str, int]:
+def _on_disk(folder: Path) -> list[tuple[str, int]]:
     """Digests and sizes of what earlier processes left in `folder`, the oldest first."""
     found = []
     with contextlib.suppress(FileNotFoundError):
@@ -233,7 +233,7 @@ def _on_disk(folder: Path) -> OrderedDict[str, int]:
                 found.append((path.stat().st_mtime, path.name, size))
             elif path.name.startswith(".load-") and path.stat().st_mtime < time.time() - STRAY:
                 shutil.rmtree(path, ignore_errors=True)
-    return OrderedDict((name, size) for _, name, size in sorted(found))
+    return [(name, size) for _, name, size in sorted(found)]
 
 
 def _set_aside(path: Path) -> Path | None:

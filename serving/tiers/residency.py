@@ -1,15 +1,15 @@
 """Where each version is on this replica, and what makes room for the next.
 
 A version is in the bucket, on disk, or held by the engine under its pinned name. `hold` brings it
-up for one request and keeps it there until the request has ended. What no request holds is given
-back, the least recently used first: names when the engine's memory is full, files when the disk is.
+up for one request and keeps it there until the request has ended. What no request holds is
+evicted, the least popular first: names when the engine's memory is full, files when the disk is.
 
 The engine holds no more names than its memory has adapters. Otherwise it would drop some by itself
 and read their files again in the middle of its work, where a file that is gone or damaged by then
 ends the whole engine. So it reads a file only when it is told to, right after it was verified.
 
-Only requests count as use. A version that is warmed takes a free place, or that of an adapter which
-was used no later than the version that it replaces; it never displaces a busier one.
+Only requests make a version popular. A version that is warmed takes a free place, or that of an
+adapter which is no more popular than the version that it replaces.
 """
 
 import asyncio
@@ -26,8 +26,10 @@ from adapters.errors import LoraryError
 from registry.model.catalog import Version
 from serving.errors import DiskFull
 from serving.telemetry.metrics import COLD_LOAD_PHASES, COLD_LOADS, EVICTIONS, TIER_REQUESTS
+from serving.tiers.batching import RequestBatcher
 from serving.tiers.cache import AdapterCache
 from serving.tiers.engine import Engine
+from serving.tiers.popularity import NEVER, Ranking
 from serving.tiers.scheduler import SlotScheduler
 from serving.tiers.trial import Trials
 
@@ -39,13 +41,9 @@ Tier = Literal["engine", "disk", "bucket"]
 
 @dataclass
 class Entry:
-    """One set of bytes in use: who holds it, since when nobody, its versions in the engine."""
+    """One set of bytes in use: how many hold it, and its versions in the engine."""
 
     holders: int = 0
-    used: float = 0.0
-    """When a request last held it; 0 if none ever did."""
-    brought: float = 0.0
-    """When the engine last loaded it."""
     names: dict[str, Version] = field(default_factory=dict)
     moving: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -56,7 +54,7 @@ class Entry:
 
 
 class AllBusier(Exception):
-    """The engine is full of adapters that are used more than the one to be warmed."""
+    """All adapters in the engine are more popular than the one to be warmed."""
 
 
 class Residency:
@@ -68,16 +66,22 @@ class Residency:
         engine: Engine,
         turns: SlotScheduler,
         trials: Trials,
+        batcher: RequestBatcher,
         *,
         max_bytes: int,
         max_names: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """max_names: how many adapters the engine's memory holds."""
         self._cache = cache
+        self._popularity = cache.popularity
+        self._loaded = Ranking(self._popularity)
         self._engine = engine
         self._turns = turns
         self.trials = trials
         """What is known of versions by trying them."""
+        self._batcher = batcher
+        self._clock = clock
         self._max_bytes = max_bytes
         self._max_names = max_names
         self._entries: dict[str, Entry] = {}
@@ -105,47 +109,40 @@ class Residency:
         """Have the version ready in the engine, at its turn, and keep it while the context lasts.
 
         Its files are brought here before its turn; its name has a place in the engine only then, so
-        that those who wait keep nothing from those whose turn it is. Yields where it was before.
+        that those who wait keep nothing from those whose turn it is. Then the request enters the
+        engine together with others. Yields where the version was before.
         Raises `ColdLoadFailed`, `DiskFull`, `TooManyColdLoads`, `EngineRefused`, `AdapterFaulty`.
         """
         self.trials.check(version)
         tier = self.tier(version)
         TIER_REQUESTS.labels(tier).inc()
-        self._cache.touch(version)
+        self._popularity.note(version.digest)
         fetched = -math.inf
         if tier == "bucket":
             async with self._kept(version):
                 await self._fetch(version)
-                fetched = time.monotonic()
+                fetched = self._clock()
         async with self._turns.take(str(version.ref)), self._kept(version) as entry:
-            entry.used = time.monotonic()
             await self._bring(version, entry, fetched)
-            self._cache.touch(version)
             await self._tried(version)
-            try:
+            async with self._batcher.enter():
                 yield tier
-            finally:
-                entry.used = time.monotonic()
 
     async def warm(self, version: Version, *, replaces: Version | None = None) -> bool:
         """Bring the version up for whoever will ask for it; it takes no turn.
 
-        replaces: the version whose requests it will get, and as recently used as which it counts;
-        without one it counts as never used. It is tried in the background, as soon as it has a
-        turn: a trial needs one of the engine's slots. False if everything that the engine holds is
-        busier: then only its files are here. Raises as `hold`.
+        replaces: the version whose requests it will get, and whose popularity it inherits. It is
+        tried in the background, as soon as it has a turn: a trial needs one of the engine's slots.
+        False if everything that the engine holds is more popular: then only its files are here.
+        Raises as `hold`.
         """
-        before = self._entries.get(replaces.digest) if replaces is not None else None
-        rank = before.used if before is not None else 0.0
+        rank = NEVER if replaces is None else self._popularity.of(replaces.digest)
         async with self._kept(version) as entry:
             try:
                 await self._bring(version, entry, rank=rank)
             except AllBusier:
                 return False
-            finally:
-                if not rank:
-                    self._cache.demote(version)
-            entry.used = max(entry.used, rank)
+            self._popularity.inherit(version.digest, rank)
         if not self.trials.is_sound(version):
             self._in_background(self._try(version))
         return True
@@ -153,7 +150,7 @@ class Residency:
     async def prefetch(self, version: Version) -> None:
         """Bring the version up for a caller that is about to ask for it. Raises as `hold`."""
         async with self._kept(version) as entry:
-            entry.used = time.monotonic()
+            self._popularity.expect(version.digest)
             await self._bring(version, entry)
 
     async def _try(self, version: Version) -> None:
@@ -242,13 +239,18 @@ class Residency:
             raise
 
     async def _tried(self, version: Version) -> None:
-        """A trial goes on though its callers leave, so it keeps the version itself."""
+        """A trial goes on though its callers leave, so it keeps the version itself. Its prompt
+        enters the engine together with requests, for it delays those that run as much."""
 
         def keep() -> Callable[[], None]:
             entry = self._take(version.digest)
             return lambda: self._let_go(version.digest, entry)
 
-        await self.trials.attend(version, keep)
+        if self.trials.is_sound(version):
+            await self.trials.attend(version, keep)
+            return
+        async with self._batcher.enter():
+            await self.trials.attend(version, keep)
 
     async def _load(
         self,
@@ -264,7 +266,7 @@ class Residency:
                 return
             with COLD_LOADS.time():
                 path = self._cache.path(version)
-                just_now = time.monotonic() - fetched < JUST_NOW_SECONDS
+                just_now = self._clock() - fetched < JUST_NOW_SECONDS
                 if not (just_now and self._cache.holds(version)):
                     await self._fetch(version)
                 async with self._place(rank):
@@ -273,7 +275,7 @@ class Residency:
                         await self._engine.load(name, path)
                     # It is loaded, and no request can hold it before it is noted here.
                     entry.names[name] = version
-                    entry.brought = time.monotonic()
+                    self._loaded.add(version.digest)
 
     async def _fetch(self, version: Version) -> Path:
         """The version on disk and verified; a full disk gives back what nobody holds first."""
@@ -283,26 +285,23 @@ class Residency:
             except DiskFull as full:
                 if self._cache.reclaimable(self._held()) < full.lacking:
                     raise
-                if not await self._drop_oldest():
+                if not await self._drop_least_popular():
                     raise
 
     @asynccontextmanager
     async def _place(self, rank: float) -> AsyncIterator[None]:
-        """A place in the engine's memory, first come first served: the name idle longest goes, if
-        it was used no later than `rank`. Raises `AllBusier` if there is none and `rank` is finite;
-        else waits."""
+        """A place in the engine's memory, first come first served: the least popular idle adapter
+        is evicted, if its score is `rank` at most. If there is none, waits; or raises `AllBusier`
+        if `rank` is not infinity."""
         async with self._queue:
             while len(self._engine) + self._coming >= self._max_names:
                 self._released.clear()
-                idle = [
-                    (entry.used, entry.brought, digest)
-                    for digest, entry in self._entries.items()
-                    if entry.idle and entry.names and entry.used <= rank
-                ]
                 if self._going:  # a place is about to be free
                     await self._released.wait()
-                elif idle:
-                    await asyncio.shield(self._give_back(min(idle)[2], files=False))
+                    continue
+                least = self._loaded.least(lambda digest: self._entries[digest].idle)
+                if least is not None and self._popularity.of(least) <= rank:
+                    await asyncio.shield(self._give_back(least, files=False))
                 elif rank < math.inf:
                     raise AllBusier
                 else:
@@ -321,15 +320,15 @@ class Residency:
 
     async def _trim(self) -> None:
         """Give back until the disk's bound holds, or everything that is left is held."""
-        while self._cache.bytes > self._max_bytes and await self._drop_oldest():
+        while self._cache.bytes > self._max_bytes and await self._drop_least_popular():
             pass
 
     def _held(self) -> set[str]:
         return {digest for digest, entry in self._entries.items() if not entry.idle}
 
-    async def _drop_oldest(self) -> bool:
-        """Delete what was used least recently; False if everything is held."""
-        digest = self._cache.oldest(self._held())
+    async def _drop_least_popular(self) -> bool:
+        """Delete the least popular adapter from the disk; False if everything is held."""
+        digest = self._cache.least_popular(self._held())
         if digest is None:
             return False
         # What was begun is finished, whoever leaves: nothing half given back may stay.
@@ -344,6 +343,8 @@ class Residency:
                 return  # given back by somebody else while we waited
             while entry.names and not entry.holders:
                 name, _ = entry.names.popitem()
+                if not entry.names:
+                    self._loaded.discard(digest)
                 self._going += 1
                 try:
                     await self._engine.unload(name)

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from registry.model.catalog import Version
 from registry.store.blobs import Blobs
+from serving.tiers.batching import RequestBatcher
 from serving.tiers.cache import AdapterCache
 from serving.tiers.residency import Residency
 from serving.tiers.scheduler import SlotScheduler
@@ -30,13 +31,20 @@ def made(
     max_bytes: int = 1 << 30,
     max_names: int = 100,
     slots: int = 8,
+    patience: float = 0.0,
 ) -> tuple[Residency, AdapterCache]:
     """Tiers with these bounds, and the disk's among them."""
     cache = AdapterCache(site.folder / "cache", Blobs(site.registry.store))
     turns = SlotScheduler(slots, 0.01)
     engine.max_cpu_loras = max_names
     residency = Residency(
-        cache, engine.driven(), turns, engine.tried(), max_bytes=max_bytes, max_names=max_names
+        cache,
+        engine.driven(),
+        turns,
+        engine.tried(),
+        RequestBatcher(patience),
+        max_bytes=max_bytes,
+        max_names=max_names,
     )
     return residency, cache
 

@@ -2,13 +2,16 @@
 
 import asyncio
 import contextlib
+from contextlib import AsyncExitStack
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
+from registry.model.catalog import Version
 from serving.errors import EngineRefused
+from serving.tiers.residency import Residency
 from tests.support.replicas import Site
 from tests.support.tiers import SIZE, made, run, settled, use, versions
 from tests.support.vllm_engine import VllmEngine
@@ -28,7 +31,7 @@ def test_a_version_comes_up_tier_by_tier_and_is_loaded_once(site: Site) -> None:
     assert engine.loads == [str(version.ref)]
 
 
-def test_the_least_recently_used_makes_room_and_its_name_goes_before_its_files(site: Site) -> None:
+def test_the_least_popular_is_evicted_and_its_name_goes_before_its_files(site: Site) -> None:
     engine = VllmEngine()
     many = versions(site, 4)
 
@@ -43,6 +46,64 @@ def test_the_least_recently_used_makes_room_and_its_name_goes_before_its_files(s
         assert [cache.path(v).exists() for v in many] == [True, False, True, True]
         assert residency.tier(many[1]) == "bucket"
         assert await use(residency, many[1]) == "bucket"
+
+    run(work)
+
+
+def test_adapters_requested_once_do_not_push_out_those_requested_all_the_time(site: Site) -> None:
+    """Two hot adapters in three places: with LRU each round of two others evicted both."""
+    engine = VllmEngine()
+    many = versions(site, 12)
+
+    async def work() -> None:
+        residency, cache = made(site, engine, max_names=3, max_bytes=4 * SIZE)
+        for number in range(2, 12, 2):
+            for version in (*many[:2], *many[:2], *many[number : number + 2]):
+                await use(residency, version)
+            await settled(lambda: cache.bytes <= 4 * SIZE)
+            assert [residency.tier(version) for version in many[:2]] == ["engine"] * 2
+
+    run(work)
+    assert [engine.loads.count(str(version.ref)) for version in many[:2]] == [1, 1]
+
+
+def test_files_of_adapters_requested_once_make_room_for_those_requested_often(site: Site) -> None:
+    engine = VllmEngine()
+    hot, *others = versions(site, 6)
+
+    async def work() -> None:
+        residency, cache = made(site, engine, max_names=1, max_bytes=2 * SIZE)
+        for _ in range(3):
+            await use(residency, hot)
+        for version in others:
+            await use(residency, version)
+            await settled(lambda: cache.bytes <= 2 * SIZE)
+            assert cache.holds(hot), "it would be downloaded again for its next request"
+
+    run(work)
+
+
+def test_requests_and_trials_enter_the_engine_together(site: Site) -> None:
+    """Each step with a new prompt delays all running answers, a trial's as well."""
+    engine = VllmEngine()
+    running, *others = versions(site, 7)
+    entered = []
+
+    async def ask(residency: Residency, version: Version) -> None:
+        async with residency.hold(version):
+            entered.append(len(engine.probes))
+
+    async def work() -> None:
+        residency, _ = made(site, engine, patience=1.0)
+        async with AsyncExitStack() as stack:
+            for _ in range(20):
+                await stack.enter_async_context(residency.hold(running))
+            engine.probes.clear()
+            asking = [asyncio.create_task(ask(residency, version)) for version in others]
+            await settled(lambda: all(residency.tier(other) == "engine" for other in others))
+            assert (engine.probes, entered) == ([], [])
+            await asyncio.gather(*asking)
+        assert entered == [6] * 6, "no request ran before all were tried"
 
     run(work)
 
