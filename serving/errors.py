@@ -19,6 +19,10 @@ LoraryError
 ├── SlowBody             a request whose body did not come in time
 ├── DeadlineExceeded     an answer that took longer than it may
 ├── Leaving              the server was told to end: another one answers
+├── FileNotStored        a file that its caller has not, or has no more
+├── BatchNotFound        a batch that its caller has not, or has no more
+├── BatchEnded           a batch that cannot be cancelled any more
+├── QuotaExceeded        more files or batches than one owner may keep
 ├── Broken               an error that nobody foresaw
 ├── CannotServe          `lorary serve` cannot start
 └── CannotPlan           what was measured does not carry what is wanted
@@ -173,6 +177,45 @@ class Leaving(LoraryError):
 
     status = 503
     code = "leaving"
+
+
+class FileNotStored(LoraryError):
+    """A file that does not exist for this caller."""
+
+    status = 404
+    code = "file_not_found"
+
+    def __init__(self, file_id: str) -> None:
+        super().__init__(f"There is no file {file_id[:60]!r} of yours. List them: GET /v1/files.")
+
+
+class BatchNotFound(LoraryError):
+    """A batch that does not exist for this caller."""
+
+    status = 404
+    code = "batch_not_found"
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__(
+            f"There is no batch {batch_id[:60]!r} of yours. List them: GET /v1/batches."
+        )
+
+
+class BatchEnded(LoraryError):
+    """A batch that has ended, so that nothing of it can be cancelled."""
+
+    status = 409
+    code = "batch_ended"
+
+    def __init__(self, batch_id: str, status: str) -> None:
+        super().__init__(f"The batch {batch_id} has ended: {status}. Read its files.")
+
+
+class QuotaExceeded(LoraryError):
+    """More files or batches than one owner may keep. Repeating does not help: delete some."""
+
+    status = 403
+    code = "quota_exceeded"
 
 
 class UnknownResponse(LoraryError):

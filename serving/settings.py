@@ -120,6 +120,33 @@ class ServingSettings(StoreSettings):
         "rollbacks, and signs the ids of answers. Unset: no feedback, and a rollback is this "
         "replica's alone.",
     )
+    deployment: str = Field(
+        default="",
+        pattern="^[a-z0-9-]{0,63}$",
+        description="Name of this deployment, the same for all its replicas. Their files and "
+        "batches lie below serving/NAME in the store, where they must be allowed to write. Unset: "
+        "'default' where the store is a directory, and no batches on S3.",
+    )
+    batch_concurrency: int | None = Field(
+        default=None,
+        ge=1,
+        description="Lines of batches that run on a replica at once; unset: one for each 16 "
+        "sequences that the engine computes at once.",
+    )
+    batch_file_bytes: int = Field(
+        default=64 << 20, gt=0, le=512 << 20, description="Largest file that may be uploaded."
+    )
+    batch_owner_bytes: int = Field(
+        default=1 << 30,
+        gt=0,
+        description="Bytes of the files that one person, service or key may keep.",
+    )
+    batch_keep_days: int = Field(
+        default=30,
+        ge=1,
+        le=365,
+        description="Days for which files and ended batches are kept; a caller may ask for less.",
+    )
     metric_versions: int = Field(
         default=500,
         ge=1,
@@ -172,6 +199,11 @@ class ServingSettings(StoreSettings):
             adapter_concurrency=whole(self.adapter_concurrency),
             concurrency=self.concurrency,
         )
+
+    @property
+    def deployment_name(self) -> str:
+        """Where files and batches lie; "" where there are none."""
+        return self.deployment or ("" if "://" in self.store else "default")
 
     @property
     def slots(self) -> int:

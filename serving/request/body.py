@@ -18,6 +18,7 @@ from serving.request.fields import (
     RESPONSES_FIELDS,
 )
 from serving.request.json_text import MAX_DEPTH, MAX_VALUES, has_at_most
+from serving.request.messages import MESSAGES_FIELDS, NEEDED
 
 BODY_SECONDS = 30.0
 """How long a caller may take to send a body."""
@@ -94,6 +95,9 @@ def parse_body(
         )
     if fields is RESPONSES_FIELDS:
         body["store"] = False
+    for name in NEEDED if fields is MESSAGES_FIELDS else ():
+        if name not in body:
+            raise InvalidField(name, fields[name])
     return body
 
 

@@ -1,5 +1,8 @@
 """The documentation's table of bounds: `python -m serving.request.reference`. Pure."""
 
+from collections.abc import Mapping
+
+from serving.request.bounds import Bound
 from serving.request.constraints import SCHEMA_WORDS
 from serving.request.fields import (
     ASKS_NOTHING,
@@ -9,20 +12,25 @@ from serving.request.fields import (
     RESPONSES_FIELDS,
 )
 from serving.request.json_text import MAX_DEPTH, MAX_VALUES
+from serving.request.messages import MESSAGES_FIELDS
+
+_ROUTES: Mapping[str, Mapping[str, Bound]] = {
+    "chats, completions, embeddings": FIELDS,
+    "responses": RESPONSES_FIELDS,
+    "messages": MESSAGES_FIELDS,
+}
 
 
 def table() -> str:
     """Each field with its routes and its bound, in Markdown."""
     rows = ["| field | routes | must be |", "|---|---|---|"]
-    for name in sorted(FIELDS.keys() | RESPONSES_FIELDS.keys()):
-        chats, responses = FIELDS.get(name), RESPONSES_FIELDS.get(name)
-        if chats is responses:
-            rows.append(_row(name, "all", chats))
-            continue
-        if chats is not None:
-            rows.append(_row(name, "all but responses", chats))
-        if responses is not None:
-            rows.append(_row(name, "responses", responses))
+    for name in sorted(set().union(*_ROUTES.values())):
+        bounds = {routes: fields[name] for routes, fields in _ROUTES.items() if name in fields}
+        while bounds:
+            bound = next(iter(bounds.values()))
+            routes = [routes for routes, other in bounds.items() if other is bound]
+            rows.append(_row(name, ", ".join(routes) if len(routes) < 3 else "all", bound))
+            bounds = {routes: other for routes, other in bounds.items() if other is not bound}
     ignored = ", ".join(f"`{name}`" for name in sorted(IGNORED))
     neutral = ", ".join(f"`{name}`" for name in sorted(ASKS_NOTHING))
     return "\n".join(

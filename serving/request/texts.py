@@ -25,7 +25,7 @@ def check_messages(name: str, messages: Any, most: int) -> None:
     if not isinstance(messages, list) or len(messages) > most:
         raise InvalidField(name, f"a list of at most {most:,} messages", "Send fewer.")
     for index, message in enumerate(messages):
-        _keep(f"{name}[{index}]", message, _MESSAGE, ("role",))
+        keep(f"{name}[{index}]", message, _MESSAGE, ("role",))
     _check_parts(name, messages)
 
 
@@ -42,7 +42,7 @@ def check_items(name: str, items: Any, most: int) -> None:
         kind = item.setdefault("type", "message")
         OneOf(tuple(_ITEMS)).check(f"{where}.type", kind)
         members, needed = _ITEMS[kind]
-        _keep(where, item, members, needed)
+        keep(where, item, members, needed)
         _complete(item, index)
     _check_parts(name, items)
 
@@ -91,9 +91,7 @@ def _said(part: dict[str, Any]) -> str:
     return str(part["refusal" if part["type"] == "refusal" else "text"])
 
 
-def _keep(
-    name: str, value: Any, members: Mapping[str, Bound], needed: tuple[str, ...] = ()
-) -> None:
+def keep(name: str, value: Any, members: Mapping[str, Bound], needed: tuple[str, ...] = ()) -> None:
     """Leave out what is null or not among `members`; check the rest, and that `needed` is there."""
     if not isinstance(value, dict):
         raise InvalidField(name, "an object")
@@ -113,7 +111,7 @@ def _parts(types: tuple[str, ...]) -> Bound:
     }  # fmt: skip
 
     def check(name: str, part: Any) -> None:
-        _keep(name, part, members, ("type",))
+        keep(name, part, members, ("type",))
         member = "refusal" if part["type"] == "refusal" else "text"
         if member not in part:
             raise InvalidField(f"{name}.{member}", members[member])
@@ -144,7 +142,7 @@ _CALL: Mapping[str, Bound] = {
     "id": _NAME,
     "type": OneOf(("function",)),
     "function": Checked(
-        "a function", lambda name, value: _keep(name, value, _FUNCTION, tuple(_FUNCTION))
+        "a function", lambda name, value: keep(name, value, _FUNCTION, tuple(_FUNCTION))
     ),
 }
 _MESSAGE: Mapping[str, Bound] = {
@@ -153,7 +151,7 @@ _MESSAGE: Mapping[str, Bound] = {
     "name": _NAME,
     "tool_call_id": _NAME,
     "tool_calls": ListOf(
-        Checked("a function call", lambda name, value: _keep(name, value, _CALL, tuple(_CALL))),
+        Checked("a function call", lambda name, value: keep(name, value, _CALL, tuple(_CALL))),
         MAX_PARTS,
     ),
     "refusal": AnyText(),
