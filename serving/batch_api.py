@@ -1,8 +1,6 @@
 """`/v1/files` and `/v1/batches`, as OpenAI's API has them.
 
-Callers see the files and batches of their own person, service or key alone. The lines of a batch go
-through the gateway as requests of the key that made the batch (`GatewayLines`): they are resolved,
-authorised, bounded and charged there, as all requests are, with the engine's lowest priority.
+Callers see the files and batches of their own person, service or key alone.
 """
 
 import asyncio
@@ -11,27 +9,27 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from registry.errors import BadRequest, Forbidden
-from registry.model.catalog import Catalog, Key
-from serving.batches.batches import Batches
-from serving.batches.files import DAY, Files, owner_of
-from serving.batches.records import Batch
-from serving.batches.slices import Answer
-from serving.batches.uploads import KEEP_SECONDS, Uploads
+from registry.model.catalog import Key
+from serving.batches.deployment import Deployment
+from serving.batches.files import owner_of
+from serving.batches.uploads import KEEP_SECONDS
 from serving.errors import RouteNotFound
+from serving.generation import admitted
+from serving.inflight import Exchange
+from serving.replica import Replica
 from serving.request.answers import answer
 from serving.request.body import json_object
 from serving.request.bounds import Bound, MapOf, OneOf, Shape, Text, Whole
-from serving.settings import ServingSettings
+from serving.request.headers import declared_length
+from serving.resolve import identify
 
 ROUTES = ("/v1/files", "/v1/batches")
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings")
-MAX_PAGE = 100
+MAX_PAGE, USUAL_PAGE = 100, 20
 MAX_BATCH_BYTES = 32 << 10
-ACTING = "lorary.acting"
-"""In the scope of a batch's line: the id of the key that it is asked for. No caller can set it."""
 _PATH = re.compile(r"/v1/(files|batches)(?:/([A-Za-z0-9_-]{1,64}))?(?:/(content|cancel))?")
 BATCH_FIELDS: Mapping[str, Bound] = {
     "input_file_id": Text(64),
@@ -52,79 +50,72 @@ _QUERY: Mapping[str, re.Pattern[str]] = {
 }
 
 
-class BatchApi:
-    """The files and batches of one deployment, as its callers reach them."""
-
-    def __init__(self, settings: ServingSettings) -> None:
-        store, prefix = settings.open_store(), f"serving/{settings.deployment_name}/"
-        self.keep_seconds = settings.batch_keep_days * DAY
-        self.files = Files(
-            store, prefix, most_bytes=settings.batch_owner_bytes, most_files=MAX_FILES
-        )
-        self.batches = Batches(store, prefix)
-        self.uploads = Uploads(settings.batch_file_bytes, self.keep_seconds)
-        self.wake = lambda: None
-        """Called when there is a new batch."""
-
-    async def serve(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        *,
-        catalog: Catalog,
-        key: Key,
-        read: Any,
-    ) -> None:
-        """Answer one request. read: the request's body with at most so many bytes."""
+async def serve(
+    replica: Replica, shared: Deployment, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Answer one request of the `ROUTES`, which counts as a request of its key."""
+    replica.shutdown.check()
+    catalog, key = await identify(replica, scope)
+    async with admitted(replica, scope, key, receive, send) as (exchange, _):
         if not any(grant.role == "infer" for grant in key.grants):
             raise Forbidden(f"Key {key.id} may not infer. Ask an operator for the role.")
-        owner = owner_of(catalog, key)
+        owned = _Owned(shared, owner_of(catalog, key), key)
+        shown = await owned.answer(scope, receive, exchange)
+        if shown is not None:
+            await answer(exchange.send, 200, shown)
+
+
+class _Owned:
+    """The files and batches of one owner, for one request."""
+
+    def __init__(self, shared: Deployment, owner: str, key: Key) -> None:
+        self._shared, self._owner, self._key = shared, owner, key
+
+    async def answer(
+        self, scope: Scope, receive: Receive, exchange: Exchange
+    ) -> dict[str, Any] | None:
+        """What to show; None if it was sent already."""
+        owner, files, batches = self._owner, self._shared.files, self._shared.batches
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         match = _PATH.fullmatch(scope["path"])
         kind, name, action = match.groups() if match else ("", "", "")
         query = _query(scope["query_string"])
-        files, batches = self.files, self.batches
-        shown: dict[str, Any]
         match (method, kind, bool(name), action):
             case ("POST", "files", False, None):
-                shown = await self._upload(scope, receive, owner, key)
+                return await self._upload(scope, receive)
             case ("GET", "files", False, None):
-                shown = await self._page_of_files(owner, query)
+                return await self._page_of_files(query)
             case ("GET", "files", True, None):
-                shown = (await asyncio.to_thread(files.get, owner, name)).shown()
+                return (await asyncio.to_thread(files.get, owner, name)).shown()
             case ("DELETE", "files", True, None):
                 await asyncio.to_thread(files.delete, owner, name)
-                shown = {"id": name, "object": "file", "deleted": True}
+                return {"id": name, "object": "file", "deleted": True}
             case ("GET", "files", True, "content"):
-                await self._send_content(owner, name, send)
-                return
+                return await self._send_content(name, exchange)
             case ("POST", "batches", False, None):
-                shown = await self._create(await read(MAX_BATCH_BYTES), owner, key)
+                data = await exchange.read(declared_length(scope), MAX_BATCH_BYTES)
+                return await self._create(data)
             case ("GET", "batches", False, None):
-                after, limit = query.get("after", ""), _limit(query, 20)
-                states, more = await asyncio.to_thread(
-                    batches.page, owner, after=after, limit=limit
-                )
-                shown = _page([state.shown() for state in states], more=more)
+                return await self._page_of_batches(query)
             case ("GET", "batches", True, None):
-                shown = (await asyncio.to_thread(batches.get, owner, name)).shown()
+                return (await asyncio.to_thread(batches.get, owner, name)).shown()
             case ("POST", "batches", True, "cancel"):
-                shown = (await asyncio.to_thread(batches.cancel, owner, name)).shown()
-                self.wake()
+                state = await asyncio.to_thread(batches.cancel, owner, name)
+                self._shared.changed.set()
+                return state.shown()
             case _:
                 raise RouteNotFound(
                     f"{method[:10]} {scope['path'][:100]!r}: Not served. Use /v1/files and "
                     "/v1/batches as OpenAI's API has them."
                 )
-        await answer(send, 200, shown)
 
-    async def _upload(self, scope: Scope, receive: Receive, owner: str, key: Key) -> dict[str, Any]:
-        await asyncio.to_thread(self.files.check_quota, owner)
-        async with self.uploads.read(scope, receive, key.id) as upload:
-            await asyncio.to_thread(self.files.check_quota, owner, upload.size)
+    async def _upload(self, scope: Scope, receive: Receive) -> dict[str, Any]:
+        owner, files = self._owner, self._shared.files
+        await asyncio.to_thread(files.check_quota, owner)
+        async with self._shared.uploads.read(scope, receive, self._key.id) as upload:
+            await asyncio.to_thread(files.check_quota, owner, upload.size)
             file = await asyncio.to_thread(
-                self.files.add,
+                files.add,
                 owner,
                 upload.pieces(),
                 filename=upload.filename,
@@ -133,10 +124,19 @@ class BatchApi:
             )
         return file.shown()
 
-    async def _page_of_files(self, owner: str, query: Mapping[str, str]) -> dict[str, Any]:
+    async def _page_of_batches(self, query: Mapping[str, str]) -> dict[str, Any]:
+        states, more = await asyncio.to_thread(
+            self._shared.batches.page,
+            self._owner,
+            after=query.get("after", ""),
+            limit=_limit(query, USUAL_PAGE),
+        )
+        return _page([state.shown() for state in states], more=more)
+
+    async def _page_of_files(self, query: Mapping[str, str]) -> dict[str, Any]:
         files, more = await asyncio.to_thread(
-            self.files.page,
-            owner,
+            self._shared.files.page,
+            self._owner,
             after=query.get("after", ""),
             limit=_limit(query, MAX_PAGE),
             newest_first=query.get("order") != "asc",
@@ -144,10 +144,10 @@ class BatchApi:
         )
         return _page([file.shown() for file in files], more=more)
 
-    async def _send_content(self, owner: str, name: str, send: Send) -> None:
+    async def _send_content(self, name: str, exchange: Exchange) -> None:
         """Send a file's content piece by piece, as fast as its caller reads."""
-        file = await asyncio.to_thread(self.files.get, owner, name)
-        pieces = self.files.content(owner, name)
+        file = await asyncio.to_thread(self._shared.files.get, self._owner, name)
+        pieces = self._shared.files.content(self._owner, name)
         piece: bytes | None = await asyncio.to_thread(next, pieces, b"")
         headers = {
             b"content-type": b"application/octet-stream",
@@ -156,88 +156,35 @@ class BatchApi:
             b"x-content-type-options": b"nosniff",
         }
         start: Message = {"type": "http.response.start", "status": 200}
-        await send({**start, "headers": list(headers.items())})
+        await exchange.send({**start, "headers": list(headers.items())})
         while piece is not None:
             following = await asyncio.to_thread(next, pieces, None)
             more = following is not None
-            await send({"type": "http.response.body", "body": piece, "more_body": more})
+            await exchange.send({"type": "http.response.body", "body": piece, "more_body": more})
             piece = following
 
-    async def _create(self, data: bytes, owner: str, key: Key) -> dict[str, Any]:
+    async def _create(self, data: bytes) -> dict[str, Any]:
+        owner, shared = self._owner, self._shared
         body = json_object(data, BATCH_FIELDS)
         for name, value in body.items():
             BATCH_FIELDS[name].check(name, value)
         for name in ("input_file_id", "endpoint", "completion_window"):
             if name not in body:
                 raise BadRequest(f"`{name}` must be {BATCH_FIELDS[name]}. Send that.")
-        await asyncio.to_thread(self.files.get, owner, body["input_file_id"])
-        await asyncio.to_thread(self.files.check_quota, owner)
-        keep = body.get("output_expires_after", {}).get("seconds", self.keep_seconds)
+        await asyncio.to_thread(shared.files.get, owner, body["input_file_id"])
+        await asyncio.to_thread(shared.files.check_quota, owner)
+        keep = body.get("output_expires_after", {}).get("seconds", shared.keep_seconds)
         state = await asyncio.to_thread(
-            self.batches.create,
+            shared.batches.create,
             owner,
-            key.id,
+            self._key.id,
             endpoint=body["endpoint"],
             input_file_id=body["input_file_id"],
-            keep_seconds=min(keep, self.keep_seconds),
+            keep_seconds=min(keep, shared.keep_seconds),
             metadata=body.get("metadata"),
         )
-        self.wake()
+        shared.changed.set()
         return state.shown()
-
-
-MAX_FILES = 500
-"""Files of one owner, with those that batches wrote."""
-
-
-class GatewayLines:
-    """Asks the gateway for the lines of batches, each as a request of the batch's key."""
-
-    def __init__(self, gate: ASGIApp, app: Any = None) -> None:
-        """app: what the requests of callers have as `app` in their scope."""
-        self._gate, self._app = gate, app
-
-    async def __call__(self, batch: Batch, body: bytes) -> Answer:
-        """The gateway's answer to one line."""
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-        ]
-        scope: Scope = {
-            "type": "http",
-            "asgi": {"version": "3.0"},
-            "http_version": "1.1",
-            "method": "POST",
-            "scheme": "http",
-            "path": batch.endpoint,
-            "raw_path": batch.endpoint.encode(),
-            "root_path": "",
-            "query_string": b"",
-            "headers": headers,
-            "client": None,
-            "server": None,
-            "state": {},
-            "app": self._app,
-            ACTING: batch.key,
-        }
-        waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-        status, retry_after, pieces = 0, 0.0, []
-
-        async def receive() -> Message:
-            if not waiting:
-                await asyncio.Event().wait()
-            return waiting.pop()
-
-        async def send(message: Message) -> None:
-            nonlocal status, retry_after
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                retry_after = float(dict(message["headers"]).get(b"retry-after", b"0"))
-            else:
-                pieces.append(message.get("body", b""))
-
-        await self._gate(scope, receive, send)
-        return Answer(status, b"".join(pieces), retry_after)
 
 
 def _query(text: bytes) -> dict[str, str]:

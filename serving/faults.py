@@ -138,6 +138,7 @@ def shortened(body: dict[str, Any], path: str) -> dict[str, Any]:
         "/v1/chat/completions": "max_completion_tokens",
         "/v1/completions": "max_tokens",
         "/v1/responses": "max_output_tokens",
+        "/v1/messages": "max_tokens",
     }.get(path)
     dropped = {"stream", "stream_options", "n", "best_of", "min_tokens", "max_tokens",
                "max_completion_tokens", "logprobs", "top_logprobs"}  # fmt: skip

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adapters.errors import LoraryError
 from registry.model.access import require_observe
+from serving import batch_api, batch_lines
 from serving.errors import Broken, CallerLeft, RouteNotFound
 from serving.generation import ROUTES, admitted, generate
 from serving.inflight import watch
@@ -29,8 +30,9 @@ from serving.tiers.residency import reconcile_regularly
 from serving.tiers.warming import follow
 
 NOT_OFFERED = {
-    "/v1/batches": "Batches are not offered by vLLM's server",
-    "/v1/files": "Batches are not offered by vLLM's server",
+    "/v1/batches": "Batches are off here: the operator sets LORARY_DEPLOYMENT",
+    "/v1/files": "Files are off here: the operator sets LORARY_DEPLOYMENT",
+    "/v1/messages/batches": "Batches are served as /v1/batches",
     "/v1/conversations": "Nothing is kept between two requests",
     "/v1/audio": "Only text is served here",
     "/v1/images": "Only text is served here",
@@ -61,9 +63,9 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection; see the module's text."""
         if scope["type"] == "lifespan":
-            await self.app(scope, receive, self._watching(send))
+            await self.app(scope, receive, self._watching(scope, send))
         elif scope["type"] == "http":
-            noting = Noting(send)
+            noting = Noting(scope, send)
             try:
                 await self._serve(scope, receive, noting.send)
             except CallerLeft as error:
@@ -78,19 +80,20 @@ class Gate:
                     path=scope["path"][:200],
                     status=error.status,
                     code=error.code,
+                    request=noting.request_id.decode(),
                     reason=error.detail[:600],
                 )
-                await refuse(send, error)
+                await refuse(noting.send, error, scope["path"])
             except Exception as error:
                 access_log.failed("request", error)
                 if noting.begun:
                     raise  # what was begun cannot be taken back: the connection breaks off
                 REFUSALS.labels(Broken.code).inc()
-                await refuse(send, Broken())
+                await refuse(noting.send, Broken(), scope["path"])
         else:
             await send({"type": "websocket.close", "code": 1008})
 
-    def _watching(self, send: Send) -> Send:
+    def _watching(self, scope: Scope, send: Send) -> Send:
         """A `send` that begins to follow the registry once the engine runs, and ends with it."""
 
         async def send_watching(message: Message) -> None:
@@ -111,6 +114,10 @@ class Gate:
                     ),
                     asyncio.create_task(replica.grammars.start()),
                 ]
+                if replica.batches is not None:
+                    lines = batch_lines.GatewayLines(self, scope.get("app"))
+                    work = batch_lines.worker(replica, replica.batches, lines).run()
+                    self._background.append(asyncio.create_task(work))
                 for task in self._background:
                     task.add_done_callback(_tell_if_broken)
                 replica.shutdown.listen()
@@ -132,6 +139,8 @@ class Gate:
             await self._prefetch(scope, receive, send)
         elif method == "POST" and path == FEEDBACK:
             await self._take_feedback(scope, receive, send)
+        elif path.startswith(batch_api.ROUTES) and self.replica.batches is not None:
+            await batch_api.serve(self.replica, self.replica.batches, scope, receive, send)
         elif method == "GET" and path == "/health":
             seen = {"method": method, DETAILS: is_observer(self.replica, scope)}
             await self.app({**inner(scope, path, b""), **seen}, receive, send)

@@ -23,8 +23,10 @@ from serving.replica import Replica
 from serving.request.body import check_seed, parse_body, sequences
 from serving.request.charges import most_tokens
 from serving.request.confidence import Judge, Terms, terms
+from serving.request.envelopes import MESSAGES
 from serving.request.fields import FIELDS, RESPONSES_FIELDS
 from serving.request.headers import (
+    ACTING,
     allowed_seconds,
     declared_length,
     flag,
@@ -33,6 +35,7 @@ from serving.request.headers import (
     sticky,
 )
 from serving.request.limits import Grant
+from serving.request.messages import MESSAGES_FIELDS, constraints
 from serving.resolve import Resolution, identify, resolve
 from serving.telemetry import access_log
 from serving.tiers.residency import Tier
@@ -45,8 +48,15 @@ ROUTES = {
     "/v1/completions": FIELDS,
     EMBEDDINGS: FIELDS,
     RESPONSES: RESPONSES_FIELDS,
+    MESSAGES: MESSAGES_FIELDS,
 }
 """Routes that make answers, and the fields that their bodies may have."""
+REPORTING = (RESPONSES, MESSAGES)
+"""Routes whose streams report their usage at the end without being asked."""
+BATCHES = "batches"
+"""Who holds the places of the engine's batch that lines of batches have: all of them together."""
+LATER = 1 << 20
+"""What is added to the priority of a batch's line: it goes after every other request."""
 
 
 @asynccontextmanager
@@ -62,7 +72,7 @@ async def admitted(
     or its time is over, and then everything is given back."""
     seconds = allowed_seconds(scope, seconds)
     with replica.limits.admit(key.id) as grant:
-        async with replica.inflight.follow(receive, send, seconds) as exchange:
+        async with replica.inflight.follow(receive, send, seconds, scope["path"]) as exchange:
             yield exchange, grant
 
 
@@ -73,10 +83,11 @@ async def generate(
     replica.shutdown.check()
     catalog, key = await identify(replica, scope)
     settings, path = replica.settings, scope["path"]
-    if path == EMBEDDINGS and not routed(scope, EMBEDDINGS):
+    if not routed(scope, path, usual=path != EMBEDDINGS):
+        made = "no embeddings" if path == EMBEDDINGS else "embeddings alone, no text"
         raise NotFound(
-            f"The base model {settings.base_name!r} makes no embeddings. "
-            "Use /v1/chat/completions or /v1/completions."
+            f"The base model {settings.base_name!r} makes {made}. Use "
+            f"{'/v1/chat/completions or /v1/completions' if path == EMBEDDINGS else EMBEDDINGS}."
         )
     async with AsyncExitStack() as held:
         exchange, grant = await held.enter_async_context(
@@ -86,7 +97,8 @@ async def generate(
         body = parse_body(data, ROUTES[path], settings.max_model_len)
         if replica.on_cpu:
             check_seed(body)
-        caller = sticky(scope, body.get("user"), key)
+        user = body.get("metadata", {}).get("user_id") if path == MESSAGES else body.get("user")
+        caller = sticky(scope, user, key)
         (found,) = await resolve(replica, catalog, key, [body["model"]], caller)
         version, count = found.version, sequences(body)
         exchange.version = version
@@ -95,26 +107,32 @@ async def generate(
             sequences=count,
             tokens=most_tokens(body, len(data), settings.max_model_len),
         )
-        await _check_grammars(replica, key, body, count)
+        shaping = constraints(body) if path == MESSAGES else body
+        await _check_grammars(replica, key, shaping, count)
         watched = held.enter_context(replica.rollouts.watch(found.catalog, found.ref, version))
         judged = _terms_of(replica, scope, found, key, body)
         usage = Usage(
-            Shown() if path == RESPONSES else ask_for_usage(body),
+            Shown() if path in REPORTING else ask_for_usage(body),
             n=body.get("n", 1),
             sequences=count,
         )
         body["cache_salt"] = replica.salts.salt(found.catalog, version, key)
-        body["priority"] = await held.enter_async_context(replica.shares.take(key.id, count))
+        later = ACTING in scope
+        place = replica.shares.take(BATCHES if later else key.id, count)
+        body["priority"] = await held.enter_async_context(place) + (LATER if later else 0)
         tier = None
         if version is not None:
             body["model"] = str(version.ref)
             tier = await _bring(replica, held, key, version)
             replica.catalog.resolve(version.ref)  # it may have been revoked meanwhile
+        if later:
+            held.enter_context(replica.running_later())
         relay = watched.outcome = Relay(
             exchange,
             version,
             settings.base_name,
             usage,
+            path=path,
             judge=Judge(judged) if judged is not None else None,
             engine=replica.identity,
         )
@@ -194,9 +212,12 @@ def _prepare(
     """A request as vLLM gets it: its new id, the scope, and the bytes of its body."""
     path = scope["path"]
     response_id = replica.response_ids.issue(path, version, key.id, split)
+    headers = [(b"x-request-id", response_id.encode())]
     if path == RESPONSES:  # vLLM reads no header there
         body = {**body, "request_id": PREFIXES[RESPONSES] + response_id}
+    elif path == MESSAGES:  # and no priority of the body here
+        headers.append((b"x-vllm-priority", str(body["priority"]).encode()))
+        body = {name: value for name, value in body.items() if name != "priority"}
     data = msgspec.json.encode(body)
-    length = (b"content-length", str(len(data)).encode())
-    named = (b"x-request-id", response_id.encode())
-    return response_id, inner(scope, path, b"", length, named), data
+    headers.append((b"content-length", str(len(data)).encode()))
+    return response_id, inner(scope, path, b"", *headers), data

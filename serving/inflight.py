@@ -9,7 +9,6 @@ disconnected, then by cancelling what still runs.
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
@@ -17,11 +16,11 @@ from time import monotonic
 from starlette.types import Message, Receive, Send
 
 from adapters.errors import LoraryError
-from registry.envelope import body_of
 from registry.errors import VersionRevoked
 from registry.model.catalog import Catalog, Version
 from serving.errors import CallerLeft, DeadlineExceeded, ReaderTooSlow
 from serving.request.body import read_body
+from serving.request.envelopes import error_event
 from serving.telemetry.metrics import IN_FLIGHT, REFUSALS
 
 CLOSE = (b"connection", b"close")
@@ -42,13 +41,14 @@ def is_stream(start: Message) -> bool:
 class Exchange:
     """One request and its answer, from its admission to its last byte."""
 
-    def __init__(self, receive: Receive, send: Send, inflight: "InFlight") -> None:
+    def __init__(self, receive: Receive, send: Send, inflight: "InFlight", path: str) -> None:
         self.version: Version | None = None
         """What answers, once it is known; None before, and for the base model."""
         self.reason: LoraryError | None = None
         """Why it was ended; None while it may go on."""
         self.started = False
         """Whether part of the answer was sent."""
+        self._path = path
         self._receive = receive
         self._send = send
         self._inflight = inflight
@@ -116,7 +116,7 @@ class Exchange:
         if not self.started or isinstance(reason, CallerLeft):
             raise reason
         REFUSALS.labels(reason.code).inc()
-        event = b"data: " + json.dumps(body_of(reason)).encode() + b"\n\n"
+        event = error_event(self._path, reason)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_SECONDS):
                 await self._send({"type": "http.response.body", "body": event})
@@ -162,13 +162,13 @@ class InFlight:
 
     @asynccontextmanager
     async def follow(
-        self, receive: Receive, send: Send, seconds: float | None = None
+        self, receive: Receive, send: Send, seconds: float | None = None, path: str = ""
     ) -> AsyncIterator[Exchange]:
-        """Everything that one request does, for at most `seconds`.
+        """Everything that one request of the route `path` does, for at most `seconds`.
 
         Raises why it was ended, if it was and nothing had been answered yet, or nobody listens.
         """
-        exchange = Exchange(receive, send, self)
+        exchange = Exchange(receive, send, self, path)
         self._all.add(exchange)
         self._drained.clear()
         IN_FLIGHT.set(len(self._all))

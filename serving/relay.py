@@ -19,6 +19,7 @@ from registry.model.evidence import Engine
 from serving.inflight import Exchange, is_stream
 from serving.outcomes.rollout import Pace
 from serving.request.confidence import Judge
+from serving.request.envelopes import MESSAGES, is_anthropic, translated
 from serving.telemetry.metrics import (
     FIRST_TOKEN,
     PROMPT_TOKENS,
@@ -30,9 +31,10 @@ from serving.telemetry.metrics import (
 from serving.telemetry.verdicts import Verdict
 from serving.usage import Usage
 
-_DONE, _COMPLETED = b"data: [DONE]", b"event: response.completed"
-"""What begins the last event of a stream."""
-_ERROR = b'data: {"error"'
+_DONE = b"data: [DONE]"
+_ENDS = {"/v1/responses": b"event: response.completed", MESSAGES: b"event: message_delta"}
+"""What begins the event that says why a stream ends, by route; `_DONE` in the others."""
+_ERROR, _ANTHROPIC_ERROR = b'data: {"error"', b'data: {"type":"error"'
 """How vLLM begins an error inside a stream, whose status was sent long before. Inside an answer's
 text the quotation marks are escaped."""
 
@@ -47,11 +49,12 @@ class Relay:
         base: str,
         usage: Usage,
         *,
+        path: str = "",
         judge: Judge | None = None,
         engine: Engine | None = None,
     ) -> None:
-        """version: what answers; None for the base model, whose name is `base`. judge: tells the
-        answer's confidence. engine: whose fingerprint the answer carries."""
+        """version: what answers; None for the base model, whose name is `base`. path: the route.
+        judge: tells the answer's confidence. engine: whose fingerprint the answer carries."""
         self.status = 0
         """The answer's status; 0 while there is none."""
         self.usage = usage
@@ -60,6 +63,9 @@ class Relay:
         self._exchange = exchange
         self._judge = judge
         self._alone = judge is None
+        self._end = _ENDS.get(path, _DONE)
+        self._anthropic = is_anthropic(path)
+        self._error = _ANTHROPIC_ERROR if self._anthropic else _ERROR
         self._began = time.perf_counter()
         self._first = 0.0
         self._streams = self._broken = False
@@ -125,7 +131,7 @@ class Relay:
         if not self._first and piece:
             self._first = time.perf_counter()
             FIRST_TOKEN.labels(*self._labels).observe(self._first - self._began)
-        if not more or _DONE in piece or _COMPLETED in piece:
+        if not more or self._end in piece:
             await self._is_sound()
         if self.verdict is not None and self.verdict.failed:
             return
@@ -134,7 +140,7 @@ class Relay:
             body = b"" if event is None else event + b"\n\n"
         else:
             body = self._pass_on(piece, more=more)
-        if _ERROR in body:
+        if self._error in body:
             self._broken = True
         if body or not more:
             await self._exchange.send(
@@ -171,8 +177,12 @@ class Relay:
 
     async def _send_whole(self) -> None:
         self.usage.read_whole(self._kept)
+        kept = self._kept
         if self._judge is not None and self._start["status"] == 200:
-            self._kept = self._judge.whole(self._kept)
+            self._kept = self._judge.whole(kept)
+        elif self._anthropic and self._start["status"] >= 400:
+            self._kept = translated(self._start["status"], kept)
+        if self._kept is not kept:
             headers = [(n, v) for n, v in self._start["headers"] if n != b"content-length"]
             headers.append((b"content-length", str(len(self._kept)).encode()))
             self._start["headers"] = headers

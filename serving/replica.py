@@ -4,13 +4,16 @@ One per process, made on first use: vLLM loads plugins in processes that never n
 """
 
 import asyncio
+import contextlib
 import functools
+from collections.abc import Iterator
 
 from registry.errors import BaseMismatch
 from registry.log.follower import Follower
 from registry.model.catalog import Catalog, Version
 from registry.model.evidence import Engine as Identity
 from registry.store.blobs import Blobs
+from serving.batches.deployment import Deployment
 from serving.errors import EngineNotAttached, RegistryUnread
 from serving.faults import Faults
 from serving.grammars.gatekeeper import Gatekeeper
@@ -84,6 +87,17 @@ class Replica:
         self.identity: Identity | None = None
         """What this replica runs, once its engine has started."""
         self.on_cpu = False
+        self.batches: Deployment | None = None
+        """Files and batches, where there is a place for them."""
+        if settings.deployment_name:
+            self.batches = Deployment(
+                store,
+                settings.deployment_name,
+                file_bytes=settings.batch_file_bytes,
+                owner_bytes=settings.batch_owner_bytes,
+                keep_days=settings.batch_keep_days,
+            )
+        self._later = 0
         self._residency: Residency | None = None
         self._shares: Shares | None = None
         self._faults: Faults | None = None
@@ -165,6 +179,21 @@ class Replica:
                 f"{version.ref} was made for {version.base!r}; this server serves "
                 f"{self.settings.base_name!r}. Ask a server of that base model."
             )
+
+    @contextlib.contextmanager
+    def running_later(self) -> Iterator[None]:
+        """Count a line of a batch that the engine works on while the context lasts."""
+        self._later += 1
+        try:
+            yield
+        finally:
+            self._later -= 1
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether adapters wait for one of the engine's slots while it works on lines of
+        batches."""
+        return self._later > 0 and self.residency.waiting > 0
 
     def start(self) -> None:
         """Begin to follow the registry."""

@@ -8,11 +8,21 @@ from starlette.types import Scope
 from adapters.errors import LoraryError
 from adapters.names import AdapterRef
 from registry.errors import Forbidden, NotFound, Unauthenticated, UnknownAdapter
-from registry.model.access import authenticate, bearer, may_observe, may_see, require
+from registry.model.access import (
+    Secret,
+    authenticate,
+    bearer,
+    check_active,
+    may_observe,
+    may_see,
+    require,
+)
 from registry.model.catalog import Catalog, Key, Version
 from registry.times import utc_now
+from serving.errors import RegistryUnread
 from serving.replica import Replica
-from serving.request.headers import header
+from serving.request.envelopes import is_anthropic
+from serving.request.headers import ACTING, header
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +39,11 @@ class Resolution:
 async def identify(replica: Replica, scope: Scope) -> tuple[Catalog, Key]:
     """Who asks, by the newest catalog; raises `Unauthenticated`, once the registry was asked again:
     the key may just have been issued."""
-    presented = bearer(header(scope, b"authorization"))
     catalog = replica.catalog
+    if ACTING in scope:
+        scope["lorary.key"] = scope[ACTING]
+        return catalog, key_of_batch(catalog, scope[ACTING])
+    presented = _presented(scope)
     try:
         key = authenticate(catalog, presented, utc_now())
     except Unauthenticated:
@@ -38,6 +51,28 @@ async def identify(replica: Replica, scope: Scope) -> tuple[Catalog, Key]:
         key = authenticate(catalog, presented, utc_now())
     scope["lorary.key"] = key.id
     return catalog, key
+
+
+def key_of_batch(catalog: Catalog, key_id: str) -> Key:
+    """The key that made a batch, for the batch's lines.
+
+    Raises `Unauthenticated` if it opens nothing any more, and `RegistryUnread` if it was issued
+    after this replica last read the registry.
+    """
+    key = catalog.keys.get(key_id)
+    if key is None:
+        raise RegistryUnread("This server has not read of the batch's key yet. Retry in a second.")
+    check_active(key, utc_now())
+    return key
+
+
+def _presented(scope: Scope) -> Secret:
+    """The key that a request brings; Anthropic's clients send it as `X-Api-Key`."""
+    given = header(scope, b"authorization")
+    if given is None and is_anthropic(scope["path"]):
+        text = header(scope, b"x-api-key")
+        given = None if text is None else f"Bearer {text}"
+    return bearer(given)
 
 
 def is_observer(replica: Replica, scope: Scope) -> bool:

@@ -1,9 +1,9 @@
 """What an answer costs, as vLLM reports it in its `usage`, and what of that its caller sees.
 
-`usage` stands at the top level of a whole answer or of a stream's event, or in the `response` that
-an event of /v1/responses ends with. A stream is always asked for its usage, with every event
-(`ask_for_usage`), so that it is known however the stream ends; what its caller did not ask for is
-taken out again.
+`usage` stands at the top level of a whole answer or of a stream's event (in /v1/messages, of the
+last but one), or in the `response` that an event of /v1/responses ends with. A stream of any other
+route is always asked for its usage, with every event (`ask_for_usage`), so that it is known however
+the stream ends; what its caller did not ask for is taken out again.
 """
 
 from typing import Any
@@ -12,12 +12,20 @@ import msgspec
 
 
 class _Usage(msgspec.Struct):
-    """Both of OpenAI's spellings."""
+    """Both of OpenAI's spellings, and Anthropic's, which counts apart what a cache held."""
 
     prompt_tokens: int = 0
     completion_tokens: int | None = 0
     input_tokens: int = 0
     output_tokens: int = 0
+    cache_read_input_tokens: int | None = 0
+    cache_creation_input_tokens: int | None = 0
+
+    @property
+    def prompt(self) -> int:
+        """Tokens of the prompts, wherever they were found."""
+        cached = (self.cache_read_input_tokens or 0) + (self.cache_creation_input_tokens or 0)
+        return self.prompt_tokens + self.input_tokens + cached
 
 
 class _Choice(msgspec.Struct):
@@ -96,7 +104,7 @@ class Usage:
     def prompt_tokens(self) -> int:
         """How many tokens the prompts had."""
         if self._total is not None:
-            return self._total.prompt_tokens + self._total.input_tokens
+            return self._total.prompt
         by_prompt = {index // self._n: usage for index, usage in self._choices.items()}
         return sum(usage.prompt_tokens for usage in by_prompt.values())
 

@@ -11,7 +11,7 @@ from serving.batches.files import Files
 from serving.batches.lines import Input, Problem, answered, asked, problems, unanswered
 from serving.batches.records import Batch, Ending, Entry
 from serving.errors import FileNotStored
-from serving.telemetry import journal
+from serving.telemetry import access_log
 
 MAX_ROWS = 256
 MAX_ROW_BYTES = 4 << 20
@@ -191,7 +191,7 @@ class Job:
         self._log("failed", 0, 0)
 
     def _log(self, status: str, completed: int, failed: int) -> None:
-        journal.write(
+        access_log.write(
             "batch",
             key=self.batch.key,
             batch=self.batch.id,

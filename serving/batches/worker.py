@@ -19,7 +19,7 @@ from serving.batches.job import Job
 from serving.batches.records import Batch, Ending
 from serving.batches.slices import Ask, Slice
 from serving.errors import BatchNotFound
-from serving.telemetry import journal
+from serving.telemetry import access_log
 
 SLICE_SECONDS = 30.0
 POLL_SECONDS = 5.0
@@ -52,43 +52,40 @@ class Worker:
         refused: Callable[[Batch], str] = lambda _batch: "",
         crowded: Callable[[], bool] = lambda: False,
         closing: Callable[[], bool] = lambda: False,
+        changed: asyncio.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """at_once: lines that run together. line_bytes: of one input line. keep_seconds: how long
         an ended batch is remembered. refused: why a batch may not go on, such as a revoked key.
         crowded: whether other requests wait for what lines hold. closing: whether the server
-        ends."""
+        ends. changed: set when there is something new to do."""
         self._batches, self._files, self._ask = batches, files, ask
         self._at_once, self._line_bytes, self._keep = at_once, line_bytes, keep_seconds
         self._refused, self._crowded, self._closing = refused, crowded, closing
         self._clock = clock
         self._claims = Claims(batches.store, clock)
         self._token = secrets.token_hex(8)
-        self._woken = asyncio.Event()
+        self._changed = changed or asyncio.Event()
         self._served: dict[str, float] = {}
         self._resting: dict[str, float] = {}
         self._lonely: dict[str, float] = {}
         self._swept = clock()
 
-    def wake(self) -> None:
-        """There is work."""
-        self._woken.set()
-
     async def run(self) -> None:
         """Work until cancelled."""
         while True:
             worked = False
+            self._changed.clear()
             try:
                 worked = await self.step()
                 await self._sweep()
             except LoraryError as error:  # the store is away, most likely: look again
-                journal.write("batches_paused", code=error.code)
+                access_log.write("batches_paused", code=error.code)
             except Exception as error:
-                journal.failed("batches", error)
+                access_log.failed("batches", error)
             if not worked:
-                self._woken.clear()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), POLL_SECONDS)
+                    await asyncio.wait_for(self._changed.wait(), POLL_SECONDS)
 
     async def step(self) -> bool:
         """Work on one batch for a slice; False if there was none to work on."""
@@ -212,4 +209,4 @@ class Worker:
         self._swept = self._clock()
         files = await asyncio.to_thread(self._files.sweep)
         batches = await asyncio.to_thread(self._batches.sweep, self._keep)
-        journal.write("batches_swept", files=files, batches=batches)
+        access_log.write("batches_swept", files=files, batches=batches)

@@ -2,10 +2,10 @@
 nothing.
 
 vLLM names an answer after the header X-Request-Id: `chatcmpl-` or `cmpl-` and the header's value
-(`_base_request_id` in 0.32.0); `/v1/responses` takes the whole id in its body. The gate lets no
-caller's header through and sets its own: a nonce, the time, the key that asks, the version that
-answers and the split that chose it, under an HMAC-SHA256 whose secret all replicas of a deployment
-share. Nothing in it is hidden, and nothing can be made up.
+(`_base_request_id` in 0.32.0; `/v1/messages` as chats); `/v1/responses` takes the whole id in its
+body. The gate lets no caller's header through and sets its own: a nonce, the time, the key that
+asks, the version that answers and the split that chose it, under an HMAC-SHA256 whose secret all
+replicas of a deployment share. Nothing in it is hidden, and nothing can be made up.
 """
 
 import base64
@@ -26,6 +26,7 @@ PREFIXES = {
     "/v1/chat/completions": "chatcmpl-",
     "/v1/completions": "cmpl-",
     "/v1/responses": "resp_",
+    "/v1/messages": "chatcmpl-",
 }
 """What stands before the id, by route."""
 TAG = 16

@@ -1,13 +1,18 @@
 """Answers that the gate gives itself, as ASGI messages."""
 
 import json
+import re
+import secrets
 from typing import Any
 
-from starlette.types import Message, Send
+from starlette.types import Message, Scope, Send
 
 from adapters.errors import LoraryError
-from registry.envelope import body_of, headers_of
+from registry.envelope import headers_of
 from serving.errors import Leaving
+from serving.request.envelopes import error_body, is_anthropic
+
+_GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 async def answer(send: Send, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
@@ -25,21 +30,30 @@ async def answer(send: Send, status: int, body: Any, headers: dict[str, str] | N
 
 
 class Noting:
-    """A `send` that knows whether an answer was begun."""
+    """A `send` that knows whether an answer was begun, and gives each the request's id."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, scope: Scope, send: Send) -> None:
         self._send = send
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        usable = _GIVEN_ID.fullmatch(given)
+        self.request_id = given if usable else secrets.token_hex(8).encode()
+        """The client's own, if it sent a usable one."""
+        self._headers = [(b"x-request-id", self.request_id)]
+        if is_anthropic(scope["path"]):
+            self._headers.append((b"request-id", self.request_id))
         self.begun = False
 
     async def send(self, message: Message) -> None:
         """Pass one message on."""
-        self.begun = True
+        if not self.begun:
+            self.begun = True
+            message = {**message, "headers": [*message.get("headers", ()), *self._headers]}
         await self._send(message)
 
 
-async def refuse(send: Send, error: LoraryError) -> None:
-    """Send an error of ours in OpenAI's envelope."""
+async def refuse(send: Send, error: LoraryError, path: str) -> None:
+    """Send an error of ours in the envelope of the route."""
     headers = headers_of(error)
     if isinstance(error, Leaving):
         headers["connection"] = "close"  # the next request on it would be refused, too
-    await answer(send, error.status, body_of(error), headers)
+    await answer(send, error.status, error_body(path, error), headers)

@@ -20,6 +20,8 @@ ours to choose. The last two are W3C's: a caller's trace goes on in vLLM's spans
 
 DETAILS = "lorary.details"
 """In the scope of /health: whether the answer may name adapters."""
+ACTING = "lorary.acting"
+"""In the scope of a batch's line: the id of the key that it is asked for. No caller can set it."""
 
 
 def inner(scope: Scope, path: str, query: bytes, *headers: tuple[bytes, bytes]) -> Scope:
@@ -78,7 +80,9 @@ def declared_length(scope: Scope) -> int | None:
     return int(text) if text is not None and text.isdigit() else None
 
 
-def routed(scope: Scope, path: str) -> bool:
-    """Whether the application inside has a route of that path."""
-    routes: list[Any] = getattr(scope.get("app"), "routes", [])
+def routed(scope: Scope, path: str, *, usual: bool = True) -> bool:
+    """Whether the application inside has a route of that path; `usual` if it does not say."""
+    routes: list[Any] | None = getattr(scope.get("app"), "routes", None)
+    if routes is None:
+        return usual
     return any(getattr(route, "path", None) == path for route in routes)

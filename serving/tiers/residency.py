@@ -104,6 +104,11 @@ class Residency:
         """How many adapters the engine holds."""
         return len(self._engine)
 
+    @property
+    def waiting(self) -> int:
+        """How many adapters wait for one of the engine's slots."""
+        return self._turns.waiting
+
     @asynccontextmanager
     async def hold(self, version: Version) -> AsyncIterator[Tier]:
         """Have the version ready in the engine, at its turn, and keep it while the context lasts.

@@ -49,6 +49,11 @@ class Shares:
         """Places that one request may ask for."""
         return max(1, self._places // 2)
 
+    @property
+    def places(self) -> int:
+        """Sequences in one of the engine's batches."""
+        return self._places
+
     @asynccontextmanager
     async def take(self, key: str, count: int) -> AsyncIterator[int]:
         """Hold `count` places for `key` while the context lasts, as soon as it may have them.

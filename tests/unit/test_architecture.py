@@ -21,6 +21,7 @@ SERVING_PARTS = {
     "request": {"errors", "telemetry"},
     "grammars": {"errors", "telemetry"},
     "outcomes": {"errors", "telemetry"},
+    "batches": {"errors", "telemetry"},
 }
 """Folders of serving/, and what else of serving/ each may import. The modules beside them put the
 parts together, and may import all."""
