@@ -154,7 +154,7 @@ class Gate:
             why = next((NOT_OFFERED[p] for p in NOT_OFFERED if path.startswith(p)), "Not served")
             raise RouteNotFound(
                 f"{method[:10]} {path[:100]!r}: {why}. Use /v1/chat/completions, /v1/completions, "
-                "/v1/responses or /v1/models."
+                "/v1/responses, /v1/messages or /v1/models."
             )
 
     async def _take_feedback(self, scope: Scope, receive: Receive, send: Send) -> None:

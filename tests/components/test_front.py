@@ -188,6 +188,10 @@ def test_every_route_of_the_models_api_passes(fleet: Fleet) -> None:
     for path in ROUTES:
         reply = fleet.client.post(f"{fleet.front.url}{path}", json={"model": "medical/a1"})
         assert reply.json()["path"] == path
+    for path in ("/v1/files", "/v1/files/file-1/content", "/v1/batches/batch_1/cancel"):
+        for method in ("GET", "POST", "DELETE"):
+            reply = fleet.client.request(method, f"{fleet.front.url}{path}")
+            assert reply.json()["path"] == path
     for path in ("/v1/models", "/v1/models/medical/a1"):
         assert fleet.client.get(f"{fleet.front.url}{path}").json()["path"] == path
 

@@ -217,6 +217,10 @@ virtual_hosts:
         {{- include "lorary.envoy.route" (dict "root" $ "pool" $default) | nindent 8 }}
       {{- end }}
       - match:
+          safe_regex: {regex: {{ printf "(%s)(/.*)?" (join "|" $paths.kept) | quote }}}
+          headers: [{name: ":method", string_match: {safe_regex: {regex: "GET|POST|DELETE"}}}]
+        {{- include "lorary.envoy.route" (dict "root" $ "pool" $default) | nindent 8 }}
+      - match:
           safe_regex: {regex: "/v1/models(/.*)?"}
           headers: [{name: ":method", string_match: {exact: GET}}]
         {{- include "lorary.envoy.route" (dict "root" $ "pool" $default) | nindent 8 }}
@@ -224,7 +228,7 @@ virtual_hosts:
         direct_response: {status: 200, body: {inline_string: "{\"status\": \"ok\"}"}}
         response_headers_to_add: [{header: {key: content-type, value: application/json}}]
       - match: {prefix: /}
-        {{- include "lorary.envoy.refusal" (list 404 "not_found_error" "route_not_found" "That is not served here. Use /v1/chat/completions, /v1/completions, /v1/responses or /v1/models.") | nindent 8 }}
+        {{- include "lorary.envoy.refusal" (list 404 "not_found_error" "route_not_found" "That is not served here. Use /v1/chat/completions, /v1/completions, /v1/responses, /v1/messages or /v1/models.") | nindent 8 }}
 {{- end }}
 
 {{/* An answer of Envoy's own. Call with (list STATUS TYPE CODE MESSAGE). */}}

@@ -140,7 +140,11 @@ model:
   - /v1/completions
   - /v1/responses
   - /v1/embeddings
+  - /v1/messages
   - /v1/adapters/prefetch
 other:
   - /v1/feedback
+kept:
+  - /v1/files
+  - /v1/batches
 {{- end }}
