@@ -3,9 +3,8 @@
 Callers see the files and batches of their own person, service or key alone.
 """
 
-import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -70,6 +69,7 @@ class _Owned:
 
     def __init__(self, shared: Deployment, owner: str, key: Key) -> None:
         self._shared, self._owner, self._key = shared, owner, key
+        self._run = shared.threads.run
 
     async def answer(
         self, scope: Scope, receive: Receive, exchange: Exchange
@@ -86,9 +86,9 @@ class _Owned:
             case ("GET", "files", False, None):
                 return await self._page_of_files(query)
             case ("GET", "files", True, None):
-                return (await asyncio.to_thread(files.get, owner, name)).shown()
+                return (await self._run(files.get, owner, name)).shown()
             case ("DELETE", "files", True, None):
-                await asyncio.to_thread(files.delete, owner, name)
+                await self._run(files.delete, owner, name)
                 return {"id": name, "object": "file", "deleted": True}
             case ("GET", "files", True, "content"):
                 return await self._send_content(name, exchange)
@@ -98,9 +98,9 @@ class _Owned:
             case ("GET", "batches", False, None):
                 return await self._page_of_batches(query)
             case ("GET", "batches", True, None):
-                return (await asyncio.to_thread(batches.get, owner, name)).shown()
+                return (await self._run(batches.get, owner, name)).shown()
             case ("POST", "batches", True, "cancel"):
-                state = await asyncio.to_thread(batches.cancel, owner, name)
+                state = await self._run(batches.cancel, owner, name)
                 self._shared.changed.set()
                 return state.shown()
             case _:
@@ -111,10 +111,10 @@ class _Owned:
 
     async def _upload(self, scope: Scope, receive: Receive) -> dict[str, Any]:
         owner, files = self._owner, self._shared.files
-        await asyncio.to_thread(files.check_quota, owner)
+        await self._run(files.check_quota, owner)
         async with self._shared.uploads.read(scope, receive, self._key.id) as upload:
-            await asyncio.to_thread(files.check_quota, owner, upload.size)
-            file = await asyncio.to_thread(
+            await self._run(files.check_quota, owner, upload.size)
+            file = await self._run(
                 files.add,
                 owner,
                 upload.pieces(),
@@ -125,7 +125,7 @@ class _Owned:
         return file.shown()
 
     async def _page_of_batches(self, query: Mapping[str, str]) -> dict[str, Any]:
-        states, more = await asyncio.to_thread(
+        states, more = await self._run(
             self._shared.batches.page,
             self._owner,
             after=query.get("after", ""),
@@ -134,7 +134,7 @@ class _Owned:
         return _page([state.shown() for state in states], more=more)
 
     async def _page_of_files(self, query: Mapping[str, str]) -> dict[str, Any]:
-        files, more = await asyncio.to_thread(
+        files, more = await self._run(
             self._shared.files.page,
             self._owner,
             after=query.get("after", ""),
@@ -146,9 +146,9 @@ class _Owned:
 
     async def _send_content(self, name: str, exchange: Exchange) -> None:
         """Send a file's content piece by piece, as fast as its caller reads."""
-        file = await asyncio.to_thread(self._shared.files.get, self._owner, name)
+        file = await self._run(self._shared.files.get, self._owner, name)
         pieces = self._shared.files.content(self._owner, name)
-        piece: bytes | None = await asyncio.to_thread(next, pieces, b"")
+        piece = await self._run(_next, pieces) or b""
         headers = {
             b"content-type": b"application/octet-stream",
             b"content-length": str(file.bytes).encode(),
@@ -157,10 +157,12 @@ class _Owned:
         }
         start: Message = {"type": "http.response.start", "status": 200}
         await exchange.send({**start, "headers": list(headers.items())})
-        while piece is not None:
-            following = await asyncio.to_thread(next, pieces, None)
+        while True:
+            following = await self._run(_next, pieces)
             more = following is not None
             await exchange.send({"type": "http.response.body", "body": piece, "more_body": more})
+            if following is None:
+                return
             piece = following
 
     async def _create(self, data: bytes) -> dict[str, Any]:
@@ -171,10 +173,10 @@ class _Owned:
         for name in ("input_file_id", "endpoint", "completion_window"):
             if name not in body:
                 raise BadRequest(f"`{name}` must be {BATCH_FIELDS[name]}. Send that.")
-        await asyncio.to_thread(shared.files.get, owner, body["input_file_id"])
-        await asyncio.to_thread(shared.files.check_quota, owner)
+        await self._run(shared.files.get, owner, body["input_file_id"])
+        await self._run(shared.files.check_quota, owner)
         keep = body.get("output_expires_after", {}).get("seconds", shared.keep_seconds)
-        state = await asyncio.to_thread(
+        state = await self._run(
             shared.batches.create,
             owner,
             self._key.id,
@@ -185,6 +187,10 @@ class _Owned:
         )
         shared.changed.set()
         return state.shown()
+
+
+def _next(pieces: Iterator[bytes]) -> bytes | None:
+    return next(pieces, None)
 
 
 def _query(text: bytes) -> dict[str, str]:

@@ -134,7 +134,7 @@ class ServingSettings(StoreSettings):
         "sequences that the engine computes at once.",
     )
     batch_file_bytes: int = Field(
-        default=64 << 20, gt=0, le=512 << 20, description="Largest file that may be uploaded."
+        default=64 << 20, gt=0, le=256 << 20, description="Largest file that may be uploaded."
     )
     batch_owner_bytes: int = Field(
         default=1 << 30,

@@ -5,6 +5,7 @@ import asyncio
 from registry.store.base import ObjectStore
 from serving.batches.batches import Batches
 from serving.batches.files import DAY, Files
+from serving.batches.threads import Threads
 from serving.batches.uploads import Uploads
 
 MAX_FILES = 500
@@ -30,6 +31,8 @@ class Deployment:
         self.files = Files(store, prefix, most_bytes=owner_bytes, most_files=MAX_FILES)
         self.batches = Batches(store, prefix)
         self.uploads = Uploads(file_bytes, self.keep_seconds)
+        self.threads = Threads(8, 64)
+        """For callers; the worker has its own."""
         self.changed = asyncio.Event()
         """Set when a batch was made or cancelled here: its worker need not wait for its next
         look."""

@@ -10,6 +10,7 @@ from serving.batches.batches import Batches
 from serving.batches.files import Files
 from serving.batches.lines import Input, Problem, answered, asked, problems, unanswered
 from serving.batches.records import Batch, Ending, Entry
+from serving.batches.threads import Threads
 from serving.errors import FileNotStored
 from serving.telemetry import access_log
 
@@ -24,12 +25,19 @@ class Job:
     those that say so."""
 
     def __init__(
-        self, batches: Batches, files: Files, batch: Batch, worker: str, line_bytes: int
+        self,
+        batches: Batches,
+        files: Files,
+        threads: Threads,
+        batch: Batch,
+        worker: str,
+        line_bytes: int,
     ) -> None:
         self.batch = batch
         self.is_lost = False
         """Whether another worker has written what this one would have."""
         self._batches, self._files, self._worker = batches, files, worker
+        self._threads = threads
         self._line_bytes = line_bytes
         self._rows: list[tuple[int, bool, bytes]] = []
         self.groups: list[list[int]] = []
@@ -101,7 +109,7 @@ class Job:
             rows, self._rows = self._rows, []
             if not rows or self.is_lost:
                 return
-            writing = asyncio.create_task(asyncio.to_thread(self._append, rows, None))
+            writing = asyncio.create_task(self._threads.run(self._append, rows, None))
             try:
                 await asyncio.shield(writing)
             except asyncio.CancelledError:  # nobody else may write meanwhile

@@ -18,6 +18,7 @@ from serving.batches.files import Files
 from serving.batches.job import Job
 from serving.batches.records import Batch, Ending
 from serving.batches.slices import Ask, Slice
+from serving.batches.threads import Threads
 from serving.errors import BatchNotFound
 from serving.telemetry import access_log
 
@@ -63,6 +64,8 @@ class Worker:
         self._at_once, self._line_bytes, self._keep = at_once, line_bytes, keep_seconds
         self._refused, self._crowded, self._closing = refused, crowded, closing
         self._clock = clock
+        self._threads = Threads(2, 8)
+        self._run = self._threads.run
         self._claims = Claims(batches.store, clock)
         self._token = secrets.token_hex(8)
         self._changed = changed or asyncio.Event()
@@ -91,24 +94,24 @@ class Worker:
         """Work on one batch for a slice; False if there was none to work on."""
         if self._closing() or self._crowded():
             return False
-        waiting = await asyncio.to_thread(self._batches.open)
+        waiting = await self._run(self._batches.open)
         for owner, batch_id in self._in_turn(waiting):
             try:
-                state = await asyncio.to_thread(self._batches.get, owner, batch_id)
+                state = await self._run(self._batches.get, owner, batch_id)
             except BatchNotFound:
                 await self._remove_if_lonely(owner, batch_id)
                 continue
             if state.end is not None:
-                await asyncio.to_thread(self._batches.clear, owner, batch_id)
+                await self._run(self._batches.clear, owner, batch_id)
                 continue
-            claim = await asyncio.to_thread(self._claims.take, self._batches.work(state.batch))
+            claim = await self._run(self._claims.take, self._batches.work(state.batch))
             if claim is None:
                 continue
             self._served[owner] = self._clock()
             try:
                 await self._work(state.batch, claim)
             finally:
-                await asyncio.to_thread(claim.release)
+                await self._run(claim.release)
             return True
         return False
 
@@ -127,18 +130,18 @@ class Worker:
     async def _remove_if_lonely(self, owner: str, batch_id: str) -> None:
         now = self._clock()
         if now - self._lonely.setdefault(batch_id, now) >= LONELY_SECONDS:
-            await asyncio.to_thread(self._batches.clear, owner, batch_id)
+            await self._run(self._batches.clear, owner, batch_id)
 
     async def _work(self, batch: Batch, claim: Claim) -> None:
         """One slice of a batch that was claimed."""
-        job = Job(self._batches, self._files, batch, self._token, self._line_bytes)
-        if not await asyncio.to_thread(job.open):
+        job = Job(self._batches, self._files, self._threads, batch, self._token, self._line_bytes)
+        if not await self._run(job.open):
             return
         if not job.is_sealed:
             ending = await self._ending(job) or await self._run_lines(job, claim)
             if ending is not None:
-                await asyncio.to_thread(job.close, ending, self._refused(batch))
-        await asyncio.to_thread(job.finish)
+                await self._run(job.close, ending, self._refused(batch))
+        await self._run(job.finish)
 
     async def _ending(self, job: Job) -> Ending | None:
         """How the batch ends now; None if it goes on."""
@@ -146,7 +149,7 @@ class Worker:
             return None
         if job.is_complete:
             return "completed"
-        if await asyncio.to_thread(self._batches.is_cancelled, job.batch):
+        if await self._run(self._batches.is_cancelled, job.batch):
             return "cancelled"
         if self._refused(job.batch):
             return "failed"
@@ -179,7 +182,7 @@ class Worker:
             now = self._clock()
             if now - beaten >= BEAT_SECONDS:
                 beaten = now
-                if not await asyncio.to_thread(claim.beat):
+                if not await self._run(claim.beat):
                     return
             if now - written >= WRITE_SECONDS:
                 written = now
@@ -188,7 +191,7 @@ class Worker:
                 lines.stop()
             elif now - began >= SLICE_SECONDS:
                 began = now
-                if await asyncio.to_thread(self._others_wait, job.batch.owner):
+                if await self._run(self._others_wait, job.batch.owner):
                     lines.stop()
             if not self._crowded():
                 crowded_since = None
@@ -207,6 +210,6 @@ class Worker:
         if self._clock() - self._swept < SWEEP_SECONDS:
             return
         self._swept = self._clock()
-        files = await asyncio.to_thread(self._files.sweep)
-        batches = await asyncio.to_thread(self._batches.sweep, self._keep)
+        files = await self._run(self._files.sweep)
+        batches = await self._run(self._batches.sweep, self._keep)
         access_log.write("batches_swept", files=files, batches=batches)

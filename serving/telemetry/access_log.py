@@ -23,6 +23,8 @@ def install() -> None:
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False
+    # These write the message of any error, which may quote a request.
+    logging.getLogger("vllm.entrypoints.anthropic").setLevel(logging.CRITICAL)
 
 
 def write(event: str, **fields: Any) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,8 +18,15 @@ from serving.batches.files import DAY, Files
 from serving.batches.lines import Input, problems
 from serving.batches.records import Batch, State
 from serving.batches.slices import Answer
+from serving.batches.threads import Threads
 from serving.batches.worker import Worker
-from serving.errors import BatchEnded, BatchNotFound, FileNotStored, QuotaExceeded
+from serving.errors import (
+    BatchEnded,
+    BatchNotFound,
+    FileNotStored,
+    LimitReached,
+    QuotaExceeded,
+)
 from tests.support.faults import FaultyStore
 from tests.support.tiers import run, settled
 
@@ -462,3 +470,17 @@ def test_a_mark_without_a_batch_is_removed_in_time(site: Site) -> None:
     now[0] = 301.0
     assert not asyncio.run(worker.step())
     assert site.batches.open() == []
+
+
+def test_calls_that_wait_for_the_store_are_bounded() -> None:
+    async def work() -> None:
+        threads, hold = Threads(1, 1), threading.Event()
+        calls = [asyncio.create_task(threads.run(hold.wait, 10)) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(LimitReached):
+            await threads.run(int, "1")
+        hold.set()
+        await asyncio.gather(*calls)
+        assert await threads.run(int, "1") == 1
+
+    run(work)
