@@ -19,9 +19,6 @@ from serving.replica import Replica
 from serving.request.headers import ACTING
 from serving.resolve import key_of_batch
 
-SHARE = 16
-"""One line of batches runs at once for so many places of the engine's batch."""
-
 
 def worker(replica: Replica, shared: Deployment, ask: Ask) -> Worker:
     """What runs the deployment's batches on this replica."""
@@ -35,13 +32,12 @@ def worker(replica: Replica, shared: Deployment, ask: Ask) -> Worker:
             pass
         return ""
 
-    settings = replica.settings
     return Worker(
         shared.batches,
         shared.files,
         ask,
-        at_once=settings.batch_concurrency or max(1, replica.shares.places // SHARE),
-        line_bytes=settings.max_body_bytes,
+        at_once=replica.lines_at_once,
+        line_bytes=replica.settings.max_body_bytes,
         keep_seconds=shared.keep_seconds,
         refused=refused,
         crowded=lambda: replica.is_crowded,

@@ -39,6 +39,7 @@ from serving.request.messages import MESSAGES_FIELDS, constraints
 from serving.resolve import Resolution, identify, resolve
 from serving.telemetry import access_log
 from serving.tiers.residency import Tier
+from serving.tiers.shares import BATCHES
 from serving.usage import Shown, Usage, ask_for_usage
 
 RESPONSES = "/v1/responses"
@@ -53,8 +54,6 @@ ROUTES = {
 """Routes that make answers, and the fields that their bodies may have."""
 REPORTING = (RESPONSES, MESSAGES)
 """Routes whose streams report their usage at the end without being asked."""
-BATCHES = "batches"
-"""Who holds the places of the engine's batch that lines of batches have: all of them together."""
 LATER = 1 << 20
 """What is added to the priority of a batch's line: it goes after every other request."""
 

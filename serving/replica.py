@@ -44,10 +44,12 @@ from serving.tiers.fairness import ColdLoads, Hints
 from serving.tiers.popularity import HALF_LIFE
 from serving.tiers.residency import Residency
 from serving.tiers.scheduler import SlotScheduler
-from serving.tiers.shares import Shares
+from serving.tiers.shares import BATCHES, Shares
 from serving.tiers.trial import Trials
 from serving.tiers.warming import Warming
 
+BATCH_SHARE = 16
+"""Batches hold one of so many places of the engine's batch."""
 LOOK_SECONDS = 2.0
 """How long a request waits for the registry to be read again before it is refused."""
 
@@ -97,6 +99,8 @@ class Replica:
                 owner_bytes=settings.batch_owner_bytes,
                 keep_days=settings.batch_keep_days,
             )
+        self.lines_at_once = 1
+        """Lines of batches that run at once; the places that they hold, too."""
         self._later = 0
         self._residency: Residency | None = None
         self._shares: Shares | None = None
@@ -120,6 +124,8 @@ class Replica:
         )
         self.on_cpu = on_cpu
         self._shares = Shares(places)
+        self.lines_at_once = settings.batch_concurrency or max(1, places // BATCH_SHARE)
+        self._shares.bound(BATCHES, self.lines_at_once)
         self._faults = Faults(trials, self.inflight)
         self._warming = Warming(
             self._residency,

@@ -31,7 +31,7 @@ WRITE_SECONDS = 10.0
 """How often answers are written at least."""
 YIELD_SECONDS = 5.0
 """How long lines may run on while others wait for what they hold; then they are repeated later."""
-SWEEP_SECONDS = 3_600.0
+SWEEP_SECONDS, FIRST_SWEEP_SECONDS = 3_600.0, 300.0
 LONELY_SECONDS = 300.0
 """After which a mark of work without a batch is removed."""
 MAX_REST_SECONDS = 60.0
@@ -72,7 +72,7 @@ class Worker:
         self._served: dict[str, float] = {}
         self._resting: dict[str, float] = {}
         self._lonely: dict[str, float] = {}
-        self._swept = clock()
+        self._swept = clock() - SWEEP_SECONDS + FIRST_SWEEP_SECONDS
 
     async def run(self) -> None:
         """Work until cancelled."""

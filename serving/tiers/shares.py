@@ -22,6 +22,8 @@ from registry.errors import BadRequest
 from serving.errors import LimitReached
 from serving.telemetry.metrics import SHARE_WAIT
 
+BATCHES = "\0batches"
+"""Who holds the places of all lines of batches; no key has such an id."""
 PATIENCE_SECONDS = 60.0
 RESERVE = 8
 """One in so many places stays free for keys that hold none."""
@@ -41,6 +43,7 @@ class Shares:
     def __init__(self, places: int, *, patience: float = PATIENCE_SECONDS) -> None:
         self._places = places
         self._patience = patience
+        self._bounds: dict[str, int] = {}
         self._held: Counter[str] = Counter()
         self._lines: dict[str, deque[Waiting]] = {}
 
@@ -49,10 +52,9 @@ class Shares:
         """Places that one request may ask for."""
         return max(1, self._places // 2)
 
-    @property
-    def places(self) -> int:
-        """Sequences in one of the engine's batches."""
-        return self._places
+    def bound(self, key: str, most: int) -> None:
+        """Let `key` hold at most `most` places, or one request that asks for more."""
+        self._bounds[key] = most
 
     @asynccontextmanager
     async def take(self, key: str, count: int) -> AsyncIterator[int]:
@@ -79,6 +81,8 @@ class Shares:
 
     def _may_enter(self, key: str, count: int) -> bool:
         mine = self._held[key]
+        if mine and mine + count > self._bounds.get(key, self._places):
+            return False
         free = self._places - self._held.total()
         if mine == 0 and count == 1:
             return free >= 1

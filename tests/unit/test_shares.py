@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from registry.errors import BadRequest
 from serving.errors import LimitReached
-from serving.tiers.shares import Shares
+from serving.tiers.shares import BATCHES, Shares
 from tests.unit.test_scheduler import pause
 
 PLACES = 16
@@ -47,6 +47,32 @@ def test_the_priority_is_how_much_the_key_has_in_the_engine() -> None:
             shares.take("b", 1) as other,
         ):
             assert (first, second, other) == (3, 5, 1)
+
+    asyncio.run(work())
+
+
+def test_batches_hold_what_they_are_bound_to_or_one_request_that_asks_for_more() -> None:
+    async def work() -> None:
+        shares, log = Shares(PLACES), list[str]()
+        shares.bound(BATCHES, 2)
+        ends = [asyncio.Event() for _ in range(4)]
+        lines = [
+            asyncio.create_task(hold(shares, BATCHES, count, end, log))
+            for count, end in zip((1, 1, 4, 1), ends, strict=True)
+        ]
+        await pause()
+        assert len(log) == 2
+        ends[0].set()
+        await pause()
+        assert len(log) == 2  # the one with four waits until nothing else runs
+        ends[1].set()
+        await pause()
+        assert len(log) == 3
+        async with asyncio.timeout(1), shares.take("key", 4):
+            assert len(log) == 3
+        ends[2].set()
+        ends[3].set()
+        await asyncio.gather(*lines)
 
     asyncio.run(work())
 
