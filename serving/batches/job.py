@@ -13,6 +13,7 @@ from serving.batches.records import Batch, Ending, Entry
 from serving.batches.threads import Threads
 from serving.errors import FileNotStored
 from serving.telemetry import access_log
+from serving.telemetry.metrics import BATCH_LINES, BATCHES
 
 MAX_ROWS = 256
 MAX_ROW_BYTES = 4 << 20
@@ -99,6 +100,7 @@ class Job:
         custom_id = self._input.line(index).custom_id
         row = answered(self.batch.id, index, custom_id, status, body)
         self._rows.append((index, status == 200, row))
+        BATCH_LINES.labels("ok" if status == 200 else "error").inc()
         waiting = self._rows
         if len(waiting) >= MAX_ROWS or sum(len(row) for *_, row in waiting) >= MAX_ROW_BYTES:
             await self.write()
@@ -199,6 +201,7 @@ class Job:
         self._log("failed", 0, 0)
 
     def _log(self, status: str, completed: int, failed: int) -> None:
+        BATCHES.labels(status).inc()
         access_log.write(
             "batch",
             key=self.batch.key,

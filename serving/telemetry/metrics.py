@@ -110,6 +110,10 @@ CACHE_BYTES = Gauge("lorary_cache_bytes", "Bytes of adapters on this replica's d
 CACHE_ADAPTERS = Gauge("lorary_cache_adapters", "Adapters on this replica's disk")
 IN_FLIGHT = Gauge("lorary_requests_in_flight", "Requests admitted and not yet answered in full")
 LIMITED = Counter("lorary_limited", "Requests refused because of a limit, by limit", ["limit"])
+BATCHES = Counter("lorary_batches", "Batches that ended on this replica, by how", ["status"])
+BATCH_LINES = Counter("lorary_batch_lines", "Lines of batches answered, by outcome", ["outcome"])
+for _outcome in ("ok", "error"):
+    BATCH_LINES.labels(_outcome)
 for _limit in ("key_requests", "key_tokens", "key_concurrency", "adapter_concurrency",
                "replica_concurrency"):  # fmt: skip
     LIMITED.labels(_limit)
