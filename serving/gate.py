@@ -83,6 +83,8 @@ class Gate:
                     request=noting.request_id.decode(),
                     reason=error.detail[:600],
                 )
+                if noting.begun:
+                    raise
                 await refuse(noting.send, error, scope["path"])
             except Exception as error:
                 access_log.failed("request", error)

@@ -3,12 +3,14 @@
 import asyncio
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from registry.errors import StoreUnavailable
 from registry.model.access import Secret
 from registry.model.catalog import Grant
 from registry.model.keys import IssueKey, RevokeKey
@@ -252,6 +254,24 @@ def test_files_and_batches_are_listed_in_pages_and_deleted(site: Site) -> None:
         assert call(site, me, "GET", f"/v1/files?{query}")[0] == 400
     _, shown = call(site, me, "POST", f"/v1/batches/{first}/cancel")
     assert shown["status"] == "cancelling"
+
+
+def test_a_download_that_cannot_go_on_breaks_off(site: Site) -> None:
+    """Else the client would take half a file for the whole."""
+    _, file = upload(site, site.medical, b"x" * (3 << 20))
+    assert site.replica.batches is not None
+    files = site.replica.batches.files
+
+    def away(owner: str, file_id: str) -> Iterator[bytes]:
+        yield b"x"
+        raise StoreUnavailable("the store is away")
+
+    files.content = away  # type: ignore[method-assign]
+    sent: list[Message] = []
+    scope = scope_of("GET", f"/v1/files/{file['id']}/content", site.medical)
+    with pytest.raises(StoreUnavailable):
+        asyncio.run(Gate(Upstream(), site.replica)(scope, whole(b""), into(sent)))
+    assert [one["type"] for one in sent] == ["http.response.start"]
 
 
 def test_on_s3_nothing_is_kept_unless_the_operator_names_a_place(site: Site) -> None:
