@@ -91,7 +91,8 @@ class _Owned:
                 await self._run(files.delete, owner, name)
                 return {"id": name, "object": "file", "deleted": True}
             case ("GET", "files", True, "content"):
-                return await self._send_content(name, exchange)
+                await self._send_content(name, exchange)
+                return None
             case ("POST", "batches", False, None):
                 data = await exchange.read(declared_length(scope), MAX_BATCH_BYTES)
                 return await self._create(data)

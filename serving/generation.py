@@ -137,8 +137,8 @@ async def generate(
         )
         grant.tokens = None  # from here on the engine may spend the reserve
         try:
-            made = functools.partial(_prepare, replica, scope, key, version, watched.split)
-            await replica.faults.relay(app, made, body, exchange, relay)
+            prepared = functools.partial(_prepare, replica, scope, key, version, watched.split)
+            await replica.faults.relay(app, prepared, body, exchange, relay)
         finally:
             relay.end()
             failed = exchange.reason is None and not relay.status

@@ -1,6 +1,6 @@
 """What is kept of a batch, and what its owner is shown of it. Pure."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -86,7 +86,7 @@ class State(msgspec.Struct, kw_only=True):
         """As OpenAI's API shows it."""
         batch, end = self.batch, self.end
         reached = end or self._so_far()
-        ended = {f"{kind}_at": None for kind in ("completed", "failed", "expired", "cancelled")}
+        ended: dict[str, int | None] = {f"{kind}_at": None for kind in get_args(Ending)}
         if end is not None:
             ended[f"{end.status}_at"] = end.at
         problems = [msgspec.to_builtins(problem) for problem in reached.errors]

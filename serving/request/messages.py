@@ -36,7 +36,7 @@ def _check_blocks(name: str, value: Any, members: Mapping[str, Mapping[str, Boun
         raise InvalidField(name, f"a string or a list of at most {MAX_PARTS} blocks of text")
     for index, block in enumerate(value):
         where = f"{name}[{index}]"
-        kind = block.get("type") if isinstance(block, dict) else None
+        kind: Any = block.get("type") if isinstance(block, dict) else None
         OneOf(tuple(members)).check(f"{where}.type", kind)
         known = members[kind]
         keep(where, block, known, tuple(key for key in known if key not in _OPTIONAL))
@@ -87,7 +87,7 @@ def _check_messages(name: str, messages: Any) -> None:
     parts = 0
     for index, message in enumerate(messages):
         where = f"{name}[{index}]"
-        role = message.get("role") if isinstance(message, dict) else None
+        role: Any = message.get("role") if isinstance(message, dict) else None
         OneOf(tuple(_SAID)).check(f"{where}.role", role)
         keep(where, message, {"role": AnyText(), "content": _SAID[role]}, ("role", "content"))
         parts += len(message["content"]) if isinstance(message["content"], list) else 0

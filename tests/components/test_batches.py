@@ -23,7 +23,7 @@ from tests.support.servers import BIN, free_port, registry_server, running
 from tests.support.tiny_model import write_tiny_model
 
 pytest.importorskip("vllm")
-CHAT = "/v1/chat/completions"
+CHAT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 SECRET = "the patient's name is Ada"
 
 
