@@ -1,13 +1,14 @@
 # Lorary. `make` lists the targets; each does all the set-up it needs.
 PYTHON ?= python3.11
 VENV   := .venv
+GPU_VENV := .venv-gpu
 BIN    := $(VENV)/bin
 # Everything Lorary keeps for this checkout: models, data, the demo's store.
 export LORARY_HOME ?= $(CURDIR)/.cache/lorary
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check fmt soak bench bench-serving bench-registry bench-upload bench-fleet fleet chart clean environment environment-dev
+.PHONY: help demo test test-fast check fmt soak bench bench-serving bench-registry bench-upload bench-fleet fleet chart clean environment environment-dev environment-gpu
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -66,8 +67,9 @@ chart: environment-dev ## Make the chart's generated files anew: dashboards, val
 	$(BIN)/python -m helm.values_docs
 
 clean: ## Remove the environment and everything cached for this checkout
-	rm -rf $(VENV) .cache build *.egg-info
+	rm -rf $(VENV) $(GPU_VENV) .cache build *.egg-info
 
+environment-gpu: $(GPU_VENV)/.ready ## Install vLLM for NVIDIA GPUs and all else into .venv-gpu (about 10 GB)
 environment: $(VENV)/.ready
 environment-dev: $(VENV)/.ready-dev
 
@@ -75,6 +77,12 @@ environment-dev: $(VENV)/.ready-dev
 $(VENV)/.ready: requirements/cpu.txt pyproject.toml scripts/install.sh
 	@sh scripts/install.sh $(PYTHON) $(VENV) requirements/cpu.txt
 	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# In an environment of its own: vLLM's builds for CPUs and GPUs have one import name.
+$(GPU_VENV)/.ready: requirements/gpu.txt pyproject.toml scripts/install.sh
+	@sh scripts/install.sh $(PYTHON) $(GPU_VENV) requirements/gpu.txt
+	@$(GPU_VENV)/bin/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready requirements/dev.txt

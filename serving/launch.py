@@ -8,12 +8,13 @@ from pathlib import Path
 
 from adapters.errors import LoraryError
 from registry.log.follower import Follower
+from serving import sizing
 from serving.errors import CannotServe
 from serving.identity import measured
 from serving.options import RUST_FRONTEND, check_options
 from serving.outcomes.reporting import check_serving_key
 from serving.request.fields import MAX_CHOICES
-from serving.settings import ServingSettings
+from serving.settings import CPU_KV_CACHE_GIB, ServingSettings
 from serving.telemetry import access_log
 
 STRUCTURED_OUTPUTS = '{"backend": "xgrammar", "disable_any_whitespace": true}'
@@ -71,7 +72,7 @@ def environment(settings: ServingSettings) -> dict[str, str]:
         "VLLM_PLUGINS": "lorary-endpoints,lorary-metrics,lorary-cpu-lora",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
-        "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib),
+        "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib or CPU_KV_CACHE_GIB),
         "VLLM_SERVER_DEV_MODE": "0",
         "VLLM_XGRAMMAR_CACHE_MB": "128",
         "VLLM_MAX_N_SEQUENCES": str(MAX_CHOICES),
@@ -86,8 +87,13 @@ def environment(settings: ServingSettings) -> dict[str, str]:
     return variables
 
 
-def arguments(settings: ServingSettings, extra: Sequence[str] = ()) -> list[str]:
-    """vLLM's command line; `extra` goes at its end. Raises as `check_options`."""
+def arguments(
+    settings: ServingSettings, extra: Sequence[str] = (), chosen: Sequence[str] = ()
+) -> list[str]:
+    """vLLM's command line. Raises as `check_options`.
+
+    chosen: options for this machine. extra: the operator's; they go at the end.
+    """
     check_options(extra)
     return [
         f"--model={settings.model}",
@@ -101,6 +107,7 @@ def arguments(settings: ServingSettings, extra: Sequence[str] = ()) -> list[str]
         f"--max-lora-rank={settings.max_lora_rank}",
         "--scheduling-policy=priority",
         *_for_cpu(extra),
+        *chosen,
         f"--structured-outputs-config={STRUCTURED_OUTPUTS}",
         "--middleware=serving.gate.Gate",
         "--worker-extension-cls=serving.worker.KVCacheEraser",
@@ -128,10 +135,13 @@ def _for_cpu(extra: Sequence[str]) -> list[str]:
 
 def run(settings: ServingSettings, extra: Sequence[str]) -> None:
     """Start the server and return when it has ended."""
-    argv = arguments(settings, extra)
+    check_options(extra)
+    plan = sizing.plan_for(settings, extra, sizing.read_machine())
+    sizing.check(plan, sizing.asked_of(settings, extra))
     preflight(settings)
+    argv = arguments(settings.model_copy(update=plan.settings), extra, plan.options)
     access_log.install()
-    os.environ.update(environment(settings))
+    os.environ.update(environment(settings) | sizing.variables(settings, plan))
     sys.argv = ["lorary serve", *argv]
     from vllm.entrypoints.launchers.api_server.entry import main
 

@@ -6,11 +6,19 @@ from pydantic import Field, SecretStr
 
 from adapters.home import SMALL_MODEL, default_model
 from registry.settings import StoreSettings
+from serving.hardware.presets import Name
 from serving.request.limits import Bounds
+
+CPU_KV_CACHE_GIB = 1
+"""Memory for the KV cache on a CPU, unless it is set."""
 
 
 class ServingSettings(StoreSettings):
-    """One replica (`lorary serve`): vLLM with the gate in front of it."""
+    """One replica (`lorary serve`): vLLM with the gate in front of it.
+
+    The defaults are a CPU's. On a GPU those that nobody set are chosen for the device and the model
+    (`serving.hardware`); `lorary serve --plan` shows them.
+    """
 
     host: str = Field(default="127.0.0.1", description="Address the API listens on.")
     port: int = Field(default=8000, ge=1, le=65535, description="Port of the API.")
@@ -42,16 +50,22 @@ class ServingSettings(StoreSettings):
         description="Bytes of adapters kept on disk; the least recently used make room.",
     )
     cold_loads: int = Field(
-        default=2, ge=1, description="Adapters downloaded at once; others wait their turn."
+        default=2,
+        ge=1,
+        description="Adapters downloaded at once; others wait their turn. On a GPU chosen for the "
+        "machine.",
     )
     cold_queue: int = Field(
-        default=32, ge=1, description="Versions that may wait for a download; more get 429."
+        default=32,
+        ge=1,
+        description="Versions that may wait for a download; more get 429. On a GPU chosen for the "
+        "machine.",
     )
     key_cold_loads: int = Field(
         default=4,
         ge=1,
         description="Versions that the requests of one key may bring into the engine at once; "
-        "its other requests wait.",
+        "its other requests wait. On a GPU chosen for the machine.",
     )
     key_requests_per_minute: int | None = Field(
         default=None,
@@ -77,7 +91,8 @@ class ServingSettings(StoreSettings):
     concurrency: int = Field(
         default=1024,
         ge=1,
-        description="Sequences that may run or wait in this replica at once.",
+        description="Sequences that may run or wait in this replica at once. On a GPU chosen for "
+        "it.",
     )
     replicas: int = Field(
         default=1, ge=1, description="Replicas among which the keys' limits are divided."
@@ -152,7 +167,11 @@ class ServingSettings(StoreSettings):
         ge=1,
         description="Versions with metrics of their own; those asked for least recently lose them.",
     )
-    max_loras: int = Field(default=4, ge=1, description="Adapters that share one batch.")
+    max_loras: int = Field(
+        default=4,
+        ge=1,
+        description="Adapters that share one batch (slots). On a GPU chosen for device and model.",
+    )
     turn_seconds: float = Field(
         default=5.0,
         ge=0,
@@ -170,7 +189,8 @@ class ServingSettings(StoreSettings):
     max_cpu_loras: int = Field(
         default=16,
         ge=1,
-        description="Adapters kept in host memory: the engine knows no more than these by name.",
+        description="Adapters kept in host memory: the engine knows no more than these by name. "
+        "On a GPU chosen for host memory and model.",
     )
     reconcile_seconds: float = Field(
         default=5.0,
@@ -178,9 +198,22 @@ class ServingSettings(StoreSettings):
         description="How often the adapters held are compared with the engine's own list.",
     )
     max_model_len: int = Field(
-        default=2048, gt=0, description="Longest prompt and answer together, in tokens."
+        default=2048,
+        gt=0,
+        description="Longest prompt and answer together, in tokens. On a GPU chosen for device and "
+        "model.",
     )
-    kv_cache_gib: int = Field(default=1, ge=1, description="Memory for the KV cache on a CPU, GiB.")
+    kv_cache_gib: int | None = Field(
+        default=None,
+        ge=1,
+        description="Memory for the KV cache, GiB. Unset: 1 on a CPU; on a GPU what is free beside "
+        "the model and the slots.",
+    )
+    lora_preset: Name = Field(
+        default="standard",
+        description="How vLLM computes adapters on a GPU: standard, specialized (kernels and CUDA "
+        "graphs by active adapters) or dual-stream (a second stream, too).",
+    )
 
     @property
     def bounds(self) -> Bounds:

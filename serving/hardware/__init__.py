@@ -1,0 +1,1 @@
+"""What the machine has, and what `lorary serve` makes of it: devices, memory, defaults, presets."""

@@ -1,0 +1,291 @@
+"""What a replica is set to on a GPU: it fits, says why, and is refused early where it cannot.
+
+Computed from shapes. Nothing here was run on a GPU.
+"""
+
+import itertools
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from serving.errors import CannotServe
+from serving.hardware.asked import gather, read_options
+from serving.hardware.defaults import CHOSEN, HOST_LIMIT, Asked, ServePlan, choose
+from serving.hardware.devices import GIB, KNOWN, Gpu, Machine
+from serving.hardware.memory import Shape, adapter_bytes, read_shape, slot_bytes, token_bytes
+from serving.hardware.presets import PRESETS, graph_counts, missing_tables, variables
+from serving.settings import ServingSettings
+from serving.showing import as_value
+from serving.sizing import machine_like, plan_for
+from tests.support.bases import CONFIGS, shape
+
+ROOT = Path(__file__).resolve().parents[2]
+CPU = {name: getattr(ServingSettings(), name) for name in CHOSEN}
+FITS = {
+    ("1B", "l4", 1), ("1B", "a10", 1), ("1B", "a100-40", 1), ("1B", "h200", 1),
+    ("8B", "l4", 1), ("8B", "a10", 1), ("8B", "a100-40", 1), ("8B", "a100-80", 1),
+    ("8B", "h100", 1), ("8B", "h200", 1), ("70B", "l4", 8), ("70B", "a100-80", 2),
+    ("70B", "a100-80", 4), ("70B", "h100", 2), ("70B", "h100", 4), ("70B", "h200", 2),
+}  # fmt: skip
+TOO_SMALL = {
+    ("70B", "l4", 1), ("70B", "l4", 4), ("70B", "a10", 4), ("70B", "a100-40", 2),
+    ("70B", "h100", 1), ("70B", "h200", 1),
+}  # fmt: skip
+
+
+def machine(gpu: str, count: int = 1, host_gib: int = 128, cpus: int = 16) -> Machine:
+    return Machine(gpus=(KNOWN[gpu],) * count, memory=host_gib * GIB, cpus=cpus)
+
+
+def plan(size: str, gpu: str, count: int = 1, host_gib: int = 128, **asked: Any) -> ServePlan:
+    return choose(machine(gpu, count, host_gib), shape(size), Asked(**asked), CPU)
+
+
+def value(made: ServePlan, name: str) -> str:
+    return next(str(choice.value) for choice in made.choices if choice.name == name)
+
+
+@pytest.mark.parametrize(("size", "gpu", "count"), sorted(FITS))
+def test_what_is_chosen_fits_into_the_gpu_and_the_host(size: str, gpu: str, count: int) -> None:
+    for rank, host in itertools.product((16, 64), (64, 256)):
+        made = plan(size, gpu, count, host * count, rank=rank)
+        assert not made.problems
+        used = Counter[str]()
+        for part in made.parts:
+            used[part.of] += part.size
+        assert used["GPU"] <= KNOWN[gpu].memory
+        assert used["host"] <= HOST_LIMIT * host * count * GIB
+        chosen = made.settings
+        assert set(chosen) == set(CHOSEN)
+        assert chosen["max_loras"] <= chosen["max_cpu_loras"]
+        assert all(choice.why for choice in made.choices)
+
+
+@pytest.mark.parametrize(("size", "gpu", "count"), sorted(TOO_SMALL))
+def test_a_model_that_does_not_fit_is_refused_with_its_size(
+    size: str, gpu: str, count: int
+) -> None:
+    (problem, *_) = plan(size, gpu, count).problems
+    assert re.search(r"takes \d+\.\d GiB", problem)
+    assert "--tensor-parallel-size" in problem
+
+
+def test_a_gpu_gets_more_than_a_small_cpus_defaults() -> None:
+    chosen = plan("8B", "h100").settings
+    assert chosen["max_loras"] == 32
+    assert chosen["max_model_len"] == 32_768
+    for name in CHOSEN:
+        assert chosen[name] > CPU[name], name
+
+
+def test_as_few_gpus_as_hold_the_model_are_used() -> None:
+    found = {
+        (size, gpu, count): value(plan(size, gpu, count), "tensor parallel")
+        for size, gpu, count in FITS
+    }
+    assert found["8B", "h100", 1] == "1"
+    assert value(plan("8B", "h100", 8), "tensor parallel") == "1"
+    assert found["70B", "h200", 2] == "2"
+    assert found["70B", "h100", 4] == "4", "two would leave little for slots and KV cache"
+    assert found["70B", "l4", 8] == "8"
+    assert "--tensor-parallel-size=4" in plan("70B", "h100", 4).options
+    assert not any("tensor" in option for option in plan("70B", "h100", 4, tensor=4).options)
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_whatever_is_set_stays_and_is_said_to_be_set(name: str) -> None:
+    set_ = {name: 48 if name == "max_cpu_loras" else 3}
+    made = plan("8B", "h100", settings=set_)
+    assert made.settings[name] == set_[name]
+    (choice,) = (choice for choice in made.choices if choice.name == name)
+    assert choice.given
+    assert choice.why == "set by you"
+
+
+def test_256_adapters_of_rank_64_of_an_8b_model_are_refused_with_what_they_take() -> None:
+    made = plan("8B", "h100", host_gib=96, rank=64, settings={"max_cpu_loras": 256})
+    (problem,) = made.problems
+    assert "256 adapters of rank 64 can take 86.0 GiB" in problem
+    most = int(re.search(r"LORARY_MAX_CPU_LORAS to (\d+)", problem)[1])  # type: ignore[index]
+    assert not plan("8B", "h100", host_gib=96, rank=64, settings={"max_cpu_loras": most}).problems
+    assert plan("8B", "h100", host_gib=96, rank=64, settings={"max_cpu_loras": most + 1}).problems
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"rank": 512, "settings": {"max_loras": 32}}, "slots of rank 512 take"),
+        ({"settings": {"max_model_len": 100_000}}, "less than one request of 100,000"),
+        ({"kv_bytes": 40 * GIB, "kv_set": True}, "LORARY_KV_CACHE_GIB asks for 40.0 GiB"),
+        ({"tensor": 2}, "2 GPUs are asked for, and 1 are visible"),
+        ({"pipeline": 2}, "2 GPUs are asked for, and 1 are visible"),
+        ({"settings": {"max_cpu_loras": 5000}}, "5000 adapters of rank 16"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_loaded(
+    asked: dict[str, Any], told: str
+) -> None:
+    assert any(told in problem for problem in plan("8B", "l4", **asked).problems)
+
+
+def test_every_worker_keeps_its_own_copy_of_an_adapter_in_host_memory() -> None:
+    two, four = plan("70B", "h200", 2), plan("70B", "h200", 4, tensor=4)
+    assert two.settings["max_cpu_loras"] // 2 == four.settings["max_cpu_loras"]
+
+
+def test_sizes_are_those_that_vllm_and_pytorch_take() -> None:
+    eight = shape("8B")
+    # 84 MB is the size of such an adapter's file, rank 16 in bfloat16 on all linear modules.
+    assert adapter_bytes(eight, 16, pinned=False) == 83_886_080
+    # Page-locked memory comes in powers of two: 14,336 features take the place of 16,384.
+    assert adapter_bytes(eight, 16, pinned=True) == 90_177_536
+    assert slot_bytes(eight, 16) == 83_886_080 + 2 * (128_256 + 4096) * 16 * 2
+    assert token_bytes(eight) == 128 << 10
+    assert token_bytes(eight, tensor=2) == 64 << 10
+    assert 15.9e9 < eight.weight_bytes < 16.2e9
+    assert slot_bytes(eight, 16) / 2 < slot_bytes(eight, 16, tensor=2) < slot_bytes(eight, 16)
+
+
+def test_a_shape_is_read_from_the_models_own_files(tmp_path: Path) -> None:
+    assert read_shape(tmp_path) is None
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": CONFIGS["1B"]}))
+    (tmp_path / "model.safetensors").write_bytes(b"x" * 1000)
+    read = read_shape(tmp_path)
+    assert read is not None
+    assert (read.weight_bytes, read.layers, read.kv_heads) == (1000, 16, 8)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mystery"}))
+    assert read_shape(tmp_path) is None
+
+
+def test_quantised_weights_and_experts_are_counted() -> None:
+    whole = shape("8B").weight_bytes
+    four = Shape.of({**CONFIGS["8B"], "quantization_config": {"quant_method": "awq"}})
+    mixed = Shape.of({**CONFIGS["8B"], "num_local_experts": 8})
+    assert four is not None
+    assert mixed is not None
+    assert 0.25 * whole < four.weight_bytes < 0.45 * whole
+    assert 5 * whole < mixed.weight_bytes < 8 * whole
+    assert adapter_bytes(mixed, 16, pinned=False) > 4 * adapter_bytes(shape("8B"), 16, pinned=False)
+
+
+def test_without_the_models_size_nothing_is_made_up() -> None:
+    made = choose(machine("h100"), None, Asked(), CPU)
+    assert made.settings == CPU
+    assert all("size is unknown" in choice.why for choice in made.choices)
+
+
+def test_a_cpu_keeps_its_defaults_and_is_refused_what_its_memory_cannot_hold() -> None:
+    small = choose(Machine(memory=8 * GIB), shape("1B"), Asked(), CPU)
+    assert small.settings == CPU
+    assert not small.problems
+    (problem,) = choose(
+        Machine(memory=8 * GIB), shape("1B"), Asked(), {**CPU, "max_cpu_loras": 500}
+    ).problems
+    assert "500 adapters of rank 16" in problem
+    preset = choose(Machine(), None, Asked(preset="specialized"), CPU)
+    assert "needs a GPU" in preset.problems[0]
+
+
+def test_an_older_gpu_computes_in_float16() -> None:
+    old = Machine(gpus=(Gpu("Tesla T4", 15 * GIB, (7, 5)),), memory=64 * GIB)
+    made = choose(old, shape("1B"), Asked(), CPU)
+    assert "--dtype=float16" in made.options
+    assert value(made, "dtype") == "float16"
+    assert "--dtype=float16" not in choose(old, shape("1B"), Asked(dtype="float32"), CPU).options
+
+
+def test_the_cache_setting_works_on_a_gpu() -> None:
+    made = plan("8B", "h100", kv_bytes=10 * GIB, kv_set=True)
+    assert f"--kv-cache-memory-bytes={10 * GIB}" in made.options
+    assert not any("kv-cache" in option for option in plan("8B", "h100").options)
+    with pytest.raises(CannotServe, match="Set one of them"):
+        gather({}, 16, "standard", 10, ["--gpu-memory-utilization=0.5"])
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        (["-tp", "2"], {"tensor": 2}),
+        (["-tp=2"], {"tensor": 2}),
+        (["--tensor_parallel_size", "4"], {"tensor": 4}),
+        (["--tensor-par=4"], {"tensor": 4}),
+        (["-pp", "2", "--dtype", "auto"], {"pipeline": 2, "dtype": None}),
+        (["--dtype=half"], {"dtype": "half"}),
+        (["--gpu-memory-util=0.5"], {"utilisation": 0.5}),
+        (["--device-memory-utilization", "0.5"], {"utilisation": 0.5}),
+        (["--kv-cache-memory-bytes=10G"], {"kv_bytes": 10 << 30, "kv_set": False}),
+        (["--kv-cache-memory-bytes", "25.6k"], {"kv_bytes": 25_600}),
+        (["--kv-cache-dtype=fp8_e5m2"], {"kv_item_bytes": 1}),
+        (["--max-num-seqs", "8", "--max-num-batched-tokens=96"], {"sequences": 8, "tokens": 96}),
+        (["-q", "fp8"], {"quantisation": "fp8"}),
+    ],
+)
+def test_vllms_own_options_count_in_every_spelling(
+    extra: list[str], expected: dict[str, Any]
+) -> None:
+    asked = gather({}, 16, "standard", None, extra)
+    assert {name: getattr(asked, name) for name in expected} == expected
+
+
+def test_an_option_without_a_number_is_named() -> None:
+    with pytest.raises(CannotServe, match="many"):
+        gather({}, 16, "standard", None, ["-tp", "many"])
+    assert read_options(["--max-num", "3", "--seed=1"]) == {}
+
+
+def test_presets_say_what_they_set_and_that_they_were_not_run() -> None:
+    assert PRESETS["standard"].options == ()
+    assert plan("8B", "h100", preset="specialized").options == ("--specialize-active-lora",)
+    assert variables("standard", (9, 0)) == {}
+    assert variables("dual-stream", (9, 0)) == {"VLLM_LORA_ENABLE_DUAL_STREAM": "1"}
+    assert variables("dual-stream", (10, 0))["VLLM_LORA_DISABLE_PDL"] == "1"
+    unproven = {name: preset for name, preset in PRESETS.items() if name != "standard"}
+    assert all("Not run" in preset.meaning for preset in unproven.values())
+    # As `get_captured_lora_counts` of vLLM 0.32: 1, 2, 4, 8, 16, 32, 33, and none.
+    assert graph_counts("specialized", 32) == 8
+    assert graph_counts("specialized", 3) == 4
+    assert graph_counts("standard", 32) == 2
+
+
+def test_tuned_kernels_that_are_not_there_are_noticed(tmp_path: Path) -> None:
+    name = "NVIDIA H100 80GB HBM3"
+    assert "NVIDIA_H100_80GB_HBM3_SHRINK.json" in missing_tables(tmp_path, name)
+    for file in missing_tables(tmp_path, name):
+        (tmp_path / file).write_text("{}")
+    assert missing_tables(tmp_path, name) == []
+
+
+def test_a_machine_is_planned_for_by_name() -> None:
+    assert len(machine_like("H100x4", 512).gpus) == 4
+    assert machine_like("l4", 32).memory == 32 * GIB
+    for wrong in ("b1000", "h100x", "h100x0", "x4", "h100x99"):
+        with pytest.raises(CannotServe, match="Name one of"):
+            machine_like(wrong, 32)
+
+
+def test_a_plan_is_printed_as_json_too(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIGS["8B"]))
+    settings = ServingSettings(model=str(tmp_path), max_loras=12)
+    made = plan_for(settings, ["-tp=2"], machine_like("h100x2", 256))
+    shown = json.loads(json.dumps(as_value(made, made.problems)))
+    assert shown["settings"]["max_loras"] == {"value": 12, "why": "set by you", "given": True}
+    assert shown["settings"]["tensor parallel"]["value"] == "2"
+    assert sum(part["bytes"] for part in shown["memory"]) > 50 * GIB
+
+
+def test_the_charts_gpu_pool_fits_its_gpu_and_its_memory() -> None:
+    values = yaml.safe_load((ROOT / "helm/lorary/ci/gpu-values.yaml").read_text())
+    (pool,) = values["pools"].values()
+    asked = gather(
+        {"max_loras": pool["maxLoras"], "max_cpu_loras": pool["maxCpuLoras"],
+         "max_model_len": pool["maxModelLen"]},
+        pool["maxLoraRank"], "standard", None, pool["vllm"],
+    )  # fmt: skip
+    memory = int(pool["resources"]["limits"]["memory"].removesuffix("Gi"))
+    made = choose(machine("h100", pool["gpus"], memory), shape("8B"), asked, CPU)
+    assert made.problems == ()
