@@ -289,3 +289,21 @@ def test_the_charts_gpu_pool_fits_its_gpu_and_its_memory() -> None:
     memory = int(pool["resources"]["limits"]["memory"].removesuffix("Gi"))
     made = choose(machine("h100", pool["gpus"], memory), shape("8B"), asked, CPU)
     assert made.problems == ()
+
+
+def test_the_documented_table_is_what_is_computed() -> None:
+    text = (ROOT / "docs/serving.md").read_text()
+    for size, gpu, count in (
+        ("1B", "l4", 1), ("8B", "l4", 1), ("8B", "a10", 1), ("8B", "a100-80", 1), ("8B", "h100", 1),
+        ("8B", "h200", 1), ("70B", "a100-80", 4), ("70B", "h100", 4), ("70B", "h200", 2),
+    ):  # fmt: skip
+        made = plan(size, gpu, count, 128)
+        chosen = made.settings
+        tokens = next(re.search(r"[\d,]+(?= tokens)", part.name) for part in made.parts
+                      if part.name.startswith("KV cache"))  # fmt: skip
+        assert tokens
+        row = (
+            f"| {size} | {count} x {gpu} | {chosen['max_loras']} | {chosen['max_cpu_loras']} | "
+            f"{chosen['max_model_len']:,} | {tokens[0]} |"
+        )
+        assert row in text, row
