@@ -17,6 +17,9 @@ _REPLICAS = "Run more replicas instead, each `lorary serve` with a port of its o
 _PUBLISH = "Publish adapters to the registry instead: lorary push"
 _OPEN = "It would open a way around the gateway. Leave it out"
 _GATEWAY = "The gateway depends on it. Leave it out"
+_ONE_MACHINE = "Adapters' files lie on this machine's disk. Use GPUs of one machine"
+_WHOLE = "vLLM would leave out part of what adapters change. Leave it out"
+_KV = "A KV cache outside of vLLM may mix up adapters and tenants. Leave it out"
 
 FIXED = {
     "--model": "Set LORARY_MODEL instead",
@@ -37,6 +40,21 @@ FIXED = {
     "--disable-uvicorn-access-log": _GATEWAY,
     "--worker-extension-cls": _GATEWAY,
     "--disable-log-stats": _GATEWAY,
+    "--skip-tokenizer-init": _GATEWAY,
+    "--tokens-only": _GATEWAY,
+    "--scheduler-cls": _GATEWAY,
+    "--worker-cls": _GATEWAY,
+    "--max-num-active-seqs": "Lower --max-num-seqs instead",
+    "--max-num-queued-reqs": "Set LORARY_CONCURRENCY instead",
+    "--max-num-queued-tokens": "Set LORARY_CONCURRENCY instead",
+    "--device-ids": "Set CUDA_VISIBLE_DEVICES instead",
+    "--weight-transfer-config": "The base model is the one that is registered. Leave it out",
+    "--enable-trace-replay": _OPEN,
+    "--tool-server": _OPEN,
+    "--kv-transfer-config": _KV,
+    "--kv-offloading-backend": f"{_KV}: --kv-offloading-size alone is vLLM's own",
+    "--lora-modules": _PUBLISH,
+    "--lora-target-modules": _WHOLE,
     "--default-mm-loras": _PUBLISH,
     "--middleware": _OPEN,
     "--root-path": _OPEN,
@@ -58,13 +76,25 @@ FAMILIES = {
     "--dp-": _REPLICAS,
     "--elastic-ep-": _REPLICAS,
     "-dp": _REPLICAS,
+    "--master-": _ONE_MACHINE,
+    "--nnodes": _ONE_MACHINE,
+    "--node-rank": _ONE_MACHINE,
+    "-n": _ONE_MACHINE,
+    "-r": _ONE_MACHINE,
 }
 """How refused options begin, and what to do instead."""
+LOGPROBS = 5
+"""Log-probabilities of a token that trials of adapters ask for (`serving.tiers.recovery.TOP`)."""
 RUST_FRONTEND = "VLLM_USE_RUST_FRONTEND"
 
 
 def check_options(extra: Sequence[str]) -> None:
     """Raise `CannotServe` for the first option that is refused, with what to do instead."""
+    if extra and not extra[0].startswith("-"):
+        raise CannotServe(
+            f"{extra[0]!r} is no option of vLLM. The model is what LORARY_MODEL says; after `--` "
+            "there are options only."
+        )
     for argument in extra:
         if not argument.startswith("-"):
             continue
@@ -104,6 +134,11 @@ def check_engine(config: Any, settings: ServingSettings) -> None:
         raise CannotServe(
             f"The engine's scheduling policy is {config.scheduler_config.policy!r}, not "
             "'priority'. Remove what sets it elsewhere."
+        )
+    if 0 <= config.model_config.max_logprobs < LOGPROBS:
+        raise CannotServe(
+            f"The engine gives {config.model_config.max_logprobs} log-probabilities a token at "
+            f"most, and adapters are tried with {LOGPROBS}. Raise --max-logprobs."
         )
     if parallel.data_parallel_size != 1:
         raise CannotServe(

@@ -11,7 +11,8 @@ from pathlib import Path
 from serving.errors import CannotServe
 from serving.hardware import devices, presets
 from serving.hardware.asked import gather
-from serving.hardware.defaults import CHOSEN, Asked, ServePlan, choose
+from serving.hardware.budget import Asked
+from serving.hardware.defaults import CHOSEN, ServePlan, choose
 from serving.hardware.devices import GIB, KNOWN, Machine
 from serving.hardware.driver import lacking
 from serving.hardware.memory import Shape, read_shape

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from serving.errors import CannotServe
-from serving.hardware.defaults import UTILISATION, Asked
+from serving.hardware.budget import UTILISATION, Asked
 from serving.hardware.devices import GIB
 from serving.hardware.presets import Name
 
@@ -18,8 +18,14 @@ _READ = {
     "--max-num-batched-tokens": "",
     "--quantization": "-q",
     "--dtype": "",
+    "--cpu-offload-gb": "",
 }
 """Options that decide about memory, and their short forms."""
+_UNCERTAIN = (
+    "--hf-overrides", "--load-format", "--num-gpu-blocks-override", "--offload-", "--quantization-",
+    "--speculative-config", "--spec-", "-sc",
+)  # fmt: skip
+"""How options begin that change the model or its memory in a way that is not computed here."""
 _SUFFIXES = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
              "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}  # fmt: skip
 
@@ -75,6 +81,8 @@ def gather(
             dtype=_given(options.get("--dtype")),
             kv_item_bytes=1 if options.get("--kv-cache-dtype", "").startswith("fp8") else 2,
             quantisation=options.get("--quantization", ""),
+            offloaded=int(float(options.get("--cpu-offload-gb", 0)) * GIB),
+            uncertain=any(one.replace("_", "-").startswith(_UNCERTAIN) for one in extra),
         )
     except ValueError as error:
         raise CannotServe(f"One of vLLM's options has no number: {error}. Correct it.") from error

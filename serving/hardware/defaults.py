@@ -5,20 +5,20 @@ a second, whatever their rank. Everything else here is computed from shapes, not
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from serving.hardware import memory
+from serving.hardware.budget import Asked, Budget, Part, sized, steps
 from serving.hardware.devices import GIB, Gpu, Machine
+from serving.hardware.fit import misfits
 from serving.hardware.memory import Shape
-from serving.hardware.presets import PRESETS, Name, graph_counts
+from serving.hardware.presets import PRESETS, graph_counts
 
-UTILISATION = 0.92
-"""vLLM's own share of a GPU's memory."""
 SLOTS = (32, 16, 8, 4, 2, 1)
 SLOT_SHARE = 0.25
 """Of the memory that weights leave, for slots; the rest is for the KV cache."""
-HOST_SHARE, HOST_LIMIT = 0.5, 0.8
-"""Of host memory, for adapters: by default, and at most. The rest is for the server's processes."""
+HOST_SHARE = 0.5
+"""Of host memory, for adapters."""
 MOST_PLACES = 1024
 CHOSEN = (
     "max_loras", "max_cpu_loras", "max_model_len", "cold_loads", "cold_queue", "key_cold_loads",
@@ -32,28 +32,6 @@ LEAST_TOKENS = 32_768
 """KV cache below which more GPUs are taken, where the machine has them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What the operator set: settings by name, and those of vLLM's options that count here."""
-
-    settings: Mapping[str, int] = field(default_factory=dict)
-    rank: int = 16
-    preset: Name = "standard"
-    tensor: int | None = None
-    pipeline: int = 1
-    utilisation: float = UTILISATION
-    kv_bytes: int | None = None
-    """Of the KV cache, on each GPU."""
-    kv_set: bool = False
-    """Whether a setting says so, rather than an option of vLLM."""
-    sequences: int | None = None
-    tokens: int | None = None
-    dtype: str | None = None
-    kv_item_bytes: int = 2
-    quantisation: str = ""
-    """How vLLM shall quantise the weights as it reads them; empty: not at all."""
-
-
 @dataclass(frozen=True, slots=True)
 class Choice:
     """One setting: its value and the reason for it."""
@@ -62,17 +40,6 @@ class Choice:
     value: int | str
     why: str
     given: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What some of the memory is for."""
-
-    name: str
-    size: int
-    """Bytes."""
-    of: str
-    """GPU or host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,84 +81,8 @@ def choose(
         (*choices, *_texts(gpu, shape, asked, tensor, chosen["max_loras"])),
         tuple(budget.parts(chosen["max_loras"], chosen["max_cpu_loras"])),
         tuple(_options(gpu, shape, asked, tensor)),
-        tuple(_problems(machine, budget, chosen)),
+        tuple(misfits(machine, budget, chosen)),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """How one GPU's memory is divided."""
-
-    gpu: Gpu
-    shape: Shape
-    asked: Asked
-    tensor: int
-
-    @property
-    def whole(self) -> int:
-        """Bytes that vLLM may take of each GPU."""
-        return int(self.gpu.memory * self.asked.utilisation)
-
-    @property
-    def weights(self) -> int:
-        """Bytes of the base model on each GPU."""
-        bits = memory.QUANTISED_BITS.get(self.asked.quantisation.partition("_")[0], 16)
-        return self.shape.weight_bytes * bits // 16 // (self.tensor * self.asked.pipeline)
-
-    @property
-    def working(self) -> int:
-        """Bytes that a step needs, estimated."""
-        sequences, tokens = steps(self.gpu)
-        return memory.working_bytes(
-            self.shape,
-            self.asked.sequences or sequences,
-            self.asked.tokens or tokens,
-            self.tensor,
-        )
-
-    @property
-    def left(self) -> int:
-        """Bytes for slots and KV cache together; below 0 if the model does not fit."""
-        return self.whole - self.weights - self.working
-
-    @property
-    def slot(self) -> int:
-        """Bytes of one slot on each GPU."""
-        return memory.slot_bytes(self.shape, self.asked.rank, self.tensor, self.asked.pipeline)
-
-    @property
-    def place(self) -> int:
-        """Host memory of one adapter, in all workers together."""
-        workers = self.tensor * self.asked.pipeline
-        return workers * memory.adapter_bytes(self.shape, self.asked.rank, pinned=True)
-
-    def cache(self, slots: int) -> int:
-        """Bytes of the KV cache beside so many slots."""
-        return self.asked.kv_bytes or self.left - slots * self.slot
-
-    def tokens(self, slots: int) -> int:
-        """Tokens that the KV cache holds beside so many slots."""
-        one = memory.token_bytes(
-            self.shape, self.tensor, self.asked.pipeline, self.asked.kv_item_bytes
-        )
-        return max(0, self.cache(slots)) // one
-
-    def parts(self, slots: int, places: int) -> Iterator[Part]:
-        """What the memory is for."""
-        yield Part("base model", self.weights, "GPU")
-        yield Part(f"{slots} slots of {_size(self.slot)}", slots * self.slot, "GPU")
-        yield Part("a step's working memory (estimate)", self.working, "GPU")
-        yield Part(f"KV cache, {self.tokens(slots):,} tokens", self.cache(slots), "GPU")
-        yield Part(f"{places} adapters of {_size(self.place)}", places * self.place, "host")
-
-
-def steps(gpu: Gpu) -> tuple[int, int]:
-    """Sequences and tokens of one step, as vLLM 0.32 sets them for a server on that GPU."""
-    if gpu.memory >= 160 * GIB:
-        return 1024, 16_384
-    if gpu.memory >= 70 * GIB and "a100" not in gpu.name.lower():
-        return 1024, 8_192
-    return 256, 2_048
 
 
 def _tensor(machine: Machine, gpu: Gpu, shape: Shape, asked: Asked) -> int:
@@ -215,7 +106,7 @@ def _choices(machine: Machine, budget: Budget) -> Iterator[Choice]:
     slots = given.get("max_loras") or next((n for n in SLOTS if n * budget.slot <= room), 1)
     yield _choice(
         "max_loras", given, slots,
-        f"{_size(slots * budget.slot)} of {_size(max(0, budget.left))} that the model leaves; "
+        f"{sized(slots * budget.slot)} of {sized(max(0, budget.left))} that the model leaves; "
         f"up to {SLOTS[0]} in a batch were measured",
     )  # fmt: skip
     places = given.get("max_cpu_loras") or max(
@@ -223,7 +114,7 @@ def _choices(machine: Machine, budget: Budget) -> Iterator[Choice]:
     )
     yield _choice(
         "max_cpu_loras", given, places,
-        f"{_size(places * budget.place)} of {_size(machine.memory)} host memory, at rank "
+        f"{sized(places * budget.place)} of {sized(machine.memory)} host memory, at rank "
         f"{asked.rank} on every module",
     )  # fmt: skip
     tokens = budget.tokens(slots)
@@ -261,9 +152,9 @@ def _texts(gpu: Gpu, shape: Shape, asked: Asked, tensor: int, slots: int) -> Ite
         asked.tensor is not None,
     )  # fmt: skip
     memory_by = (
-        f"KV cache {_size(asked.kv_bytes)}"
+        f"KV cache {sized(asked.kv_bytes)}"
         if asked.kv_bytes
-        else f"{asked.utilisation:.2f} of {_size(gpu.memory)}"
+        else f"{asked.utilisation:.2f} of {sized(gpu.memory)}"
     )
     yield Choice("GPU memory", memory_by, "vLLM measures what is left for the KV cache")
     counts = graph_counts(asked.preset, slots)
@@ -301,45 +192,6 @@ def _cache_option(asked: Asked) -> list[str]:
     return [f"--kv-cache-memory-bytes={asked.kv_bytes}"] if asked.kv_set else []
 
 
-def _problems(machine: Machine, budget: Budget, chosen: Mapping[str, int]) -> Iterator[str]:
-    asked, slots = budget.asked, chosen["max_loras"]
-    workers = budget.tensor * asked.pipeline
-    if workers > len(machine.gpus):
-        yield (
-            f"{workers} GPUs are asked for, and {len(machine.gpus)} are visible. Lower "
-            "--tensor-parallel-size or --pipeline-parallel-size, or see CUDA_VISIBLE_DEVICES."
-        )
-    if budget.left < budget.slot:
-        yield (
-            f"The base model takes {_size(budget.weights)} and a step about "
-            f"{_size(budget.working)} of the {_size(budget.whole)} that vLLM may use of "
-            f"{budget.gpu.name}. Use more or larger GPUs (`-- --tensor-parallel-size N`) or a "
-            "quantised build of the model."
-        )
-        return
-    if asked.kv_bytes and asked.kv_bytes + slots * budget.slot > budget.left:
-        yield (
-            f"LORARY_KV_CACHE_GIB asks for {_size(asked.kv_bytes)}, and beside the model and "
-            f"{slots} slots {_size(max(0, budget.left - slots * budget.slot))} are left. Lower it, "
-            "or unset it: vLLM then takes what it finds free."
-        )
-    elif budget.tokens(slots) < chosen["max_model_len"]:
-        yield (
-            f"{slots} slots of rank {asked.rank} take {_size(slots * budget.slot)}, which leaves a "
-            f"KV cache of {budget.tokens(slots):,} tokens: less than one request of "
-            f"{chosen['max_model_len']:,}. Lower LORARY_MAX_MODEL_LEN, LORARY_MAX_LORAS or "
-            "LORARY_MAX_LORA_RANK, or use more GPUs."
-        )
-    places = chosen["max_cpu_loras"]
-    if places * budget.place > HOST_LIMIT * machine.memory:
-        most = int(HOST_LIMIT * machine.memory) // budget.place
-        yield (
-            f"{places} adapters of rank {asked.rank} can take {_size(places * budget.place)} of "
-            f"host memory ({workers} worker(s)), and there are {_size(machine.memory)}. Set "
-            f"LORARY_MAX_CPU_LORAS to {most} at most, or lower LORARY_MAX_LORA_RANK."
-        )
-
-
 def _on_cpu(
     machine: Machine, shape: Shape | None, asked: Asked, cpu: Mapping[str, int]
 ) -> ServePlan:
@@ -355,15 +207,15 @@ def _on_cpu(
     slot = memory.slot_bytes(shape, asked.rank)
     parts = (
         Part("base model", shape.weight_bytes, "host"),
-        Part(f"{slots} slots of {_size(slot)}", slots * slot, "host"),
+        Part(f"{slots} slots of {sized(slot)}", slots * slot, "host"),
         Part("KV cache", asked.kv_bytes or GIB, "host"),
-        Part(f"{places} adapters of {_size(one)}", places * one, "host"),
+        Part(f"{places} adapters of {sized(one)}", places * one, "host"),
     )
     total = sum(part.size for part in parts)
     if total > machine.memory:
         problems.append(
             f"Base model, slots, KV cache and {places} adapters of rank {asked.rank} can take "
-            f"{_size(total)}, and there are {_size(machine.memory)} of memory. Lower "
+            f"{sized(total)}, and there are {sized(machine.memory)} of memory. Lower "
             "LORARY_MAX_CPU_LORAS, LORARY_MAX_LORAS, LORARY_MAX_LORA_RANK or LORARY_KV_CACHE_GIB."
         )
     return ServePlan(machine, choices, parts, problems=tuple(problems))
@@ -381,8 +233,3 @@ def _without_shape(machine: Machine, asked: Asked, cpu: Mapping[str, int]) -> Se
 
 def _dotted(capability: Sequence[int]) -> str:
     return ".".join(map(str, capability))
-
-
-def _size(size: int) -> str:
-    """Bytes for people."""
-    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / (1 << 20):.0f} MiB"

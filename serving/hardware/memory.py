@@ -17,6 +17,11 @@ from typing import Any
 ROW_PARALLEL = ("o_proj", "down_proj", "out_proj", "dense_4h_to_h", "fc2", "w2", "c_proj")
 """Modules whose inputs tensor parallelism divides; of the others it divides the outputs."""
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "half": 2, "float": 4}
+_SMALLER_CACHE = (
+    "sliding_window", "layer_types", "kv_lora_rank", "attn_layer_indices",
+    "full_attention_interval", "hybrid_override_pattern", "attention_chunk_size",
+)  # fmt: skip
+"""Keys of a configuration whose KV cache is smaller than that of plain attention."""
 QUANTISED_BITS = {"fp8": 8, "awq": 4, "gptq": 4, "mxfp4": 4, "bitsandbytes": 4}
 
 
@@ -39,6 +44,9 @@ class Shape:
     dtype: str = "bfloat16"
     experts: int = 1
     """Copies of the modules of the MLP in a layer."""
+    uniform: bool = True
+    """Whether every layer keeps keys and values of all tokens. Where some keep fewer, or compressed
+    ones, `token_bytes` is an upper bound."""
 
     @classmethod
     def of(cls, config: Mapping[str, Any], weight_bytes: int | None = None) -> "Shape | None":
@@ -80,6 +88,7 @@ class Shape:
             weight_bytes=0,
             dtype=dtype.removeprefix("torch."),
             experts=max(1, experts),
+            uniform=not any(config.get(name) for name in _SMALLER_CACHE),
         )
         method = str((config.get("quantization_config") or {}).get("quant_method", ""))
         bits = QUANTISED_BITS.get(method.partition("_")[0], 8 * shape.item_bytes)

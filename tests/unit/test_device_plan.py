@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ import yaml
 
 from serving.errors import CannotServe
 from serving.hardware.asked import gather, read_options
-from serving.hardware.defaults import CHOSEN, HOST_LIMIT, Asked, ServePlan, choose
+from serving.hardware.budget import Asked
+from serving.hardware.defaults import CHOSEN, ServePlan, choose
 from serving.hardware.devices import GIB, KNOWN, Gpu, Machine
+from serving.hardware.fit import HOST_LIMIT
 from serving.hardware.memory import Shape, adapter_bytes, read_shape, slot_bytes, token_bytes
 from serving.hardware.presets import PRESETS, graph_counts, missing_tables, variables
 from serving.settings import ServingSettings
@@ -121,7 +124,7 @@ def test_256_adapters_of_rank_64_of_an_8b_model_are_refused_with_what_they_take(
     [
         ({"rank": 512, "settings": {"max_loras": 32}}, "slots of rank 512 take"),
         ({"settings": {"max_model_len": 100_000}}, "less than one request of 100,000"),
-        ({"kv_bytes": 40 * GIB, "kv_set": True}, "LORARY_KV_CACHE_GIB asks for 40.0 GiB"),
+        ({"kv_bytes": 40 * GIB, "kv_set": True}, "A KV cache of 40.0 GiB is asked for"),
         ({"tensor": 2}, "2 GPUs are asked for, and 1 are visible"),
         ({"pipeline": 2}, "2 GPUs are asked for, and 1 are visible"),
         ({"settings": {"max_cpu_loras": 5000}}, "5000 adapters of rank 16"),
@@ -171,6 +174,18 @@ def test_quantised_weights_and_experts_are_counted() -> None:
     assert 0.25 * whole < four.weight_bytes < 0.45 * whole
     assert 5 * whole < mixed.weight_bytes < 8 * whole
     assert adapter_bytes(mixed, 16, pinned=False) > 4 * adapter_bytes(shape("8B"), 16, pinned=False)
+
+
+def test_only_what_surely_does_not_fit_is_refused() -> None:
+    """Sliding windows and compressed keys take less; some options change what is computed."""
+    asked = Asked(settings={"max_model_len": 100_000})
+    plain = choose(machine("l4"), shape("8B"), asked, CPU)
+    assert plain.problems
+    sliding = Shape.of({**CONFIGS["8B"], "sliding_window": 4096})
+    assert not choose(machine("l4"), sliding, asked, CPU).problems
+    assert not choose(machine("l4"), shape("8B"), replace(asked, uncertain=True), CPU).problems
+    assert plan("70B", "h100").problems
+    assert not plan("70B", "h100", offloaded=80 * GIB).problems
 
 
 def test_without_the_models_size_nothing_is_made_up() -> None:
@@ -223,6 +238,9 @@ def test_the_cache_setting_works_on_a_gpu() -> None:
         (["--kv-cache-dtype=fp8_e5m2"], {"kv_item_bytes": 1}),
         (["--max-num-seqs", "8", "--max-num-batched-tokens=96"], {"sequences": 8, "tokens": 96}),
         (["-q", "fp8"], {"quantisation": "fp8"}),
+        (["--cpu-offload-gb=1.5"], {"offloaded": 3 << 29, "uncertain": False}),
+        (["--hf_overrides.num_hidden_layers", "2"], {"uncertain": True}),
+        (["--load-format=dummy"], {"uncertain": True}),
     ],
 )
 def test_vllms_own_options_count_in_every_spelling(

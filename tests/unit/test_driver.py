@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from serving.errors import CannotServe
-from serving.hardware.defaults import Asked, ServePlan
+from serving.hardware.budget import Asked
+from serving.hardware.defaults import ServePlan
 from serving.hardware.devices import GIB, KNOWN, Gpu, Machine, host_memory, read_gpus, visible
 from serving.hardware.driver import DRIVERS, lacking
 from serving.settings import ServingSettings

@@ -33,7 +33,7 @@ from serving.settings import ServingSettings
         ("--scheduling-policy=fcfs", "gateway depends"),
         ("--lora-modules", "lorary push"),
         ("--lora_modules=a=/tmp", "lorary push"),
-        ("--lora-target-modules", "lorary push"),
+        ("--lora-target-modules", "leave out part"),
         ("--lora-dtype=float16", "lorary push"),
         ("--lor", "lorary push"),
         ("--default-mm-loras.image", "lorary push"),
@@ -58,6 +58,25 @@ from serving.settings import ServingSettings
         ("-asc", "more replicas"),
         ("-as", "more replicas"),
         ("--headless", "more replicas"),
+        ("--nnodes=2", "one machine"),
+        ("-n2", "one machine"),
+        ("-n", "one machine"),
+        ("-r=1", "one machine"),
+        ("--node_rank", "one machine"),
+        ("--master-addr", "one machine"),
+        ("--scheduler-cls=my.Scheduler", "gateway depends"),
+        ("--worker-cls", "gateway depends"),
+        ("--tokens-only", "gateway depends"),
+        ("--skip-tokenizer-init", "gateway depends"),
+        ("--max-num-active-seqs=4", "--max-num-seqs"),
+        ("--max-num-queued-reqs=4", "LORARY_CONCURRENCY"),
+        ("--max_num_queued_tokens", "LORARY_CONCURRENCY"),
+        ("--device-ids=1", "CUDA_VISIBLE_DEVICES"),
+        ("--kv-transfer-config.kv_connector", "adapters and tenants"),
+        ("--kv-offloading-backend=lmcache", "--kv-offloading-size alone"),
+        ("--weight-transfer-config", "is registered"),
+        ("--tool-server=demo", "around the gateway"),
+        ("--enable-trace-replay", "around the gateway"),
         ("--config", "one by one"),
         ("--config=a.yaml", "one by one"),
         ("--conf", "one by one"),
@@ -86,14 +105,24 @@ def test_other_options_are_passed_on_as_they_are() -> None:
     assert arguments(ServingSettings(), extra)[-len(extra) :] == extra
 
 
+def test_a_model_in_place_of_an_option_is_refused() -> None:
+    """vLLM's launcher takes it and quietly serves LORARY_MODEL."""
+    with pytest.raises(CannotServe, match="'my/model' is no option"):
+        arguments(ServingSettings(), ["my/model", "--seed=1"])
+
+
 def running(**changed: Any) -> SimpleNamespace:
     """vLLM's configuration, as the default settings have it come up."""
     found = {"max_loras": 4, "max_cpu_loras": 16, "max_lora_rank": 64, "data_parallel_size": 1}
     found |= changed
     lora = SimpleNamespace(**found) if found.get("enable_lora", True) else None
     scheduler = SimpleNamespace(policy=found.get("policy", "priority"))
-    parallel = SimpleNamespace(**found)
-    return SimpleNamespace(lora_config=lora, parallel_config=parallel, scheduler_config=scheduler)
+    return SimpleNamespace(
+        lora_config=lora,
+        parallel_config=SimpleNamespace(**found),
+        scheduler_config=scheduler,
+        model_config=SimpleNamespace(max_logprobs=found.get("max_logprobs", 20)),
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,11 +134,13 @@ def running(**changed: Any) -> SimpleNamespace:
         ({"enable_lora": False}, "without adapters"),
         ({"data_parallel_size": 8}, "more replicas"),
         ({"policy": "fcfs"}, "not 'priority'"),
+        ({"max_logprobs": 2}, "Raise --max-logprobs"),
     ],
 )
 def test_an_engine_that_came_up_otherwise_is_not_served(changed: dict[str, Any], told: str) -> None:
     settings = ServingSettings(max_loras=4, max_cpu_loras=16, max_lora_rank=64)
     check_engine(running(), settings)
+    check_engine(running(max_logprobs=-1), settings)
     with pytest.raises(CannotServe, match=told):
         check_engine(running(**changed), settings)
 
