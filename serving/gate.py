@@ -147,8 +147,9 @@ class Gate:
             seen = {"method": method, DETAILS: is_observer(self.replica, scope)}
             await self.app({**inner(scope, path, b""), **seen}, receive, send)
         elif method == "GET" and path == "/metrics":
-            _, key = await identify(self.replica, scope)
-            require_observe(key)
+            if not self.replica.settings.open_metrics:
+                _, key = await identify(self.replica, scope)
+                require_observe(key)
             await self.app({**inner(scope, path, b""), "method": method}, receive, send)
         elif method == "GET" and (path == MODELS or path.startswith(f"{MODELS}/")):
             await self._show_models(scope, send)

@@ -162,6 +162,11 @@ class ServingSettings(StoreSettings):
         le=365,
         description="Days for which files and ended batches are kept; a caller may ask for less.",
     )
+    open_metrics: bool = Field(
+        default=False,
+        description="Show /metrics without a key: for routers that cannot send one, such as "
+        "llm-d's. It names adapters of all domains, so keep the port from callers.",
+    )
     metric_versions: int = Field(
         default=500,
         ge=1,

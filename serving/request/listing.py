@@ -1,6 +1,7 @@
 """`/v1/models`: what a caller may ask for, in OpenAI's schema. Pure."""
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,27 @@ def encoded(catalog: Catalog, key: Key, base: Base) -> bytes:
     encoded one by one, so that streams go on meanwhile."""
     pieces = ",".join(json.dumps(model) for model in models(catalog, key, base))
     return f'{{"object": "list", "data": [{pieces}]}}'.encode()
+
+
+def callable_as(catalog: Catalog, pinned: Iterable[str]) -> Iterator[str]:
+    """Every name by which callers get one of the versions `pinned`: its own, its aliases, its
+    adapter's and its domain's. Versions that are served no more are left out."""
+    for name in pinned:
+        ref = AdapterRef.parse(name)
+        adapter = catalog.adapters.get(ref.path)
+        if adapter is None or not 1 <= (ref.version or 0) <= len(adapter.versions):
+            continue
+        version = adapter.versions[(ref.version or 0) - 1]
+        if version.revoked is not None or version.tombstone is not None:
+            continue
+        yield name
+        for alias, number in adapter.aliases.items():
+            if number == version.number:
+                yield f"{ref.path}@{alias}"
+                if alias == DEFAULT_ALIAS:
+                    yield ref.path
+                    if catalog.domain(adapter.domain).default == adapter.name:
+                        yield adapter.domain
 
 
 def named(name: str, version: Version | None, base: Base) -> dict[str, Any]:

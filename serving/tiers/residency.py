@@ -32,6 +32,7 @@ from serving.tiers.engine import Engine
 from serving.tiers.popularity import NEVER, Ranking
 from serving.tiers.scheduler import SlotScheduler
 from serving.tiers.trial import Trials
+from serving.tiers.waiting import Waiting
 
 JUST_NOW_SECONDS = 1.0
 """Files that were verified so little ago are not read again before the engine reads them."""
@@ -91,6 +92,7 @@ class Residency:
         self._released = asyncio.Event()
         self._trimming: asyncio.Task[None] | None = None
         self._trying: set[asyncio.Task[None]] = set()
+        self._waiting = Waiting()
 
     def tier(self, version: Version) -> Tier:
         """Where the version is now."""
@@ -109,6 +111,23 @@ class Residency:
         """How many adapters wait for one of the engine's slots."""
         return self._turns.waiting
 
+    @property
+    def resident(self) -> list[str]:
+        """Pinned names that the engine holds, the most popular first."""
+        ranked = sorted(self._entries, key=self._popularity.of, reverse=True)
+        return [name for digest in ranked for name in self._entries[digest].names]
+
+    @property
+    def awaited(self) -> list[str]:
+        """Pinned names that requests wait for and the engine does not hold."""
+        held = set(self.resident)
+        return [name for name in self._waiting.names if name not in held]
+
+    @property
+    def places(self) -> int:
+        """How many adapters the engine's memory holds at most."""
+        return self._max_names
+
     @asynccontextmanager
     async def hold(self, version: Version) -> AsyncIterator[Tier]:
         """Have the version ready in the engine, at its turn, and keep it while the context lasts.
@@ -123,15 +142,18 @@ class Residency:
         TIER_REQUESTS.labels(tier).inc()
         self._popularity.note(version.digest)
         fetched = -math.inf
-        if tier == "bucket":
-            async with self._kept(version):
-                await self._fetch(version)
-                fetched = self._clock()
-        async with self._turns.take(str(version.ref)), self._kept(version) as entry:
-            await self._bring(version, entry, fetched)
-            await self._tried(version)
-            async with self._batcher.enter():
-                yield tier
+        with contextlib.ExitStack() as waiting:
+            waiting.enter_context(self._waiting.request(str(version.ref)))
+            if tier == "bucket":
+                async with self._kept(version):
+                    await self._fetch(version)
+                    fetched = self._clock()
+            async with self._turns.take(str(version.ref)), self._kept(version) as entry:
+                await self._bring(version, entry, fetched)
+                await self._tried(version)
+                waiting.close()
+                async with self._batcher.enter():
+                    yield tier
 
     async def warm(self, version: Version, *, replaces: Version | None = None) -> bool:
         """Bring the version up for whoever will ask for it; it takes no turn.
