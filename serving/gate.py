@@ -23,6 +23,7 @@ from serving.request.answers import Noting, answer, refuse
 from serving.request.body import MAX_HINT_BYTES, json_object, parse_hint
 from serving.request.headers import DETAILS, declared_length, inner
 from serving.request.listing import Base, encoded, named
+from serving.request.trace import trace_id
 from serving.resolve import identify, is_observer, resolve
 from serving.telemetry import access_log
 from serving.telemetry.metrics import REFUSALS
@@ -70,7 +71,11 @@ class Gate:
                 await self._serve(scope, receive, noting.send)
             except CallerLeft as error:
                 access_log.write(
-                    "left", key=scope.get("lorary.key"), path=scope["path"], code=error.code
+                    "left",
+                    key=scope.get("lorary.key"),
+                    path=scope["path"],
+                    code=error.code,
+                    trace=trace_id(scope),
                 )
             except LoraryError as error:
                 REFUSALS.labels(error.code).inc()
@@ -82,6 +87,7 @@ class Gate:
                     code=error.code,
                     request=noting.request_id.decode(),
                     reason=error.detail[:600],
+                    trace=trace_id(scope),
                 )
                 if noting.begun:
                     raise

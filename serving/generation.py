@@ -36,6 +36,7 @@ from serving.request.headers import (
 )
 from serving.request.limits import Grant
 from serving.request.messages import MESSAGES_FIELDS, constraints
+from serving.request.trace import trace_id
 from serving.resolve import Resolution, identify, resolve
 from serving.telemetry import access_log
 from serving.tiers.residency import Tier
@@ -153,6 +154,7 @@ async def generate(
                 seconds=round(relay.seconds, 4),
                 prompt_tokens=usage.prompt_tokens or None,
                 tokens=usage.tokens,
+                trace=trace_id(scope),
             )
 
 

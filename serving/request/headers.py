@@ -10,13 +10,13 @@ from starlette.types import Scope
 
 from registry.errors import BadRequest
 from registry.model.catalog import Key
+from serving.request.trace import trace_headers
 
-PASSED_HEADERS = frozenset(
-    (b"accept", b"content-type", b"user-agent", b"traceparent", b"tracestate")
-)
+PASSED_HEADERS = frozenset((b"accept", b"content-type", b"user-agent"))
 """Every other request header stays outside: some make layers inside choose another model, another
 engine, or run something, the caller's key is nobody's business there, and the id of an answer is
-ours to choose. The last two are W3C's: a caller's trace goes on in vLLM's spans."""
+ours to choose. A caller's trace is handed on as well, if it is well-formed: it goes on in vLLM's
+spans."""
 
 DETAILS = "lorary.details"
 """In the scope of /health: whether the answer may name adapters."""
@@ -33,7 +33,7 @@ def inner(scope: Scope, path: str, query: bytes, *headers: tuple[bytes, bytes]) 
         "raw_path": path.encode(),
         "root_path": "",
         "query_string": query,
-        "headers": [*kept, *headers],
+        "headers": [*kept, *trace_headers(scope["headers"]), *headers],
     }
 
 
