@@ -160,6 +160,7 @@ class Relay:
             TIME_PER_TOKEN.labels(*self._labels).observe(seconds / (tokens - 1))
         TOKENS.labels(*self._labels).inc(tokens)
         PROMPT_TOKENS.labels(*self._labels).inc(self.usage.prompt_tokens)
+        SERIES.touch(self._labels)  # it may have been forgotten since, and has series again
 
     async def _begin(self) -> None:
         self.status = self._start["status"]

@@ -10,7 +10,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from registry.times import parse as utc
 from serving.gate import Gate
-from serving.telemetry.metrics import REFUSALS, TOKENS, Series
+from serving.telemetry.metrics import BY_ADAPTER, REFUSALS, SERIES, TOKENS, Series
 from tests.support.asking import CHAT, chat, into, scope_of, send_to, whole
 from tests.support.replicas import Site, Upstream, answered
 
@@ -56,6 +56,32 @@ def test_series_of_versions_are_bounded() -> None:
         if sample.labels["domain"] == "bounded" and sample.name.endswith("_total")
     ]
     assert kept == ["7", "8", "9"]
+
+
+def test_a_long_answer_leaves_no_series_that_is_never_forgotten(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SERIES, "most", 2)
+
+    class Slow(Upstream):
+        """While it answers, so many others are asked for that the asked version is forgotten."""
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            ask_for("during")
+            await super().__call__(scope, receive, send)
+
+    def ask_for(adapter: str) -> None:
+        for number in range(3):
+            SERIES.touch(("others", adapter, str(number)))
+
+    chat(site, Slow(), "medical", site.medical)
+    ask_for("after")
+    domains = {
+        sample.labels["domain"]
+        for metric in BY_ADAPTER
+        for sample in next(iter(metric.collect())).samples
+    }
+    assert "medical" not in domains
 
 
 def test_an_error_that_nobody_foresaw_is_told_in_openais_envelope_and_by_place_only(
