@@ -42,6 +42,7 @@ FIXED = {
     "--disable-log-stats": _GATEWAY,
     "--skip-tokenizer-init": _GATEWAY,
     "--tokens-only": _GATEWAY,
+    "--sse-keep-alive-interval": "The first event counts as the first token. Leave it out",
     "--scheduler-cls": _GATEWAY,
     "--worker-cls": _GATEWAY,
     "--max-num-active-seqs": "Lower --max-num-seqs instead",

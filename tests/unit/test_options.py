@@ -67,6 +67,7 @@ from serving.settings import ServingSettings
         ("--scheduler-cls=my.Scheduler", "gateway depends"),
         ("--worker-cls", "gateway depends"),
         ("--tokens-only", "gateway depends"),
+        ("--sse-keep-alive-interval=5", "first token"),
         ("--skip-tokenizer-init", "gateway depends"),
         ("--max-num-active-seqs=4", "--max-num-seqs"),
         ("--max-num-queued-reqs=4", "LORARY_CONCURRENCY"),
