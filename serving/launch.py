@@ -138,8 +138,9 @@ def run(settings: ServingSettings, extra: Sequence[str]) -> None:
     check_options(extra)
     plan = sizing.plan_for(settings, extra, sizing.read_machine())
     sizing.check(plan, sizing.asked_of(settings, extra))
+    settings = settings.model_copy(update=plan.settings)
     preflight(settings)
-    argv = arguments(settings.model_copy(update=plan.settings), extra, plan.options)
+    argv = arguments(settings, extra, plan.options)
     access_log.install()
     os.environ.update(environment(settings) | sizing.variables(settings, plan))
     sys.argv = ["lorary serve", *argv]

@@ -49,7 +49,7 @@ def plan_for(settings: ServingSettings, extra: Sequence[str], machine: Machine) 
     """The settings that `machine` is served with. Raises as `gather`."""
     return choose(
         machine,
-        _shape(settings.model),
+        _shape(settings.model, fetch=bool(machine.gpus)),
         asked_of(settings, extra),
         {name: getattr(settings, name) for name in CHOSEN},
     )
@@ -98,8 +98,8 @@ def _driver_problems(machine: Machine, asked: Asked) -> Iterator[str]:
         return
     import torch
 
-    if torch.version.hip is None:
-        cuda = torch.version.cuda or ""
+    cuda = torch.version.cuda or ""
+    if cuda or not machine.unreadable:  # else it is a build for another maker's GPUs
         yield from lacking(machine, cuda, dtype=asked.dtype, utilisation=asked.utilisation)
 
 
@@ -114,13 +114,17 @@ def _table_problems(machine: Machine) -> Iterator[str]:
             )
 
 
-def _shape(model: str) -> Shape | None:
-    """The base model's shape, from its directory or, for a Hugging Face id, from the Hub."""
+def _shape(model: str, *, fetch: bool) -> Shape | None:
+    """The base model's shape, from its directory or, for a Hugging Face id, from the local cache.
+
+    fetch: ask the Hub for what is not there.
+    """
     if Path(model).is_dir():
         return read_shape(Path(model))
     try:
         from huggingface_hub import hf_hub_download
 
-        return Shape.of(json.loads(Path(hf_hub_download(model, "config.json")).read_bytes()))
+        file = hf_hub_download(model, "config.json", local_files_only=not fetch)
+        return Shape.of(json.loads(Path(file).read_bytes()))
     except Exception:  # whatever it is, vLLM says it better when it fetches the model
         return None

@@ -103,7 +103,10 @@ def _tensor(machine: Machine, gpu: Gpu, shape: Shape, asked: Asked) -> int:
 def _choices(machine: Machine, budget: Budget) -> Iterator[Choice]:
     asked, given = budget.asked, budget.asked.settings
     room = int(max(0, budget.left) * SLOT_SHARE)
-    slots = given.get("max_loras") or next((n for n in SLOTS if n * budget.slot <= room), 1)
+    most = given.get("max_cpu_loras", SLOTS[0])
+    slots = given.get("max_loras") or next(
+        (n for n in SLOTS if n * budget.slot <= room and n <= most), 1
+    )
     yield _choice(
         "max_loras", given, slots,
         f"{sized(slots * budget.slot)} of {sized(max(0, budget.left))} that the model leaves; "

@@ -6,7 +6,7 @@ NVIDIA GPUs are read; vLLM's builds for others serve with the settings of a CPU 
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,6 @@ class Machine:
     """The newest CUDA that the driver runs: 1000 times major plus 10 times minor."""
     unreadable: str = ""
     """Why NVML gave no answer; empty if it did."""
-    notes: tuple[str, ...] = field(default=())
 
 
 KNOWN = {

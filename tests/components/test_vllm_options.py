@@ -32,11 +32,13 @@ MATTER = {"options", "optional arguments", "Frontend", "LoRAConfig", "SchedulerC
           "ParallelConfig", "ObservabilityConfig", "VllmConfig"}  # fmt: skip
 """Groups of options that could open a way around the gateway or contradict it."""
 _LOOKED_AT = """
+--aggregate-engine-logging --enable-log-requests --fail-on-environ-validation
+--gdn-prefill-backend --kda-decode-backend --kda-prefill-backend --shutdown-timeout
 --help --chat-template --chat-template-content-format --default-chat-template-kwargs
 --response-role --return-tokens-as-token-ids --enable-auto-tool-choice
 --exclude-tools-when-tool-choice-none --tool-call-parser --tool-parser-plugin --tool-strict-level
 --max-log-len --enable-prompt-tokens-details --enable-per-request-metrics
---enable-server-load-tracking --enable-force-include-usage 
+--enable-server-load-tracking --enable-force-include-usage
 --enable-tokenizer-info-endpoint --enable-log-outputs --enable-log-deltas
 --cohere-is-reasoning-model --cohere-format --anthropic-disabled-thinking-effort --log-error-stack
 --enable-scale-out --fingerprint-mode --fingerprint-value --uvicorn-log-level

@@ -110,6 +110,12 @@ def test_whatever_is_set_stays_and_is_said_to_be_set(name: str) -> None:
     assert choice.why == "set by you"
 
 
+def test_no_more_slots_are_chosen_than_adapters_were_allowed() -> None:
+    assert plan("8B", "h100", settings={"max_cpu_loras": 9}).settings["max_loras"] == 8
+    chosen = plan("8B", "h100", host_gib=8, settings={"max_loras": 40}).settings
+    assert chosen["max_cpu_loras"] >= 40
+
+
 def test_256_adapters_of_rank_64_of_an_8b_model_are_refused_with_what_they_take() -> None:
     made = plan("8B", "h100", host_gib=96, rank=64, settings={"max_cpu_loras": 256})
     (problem,) = made.problems

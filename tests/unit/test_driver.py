@@ -151,6 +151,14 @@ def test_nothing_starts_on_a_machine_that_lacks_something() -> None:
 
 
 @pytest.mark.usefixtures("gpu_build")
+def test_builds_for_other_makers_gpus_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.version.cuda", None)
+    check(ServePlan(Machine(unreadable="no NVML"), ()), Asked())
+    with pytest.raises(CannotServe, match="built without CUDA"):
+        check(ServePlan(READY, ()), Asked())
+
+
+@pytest.mark.usefixtures("gpu_build")
 def test_a_folder_without_tuned_kernels_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
