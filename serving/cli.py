@@ -55,12 +55,12 @@ def _show_plan(
     """Print what `lorary serve` would start with; exits with 1 if it could not."""
     from serving import sizing
     from serving.options import check_options
-    from serving.showing import as_value, show
+    from serving.plan_report import as_value, show
 
     check_options(extra)
-    machine = sizing.machine_like(gpu, host_gib) if gpu else sizing.read_machine()
+    machine = sizing.machine_named(gpu, host_gib) if gpu else sizing.read_machine()
     made = sizing.plan_for(settings, extra, machine)
-    problems = made.problems if gpu else sizing.problems(made, sizing.asked_of(settings, extra))
+    problems = made.problems if gpu else sizing.problems(made, sizing.requested_of(settings, extra))
     from registry.cli.output import emit
 
     emit(as_value(made, problems), as_json, lambda: show(made, problems))

@@ -137,7 +137,7 @@ def run(settings: ServingSettings, extra: Sequence[str]) -> None:
     """Start the server and return when it has ended."""
     check_options(extra)
     plan = sizing.plan_for(settings, extra, sizing.read_machine())
-    sizing.check(plan, sizing.asked_of(settings, extra))
+    sizing.check(plan, sizing.requested_of(settings, extra))
     settings = settings.model_copy(update=plan.settings)
     preflight(settings)
     argv = arguments(settings, extra, plan.options)

@@ -24,7 +24,7 @@ from serving.outcomes.response_ids import ResponseIds
 from serving.outcomes.rollout import Rollouts
 from serving.request.controls import control_tokens
 from serving.request.limits import Limits
-from serving.request.listing import callable_as
+from serving.request.listing import served_names
 from serving.request.salts import Salts
 from serving.settings import ServingSettings
 from serving.shutdown import Shutdown
@@ -38,7 +38,7 @@ from serving.telemetry.metrics import (
     SERIES,
     SLOTS,
 )
-from serving.telemetry.residency import RESIDENCY_INFO, Told
+from serving.telemetry.residency import RESIDENCY_INFO, Snapshot
 from serving.tiers.batching import RequestBatcher
 from serving.tiers.cache import AdapterCache
 from serving.tiers.engine import Engine
@@ -213,21 +213,21 @@ class Replica:
         SLOTS.labels("batch").set(self.settings.max_loras)
         SLOTS.labels("memory").set(self.settings.max_cpu_loras)
         ENGINE_NAMES.set_function(lambda: self._residency.names if self._residency else 0)
-        RESIDENCY_INFO.read = lambda: told_of(self)
+        RESIDENCY_INFO.read = lambda: residency_snapshot(self)
         ROLLBACKS_UNTOLD.set_function(lambda: len(self.rollouts.held))
         self.follower.start()
 
 
-def told_of(replica: Replica) -> Told | None:
-    """What routers read of `replica`: the names that callers send for what its engine holds, and
-    for what its requests wait for. None before its engine has started or its registry was read."""
+def residency_snapshot(replica: Replica) -> Snapshot | None:
+    """The adapters in the engine of `replica` and those that requests wait for, by every name that
+    callers may use. None before the engine has started or the registry was read."""
     if replica._residency is None or not replica.follower.has_read:
         return None
     residency, catalog = replica._residency, replica.follower.catalog
     resident, awaited = residency.resident, residency.awaited
-    return Told(
-        resident=tuple(callable_as(catalog, resident)),
-        awaited=tuple(callable_as(catalog, awaited)),
+    return Snapshot(
+        resident=tuple(served_names(catalog, resident)),
+        awaited=tuple(served_names(catalog, awaited)),
         free=max(0, residency.places - len(resident) - len(awaited)),
     )
 

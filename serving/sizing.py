@@ -1,4 +1,4 @@
-"""What `lorary serve` starts with on this machine: `serving.hardware` fed with what is there."""
+"""The plan that `lorary serve` starts with on this machine: `serving.hardware` with its I/O."""
 
 import json
 import os
@@ -10,12 +10,12 @@ from pathlib import Path
 
 from serving.errors import CannotServe
 from serving.hardware import devices, presets
-from serving.hardware.asked import gather
-from serving.hardware.budget import Asked
+from serving.hardware.budget import Requested
 from serving.hardware.defaults import CHOSEN, ServePlan, choose
 from serving.hardware.devices import GIB, KNOWN, Machine
-from serving.hardware.driver import lacking
+from serving.hardware.driver import missing_requirements
 from serving.hardware.memory import Shape, read_shape
+from serving.hardware.requested import parse_request
 from serving.settings import ServingSettings
 
 
@@ -30,7 +30,7 @@ def read_machine() -> Machine:
     return replace(found, memory=host.memory, cpus=host.cpus)
 
 
-def machine_like(gpu: str, host_gib: int | None) -> Machine:
+def machine_named(gpu: str, host_gib: int | None) -> Machine:
     """A machine with the GPUs that `gpu` names, such as `h100` or `a100-80x4`.
 
     host_gib: its host memory; None: as much as here. Raises `CannotServe` for another name.
@@ -46,22 +46,24 @@ def machine_like(gpu: str, host_gib: int | None) -> Machine:
 
 
 def plan_for(settings: ServingSettings, extra: Sequence[str], machine: Machine) -> ServePlan:
-    """The settings that `machine` is served with. Raises as `gather`."""
+    """The settings that `machine` is served with. Raises as `parse_request`."""
     return choose(
         machine,
         _shape(settings.model, fetch=bool(machine.gpus)),
-        asked_of(settings, extra),
+        requested_of(settings, extra),
         {name: getattr(settings, name) for name in CHOSEN},
     )
 
 
-def asked_of(settings: ServingSettings, extra: Sequence[str]) -> Asked:
-    """What the operator set. Raises as `gather`."""
+def requested_of(settings: ServingSettings, extra: Sequence[str]) -> Requested:
+    """What the operator set. Raises as `parse_request`."""
     given = {name: getattr(settings, name) for name in CHOSEN if name in settings.model_fields_set}
-    return gather(given, settings.max_lora_rank, settings.lora_preset, settings.kv_cache_gib, extra)
+    return parse_request(
+        given, settings.max_lora_rank, settings.lora_preset, settings.kv_cache_gib, extra
+    )
 
 
-def problems(plan: ServePlan, asked: Asked) -> list[str]:
+def problems(plan: ServePlan, asked: Requested) -> list[str]:
     """Everything that this machine lacks or that does not fit, each with what to do."""
     return [
         *_driver_problems(plan.machine, asked),
@@ -70,7 +72,7 @@ def problems(plan: ServePlan, asked: Asked) -> list[str]:
     ]
 
 
-def check(plan: ServePlan, asked: Asked) -> None:
+def check(plan: ServePlan, asked: Requested) -> None:
     """Raise `CannotServe` if there are `problems`."""
     if found := problems(plan, asked):
         raise CannotServe(" ".join(found))
@@ -93,14 +95,16 @@ def _built_for_gpus() -> bool:
         return False
 
 
-def _driver_problems(machine: Machine, asked: Asked) -> Iterator[str]:
+def _driver_problems(machine: Machine, asked: Requested) -> Iterator[str]:
     if not _built_for_gpus():
         return
     import torch
 
     cuda = torch.version.cuda or ""
     if cuda or not machine.unreadable:  # else it is a build for another maker's GPUs
-        yield from lacking(machine, cuda, dtype=asked.dtype, utilisation=asked.utilisation)
+        yield from missing_requirements(
+            machine, cuda, dtype=asked.dtype, utilisation=asked.utilisation
+        )
 
 
 def _table_problems(machine: Machine) -> Iterator[str]:

@@ -15,7 +15,7 @@ LEAST_WORKING = GIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Requested:
     """What the operator set: settings by name, and those of vLLM's options that count here."""
 
     settings: Mapping[str, int] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Budget:
 
     gpu: Gpu
     shape: Shape
-    asked: Asked
+    asked: Requested
     tensor: int
 
     @property
@@ -126,10 +126,10 @@ class Budget:
     def parts(self, slots: int, places: int) -> Iterator[Part]:
         """What the memory is for."""
         yield Part("base model", self.weights, "GPU")
-        yield Part(f"{slots} slots of {sized(self.slot)}", slots * self.slot, "GPU")
+        yield Part(f"{slots} slots of {human(self.slot)}", slots * self.slot, "GPU")
         yield Part("a step's working memory (estimate)", self.working, "GPU")
         yield Part(f"KV cache, {self.tokens(slots):,} tokens", self.cache(slots), "GPU")
-        yield Part(f"{places} adapters of {sized(self.place)}", places * self.place, "host")
+        yield Part(f"{places} adapters of {human(self.place)}", places * self.place, "host")
 
 
 def steps(gpu: Gpu) -> tuple[int, int]:
@@ -141,6 +141,6 @@ def steps(gpu: Gpu) -> tuple[int, int]:
     return 256, 2_048
 
 
-def sized(size: int) -> str:
+def human(size: int) -> str:
     """Bytes for people."""
     return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / (1 << 20):.0f} MiB"

@@ -1,4 +1,4 @@
-"""What a replica on a GPU is set to where nobody set it, and why; what cannot fit. Pure.
+"""Default settings for a GPU, each with its reason. Pure.
 
 Measured on one H200 with an 8B model: the more different adapters share a batch, the fewer requests
 a second, whatever their rank. Everything else here is computed from shapes, not run.
@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from serving.hardware import memory
-from serving.hardware.budget import Asked, Budget, Part, sized, steps
+from serving.hardware.budget import Budget, Part, Requested, human, steps
 from serving.hardware.devices import GIB, Gpu, Machine
-from serving.hardware.fit import misfits
+from serving.hardware.fit import memory_problems
 from serving.hardware.memory import Shape
 from serving.hardware.presets import PRESETS, graph_counts
 
@@ -61,7 +61,7 @@ class ServePlan:
 
 
 def choose(
-    machine: Machine, shape: Shape | None, asked: Asked, cpu: Mapping[str, int]
+    machine: Machine, shape: Shape | None, asked: Requested, cpu: Mapping[str, int]
 ) -> ServePlan:
     """Settings for a replica on `machine`; what does not fit is in `problems`.
 
@@ -81,11 +81,11 @@ def choose(
         (*choices, *_texts(gpu, shape, asked, tensor, chosen["max_loras"])),
         tuple(budget.parts(chosen["max_loras"], chosen["max_cpu_loras"])),
         tuple(_options(gpu, shape, asked, tensor)),
-        tuple(misfits(machine, budget, chosen)),
+        tuple(memory_problems(machine, budget, chosen)),
     )
 
 
-def _tensor(machine: Machine, gpu: Gpu, shape: Shape, asked: Asked) -> int:
+def _tensor(machine: Machine, gpu: Gpu, shape: Shape, asked: Requested) -> int:
     """As few GPUs as hold the model with a useful KV cache; all that can be used if none do."""
     slots = asked.settings.get("max_loras", 4)
     wanted = asked.settings.get("max_model_len", LEAST_TOKENS)
@@ -109,7 +109,7 @@ def _choices(machine: Machine, budget: Budget) -> Iterator[Choice]:
     )
     yield _choice(
         "max_loras", given, slots,
-        f"{sized(slots * budget.slot)} of {sized(max(0, budget.left))} that the model leaves; "
+        f"{human(slots * budget.slot)} of {human(max(0, budget.left))} that the model leaves; "
         f"up to {SLOTS[0]} in a batch were measured",
     )  # fmt: skip
     places = given.get("max_cpu_loras") or max(
@@ -117,7 +117,7 @@ def _choices(machine: Machine, budget: Budget) -> Iterator[Choice]:
     )
     yield _choice(
         "max_cpu_loras", given, places,
-        f"{sized(places * budget.place)} of {sized(machine.memory)} host memory, at rank "
+        f"{human(places * budget.place)} of {human(machine.memory)} host memory, at rank "
         f"{asked.rank} on every module",
     )  # fmt: skip
     tokens = budget.tokens(slots)
@@ -145,7 +145,7 @@ def _choice(name: str, given: Mapping[str, int], value: int, why: str) -> Choice
     return Choice(name, value, "set by you" if name in given else why, name in given)
 
 
-def _texts(gpu: Gpu, shape: Shape, asked: Asked, tensor: int, slots: int) -> Iterator[Choice]:
+def _texts(gpu: Gpu, shape: Shape, asked: Requested, tensor: int, slots: int) -> Iterator[Choice]:
     """What is no number of a setting."""
     dtype = _dtype(gpu, shape, asked)
     yield Choice("dtype", dtype or shape.dtype, _dtype_reason(gpu, asked), asked.dtype is not None)
@@ -155,9 +155,9 @@ def _texts(gpu: Gpu, shape: Shape, asked: Asked, tensor: int, slots: int) -> Ite
         asked.tensor is not None,
     )  # fmt: skip
     memory_by = (
-        f"KV cache {sized(asked.kv_bytes)}"
+        f"KV cache {human(asked.kv_bytes)}"
         if asked.kv_bytes
-        else f"{asked.utilisation:.2f} of {sized(gpu.memory)}"
+        else f"{asked.utilisation:.2f} of {human(gpu.memory)}"
     )
     yield Choice("GPU memory", memory_by, "vLLM measures what is left for the KV cache")
     counts = graph_counts(asked.preset, slots)
@@ -167,14 +167,14 @@ def _texts(gpu: Gpu, shape: Shape, asked: Asked, tensor: int, slots: int) -> Ite
     )  # fmt: skip
 
 
-def _dtype(gpu: Gpu, shape: Shape, asked: Asked) -> str | None:
+def _dtype(gpu: Gpu, shape: Shape, asked: Requested) -> str | None:
     """What `--dtype` is set to; None leaves it to vLLM."""
     if asked.dtype is None and gpu.capability < (8, 0) and shape.dtype != "float16":
         return "float16"
     return asked.dtype
 
 
-def _dtype_reason(gpu: Gpu, asked: Asked) -> str:
+def _dtype_reason(gpu: Gpu, asked: Requested) -> str:
     if asked.dtype is not None:
         return "set by you"
     if gpu.capability < (8, 0):
@@ -182,7 +182,7 @@ def _dtype_reason(gpu: Gpu, asked: Asked) -> str:
     return "the model's own"
 
 
-def _options(gpu: Gpu, shape: Shape, asked: Asked, tensor: int) -> Iterator[str]:
+def _options(gpu: Gpu, shape: Shape, asked: Requested, tensor: int) -> Iterator[str]:
     if asked.tensor is None and tensor > 1:
         yield f"--tensor-parallel-size={tensor}"
     if asked.dtype is None and (dtype := _dtype(gpu, shape, asked)):
@@ -191,12 +191,12 @@ def _options(gpu: Gpu, shape: Shape, asked: Asked, tensor: int) -> Iterator[str]
     yield from PRESETS[asked.preset].options
 
 
-def _cache_option(asked: Asked) -> list[str]:
+def _cache_option(asked: Requested) -> list[str]:
     return [f"--kv-cache-memory-bytes={asked.kv_bytes}"] if asked.kv_set else []
 
 
 def _on_cpu(
-    machine: Machine, shape: Shape | None, asked: Asked, cpu: Mapping[str, int]
+    machine: Machine, shape: Shape | None, asked: Requested, cpu: Mapping[str, int]
 ) -> ServePlan:
     """A CPU's settings as they are, and whether they fit into its memory."""
     choices = tuple(_choice(name, asked.settings, cpu[name], "a CPU's default") for name in CHOSEN)
@@ -210,21 +210,21 @@ def _on_cpu(
     slot = memory.slot_bytes(shape, asked.rank)
     parts = (
         Part("base model", shape.weight_bytes, "host"),
-        Part(f"{slots} slots of {sized(slot)}", slots * slot, "host"),
+        Part(f"{slots} slots of {human(slot)}", slots * slot, "host"),
         Part("KV cache", asked.kv_bytes or GIB, "host"),
-        Part(f"{places} adapters of {sized(one)}", places * one, "host"),
+        Part(f"{places} adapters of {human(one)}", places * one, "host"),
     )
     total = sum(part.size for part in parts)
     if total > machine.memory:
         problems.append(
             f"Base model, slots, KV cache and {places} adapters of rank {asked.rank} can take "
-            f"{sized(total)}, and there are {sized(machine.memory)} of memory. Lower "
+            f"{human(total)}, and there are {human(machine.memory)} of memory. Lower "
             "LORARY_MAX_CPU_LORAS, LORARY_MAX_LORAS, LORARY_MAX_LORA_RANK or LORARY_KV_CACHE_GIB."
         )
     return ServePlan(machine, choices, parts, problems=tuple(problems))
 
 
-def _without_shape(machine: Machine, asked: Asked, cpu: Mapping[str, int]) -> ServePlan:
+def _without_shape(machine: Machine, asked: Requested, cpu: Mapping[str, int]) -> ServePlan:
     """A CPU's settings, since nothing can be computed for a model of unknown size."""
     why = "a CPU's default: the model's size is unknown, as its config.json could not be read"
     return ServePlan(

@@ -1,4 +1,4 @@
-"""What the driver and the GPUs lack, said before anything is loaded. Pure."""
+"""Requirements that the driver or the GPUs do not meet, found before anything is loaded. Pure."""
 
 from collections.abc import Iterator
 
@@ -13,13 +13,13 @@ LEAST_CAPABILITY = (7, 5)
 """CUDA 13 has no code for older GPUs."""
 
 
-def lacking(
+def missing_requirements(
     machine: Machine, cuda: str, *, dtype: str | None = None, utilisation: float = 0.92
 ) -> Iterator[str]:
-    """Each thing that would end vLLM's GPU build on this machine, with what to do.
+    """Each requirement of vLLM's GPU build that the machine does not meet, with what to do.
 
     cuda: the version that torch was built with, such as "13.0"; empty if it was built without.
-    dtype: the data type that the operator asked for.
+    dtype: the data type that the operator requested.
     """
     needed = DRIVERS.get(int(cuda.partition(".")[0] or 0))
     newest = f"Install driver {needed or DRIVERS[13]} or newer"

@@ -1,8 +1,7 @@
-"""vLLM's own ways to make LoRA faster on a GPU, under one setting each can be had by.
+"""Presets of vLLM's own options for LoRA on a GPU, chosen by `LORARY_LORA_PRESET`.
 
-What they give is vLLM's intention. None but `standard` was run here on a GPU: `standard` is what an
-H200 was measured with, where one adapter in a batch left 0.71 of the base model's requests a
-second, 8 left 0.63 and 32 left 0.42.
+Expected effects are vLLM's. Only `standard` was run on a GPU, an H200: one adapter in a batch left
+0.71 of the base model's requests a second, 8 left 0.63 and 32 left 0.42.
 """
 
 from collections.abc import Mapping

@@ -42,7 +42,7 @@ def encoded(catalog: Catalog, key: Key, base: Base) -> bytes:
     return f'{{"object": "list", "data": [{pieces}]}}'.encode()
 
 
-def callable_as(catalog: Catalog, pinned: Iterable[str]) -> Iterator[str]:
+def served_names(catalog: Catalog, pinned: Iterable[str]) -> Iterator[str]:
     """Every name by which callers get one of the versions `pinned`: its own, its aliases, its
     adapter's and its domain's. Versions that are served no more are left out."""
     for name in pinned:

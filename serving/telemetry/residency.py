@@ -26,8 +26,8 @@ MOST_NAMES = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What routers are told."""
+class Snapshot:
+    """The adapters of one replica."""
 
     resident: tuple[str, ...]
     """Names of adapters that the engine holds."""
@@ -41,9 +41,9 @@ class ResidencyInfo(Collector):
     """The gauge; nothing until `read` is set and gives something."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self.read: Callable[[], Told | None] = lambda: None
+        self.read: Callable[[], Snapshot | None] = lambda: None
         self._clock = clock
-        self._last: Told | None = None
+        self._last: Snapshot | None = None
         self._changed = 0.0
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
@@ -52,18 +52,18 @@ class ResidencyInfo(Collector):
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """The gauge as it is now."""
-        told = self.read()
-        if told is None:
+        snapshot = self.read()
+        if snapshot is None:
             return
-        if told != self._last:
-            self._last, self._changed = told, self._clock()
-        held = dict.fromkeys(itertools.islice(told.resident, MOST_NAMES))
+        if snapshot != self._last:
+            self._last, self._changed = snapshot, self._clock()
+        held = dict.fromkeys(itertools.islice(snapshot.resident, MOST_NAMES))
         waiting = dict.fromkeys(
-            itertools.islice((name for name in told.awaited if name not in held), MOST_NAMES)
+            itertools.islice((name for name in snapshot.awaited if name not in held), MOST_NAMES)
         )
         family = self._family()
         family.add_metric(
-            [str(len(held) + len(waiting) + told.free), ",".join(held), ",".join(waiting)],
+            [str(len(held) + len(waiting) + snapshot.free), ",".join(held), ",".join(waiting)],
             self._changed,
         )
         yield family

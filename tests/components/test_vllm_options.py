@@ -18,11 +18,11 @@ from vllm.lora.utils import get_captured_lora_counts
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from serving.errors import CannotServe
-from serving.hardware.asked import _READ
 from serving.hardware.budget import UTILISATION, steps
 from serving.hardware.devices import KNOWN
 from serving.hardware.memory import read_shape, slot_bytes
 from serving.hardware.presets import PRESETS, Name, graph_counts
+from serving.hardware.requested import _READ
 from serving.options import FAMILIES, FIXED, check_options
 from serving.tiers.recovery import TOP
 from tests.support.tiny_model import one_thread, write_tiny_model

@@ -15,16 +15,16 @@ import pytest
 import yaml
 
 from serving.errors import CannotServe
-from serving.hardware.asked import gather, read_options
-from serving.hardware.budget import Asked
+from serving.hardware.budget import Requested
 from serving.hardware.defaults import CHOSEN, ServePlan, choose
 from serving.hardware.devices import GIB, KNOWN, Gpu, Machine
 from serving.hardware.fit import HOST_LIMIT
 from serving.hardware.memory import Shape, adapter_bytes, read_shape, slot_bytes, token_bytes
 from serving.hardware.presets import PRESETS, graph_counts, missing_tables, variables
+from serving.hardware.requested import parse_request, read_options
+from serving.plan_report import as_value
 from serving.settings import ServingSettings
-from serving.showing import as_value
-from serving.sizing import machine_like, plan_for
+from serving.sizing import machine_named, plan_for
 from tests.support.bases import CONFIGS, shape
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +46,7 @@ def machine(gpu: str, count: int = 1, host_gib: int = 128, cpus: int = 16) -> Ma
 
 
 def plan(size: str, gpu: str, count: int = 1, host_gib: int = 128, **asked: Any) -> ServePlan:
-    return choose(machine(gpu, count, host_gib), shape(size), Asked(**asked), CPU)
+    return choose(machine(gpu, count, host_gib), shape(size), Requested(**asked), CPU)
 
 
 def value(made: ServePlan, name: str) -> str:
@@ -130,9 +130,9 @@ def test_256_adapters_of_rank_64_of_an_8b_model_are_refused_with_what_they_take(
     [
         ({"rank": 512, "settings": {"max_loras": 32}}, "slots of rank 512 take"),
         ({"settings": {"max_model_len": 100_000}}, "less than one request of 100,000"),
-        ({"kv_bytes": 40 * GIB, "kv_set": True}, "A KV cache of 40.0 GiB is asked for"),
-        ({"tensor": 2}, "2 GPUs are asked for, and 1 are visible"),
-        ({"pipeline": 2}, "2 GPUs are asked for, and 1 are visible"),
+        ({"kv_bytes": 40 * GIB, "kv_set": True}, "A KV cache of 40.0 GiB is requested"),
+        ({"tensor": 2}, "2 GPUs are requested, and 1 are visible"),
+        ({"pipeline": 2}, "2 GPUs are requested, and 1 are visible"),
         ({"settings": {"max_cpu_loras": 5000}}, "5000 adapters of rank 16"),
     ],
 )
@@ -184,7 +184,7 @@ def test_quantised_weights_and_experts_are_counted() -> None:
 
 def test_only_what_surely_does_not_fit_is_refused() -> None:
     """Sliding windows and compressed keys take less; some options change what is computed."""
-    asked = Asked(settings={"max_model_len": 100_000})
+    asked = Requested(settings={"max_model_len": 100_000})
     plain = choose(machine("l4"), shape("8B"), asked, CPU)
     assert plain.problems
     sliding = Shape.of({**CONFIGS["8B"], "sliding_window": 4096})
@@ -195,29 +195,31 @@ def test_only_what_surely_does_not_fit_is_refused() -> None:
 
 
 def test_without_the_models_size_nothing_is_made_up() -> None:
-    made = choose(machine("h100"), None, Asked(), CPU)
+    made = choose(machine("h100"), None, Requested(), CPU)
     assert made.settings == CPU
     assert all("size is unknown" in choice.why for choice in made.choices)
 
 
 def test_a_cpu_keeps_its_defaults_and_is_refused_what_its_memory_cannot_hold() -> None:
-    small = choose(Machine(memory=8 * GIB), shape("1B"), Asked(), CPU)
+    small = choose(Machine(memory=8 * GIB), shape("1B"), Requested(), CPU)
     assert small.settings == CPU
     assert not small.problems
     (problem,) = choose(
-        Machine(memory=8 * GIB), shape("1B"), Asked(), {**CPU, "max_cpu_loras": 500}
+        Machine(memory=8 * GIB), shape("1B"), Requested(), {**CPU, "max_cpu_loras": 500}
     ).problems
     assert "500 adapters of rank 16" in problem
-    preset = choose(Machine(), None, Asked(preset="specialized"), CPU)
+    preset = choose(Machine(), None, Requested(preset="specialized"), CPU)
     assert "needs a GPU" in preset.problems[0]
 
 
 def test_an_older_gpu_computes_in_float16() -> None:
     old = Machine(gpus=(Gpu("Tesla T4", 15 * GIB, (7, 5)),), memory=64 * GIB)
-    made = choose(old, shape("1B"), Asked(), CPU)
+    made = choose(old, shape("1B"), Requested(), CPU)
     assert "--dtype=float16" in made.options
     assert value(made, "dtype") == "float16"
-    assert "--dtype=float16" not in choose(old, shape("1B"), Asked(dtype="float32"), CPU).options
+    assert (
+        "--dtype=float16" not in choose(old, shape("1B"), Requested(dtype="float32"), CPU).options
+    )
 
 
 def test_the_cache_setting_works_on_a_gpu() -> None:
@@ -225,7 +227,7 @@ def test_the_cache_setting_works_on_a_gpu() -> None:
     assert f"--kv-cache-memory-bytes={10 * GIB}" in made.options
     assert not any("kv-cache" in option for option in plan("8B", "h100").options)
     with pytest.raises(CannotServe, match="Set one of them"):
-        gather({}, 16, "standard", 10, ["--gpu-memory-utilization=0.5"])
+        parse_request({}, 16, "standard", 10, ["--gpu-memory-utilization=0.5"])
 
 
 @pytest.mark.parametrize(
@@ -252,13 +254,13 @@ def test_the_cache_setting_works_on_a_gpu() -> None:
 def test_vllms_own_options_count_in_every_spelling(
     extra: list[str], expected: dict[str, Any]
 ) -> None:
-    asked = gather({}, 16, "standard", None, extra)
+    asked = parse_request({}, 16, "standard", None, extra)
     assert {name: getattr(asked, name) for name in expected} == expected
 
 
 def test_an_option_without_a_number_is_named() -> None:
     with pytest.raises(CannotServe, match="many"):
-        gather({}, 16, "standard", None, ["-tp", "many"])
+        parse_request({}, 16, "standard", None, ["-tp", "many"])
     assert read_options(["--max-num", "3", "--seed=1"]) == {}
 
 
@@ -285,17 +287,17 @@ def test_tuned_kernels_that_are_not_there_are_noticed(tmp_path: Path) -> None:
 
 
 def test_a_machine_is_planned_for_by_name() -> None:
-    assert len(machine_like("H100x4", 512).gpus) == 4
-    assert machine_like("l4", 32).memory == 32 * GIB
+    assert len(machine_named("H100x4", 512).gpus) == 4
+    assert machine_named("l4", 32).memory == 32 * GIB
     for wrong in ("b1000", "h100x", "h100x0", "x4", "h100x99"):
         with pytest.raises(CannotServe, match="Name one of"):
-            machine_like(wrong, 32)
+            machine_named(wrong, 32)
 
 
 def test_a_plan_is_printed_as_json_too(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(CONFIGS["8B"]))
     settings = ServingSettings(model=str(tmp_path), max_loras=12)
-    made = plan_for(settings, ["-tp=2"], machine_like("h100x2", 256))
+    made = plan_for(settings, ["-tp=2"], machine_named("h100x2", 256))
     shown = json.loads(json.dumps(as_value(made, made.problems)))
     assert shown["settings"]["max_loras"] == {"value": 12, "why": "set by you", "given": True}
     assert shown["settings"]["tensor parallel"]["value"] == "2"
@@ -305,7 +307,7 @@ def test_a_plan_is_printed_as_json_too(tmp_path: Path) -> None:
 def test_the_charts_gpu_pool_fits_its_gpu_and_its_memory() -> None:
     values = yaml.safe_load((ROOT / "helm/lorary/ci/gpu-values.yaml").read_text())
     (pool,) = values["pools"].values()
-    asked = gather(
+    asked = parse_request(
         {"max_loras": pool["maxLoras"], "max_cpu_loras": pool["maxCpuLoras"],
          "max_model_len": pool["maxModelLen"]},
         pool["maxLoraRank"], "standard", None, pool["vllm"],

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from serving.errors import CannotServe
-from serving.hardware.budget import Asked
+from serving.hardware.budget import Requested
 from serving.hardware.defaults import ServePlan
 from serving.hardware.devices import GIB, KNOWN, Gpu, Machine, host_memory, read_gpus, visible
-from serving.hardware.driver import DRIVERS, lacking
+from serving.hardware.driver import DRIVERS, missing_requirements
 from serving.settings import ServingSettings
 from serving.sizing import check, plan_for, problems, variables
 
@@ -66,7 +66,7 @@ class Nvml:
 
 
 def said(machine: Machine, cuda: str = "13.0", **asked: Any) -> list[str]:
-    return list(lacking(machine, cuda, **asked))
+    return list(missing_requirements(machine, cuda, **asked))
 
 
 def test_a_machine_that_has_everything_is_not_complained_about() -> None:
@@ -146,16 +146,16 @@ def gpu_build(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_starts_on_a_machine_that_lacks_something() -> None:
     old = replace(READY, driver="535.54", cuda=12_020)
     with pytest.raises(CannotServe, match=r"535\.54 runs CUDA 12\.2 at most.*needs 580\.65\.06"):
-        check(ServePlan(old, ()), Asked())
-    check(ServePlan(READY, ()), Asked())
+        check(ServePlan(old, ()), Requested())
+    check(ServePlan(READY, ()), Requested())
 
 
 @pytest.mark.usefixtures("gpu_build")
 def test_builds_for_other_makers_gpus_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.version.cuda", None)
-    check(ServePlan(Machine(unreadable="no NVML"), ()), Asked())
+    check(ServePlan(Machine(unreadable="no NVML"), ()), Requested())
     with pytest.raises(CannotServe, match="built without CUDA"):
-        check(ServePlan(READY, ()), Asked())
+        check(ServePlan(READY, ()), Requested())
 
 
 @pytest.mark.usefixtures("gpu_build")
@@ -163,7 +163,7 @@ def test_a_folder_without_tuned_kernels_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLLM_TUNED_CONFIG_FOLDER", str(tmp_path))
-    (problem,) = problems(ServePlan(READY, ()), Asked())
+    (problem,) = problems(ServePlan(READY, ()), Requested())
     assert "NVIDIA_H100_80GB_HBM3_SHRINK.json" in problem
 
 

@@ -7,8 +7,8 @@ from starlette.types import Message
 
 from registry.model.catalog import Version
 from serving.gate import Gate
-from serving.replica import told_of
-from serving.telemetry.residency import MOST_NAMES, NAME, ResidencyInfo, Told
+from serving.replica import residency_snapshot
+from serving.telemetry.residency import MOST_NAMES, NAME, ResidencyInfo, Snapshot
 from tests.support.asking import into, scope_of, whole
 from tests.support.replicas import Site, Upstream, answered
 from tests.support.tiers import made, run, settled, use, versions
@@ -23,26 +23,26 @@ def page(info: ResidencyInfo) -> list[str]:
     return [line for line in lines if line.startswith(NAME)]
 
 
-def info(told: Told | None, *times: float) -> ResidencyInfo:
+def info(snapshot: Snapshot | None, *times: float) -> ResidencyInfo:
     clock = iter(times)
     made_ = ResidencyInfo(lambda: next(clock))
-    made_.read = lambda: told
+    made_.read = lambda: snapshot
     return made_
 
 
 def test_the_page_has_one_series_in_the_form_that_routers_parse() -> None:
-    told = Told(("medical/coder@7", "medical"), ("legal/nda@1",), free=3)
-    assert page(info(told, 1764000000.5)) == [
+    snapshot = Snapshot(("medical/coder@7", "medical"), ("legal/nda@1",), free=3)
+    assert page(info(snapshot, 1764000000.5)) == [
         f'{NAME}{{max_lora="6",running_lora_adapters="medical/coder@7,medical",'
         'waiting_lora_adapters="legal/nda@1"} 1.7640000005e+09'
     ]
 
 
 def test_it_is_as_new_as_the_pool_and_keeps_the_time_of_the_last_change() -> None:
-    one = info(Told(("a/b@1",), (), 1), 10.0, 20.0)
+    one = info(Snapshot(("a/b@1",), (), 1), 10.0, 20.0)
     assert page(one)[0].endswith("} 10.0")
     assert page(one)[0].endswith("} 10.0"), "nothing changed"
-    one.read = lambda: Told(("a/b@1", "a/c@1"), (), 0)
+    one.read = lambda: Snapshot(("a/b@1", "a/c@1"), (), 0)
     (line,) = page(one)
     assert 'running_lora_adapters="a/b@1,a/c@1"' in line
     assert line.endswith("} 20.0")
@@ -50,7 +50,7 @@ def test_it_is_as_new_as_the_pool_and_keeps_the_time_of_the_last_change() -> Non
 
 def test_the_two_lists_share_no_name_and_are_bounded() -> None:
     many = tuple(f"a/b@{number}" for number in range(MOST_NAMES + 5))
-    (line,) = page(info(Told(many, many[:7], 0), 1.0))
+    (line,) = page(info(Snapshot(many, many[:7], 0), 1.0))
     assert 'waiting_lora_adapters=""' in line
     assert line.count("a/b@") == MOST_NAMES
     assert f'max_lora="{MOST_NAMES}"' in line
@@ -85,17 +85,17 @@ def test_the_pool_lists_what_the_engine_holds_and_what_requests_wait_for(site: S
 
 
 def test_an_adapter_is_listed_under_every_name_that_callers_send(site: Site) -> None:
-    told = told_of(site.replica)
-    assert told is not None
-    assert told.resident == ()
-    places = told.free
+    snapshot = residency_snapshot(site.replica)
+    assert snapshot is not None
+    assert snapshot.resident == ()
+    places = snapshot.free
     version = site.replica.catalog.adapters["medical/coder"].versions[0]
     run(lambda: use_one(site, version))
-    told = told_of(site.replica)
-    assert told is not None
-    names = set(told.resident)
+    snapshot = residency_snapshot(site.replica)
+    assert snapshot is not None
+    names = set(snapshot.resident)
     assert {"medical", "medical/coder", "medical/coder@1", "medical/coder@production"} <= names
-    assert told.free == places - 1
+    assert snapshot.free == places - 1
 
 
 async def use_one(site: Site, version: Version) -> None:

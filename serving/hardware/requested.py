@@ -1,9 +1,9 @@
-"""What the operator asked for, from settings and from vLLM's options after `--`. Pure."""
+"""What the operator requested, by settings and by vLLM's options after `--`. Pure."""
 
 from collections.abc import Mapping, Sequence
 
 from serving.errors import CannotServe
-from serving.hardware.budget import UTILISATION, Asked
+from serving.hardware.budget import UTILISATION, Requested
 from serving.hardware.devices import GIB
 from serving.hardware.presets import Name
 
@@ -51,10 +51,10 @@ def _option(name: str) -> str | None:
     return next((option for option, short in _READ.items() if short and short == name), None)
 
 
-def gather(
+def parse_request(
     settings: Mapping[str, int], rank: int, preset: Name, kv_gib: int | None, extra: Sequence[str]
-) -> Asked:
-    """Everything that was asked for.
+) -> Requested:
+    """Everything that the operator requested.
 
     settings: those that were set, by name. kv_gib: LORARY_KV_CACHE_GIB, if it was set. Raises
     `CannotServe` for a number that cannot be read, and for two ways to size one cache.
@@ -67,7 +67,7 @@ def gather(
             "LORARY_KV_CACHE_GIB and an option of vLLM both size the KV cache. Set one of them."
         )
     try:
-        return Asked(
+        return Requested(
             settings=settings,
             rank=rank,
             preset=preset,
