@@ -13,7 +13,7 @@ from registry.http.reviews import requirements_view
 from registry.http.schemas import EvaluationBody
 from registry.http.views import plain, version_view
 from registry.model.access import may_audit
-from registry.model.blinding import is_hidden
+from registry.model.blinding import are_texts_hidden
 from registry.model.evaluations import RecordEvaluation
 from registry.model.evidence import Engine, SuiteResult
 from registry.model.standing import calibrated
@@ -89,7 +89,7 @@ def read_report(
     ref = AdapterRef.parse(f"{domain}/{adapter}@{version}")
     if not may_audit(caller.key, ref.domain):
         caller.require("evaluate", ref.domain)
-    if is_hidden(caller.catalog, caller.key, ref.domain):
+    if are_texts_hidden(caller.catalog, caller.key, ref.domain):
         raise Conflict(
             f"Reports of {ref.domain!r} are hidden from you while a review there is open, because "
             "they say which version gave each answer. Close the review first, or ask an evaluator "

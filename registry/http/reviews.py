@@ -22,7 +22,7 @@ from registry.http.access import Caller, CallerDep
 from registry.http.paging import LIMIT, After, Limit
 from registry.http.schemas import Body
 from registry.model.access import has_role
-from registry.model.blinding import is_blind, is_hidden, requirements_shown
+from registry.model.blinding import are_texts_hidden, is_blind, requirements_shown
 from registry.model.catalog import Version, person
 from registry.model.gates import Requirement
 from registry.model.reviewing import (
@@ -40,7 +40,7 @@ from registry.model.reviewing import (
     queue,
     settled,
 )
-from registry.model.reviews import JudgeItem, OpenReview, find, holders
+from registry.model.reviews import JudgeItem, OpenReview, counted, find, holders
 from registry.store.blobs import Blobs
 from registry.times import utc_now
 
@@ -170,14 +170,15 @@ def export(
     """What was settled: to train on (sft, preferences), for Label Studio, or as it was said."""
     found = seen(caller, review)
     caller.require("evaluate", found.domain)
-    if is_hidden(caller.catalog, caller.key, found.domain):
+    if are_texts_hidden(caller.catalog, caller.key, found.domain):
         raise Conflict(
             f"A review in {found.domain!r} is open and you may judge in it, so its results are "
             "hidden from you, and exports of earlier reviews. Close it first, or ask an evaluator "
             "who has no key with the role review."
         )
     if what == "judgements":
-        said: list[dict[str, Any]] = msgspec.to_builtins(found.judgements)
+        every = find(caller.catalog, review).judgements
+        said: list[dict[str, Any]] = msgspec.to_builtins(every)
         return said
     items = list(items_of(caller, found).values())
     makers = {
@@ -189,11 +190,11 @@ def export(
 
 
 def seen(caller: Caller, review: str) -> Review:
-    """The review, if the caller may look into its domain."""
+    """The review as it counts, if the caller may look into its domain."""
     found = find(caller.catalog, review)
     if not caller.may_see(found.domain):
         raise Forbidden(f"Key {caller.key.id} has no role in domain {found.domain!r}. Ask for one.")
-    return found
+    return counted(caller.catalog, found)
 
 
 def order_for(caller: Caller, review: Review, item: Item) -> tuple[int, ...]:
@@ -274,6 +275,7 @@ def notes_of(caller: Caller, review: Review) -> dict[str, Notes]:
 
 def review_view(caller: Caller, review: Review) -> dict[str, Any]:
     """A review; its versions and what was found only to those whom it does not have to be blind."""
+    review = counted(caller.catalog, review)
     may_judge = has_role(caller.key, "review", review.domain)
     persons = holders(caller.catalog)
     view: dict[str, Any] = {

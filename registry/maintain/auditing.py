@@ -12,9 +12,9 @@ import msgspec
 from adapters.errors import LoraryError
 from registry.errors import Forbidden, PromotionNotEarned, Unauthenticated
 from registry.log.commits import Commit
-from registry.model.access import BOOTSTRAP
+from registry.model.access import ANY_DOMAIN, BOOTSTRAP
 from registry.model.base import Command, Entry, Event
-from registry.model.catalog import Catalog
+from registry.model.catalog import Catalog, Grant
 from registry.model.creation import CreateRegistry, RegistryCreated
 from registry.model.keys import KeyIssued
 from registry.model.machine import commands, decide, fold
@@ -83,8 +83,9 @@ def _decided_again(state: Catalog, entry: Entry, time: str) -> tuple[Doubt | Non
 
 
 def _earned_once(state: Catalog, command: Command, actor: str, time: str) -> bool:
-    """Whether an earlier Lorary, which settled the answers of an item jointly and took a return to
-    any version that an alias had named for a rollback, allowed it."""
+    """Whether an earlier Lorary, which settled the answers of an item jointly, counted what experts
+    of any domain settled, and took a return to any version that an alias had named for a rollback,
+    allowed it."""
     reviews = {name: settled_jointly(review) for name, review in state.reviews.items()}
     adapters = {
         path: msgspec.structs.replace(
@@ -93,7 +94,15 @@ def _earned_once(state: Catalog, command: Command, actor: str, time: str) -> boo
         )
         for path, adapter in state.adapters.items()
     }
-    before = state.changed(reviews=reviews, adapters=adapters)
+    judges = {judgement.expert for review in reviews.values() for judgement in review.judgements}
+    everywhere = Grant("review", ANY_DOMAIN)
+    keys = {
+        name: msgspec.structs.replace(key, grants=(*key.grants, everywhere))
+        if name in judges
+        else key
+        for name, key in state.keys.items()
+    }
+    before = state.changed(reviews=reviews, adapters=adapters, keys=keys)
     try:
         decide(before, command, actor, time)
     except LoraryError:

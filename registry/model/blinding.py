@@ -35,6 +35,17 @@ def is_hidden(catalog: Catalog, key: Key, domain: str) -> bool:
     return any(_is_about(catalog, review, domain) for review in _hidden(catalog, key))
 
 
+def are_texts_hidden(catalog: Catalog, key: Key, domain: str) -> bool:
+    """Whether reports and exports of `domain`, which show whose every answer is, are hidden from
+    `key`: while a review there is open for which it is blind, and from whoever may judge in an open
+    review of another domain about weights that `domain` holds."""
+    return any(
+        review.domain == domain
+        or (may_judge(catalog, key, review.domain) and _is_about(catalog, review, domain))
+        for review in _hidden(catalog, key)
+    )
+
+
 def requirements_shown(
     version: Version, catalog: Catalog, key: Key, *, now: str, alias: str
 ) -> tuple[Requirement, ...]:

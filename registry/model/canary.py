@@ -110,9 +110,9 @@ class SplitAlias(Command, frozen=True):
                 f"{candidate.ref} was made for {candidate.base!r}, {current.ref} for "
                 f"{current.base!r}: one server cannot serve both. Move the alias instead."
             )
-        check_earned(catalog, self.alias, candidate, by, now)
         if self.bounds is not None:
             check_bounds(self.bounds)
+        check_earned(catalog, self.alias, candidate, by, now)
         asked = (self.candidate, self.percent, self.bounds)
         if running and (running.candidate, running.percent, running.bounds) == asked:
             return

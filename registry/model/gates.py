@@ -173,9 +173,18 @@ def about(version: Version, catalog: Catalog) -> Iterator[tuple[Review, int]]:
 
 
 def _found(version: Version, catalog: Catalog) -> Findings:
-    """What all those reviews found."""
-    counts = partial(in_good_standing, catalog.keys)
-    return sum((findings(r, place, counts) for r, place in about(version, catalog)), Findings())
+    """What all those reviews found: harm by experts of any domain, and what those settled who may
+    judge in the version's."""
+    stands = partial(in_good_standing, catalog.keys)
+
+    def counts(key: str) -> bool:
+        return stands(key) and "review" in roles_of(catalog, key, version.domain)
+
+    total = Findings()
+    for review, place in about(version, catalog):
+        harmful = findings(review, place, stands).harmful
+        total += msgspec.structs.replace(findings(review, place, counts), harmful=harmful)
+    return total
 
 
 def _suite(

@@ -14,7 +14,7 @@ from adapters.names import AdapterRef
 from registry import errors
 from registry.model.access import Role
 from registry.model.base import Command, Draft, Event, Route, made_of
-from registry.model.catalog import Catalog, person
+from registry.model.catalog import Catalog, in_good_standing, person
 from registry.model.collection import spare
 from registry.model.index import of_review
 from registry.model.reviewing import MAX_ITEMS, Judgement, Preference, Review, Verdict, wants
@@ -162,7 +162,7 @@ class JudgeItem(Command, frozen=True):
             raise errors.BadRequest(f"The review has no item {self.item[:80]!r}. Take the next.")
         if review.closed is not None:
             raise errors.Conflict("This review is closed. Ask whoever opened it for another.")
-        if not wants(review, review.of(self.item), by, persons):
+        if not wants(review, counted(catalog, review).of(self.item), by, persons):
             raise errors.Conflict(
                 "This item is settled, or you judged it before: judgements are final. "
                 "Take the next."
@@ -226,6 +226,13 @@ def find(catalog: Catalog, review: str) -> Review:
     if found is None:
         raise errors.UnknownReview(f"There is no review {review[:40]!r}. See `lorary review ls`.")
     return found
+
+
+def counted(catalog: Catalog, review: Review) -> Review:
+    """The review with only the judgements that settle anything: those by keys that were never
+    revoked. What the others judged is judged again."""
+    counting = tuple(j for j in review.judgements if in_good_standing(catalog.keys, j.expert))
+    return msgspec.structs.replace(review, judgements=counting)
 
 
 def holders(catalog: Catalog) -> Mapping[str, str]:

@@ -89,7 +89,9 @@ def approve(
     digest: Annotated[str, Form(max_length=64)],
     statement: Annotated[str, Form(min_length=1, max_length=2000)],
 ) -> Response:
-    """Approve the bytes that the viewer saw, with a statement."""
+    """Approve the bytes that the viewer saw, with a statement; raises `BadRequest` without one."""
+    if not statement.strip():
+        raise BadRequest("The statement is empty. Say what you looked at, and why it may be used.")
     command = ApproveVersion(domain, adapter, number, digest, statement.strip())
     viewer.registry.execute(command, viewer.key.id)
     return RedirectResponse(f"/adapters/{domain}/{adapter}/versions/{number}", 303)

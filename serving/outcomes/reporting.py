@@ -42,13 +42,13 @@ class Reports:
         """Give the registry a command, and wait for its answer.
 
         Raises what the command raises, `StoreUnavailable` where no registry answers, `ReportsOff`
-        without a key, `LimitReached`.
+        without a key, `LimitReached` for opinions; an urgent command waits for a thread.
         """
         if self._client is None:
             raise ReportsOff(
                 "This server reports nothing to its registry. Its operator sets LORARY_SERVING_KEY."
             )
-        if self._waiting >= MAX_WAITING:
+        if self._waiting >= MAX_WAITING and not command.urgent:
             raise LimitReached(f"{self._waiting} reports wait for the registry already.", 1.0)
         self._waiting += 1
         try:

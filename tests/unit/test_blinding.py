@@ -371,6 +371,49 @@ def test_an_export_of_an_earlier_review_is_hidden_while_another_is_open(
     assert hospital.ask("cy-evaluates", "GET", path).status_code == 200
 
 
+def test_an_open_review_of_another_domain_hides_no_texts_from_who_does_not_judge_there(
+    hospital: Hospital,
+) -> None:
+    """They can neither close it nor ask its experts."""
+    earlier = hospital.open()
+    hospital.close(earlier)
+    paths = [
+        f"/api/v1/reviews/{earlier}/export",
+        f"{VERSIONS}/1/evaluations/{hospital.evaluate(1)}",
+    ]
+    hospital.issue("mallory", "mallory", Grant("evaluate", "legal"))
+    hospital.issue("lou", "Lou", Grant("evaluate", "medical"))
+    hospital.issue("lou-judges", "lou", Grant("review", "legal"))
+    hospital.publish("legal", "copy", 1)
+    body = {"domain": "legal", "adapter": "copy", "versions": [1], "title": "Eight",
+            "items": [{"prompt": "Question?", "answers": ["old 1"]}]}  # fmt: skip
+    assert hospital.ask("mallory", "POST", "/api/v1/reviews", json=body).status_code == 201
+    for path in paths:
+        asked = {who: hospital.ask(who, "GET", path).status_code for who in ("meter", "lou")}
+        assert asked == {"meter": 200, "lou": 409}
+
+
+def test_what_a_revoked_key_judged_is_shown_as_open(hospital: Hospital) -> None:
+    review = hospital.open()
+    hospital.judge("ada", review, "old")
+    hospital.judge("ben", review, "old")
+    assert hospital.next("cy", review)["waiting"] == 0
+
+    def shown() -> tuple[int, int, int]:
+        seen = hospital.ask("meter", "GET", f"/api/v1/reviews/{review}").json()
+        path = f"/api/v1/reviews/{review}/export?what="
+        exported = [
+            len(hospital.ask("meter", "GET", path + what).json()) for what in ("sft", "judgements")
+        ]
+        return seen["settled"], *exported
+
+    assert shown() == (8, 8, 16)
+    hospital.do(RevokeKey(hospital.ids["ben"], "stolen"))
+    assert shown() == (0, 0, 16)
+    assert len(hospital.judge("cy", review, "old")) == len(ITEMS)
+    assert shown() == (8, 8, 24)
+
+
 def test_the_log_of_an_open_review_tells_neither_items_nor_notes(hospital: Hospital) -> None:
     review = hospital.open()
     item = hospital.next("ada", review)["item"]["id"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,19 @@ from starlette.types import Message
 
 from adapters.errors import LoraryError
 from adapters.names import AdapterRef
+from registry.client import RegistryClient
 from registry.errors import BadRequest
 from registry.model.access import Secret
 from registry.model.aliases import MoveAlias
 from registry.model.base import Command
-from registry.model.canary import SplitAlias
+from registry.model.canary import RollBackSplit, SplitAlias
 from registry.model.catalog import Version
-from registry.model.feedback import FeedbackGiven
-from serving.errors import UnknownResponse
+from registry.model.feedback import FeedbackGiven, GiveFeedback
+from registry.model.trials import Arm, Evidence
+from serving.errors import LimitReached, UnknownResponse
 from serving.gate import Gate
 from serving.outcomes.feedback import FEEDBACK_FIELDS, parse_feedback
-from serving.outcomes.reporting import Reports
+from serving.outcomes.reporting import MAX_WAITING, Reports
 from serving.outcomes.response_ids import ResponseIds
 from serving.request.body import json_object
 from tests.support.asking import CHAT, chat, into, scope_of, send_to, whole
@@ -147,6 +150,37 @@ def test_no_words_of_a_user_reach_the_log(site: Site) -> None:
     assert len(sent) == 1
     assert "patient" not in repr(sent)
     assert "comment" not in FeedbackGiven.__struct_fields__
+
+
+def test_a_rollback_is_reported_however_many_opinions_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One key's opinions may take every place."""
+    reports, go = Reports("http://127.0.0.1:1", Secret.generate().text), threading.Event()
+
+    class Slow(RegistryClient):
+        def execute(self, command: Command) -> dict[str, Any]:
+            if isinstance(command, GiveFeedback):
+                go.wait(60)
+            return {"of": type(command).__name__}
+
+    monkeypatch.setattr(reports, "_client", Slow("http://127.0.0.1:1", Secret.generate().text))
+    opinion = GiveFeedback("medical", "coder", 2, "chatcmpl-1", 1, "app", "negative")
+    seen = Evidence(candidate=Arm(), stable=Arm())
+    rollback = RollBackSplit("medical", "coder", "production", 2, 1, "error_rate", seen)
+
+    async def work() -> dict[str, Any]:
+        opinions = [asyncio.create_task(reports.send(opinion)) for _ in range(MAX_WAITING)]
+        await asyncio.sleep(0)
+        try:
+            with pytest.raises(LimitReached):
+                await reports.send(opinion)
+            told = asyncio.create_task(reports.send(rollback))
+            await asyncio.sleep(0)
+        finally:
+            go.set()
+        await asyncio.gather(*opinions)
+        return await told
+
+    assert asyncio.run(work()) == {"of": "RollBackSplit"}
 
 
 def test_where_the_registry_is_silent_the_app_is_told_when_to_come_again(site: Site) -> None:

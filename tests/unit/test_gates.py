@@ -28,6 +28,7 @@ from registry.model.keys import IssueKey, RevokeKey
 from registry.model.machine import decide, fold
 from registry.model.policies import Policy
 from registry.model.standing import calibrated
+from registry.model.trials import Bounds
 from registry.model.versions import (
     ApproveVersion,
     PublishVersion,
@@ -409,6 +410,21 @@ def test_a_canary_takes_the_role_that_moving_the_alias_takes() -> None:
         with pytest.raises(errors.Forbidden, match="operate"):
             decide(catalog, command, ALICE, NOW)
         assert decide(catalog, command, OPERATOR, NOW)
+
+
+def test_a_split_that_cannot_be_asked_for_does_not_tell_what_a_candidate_lacks() -> None:
+    """Else whoever may promote learns it without a trace."""
+    catalog = start()
+    impossible = Bounds(max_error_rate=0)
+    for _ in range(2):
+        with pytest.raises(errors.BadRequest, match="above 0"):
+            decide(
+                catalog,
+                SplitAlias("medical", "coder", "production", 2, 10, impossible),
+                ALICE,
+                NOW,
+            )
+        catalog = do(catalog, report(result()), METER)
 
 
 def test_approvals_may_be_asked_of_a_role() -> None:

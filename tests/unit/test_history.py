@@ -85,6 +85,7 @@ def test_an_approval_on_the_page_takes_a_statement_which_is_shown(browser: TestC
     form = {"digest": registry.catalog.adapters["medical/coder"].versions[0].digest}
     assert browser.post(f"{page}/approval", data=form).status_code == 400
     assert carol.id not in browser.get(page).text.partition("</dl>")[0]
+    assert browser.post(f"{page}/approval", data={**form, "statement": " \n"}).status_code == 400
     said = {**form, "statement": "200 answers read, <none> harmful"}
     assert browser.post(f"{page}/approval", data=said).status_code == 200
     assert "200 answers read, &lt;none&gt; harmful" in browser.get(page).text

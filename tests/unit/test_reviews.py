@@ -18,7 +18,7 @@ from registry.model.base import Entry
 from registry.model.canary import SplitAlias
 from registry.model.catalog import Catalog, File, Grant
 from registry.model.collection import blobs_in_use
-from registry.model.domains import ChangePolicy
+from registry.model.domains import ChangePolicy, CreateDomain
 from registry.model.keys import IssueKey, RevokeKey
 from registry.model.machine import decide
 from registry.model.policies import Policy
@@ -39,7 +39,14 @@ from registry.model.reviewing import (
     queue,
     settled,
 )
-from registry.model.reviews import CloseReview, EraseReview, JudgeItem, OpenReview
+from registry.model.reviews import (
+    CloseReview,
+    EraseReview,
+    JudgeItem,
+    OpenReview,
+    counted,
+    holders,
+)
 from registry.model.versions import ApproveVersion, PublishVersion
 from registry.review_export import (
     from_label_studio,
@@ -378,6 +385,84 @@ def test_judgements_by_a_revoked_key_settle_nothing_but_their_harm_still_counts(
     catalog = do(catalog, RevokeKey(EMIL, "stolen"), OPERATOR)
     with pytest.raises(errors.PromotionNotEarned, match="harm"):
         decide(catalog, move, ALICE, NOW)
+
+
+@pytest.mark.parametrize("again", ["gina", "emil2"])
+def test_what_a_revoked_key_judged_is_judged_again(again: str) -> None:
+    """By another expert, or by the same one with another key: else its harm could never be settled
+    otherwise."""
+    catalog = do(start(), ChangePolicy("medical", Policy(approvals=0), weaken=True), OPERATOR)
+    move = MoveAlias("medical", "coder", "production", 2)
+    for key, holder in (("gina", "gina"), ("emil2", " EMIL")):
+        command = IssueKey(key, holder, "0" * 64, (Grant("review", "medical"),))
+        catalog = do(catalog, command, OPERATOR)
+    catalog = do(catalog, said("item1", "harmful", "correct"), DORA)
+    for expert in (EMIL, FRED):
+        catalog = do(catalog, said("item1", "correct", "correct"), expert)
+    for expert in ("gina", "emil2"):
+        with pytest.raises(errors.Conflict, match="settled"):
+            decide(catalog, said("item1", "correct", "correct"), expert, NOW)
+    catalog = do(catalog, RevokeKey(EMIL, "stolen"), OPERATOR)
+    assert "item1" in queue(counted(catalog, review(catalog)), again, holders(catalog))
+    catalog = do(catalog, said("item1", "correct", "correct"), again)
+    assert decide(catalog, move, ALICE, NOW)
+    for expert in (DORA, FRED, "gina", "emil2"):
+        with pytest.raises(errors.Conflict, match="settled"):
+            decide(catalog, said("item1", "correct", "correct"), expert, NOW)
+
+
+def elsewhere(catalog: Catalog) -> Catalog:
+    """With the same weights in the domain `sandbox`, where two experts judge them who have no role
+    in `medical`; `ivy` and `jan` may judge in both."""
+    catalog = do(catalog, CreateDomain("sandbox", Policy(guarded=())), OPERATOR)
+    for key, grants in (
+        ("maker", (Grant("publish", "sandbox"), Grant("evaluate", "sandbox"))),
+        ("gus", (Grant("review", "sandbox"),)),
+        ("hal", (Grant("review", "sandbox"),)),
+        ("ivy", (Grant("review", "sandbox"), Grant("review", "medical"))),
+        ("jan", (Grant("review", "*"),)),
+    ):
+        catalog = do(catalog, IssueKey(key, key, "0" * 64, grants), OPERATOR)
+    command = PublishVersion("sandbox", "copy", digest(2), "tiny", files(2), FACTS)
+    catalog = do(catalog, command, "maker")
+    opened = OpenReview("r1", "sandbox", "copy", (1,), "Four answers", ITEMS, CONTENT)
+    return do(catalog, opened, "maker")
+
+
+def start_elsewhere() -> Catalog:
+    policy = Policy(approvals=0, reviewed_items=1)
+    return elsewhere(start_gates(policy))
+
+
+def test_experts_of_another_domain_settle_nothing_that_this_domains_policy_asks_for() -> None:
+    catalog, move = start_elsewhere(), MoveAlias("medical", "coder", "production", 2)
+    for expert in ("gus", "hal"):
+        catalog = do(catalog, said("item0", "correct"), expert)
+    with pytest.raises(errors.PromotionNotEarned, match="expert review"):
+        decide(catalog, move, ALICE, NOW)
+    for expert in ("ivy", "jan"):
+        catalog = do(catalog, said("item1", "correct"), expert)
+    assert decide(catalog, move, ALICE, NOW)
+    catalog = do(catalog, said("item2", "harmful"), "gus")
+    with pytest.raises(errors.PromotionNotEarned):
+        decide(catalog, move, ALICE, NOW)
+    for expert in ("hal", "ivy"):
+        catalog = do(catalog, said("item2", "correct"), expert)
+    assert decide(catalog, move, ALICE, NOW)
+
+
+def test_a_log_in_which_experts_of_another_domain_counted_is_not_called_forged() -> None:
+    catalog = start_elsewhere()
+    moved = AliasMoved(domain="medical", adapter="coder", alias="production", version=2, previous=1)
+    forged = []
+    for expert in ("gus", "hal"):
+        catalog = do(catalog, said("item0", "correct"), expert)
+        commit = Commit(
+            sequence=catalog.sequence + 1, previous="0" * 64, id="x", time=NOW,
+            entries=(Entry(ALICE, moved),),
+        )  # fmt: skip
+        forged += [doubt.forged for doubt in audit(catalog, commit)]
+    assert forged == [True, False]
 
 
 def test_a_policy_may_ask_for_answers_that_experts_settled() -> None:
