@@ -98,6 +98,7 @@ def verify(
 
 def _check_chain(check: _Check) -> Catalog:
     catalog, ids = Catalog(), set[str]()
+    catalog.index  # noqa: B018 - made while it is empty, so that it grows with the events
     try:
         for stored in CommitLog(check.store).after(0):
             if stored.commit.id in ids:

@@ -25,6 +25,7 @@ class AliasMoved(Event, frozen=True):
         """Move the alias, and remember the move."""
         path = f"{self.domain}/{self.adapter}"
         adapter, policy = draft.adapters[path], draft.domains[self.domain].policy
+        draft.version(path, self.version)
         earned = self.alias in policy.guarded and asks_anything(policy)
         draft.change_adapter(
             path,

@@ -59,11 +59,6 @@ class Draft:
         if self.index is not None:
             self.index = self.index.plus(facts)
 
-    def forget(self, fact: Fact) -> None:
-        """Remove what was found so."""
-        if self.index is not None:
-            self.index = self.index.minus(fact)
-
     def change_domain(self, name: str, **changes: Any) -> None:
         """Replace fields of a domain."""
         self.domains[name] = msgspec.structs.replace(self.domains[name], **changes)
@@ -75,12 +70,16 @@ class Draft:
     def change_version(self, path: str, number: int, **changes: Any) -> None:
         """Replace fields of one of an adapter's versions."""
         versions = list(self.adapters[path].versions)
-        versions[number - 1] = msgspec.structs.replace(versions[number - 1], **changes)
+        versions[number - 1] = msgspec.structs.replace(self.version(path, number), **changes)
         self.change_adapter(path, versions=tuple(versions))
 
     def version(self, path: str, number: int) -> Version:
-        """One of an adapter's versions."""
-        return self.adapters[path].versions[number - 1]
+        """One of an adapter's versions. Raises `LookupError` for a number that none has: an event
+        with it contradicts the state."""
+        versions = self.adapters[path].versions
+        if not 1 <= number <= len(versions):
+            raise LookupError(f"{path} has no version {number}")
+        return versions[number - 1]
 
 
 @cache

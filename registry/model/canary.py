@@ -36,6 +36,7 @@ class AliasSplit(Event, frozen=True):
         splits, begun = dict(adapter.splits), adapter.splits_begun
         if self.percent:
             begun += 1
+            draft.version(path, self.candidate)
             since = int(instant(at).timestamp())
             splits[self.alias] = Split(self.candidate, self.percent, self.bounds, begun, since)
         else:

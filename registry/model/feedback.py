@@ -40,6 +40,7 @@ class FeedbackGiven(Event, frozen=True):
         """Count the opinion for the version, and in the split that chose it."""
         path = f"{self.domain}/{self.adapter}"
         asker = person(draft.keys, self.asker)
+        draft.version(path, self.version)
         draft.adapters[path] = _counted(draft.adapters[path], self, at, asker)
 
 

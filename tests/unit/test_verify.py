@@ -18,17 +18,25 @@ from registry.maintain.verify import verify
 from registry.model.access import Secret
 from registry.model.aliases import AliasMoved, MoveAlias
 from registry.model.base import Event
+from registry.model.canary import AliasSplit
 from registry.model.catalog import Catalog, File, Grant
 from registry.model.collection import blobs_in_use
 from registry.model.creation import RegistryCreated
 from registry.model.domains import CreateDomain, DomainCreated
 from registry.model.evaluations import RecordEvaluation
 from registry.model.evidence import SuiteResult, Tally
+from registry.model.feedback import FeedbackGiven
+from registry.model.index import Index
 from registry.model.keys import IssueKey, KeyIssued, KeyRevoked, RevokeKey
 from registry.model.machine import commands, events
 from registry.model.policies import Policy
 from registry.model.reviews import JudgeItem, OpenReview, ReviewClosed, ReviewOpened
-from registry.model.versions import ApproveVersion, PublishVersion, VersionApproved
+from registry.model.versions import (
+    ApproveVersion,
+    PublishVersion,
+    VersionApproved,
+    VersionPublished,
+)
 from registry.registry import Registry
 from registry.store import LocalStore
 from registry.store.blobs import Blobs, blob_key, content_digest
@@ -85,6 +93,13 @@ def moved(version: int = 1) -> AliasMoved:
     )
 
 
+def published(version: int) -> VersionPublished:
+    return VersionPublished(
+        domain="medical", adapter="coder", version=version, digest=DIGEST, base="tiny",
+        files=files(1), facts=FACTS,
+    )  # fmt: skip
+
+
 APPROVED = VersionApproved(domain="medical", adapter="coder", version=1, digest=DIGEST)
 GHOST = KeyIssued(
     key="ghost", name="ghost", secret_sha256="0" * 64, grants=(Grant("operate", "*"),)
@@ -121,9 +136,33 @@ def test_an_event_that_the_registry_would_never_have_written_is_named(
     [
         KeyRevoked(key="nobody", reason="x"),
         VersionApproved(domain="medical", adapter="coder", version=9, digest=DIGEST),
+        VersionApproved(domain="medical", adapter="coder", version=0, digest=DIGEST),
+        moved(9),
+        moved(0),
+        AliasSplit(domain="medical", adapter="coder", alias="beta", candidate=9, percent=5),
+        published(9),
+        published(1),
+        FeedbackGiven(
+            domain="medical",
+            adapter="coder",
+            version=0,
+            response="r",
+            answered=1,
+            asker="expert",
+            rating="positive",
+        ),
+        ReviewOpened(
+            review="r2",
+            domain="medical",
+            adapter="coder",
+            versions=(0,),
+            title="t",
+            items=("i",),
+            content="0" * 64,
+        ),
         ReviewClosed(review="none"),
     ],
-    ids=lambda event: type(event).__name__,
+    ids=lambda event: f"{type(event).__name__}-{getattr(event, 'version', '')}",
 )
 def test_an_event_that_contradicts_the_state_breaks_the_chain(
     store: LocalStore, event: Event
@@ -215,6 +254,17 @@ def test_a_log_of_an_older_version_is_sound(local_store: LocalStore) -> None:
         "commit 29: SplitRolledBack",
         "commit 45: PolicyChanged",
     ]
+
+
+def test_a_log_is_verified_with_one_index_that_grows_with_it(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One made at each event that asks for it would read every version there was each time."""
+    made = list[int]()
+    whole = Index.of
+    monkeypatch.setattr(Index, "of", lambda catalog: made.append(1) or whole(catalog))
+    assert verify(store).sound
+    assert len(made) == 1
 
 
 def test_every_event_can_be_decided_again() -> None:
