@@ -52,18 +52,10 @@ class Index:
                 parts[place][key] = before + entries
         return Index(parts)
 
-    def minus(self, fact: Fact) -> "Index":
-        """Without a fact."""
-        kind, key, value = fact
-        parts, place = list(self._parts), hash(key) % PARTS
-        part = parts[place] = dict(parts[place])
-        part[key] = tuple(entry for entry in part.get(key, ()) if entry != (kind, value))
-        return Index(parts)
-
     def items(self) -> Iterator[tuple[str, frozenset[tuple[Kind, Any]]]]:
         """Every key with all that is found by it."""
         for part in self._parts:
-            yield from ((key, frozenset(entries)) for key, entries in part.items() if entries)
+            yield from ((key, frozenset(entries)) for key, entries in part.items())
 
 
 def of_version(version: "Version") -> Iterator[Fact]:
@@ -76,8 +68,8 @@ def of_version(version: "Version") -> Iterator[Fact]:
 
 def of_review(review: "Review", versions: "Sequence[Version]") -> Iterator[Fact]:
     """What a review adds when it is opened; `versions` are those of its adapter."""
-    if review.content is not None:
-        yield "content", review.content, review.id
+    if (content := review.content or review.erased) is not None:
+        yield "content", content, review.id
     for number in review.versions:
         for digest in versions[number - 1].weights:
             yield "review", digest, review.id
@@ -85,7 +77,7 @@ def of_review(review: "Review", versions: "Sequence[Version]") -> Iterator[Fact]
 
 def is_record(index: Index, digest: str) -> bool:
     """Whether a blob is a record of the registry's own and no file of a version: the report of an
-    evaluation, or what a review asks or its experts wrote."""
+    evaluation, or what a review asks, or asked until it was erased, or its experts wrote."""
     kinds: tuple[Kind, ...] = ("report", "content", "notes")
     return any(index.get(kind, digest) for kind in kinds)
 

@@ -79,6 +79,8 @@ class Review(msgspec.Struct, frozen=True, kw_only=True):
     items: tuple[str, ...]
     content: str | None
     """Digest of the blob with the items; None once they were given up."""
+    erased: str | None = None
+    """Digest of the blob that held them, which is nobody's file as long as it is stored."""
     opened: str
     opener: str
     keep_days: int | None = None

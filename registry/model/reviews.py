@@ -40,8 +40,10 @@ class ReviewOpened(Event, frozen=True):
         """Add the review."""
         review = made_of(Review, self, id=self.review, opened=at, opener=by)
         draft.reviews[self.review] = review
-        versions = draft.adapters[f"{self.domain}/{self.adapter}"].versions
-        draft.learn(*of_review(review, versions))
+        path = f"{self.domain}/{self.adapter}"
+        for number in self.versions:
+            draft.version(path, number)
+        draft.learn(*of_review(review, draft.adapters[path].versions))
 
 
 class ItemJudged(Event, frozen=True):
@@ -87,9 +89,8 @@ class ReviewErased(Event, frozen=True):
     def apply(self, draft: Draft, by: str, at: str) -> None:
         """Forget where the texts lie."""
         review = draft.reviews[self.review]
-        draft.reviews[self.review] = msgspec.structs.replace(review, content=None)
-        if review.content is not None:
-            draft.forget(("content", review.content, self.review))
+        erased = review.content or review.erased
+        draft.reviews[self.review] = msgspec.structs.replace(review, content=None, erased=erased)
 
 
 class OpenReview(Command, frozen=True):

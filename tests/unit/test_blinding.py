@@ -23,12 +23,12 @@ from registry.log.commits import commit_key
 from registry.model.access import Secret
 from registry.model.aliases import MoveAlias
 from registry.model.bases import RegisterBase
-from registry.model.catalog import Grant
+from registry.model.catalog import File, Grant
 from registry.model.domains import ChangePolicy, CreateDomain
 from registry.model.keys import IssueKey, RevokeKey
 from registry.model.policies import Policy
 from registry.model.reviewing import Item, Notes, order
-from registry.model.reviews import CloseReview
+from registry.model.reviews import CloseReview, EraseReview
 from registry.model.versions import PublishVersion
 from registry.registry import Registry
 from registry.settings import RegistrySettings
@@ -202,6 +202,28 @@ def test_a_report_cannot_be_published_as_a_file_to_download_it(
     assert "It is a report or a review of this registry" in refused.text
     body["files"] = listed
     assert hospital.ask("team", "POST", VERSIONS, json=body).status_code == 201
+
+
+def test_what_a_review_asked_is_no_file_of_a_version_once_it_is_erased(
+    hospital: Hospital, tmp_path: Path
+) -> None:
+    """Its blob is stored until it is collected, and a version that lists it would keep it."""
+    review = hospital.open()
+    content = hospital.registry.refresh().reviews[review].content
+    assert content is not None
+    hospital.close(review)
+    hospital.do(EraseReview(review))
+    blobs = Blobs(hospital.registry.store)
+    others = [
+        File(path.name, path.stat().st_size, blobs.put_bytes(path.read_bytes()))
+        for path in write_adapter(tmp_path / "adapter", seed=9).iterdir()
+        if path.name != "README.md"
+    ]
+    stolen = File("README.md", len(blobs.get(content)), content)
+    body = {"base": TINY.name, "files": msgspec.to_builtins([*others, stolen])}
+    refused = hospital.ask("team", "POST", VERSIONS, json=body)
+    assert refused.status_code == 422
+    assert "It is a report or a review of this registry" in refused.text
 
 
 @pytest.mark.parametrize("route", ["alias", "split", "page"])
