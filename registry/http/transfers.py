@@ -62,17 +62,20 @@ def answer_file(
     store.head(blob_key(file.sha256))  # a missing blob is an error now, not a broken answer later
     media = "application/octet-stream"
     found = _RANGE.fullmatch(span) if span else None
+    whole = Blobs(store).stream(file.sha256, file.size)
     if found is None:
         headers["Content-Length"] = str(file.size)
-        whole = Blobs(store).stream(file.sha256, file.size)
         return StreamingResponse(whole, 200, headers, media)
     first, last = int(found[1]), min(int(found[2] or file.size), file.size - 1)
     if first > last:
         raise RangeNotSatisfiable(file.size)
-    headers["Content-Length"] = str(last - first + 1)
+    length = last - first + 1
+    headers["Content-Length"] = str(length)
     headers["Content-Range"] = f"bytes {first}-{last}/{file.size}"
-    piece = _span(store, blob_key(file.sha256), first, last - first + 1)
-    return StreamingResponse(piece, 206, headers, media)
+    pieces = whole
+    if length < file.size:
+        pieces = _span(store, blob_key(file.sha256), first, length)
+    return StreamingResponse(pieces, 206, headers, media)
 
 
 def _span(store: ObjectStore, key: str, start: int, length: int) -> Iterator[bytes]:

@@ -62,8 +62,9 @@ def plan_uploads(caller: PublisherDep, body: UploadsBody) -> dict[str, list[dict
 @router.post("/uploads/{sha256}/assembly", status_code=204)
 def assemble(caller: PublisherDep, sha256: Sha256, body: AssemblyBody) -> None:
     """Join uploaded parts, once they have been hashed as the store holds them."""
+    blobs = Blobs(caller.registry.store)
     try:
-        Blobs(caller.registry.store).assemble(sha256, body.parts)
+        blobs.assemble(sha256, body.parts, caller.settings.max_upload_bytes)
     except ObjectNotFound as error:
         raise Conflict("Some parts are not here yet. Ask for the plan again.") from error
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from registry.errors import DigestMismatch, ObjectNotFound
+from registry.errors import DigestMismatch, ObjectNotFound, TooLarge
 from registry.model.catalog import File
 from registry.store.base import ObjectStore
 
@@ -80,24 +80,28 @@ class Blobs:
             there = pool.map(self._exists, map(part_key, wanted))
             return {digest for digest, exists in zip(wanted, there, strict=True) if not exists}
 
-    def assemble(self, sha256: str, parts: Sequence[str]) -> None:
+    def assemble(self, sha256: str, parts: Sequence[str], most: int) -> None:
         """Make the blob of waiting parts, in order, if together they have that digest.
 
-        Safe to repeat. Raises `ObjectNotFound` for a part that does not wait, and
-        `DigestMismatch`. The bytes are hashed as the store holds them.
+        most: bytes. Safe to repeat. Raises `ObjectNotFound` for a part that does not wait,
+        `TooLarge`, and `DigestMismatch`. The bytes are hashed as the store holds them.
         """
         if not self.missing([sha256]):
             return
-        self._store.put_stream(blob_key(sha256), self._joined(sha256, parts))
+        self._store.put_stream(blob_key(sha256), self._joined(sha256, parts, most))
         for part in set(parts):
             self._store.delete(part_key(part))
 
-    def _joined(self, sha256: str, parts: Sequence[str]) -> Iterator[bytes]:
+    def _joined(self, sha256: str, parts: Sequence[str], most: int) -> Iterator[bytes]:
         """The waiting parts' bytes as the store holds them, an error at their end if they are not
-        those of the digest."""
-        hashing = hashlib.sha256()
+        those of the digest, and before it if they are more than `most`: one part may be named
+        many times."""
+        hashing, length = hashlib.sha256(), 0
         for part in parts:
             for piece in self._store.stream(part_key(part)):
+                length += len(piece)
+                if length > most:
+                    raise TooLarge(f"The parts are above the limit of {most} bytes. Upload less.")
                 hashing.update(piece)
                 yield piece
         if hashing.hexdigest() != sha256:

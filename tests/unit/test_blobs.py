@@ -3,10 +3,17 @@
 import hashlib
 
 import pytest
+from fastapi.testclient import TestClient
 
 from registry.errors import DigestMismatch
+from registry.http import create_app
+from registry.model.domains import CreateDomain
+from registry.model.policies import Policy
+from registry.registry import Registry
+from registry.settings import RegistrySettings
 from registry.store import LocalStore
-from registry.store.blobs import Blobs, blob_key
+from registry.store.blobs import Blobs, blob_key, part_key
+from tests.support.catalogs import files, publish_bytes
 
 PIECE = 1 << 20
 
@@ -36,3 +43,46 @@ def test_an_empty_blob_is_verified(local_store: LocalStore) -> None:
     local_store.put(blob_key(digest), b"", "overwrite")
     with pytest.raises(DigestMismatch):
         list(blobs.stream(digest))
+
+
+@pytest.fixture
+def client(local_store: LocalStore) -> TestClient:
+    """A registry with a version of one file, that takes files of 1,000 bytes."""
+    operator = Registry.create(local_store, name="r", key_name="operator")
+    registry = Registry(local_store)
+    registry.execute(CreateDomain("medical", Policy()), operator.id)
+    publish_bytes(registry, operator.id, "medical", "coder", 1)
+    registry.close()
+    app = create_app(RegistrySettings(store=local_store.url, max_upload_bytes=1000))
+    return TestClient(app, headers={"Authorization": f"Bearer {operator.text}"})
+
+
+@pytest.mark.parametrize("span", [None, "bytes=0-", "bytes=0-8", "bytes=0-99999"])
+def test_a_damaged_blob_is_not_answered_whole_by_whatever_range(
+    client: TestClient, local_store: LocalStore, span: str | None
+) -> None:
+    [file] = files(1)
+    address = f"/medical/coder/resolve/1/{file.path}"
+    headers = {} if span is None else {"Range": span}
+    data = local_store.get(blob_key(file.sha256))
+    assert len(data) == 9
+    answer = client.get(address, headers=headers)
+    assert (answer.status_code, answer.content) == (206 if span else 200, data)
+    local_store.put(blob_key(file.sha256), b"WEIGHTS 1", "overwrite")
+    with pytest.raises(RuntimeError, match="response already started"):  # it breaks off
+        client.get(address, headers=headers)
+
+
+def test_one_part_named_many_times_makes_no_file_above_the_limit(
+    client: TestClient, local_store: LocalStore
+) -> None:
+    part = b"x" * 500
+    digest = hashlib.sha256(part).hexdigest()
+    for times, status in ((3, 413), (2, 204)):
+        assert client.put(f"/api/v1/parts/{digest}", content=part).status_code == 204
+        whole = hashlib.sha256(part * times).hexdigest()
+        body = {"parts": [digest] * times}
+        answer = client.post(f"/api/v1/uploads/{whole}/assembly", json=body)
+        assert answer.status_code == status, answer.text
+        assert (not Blobs(local_store).missing([whole])) == (status == 204)
+    assert list(local_store.list(part_key(digest))) == []
