@@ -91,6 +91,8 @@ class Deliverer:
             if found is None:
                 return
             self._hooks, self._saved, self._adopted = dict(found), dict(found), True
+            # What was found may be further than this process had read.
+            catalog = await asyncio.to_thread(self._registry.refresh)
         await asyncio.to_thread(self._queue, catalog, time.time())
         self._send_due(catalog)
         if self._hooks != self._saved or self._lease.is_due:
@@ -106,7 +108,10 @@ class Deliverer:
             _forget(gone)
         hooks = {}
         for hook in catalog.webhooks.values():
-            progress = self._hooks.get(hook.id) or Progress(cursor=str(hook.after))
+            progress = self._hooks.get(hook.id)
+            if progress is None or Position.parse(progress.cursor).sequence > catalog.sequence:
+                # Of a log that ended later: this one was restored from a backup since.
+                progress = Progress(cursor=str(hook.after))
             progress = progress.resend(hook.resent, now)
             room = MAX_WAITING - len(progress.waiting)
             if room > 0:

@@ -64,12 +64,13 @@ class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
         return msgspec.structs.replace(self, cursor=str(page.next), waiting=(*self.waiting, *new))
 
     def next(self, busy: Collection[str], now: float) -> Iterator[Delivery]:
-        """The first delivery of each lane that is not busy, if it is due."""
+        """The first delivery of each lane that is not busy, if it is due. One that is due later
+        than any wait was put off by a clock that has gone back since."""
         seen = set(busy)
         for delivery in self.waiting:
             if delivery.lane not in seen:
                 seen.add(delivery.lane)
-                if delivery.due <= now:
+                if not now < delivery.due <= now + LAST_RETRY:
                     yield delivery
 
     def delivered(self, delivery: Delivery) -> "Progress":

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import SecretStr
 
 from registry.errors import Conflict, Forbidden, StoreUnavailable
 from registry.http import create_app
@@ -25,8 +26,8 @@ from registry.model.machine import decide
 from registry.model.webhooks import MAX_WEBHOOKS, PER_DOMAIN, AddWebhook, RemoveWebhook
 from registry.notify.addresses import check_target, choose_address, is_public
 from registry.notify.cloudevents import END, Position, PublicEvent
-from registry.notify.delivery import IN_FLIGHT, _wants
-from registry.notify.feed import Page
+from registry.notify.delivery import IN_FLIGHT, Deliverer, _wants
+from registry.notify.feed import Feed, Page
 from registry.notify.lease import STALE_SECONDS, Lease, newest
 from registry.notify.progress import (
     FIRST_RETRY,
@@ -201,6 +202,33 @@ def test_retries_back_off_up_to_an_hour_with_jitter() -> None:
     assert waits[-1] == LAST_RETRY
     least = fail(queued(event(1, "a")), queued(event(1, "a")).waiting[0], 0, chance=0.0)
     assert least.waiting[0].due == FIRST_RETRY / 2
+
+
+def test_a_clock_that_went_back_puts_no_event_off() -> None:
+    wrong, right = 50 * 365 * DAY, 1000.0
+    progress = Progress(cursor="1", waiting=(Delivery("1-0", "a", "t", "s", right),))
+    failed = progress.failed(
+        progress.waiting[0], "no answer", wrong, give_up=100 * 365 * DAY, chance=1.0, sequence=1
+    )
+    assert [one.id for one in failed.next((), right)] == ["1-0"]
+
+
+def test_webhooks_begin_anew_where_a_backup_ends_before_what_was_delivered(
+    local_store: LocalStore,
+) -> None:
+    """A later event would otherwise count as delivered, since an earlier one at its place was."""
+    operator = Registry.create(local_store, name="r", key_name="operator")
+    registry = Registry(local_store)
+    registry.execute(AddWebhook("h", "https://hooks.example/x"), operator.id)
+    after = registry.catalog.webhooks["h"].after
+    settings = RegistrySettings(store=local_store.url, webhook_secret=SecretStr("s" * 32))
+    deliverer = Deliverer(Feed(registry), settings)
+    lost = Delivery("9-0", "medical/coder", "t", "s", 0.0)
+    deliverer._hooks = {"h": Progress(cursor="9", waiting=(lost,))}
+    deliverer._queue(registry.catalog, 1.0)
+    assert deliverer._hooks["h"] == Progress(cursor=str(registry.catalog.sequence))
+    assert after < registry.catalog.sequence
+    registry.close()
 
 
 def test_an_event_becomes_a_dead_letter_and_its_lane_goes_on() -> None:
