@@ -8,6 +8,7 @@ import base64
 import binascii
 import hashlib
 import mmap
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from registry.errors import BadRequest, NotOffered
 
 MAX_LINE = 64 << 10
 """Bytes of a line without its content."""
-_KEY = b'"content"'
+_CONTENT = re.compile(rb'"content"\s*:\s*"')
 _PIECE = 3 << 20  # a multiple of 3 bytes is 4/3 of it in base64, without padding
 
 
@@ -90,6 +91,8 @@ def _operation(data: mmap.mmap, start: int, end: int, local: Path) -> Operation:
             case "file":
                 if value.get("encoding", "base64") != "base64":
                     raise BadRequest("Contents are taken as base64 only. Update huggingface_hub.")
+                if value["content"] != "":  # what was found was taken out
+                    raise BadRequest("A file's content is no text. Send it as base64.")
                 size, sha256 = _decode(data, begins, ends, local)
                 return Inline(str(value["path"]), local, size, sha256)
             case "lfsFile":
@@ -103,14 +106,13 @@ def _operation(data: mmap.mmap, start: int, end: int, local: Path) -> Operation:
 
 def _content(data: mmap.mmap, start: int, end: int) -> tuple[int, int]:
     """Where the content's base64 begins and ends; an empty stretch if the line has none."""
-    found = data.find(_KEY, start, end)
-    if found < 0:
+    found = _CONTENT.search(data, start, end)
+    if found is None:
         return end, end
-    opening = data.find(b'"', found + len(_KEY), end)
-    closing = data.find(b'"', opening + 1, end) if opening >= 0 else -1
+    closing = data.find(b'"', found.end(), end)
     if closing < 0:
         raise BadRequest("A line of the commit is cut off. Send it again.")
-    return opening + 1, closing
+    return found.end(), closing
 
 
 def _decode(data: mmap.mmap, begins: int, ends: int, local: Path) -> tuple[int, str]:

@@ -236,6 +236,26 @@ def test_any_message_is_kept_within_its_bound(hub: Hub, text: Any) -> None:
     message.encode()
 
 
+@pytest.mark.parametrize("summary", ["content", '"content": "x"', "content:"])
+def test_a_message_that_is_named_as_a_field_loses_nothing(hub: Hub, summary: str) -> None:
+    header = {"summary": summary, "description": "A long story."}
+    answer = hub.commit(README__md=CARD.encode() + b"\nMore.\n", header=header)
+    assert answer.status_code == 200, answer.text
+    [newest, *_] = hub.get("/api/models/medical/coder/commits/main")
+    assert (newest["title"], newest["message"]) == (summary, header["description"])
+
+
+@pytest.mark.parametrize("content", [None, 7, {}, ["QQ=="]])
+def test_a_file_whose_content_is_no_text_is_refused(hub: Hub, content: Any) -> None:
+    lines = [
+        {"key": "header", "value": {"summary": "x"}},
+        {"key": "file", "value": {"content": content, "path": "README.md", "encoding": "base64"}},
+    ]
+    body = "\n".join(map(json.dumps, lines))
+    answer = hub.client.post("/api/models/medical/coder/commit/main", content=body)
+    assert answer.status_code == 400, answer.text
+
+
 LARGE = {"summary": committing.LARGE_FOLDER}
 
 
