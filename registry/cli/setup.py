@@ -1,6 +1,8 @@
 """Commands of an operator: begin a registry, serve it, see what is configured."""
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +12,8 @@ from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 
 from registry.cli.output import AsJson, emit, say, table
+from registry.errors import BadRequest
+from registry.maintain.private_file import replacing
 from registry.model.access import RECOVERY, Secret
 from registry.model.keys import RecoverAccess
 from registry.registry import Registry
@@ -41,8 +45,10 @@ def init(
     Example: lorary init --name hospital --key-file operator.key
     """
     settings = RegistrySettings()
-    secret = Registry.create(settings.open_store_to_write(), name=name, key_name="operator")
-    _hand_over(secret, key_file, f"Registry created in {settings.store}.", as_json)
+    with _prepared(key_file) as keep:
+        secret = Registry.create(settings.open_store_to_write(), name=name, key_name="operator")
+        keep(secret)
+    _announce(secret, key_file, f"Registry created in {settings.store}.", as_json)
 
 
 def recover(
@@ -59,25 +65,36 @@ def recover(
     Example: lorary recover --reason "the operator left" --key-file operator.key
     """
     settings = RegistrySettings()
-    registry = Registry(settings.open_store_to_write())
     secret = Secret.generate()
+    with _prepared(key_file) as keep:
+        registry = Registry(settings.open_store_to_write())
+        try:
+            registry.execute(
+                RecoverAccess(secret.id, "recovered operator", secret.digest, reason), RECOVERY
+            )
+        finally:
+            registry.close()
+        keep(secret)
+    _announce(secret, key_file, f"Access to {settings.store} is recovered.", as_json)
+
+
+@contextmanager
+def _prepared(key_file: Path | None) -> Iterator[Callable[[Secret], None]]:
+    """A function that writes a key to `key_file`, which is prepared before there is a key: one that
+    was issued and could not be written would be lost. Raises `BadRequest`."""
+    if key_file is None:
+        yield lambda _: None
+        return
     try:
-        registry.execute(
-            RecoverAccess(secret.id, "recovered operator", secret.digest, reason), RECOVERY
-        )
-    finally:
-        registry.close()
-    _hand_over(secret, key_file, f"Access to {settings.store} is recovered.", as_json)
-
-
-def _hand_over(secret: Secret, key_file: Path | None, done: str, as_json: bool) -> None:
-    """Write an operator's key to its file, or show it."""
-    if key_file is not None:
         key_file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            os.fchmod(descriptor, 0o600)  # a file that was there keeps its own mode
-            file.write(secret.text + "\n")
+    except OSError as error:
+        raise BadRequest(f"{key_file.parent} cannot be made: {error.strerror}.") from error
+    with replacing(key_file) as file:
+        yield lambda secret: file.writelines([f"{secret.text}\n".encode()])
+
+
+def _announce(secret: Secret, key_file: Path | None, done: str, as_json: bool) -> None:
+    """Say where an operator's key is, or show it."""
     shown = str(key_file) if key_file else secret.text
     emit(
         {"store": RegistrySettings().store, "key_file" if key_file else "key": shown},

@@ -4,11 +4,15 @@ An import writes its marker first, the first commit last, and then removes the m
 with a marker and without a first commit holds no registry, only remains.
 """
 
+import re
+
 from registry.errors import Conflict, ObjectNotFound
 from registry.log.commits import commit_key
 from registry.store.base import ObjectStore
 
 MARKER = "import/unfinished"
+_COMMIT = re.compile(r"log/[0-9]{20}\.json")
+"""Other objects are not the registry's, and stay."""
 
 
 def mark(store: ObjectStore) -> None:
@@ -24,7 +28,7 @@ def clear(store: ObjectStore) -> None:
     """
     marked = _exists(store, MARKER)
     if not _exists(store, commit_key(1)):
-        found = [info.key for info in store.list("log/")]
+        found = [info.key for info in store.list("log/") if _COMMIT.fullmatch(info.key)]
         if found and not marked:
             raise without_beginning(store, len(found))
         for key in found:

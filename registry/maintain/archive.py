@@ -7,10 +7,8 @@ commit last: until then the store holds no registry, and an import that broke of
 
 import hashlib
 import io
-import os
 import re
 import tarfile
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -33,6 +31,7 @@ from registry.errors import (
 )
 from registry.log import remains
 from registry.log.commits import CommitLog, catch_up, commit_key, decode, follow
+from registry.maintain.private_file import replacing
 from registry.model.catalog import Catalog
 from registry.model.collection import blobs_in_use
 from registry.publish.incoming import incoming
@@ -40,7 +39,7 @@ from registry.store import ObjectStore
 from registry.store.blobs import Blobs, blob_key
 
 Progress = Callable[[str, int, int], None]
-_LOG = re.compile(r"log/(\d{20})\.json")
+_LOG = re.compile(r"log/([0-9]{20})\.json")
 _BLOB = re.compile(r"blobs/sha256/[0-9a-f]{2}/([0-9a-f]{64})")
 FORMAT = 2
 """Of the file. Format 1 had no trailer."""
@@ -101,40 +100,36 @@ def export(store: ObjectStore, path: Path, progress: Progress = no_progress) -> 
     """Write the registry in `store` to the tar file `path`, which its owner alone may read; every
     blob is verified on the way.
 
-    Raises `RegistryMissing`, `DigestMismatch` for a damaged blob, `BrokenChain`, `Outdated`.
+    Raises `RegistryMissing`, `DigestMismatch` for a damaged blob, `BrokenChain`, `Outdated`, and
+    `BadRequest` if the file cannot be written.
     """
     catalog = catch_up(CommitLog(store), Catalog())
     if catalog.sequence == 0:
         raise RegistryMissing(f"{store.url} holds no registry. Nothing was exported.")
     _require_understood(catalog)
     needed = sorted(blobs_in_use(catalog))
-    descriptor, name = tempfile.mkstemp(".part", f".{path.name}.", path.parent)
-    unfinished, listing, last = Path(name), _Listing(), ""
-    try:
-        with (
-            os.fdopen(descriptor, "wb") as file,
-            tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive,
-        ):
-            for done, digest in enumerate(needed, start=1):
-                size = store.head(blob_key(digest)).size
-                pieces = Blobs(store).stream(digest, size)
-                archive.addfile(_entry(blob_key(digest), size), _Reader(pieces))
-                next(pieces, None)  # tarfile reads nothing of an empty one, so it is verified here
-                listing.add(blob_key(digest), size, digest)
-                progress("blobs", done, len(needed))
-            for sequence in range(1, catalog.sequence + 1):
-                data = store.get(commit_key(sequence))
-                last = hashlib.sha256(data).hexdigest()
-                archive.addfile(_entry(commit_key(sequence), len(data)), io.BytesIO(data))
-                listing.add(commit_key(sequence), len(data), last)
-                progress("commits", sequence, catalog.sequence)
-            if last != catalog.head:
-                raise BrokenChain("The log was changed during the export. Verify the registry.")
-            data = msgspec.json.encode(listing.trailer(catalog))
-            archive.addfile(_entry(TRAILER, len(data)), io.BytesIO(data))
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    listing, last = _Listing(), ""
+    with (
+        replacing(path) as file,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for done, digest in enumerate(needed, start=1):
+            size = store.head(blob_key(digest)).size
+            pieces = Blobs(store).stream(digest, size)
+            archive.addfile(_entry(blob_key(digest), size), _Reader(pieces))
+            next(pieces, None)  # tarfile reads nothing of an empty one, so it is verified here
+            listing.add(blob_key(digest), size, digest)
+            progress("blobs", done, len(needed))
+        for sequence in range(1, catalog.sequence + 1):
+            data = store.get(commit_key(sequence))
+            last = hashlib.sha256(data).hexdigest()
+            archive.addfile(_entry(commit_key(sequence), len(data)), io.BytesIO(data))
+            listing.add(commit_key(sequence), len(data), last)
+            progress("commits", sequence, catalog.sequence)
+        if last != catalog.head:
+            raise BrokenChain("The log was changed during the export. Verify the registry.")
+        data = msgspec.json.encode(listing.trailer(catalog))
+        archive.addfile(_entry(TRAILER, len(data)), io.BytesIO(data))
     return catalog
 
 
@@ -285,8 +280,9 @@ def _make_room(store: ObjectStore, found: Contents) -> None:
         remains.clear(store)
     except Conflict:
         for info in store.list("log/"):
-            name = _LOG.fullmatch(info.key)
-            sequence = int(name[1]) if name else len(found.commits) + 1
+            if (name := _LOG.fullmatch(info.key)) is None:
+                continue
+            sequence = int(name[1])
             here = hashlib.sha256(store.get(info.key)).digest()
             if found.commits[sequence - 1 : sequence] != [here]:
                 raise
@@ -294,24 +290,26 @@ def _make_room(store: ObjectStore, found: Contents) -> None:
 
 def _fill(store: ObjectStore, path: Path, found: Contents, progress: Progress) -> bytes:
     """Store all that was checked but the first commit, which is returned."""
-    needed, first, number = blobs_in_use(found.catalog), b"", 0
+    lacking, first, number = blobs_in_use(found.catalog), b"", 0
     total = len(found.commits) + len(found.blobs)
+    changed = BadRequest(f"{path} was changed while it was read. Import it again.")
     for count, (name, _, content) in enumerate(_entries(path), start=1):
         progress("stored", count, total)
         if blob := _BLOB.fullmatch(name):
-            if blob[1] in needed:
+            if blob[1] in lacking:
                 _take_blob(store, content, blob[1])
+                lacking.discard(blob[1])
         elif _LOG.fullmatch(name):
             data = content.read()
-            if hashlib.sha256(data).digest() != found.commits[number]:
-                raise BadRequest(f"{path} was changed while it was read. Import it again.")
+            if [hashlib.sha256(data).digest()] != found.commits[number : number + 1]:
+                raise changed
             number += 1
             if number == 1:
                 first = data
             else:
                 _insist(partial(store.put, commit_key(number), data, "overwrite"))
-    if number != len(found.commits):
-        raise BadRequest(f"{path} was changed while it was read. Import it again.")
+    if lacking or number != len(found.commits):
+        raise changed
     return first
 
 

@@ -136,7 +136,8 @@ def _clean(store: ObjectStore, keys: Sequence[str]) -> None:
     oldest = time.time() - STALE_SECONDS
     for info in list(store.list(PROBES)):
         if info.modified < oldest:
-            store.delete(info.key)
+            with contextlib.suppress(ValueError):  # no key of ours, such as `.DS_Store`
+                store.delete(info.key)
 
 
 def _unfit(store: ObjectStore, fault: str) -> StoreUnfit:

@@ -215,6 +215,26 @@ def test_a_trailer_that_is_none_is_refused(
         archive.import_(target, written(tmp_path / "bad.tar", [*listed, (info, data)]))
 
 
+@pytest.mark.parametrize("change", ["a blob is gone", "it is longer"])
+def test_an_export_that_is_replaced_while_it_is_read_is_not_imported(
+    good: Path, source: LocalStore, target: LocalStore, tmp_path: Path, change: str
+) -> None:
+    other = tmp_path / "other.tar"
+    if change == "it is longer":
+        append(source, BlobsCondemned(digests=()))
+        archive.export(source, other)
+    else:
+        written(other, entries(good)[1:])
+
+    def replace(what: str, done: int, _total: int) -> None:
+        if (what, done) == ("checked", 1):
+            other.replace(good)
+
+    with pytest.raises(BadRequest, match="was changed while it was read"):
+        archive.import_(target, good, replace)
+    assert checkpoints.load(target).sequence == 0
+
+
 class Breaking(LocalStore):
     """Fails for good after so many writes."""
 
@@ -288,6 +308,24 @@ def test_a_log_that_lost_its_beginning_is_not_taken_for_remains(
     assert other.get(commit_key(2)) == before
 
 
+@pytest.mark.parametrize("marked", [True, False])
+def test_what_is_no_commit_stands_in_the_way_of_no_import_and_no_beginning(
+    good: Path, tmp_path: Path, marked: bool
+) -> None:
+    for name in ("import", "init"):
+        store = LocalStore(tmp_path / name)
+        (store.root / "log").mkdir(parents=True)
+        (store.root / "log" / ".DS_Store").write_bytes(b"x")
+        if marked:
+            remains.mark(store)
+        if name == "import":
+            archive.import_(store, good)
+        else:
+            can_begin(store)
+        assert verify(store).sound
+        assert (store.root / "log" / ".DS_Store").exists()
+
+
 def test_a_lost_reply_ends_no_import(good: Path, target: LocalStore) -> None:
     class LosesReplies(LocalStore):
         puts = 0
@@ -350,6 +388,14 @@ def test_an_export_is_its_owners_alone_and_follows_no_link(
     assert (tmp_path / "another").read_text() == "kept"
     assert not (tmp_path / "again.tar").is_symlink()
     assert sorted(path.name for path in tmp_path.glob("*.part")) == [".again.tar.part"]
+
+
+def test_an_export_that_cannot_be_written_is_refused(source: LocalStore, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "folder", tmp_path / "missing" / "x.tar", source.root / "log" / "a/b"):
+        with pytest.raises(BadRequest, match=r"cannot be written.*Name another file"):
+            archive.export(source, path)
+    assert list(tmp_path.rglob("*.part")) == []
 
 
 @pytest.mark.parametrize("harm", ["same size", "shorter", "longer", "empty"])

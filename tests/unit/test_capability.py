@@ -117,6 +117,15 @@ def test_what_a_killed_check_left_is_removed_by_a_later_one(local_store: LocalSt
     assert [info.key for info in local_store.list("")] == [new], "another check may be running"
 
 
+def test_what_others_put_beside_the_probes_stays_and_stops_nothing(local_store: LocalStore) -> None:
+    stray = local_store.root / "probe" / ".DS_Store"
+    stray.parent.mkdir(parents=True)
+    stray.write_bytes(b"x")
+    os.utime(stray, (1, 1))
+    capability.check(local_store)
+    assert stray.exists()
+
+
 def test_a_store_that_cannot_be_written_says_how_to_serve_it_read_only(
     local_store: LocalStore,
 ) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from registry.cli.setup import recover
-from registry.errors import Conflict, Forbidden
+from registry.cli.setup import init, recover
+from registry.errors import BadRequest, Conflict, Forbidden
 from registry.http import create_app
 from registry.maintain.verify import verify
 from registry.model.access import ANY_DOMAIN, RECOVERY, ROLES, Secret, authenticate
@@ -100,6 +100,45 @@ def test_a_recovered_key_is_readable_by_its_owner_alone(
     recover("the operator left", key_file)
     assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
     assert Secret.parse(key_file.read_text().strip()).id != operator.id
+
+
+def test_a_recovered_key_is_not_read_by_who_had_the_file_open_or_linked_before(
+    store: LocalStore, operator: Secret, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORARY_STORE", store.url)
+    key_file, linked, target = (tmp_path / name for name in ("operator.key", "linked", "target"))
+    key_file.write_text("old")
+    linked.hardlink_to(key_file)
+    with key_file.open() as opened:
+        recover("the operator left", key_file)
+        assert opened.read() == linked.read_text() == "old"
+    target.write_text("another's")
+    linked.unlink()
+    linked.symlink_to(target)
+    recover("the operator left", linked)
+    assert target.read_text() == "another's"
+
+
+def test_no_key_is_issued_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path / "empty")
+    monkeypatch.setenv("LORARY_STORE", store.url)
+    (tmp_path / "file").write_text("x")
+    for key_file in (tmp_path, tmp_path / "file" / "operator.key"):
+        with pytest.raises(BadRequest, match=str(tmp_path)):
+            init("test", key_file)
+    assert [*store.list("log/"), *tmp_path.glob(".*.part")] == []
+
+
+def test_a_refused_beginning_leaves_the_key_that_is_there(
+    store: LocalStore, operator: Secret, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORARY_STORE", store.url)
+    (tmp_path / "operator.key").write_text("the key")
+    with pytest.raises(Conflict):
+        init("test", tmp_path / "operator.key")
+    assert (tmp_path / "operator.key").read_text() == "the key"
 
 
 def test_nothing_is_recovered_where_there_is_no_registry() -> None:
