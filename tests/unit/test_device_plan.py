@@ -5,7 +5,9 @@ Computed from shapes. Nothing here was run on a GPU.
 
 import itertools
 import json
+import os
 import re
+import subprocess
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -22,10 +24,12 @@ from serving.hardware.fit import HOST_LIMIT
 from serving.hardware.memory import Shape, adapter_bytes, read_shape, slot_bytes, token_bytes
 from serving.hardware.presets import PRESETS, graph_counts, missing_tables, variables
 from serving.hardware.requested import parse_request, read_options
+from serving.launch import arguments, run
 from serving.plan_report import as_value
 from serving.settings import ServingSettings
 from serving.sizing import machine_named, plan_for
 from tests.support.bases import CONFIGS, shape
+from tests.support.servers import BIN
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = {name: getattr(ServingSettings(), name) for name in CHOSEN}
@@ -158,6 +162,19 @@ def test_sizes_are_those_that_vllm_and_pytorch_take() -> None:
     assert token_bytes(eight, tensor=2) == 64 << 10
     assert 15.9e9 < eight.weight_bytes < 16.2e9
     assert slot_bytes(eight, 16) / 2 < slot_bytes(eight, 16, tensor=2) < slot_bytes(eight, 16)
+
+
+def test_more_gpus_than_key_heads_repeat_the_heads() -> None:
+    big = shape("70B")
+    assert token_bytes(big, tensor=16) == token_bytes(big, tensor=8)
+    assert token_bytes(big, pipeline=2) == token_bytes(big) // 2
+    numbers = 80 * (  # q, o, gate, up, down over 16 GPUs; k and v over their 8 heads
+        (8192 + 512) * 2 + (8192 + 128) * 2 + (8192 + 1792) * 3
+    ) + 2 * (128_256 + 8192)  # fmt: skip
+    assert slot_bytes(big, 16, tensor=16) == numbers * 16 * 2
+    vocabulary = 2 * (128_256 + 8192) * 16 * 2
+    whole, half = slot_bytes(big, 16), slot_bytes(big, 16, pipeline=2)
+    assert half - vocabulary == (whole - vocabulary) // 2
 
 
 def test_a_shape_is_read_from_the_models_own_files(tmp_path: Path) -> None:
@@ -302,6 +319,47 @@ def test_a_plan_is_printed_as_json_too(tmp_path: Path) -> None:
     assert shown["settings"]["max_loras"] == {"value": 12, "why": "set by you", "given": True}
     assert shown["settings"]["tensor parallel"]["value"] == "2"
     assert sum(part["bytes"] for part in shown["memory"]) > 50 * GIB
+
+
+def shown(folder: Path, *options: str) -> tuple[int, dict[str, Any]]:
+    """`lorary serve --plan --json`; its exit status and what it prints."""
+    (folder / "config.json").write_text(json.dumps(CONFIGS["8B"]))
+    done = subprocess.run(
+        [str(BIN / "lorary"), "serve", "--plan", "--json", *options],
+        env={**os.environ, "LORARY_MODEL": str(folder), "LORARY_HOME": str(folder)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.returncode, json.loads(done.stdout) if done.stdout else {"error": done.stderr}
+
+
+def test_the_plan_for_another_machine_is_printed_and_starts_nothing(tmp_path: Path) -> None:
+    status, plan_ = shown(tmp_path, "--gpu", "h100x2", "--host-gib", "96", "--", "-tp", "2")
+    assert status == 0
+    assert plan_["machine"].startswith("2 x NVIDIA H100 80GB HBM3 (80 GiB): 96 GiB of host memory")
+    assert plan_["settings"]["max_loras"]["value"] == 32
+    assert plan_["problems"] == []
+    status, plan_ = shown(tmp_path, "--gpu", "l4", "--", "--gpu-memory-utilization=0.5")
+    assert status == 1
+    assert "no room to serve" in plan_["problems"][0]
+    status, plan_ = shown(tmp_path, "--gpu", "h100", "--", "--max-loras=3")
+    assert status != 0
+    assert "LORARY_MAX_LORAS" in plan_["error"]
+
+
+def test_serve_itself_refuses_what_does_not_fit_before_it_looks_at_anything_else(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIGS["8B"]))
+    settings = ServingSettings(
+        model=str(tmp_path), store=str(tmp_path / "none"), max_cpu_loras=1_000_000
+    )
+    with pytest.raises(CannotServe, match="1000000 adapters of rank 16"):
+        run(settings, [])
+
+
+def test_the_operators_options_come_after_those_for_the_machine() -> None:
+    given = arguments(ServingSettings(), ["--seed=1"], ["--tensor-parallel-size=2"])
+    assert given.index("--tensor-parallel-size=2") < given.index("--seed=1")
 
 
 def test_the_charts_gpu_pool_fits_its_gpu_and_its_memory() -> None:

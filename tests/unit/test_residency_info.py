@@ -2,12 +2,14 @@
 
 import asyncio
 
+import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 from starlette.types import Message
 
 from registry.model.catalog import Version
 from serving.gate import Gate
 from serving.replica import residency_snapshot
+from serving.request.listing import served_names
 from serving.telemetry.residency import MOST_NAMES, NAME, ResidencyInfo, Snapshot
 from tests.support.asking import into, scope_of, whole
 from tests.support.replicas import Site, Upstream, answered
@@ -96,6 +98,17 @@ def test_an_adapter_is_listed_under_every_name_that_callers_send(site: Site) -> 
     names = set(snapshot.resident)
     assert {"medical", "medical/coder", "medical/coder@1", "medical/coder@production"} <= names
     assert snapshot.free == places - 1
+
+
+def test_a_revoked_version_is_not_listed(site: Site) -> None:
+    version = site.replica.catalog.adapters["medical/coder"].versions[0]
+    revoked = msgspec.structs.replace(version, revoked="harm")
+    adapters = site.replica.catalog.adapters
+    adapter = msgspec.structs.replace(adapters["medical/coder"], versions=(revoked,))
+    catalog = site.replica.catalog.changed(adapters={**adapters, "medical/coder": adapter})
+    pinned = ["medical/coder@1", "medical/coder@9", "medical/gone@1"]
+    assert list(served_names(catalog, pinned)) == []
+    assert "medical/coder@1" in served_names(site.replica.catalog, pinned)
 
 
 async def use_one(site: Site, version: Version) -> None:
