@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from registry.cli.output import say, table
+from serving.hardware.budget import human
 from serving.hardware.defaults import ServePlan
 from serving.hardware.devices import GIB, Machine
 
@@ -20,8 +21,8 @@ def show(plan: ServePlan, problems: Sequence[str]) -> None:
     )
     if plan.parts:
         table(
-            ["memory", "for", "GiB"],
-            [[part.of, part.name, f"{part.size / GIB:.1f}"] for part in plan.parts],
+            ["memory", "for", "size"],
+            [[part.of, part.name, human(part.size)] for part in plan.parts],
         )
         say(COMPUTED)
     for problem in problems:

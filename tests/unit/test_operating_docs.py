@@ -8,7 +8,7 @@ import typer
 import yaml
 
 from registry.cli import build
-from registry.settings import RegistrySettings
+from registry.settings import ClientSettings, RegistrySettings
 from serving.settings import ServingSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +36,8 @@ def test_commands_that_are_named_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_settings_and_values_that_are_named_exist(page: Path) -> None:
-    fields = {*RegistrySettings.model_fields, *ServingSettings.model_fields}
+    kinds = (ClientSettings, RegistrySettings, ServingSettings)
+    fields = {name for kind in kinds for name in kind.model_fields}
     for name in re.findall(r"LORARY_([A-Z_]+)", spoken(page)):
         assert name.lower() in fields, name
     values = yaml.safe_load((ROOT / "helm" / "lorary" / "values.yaml").read_text())
