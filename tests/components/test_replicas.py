@@ -1,6 +1,7 @@
 """Several replicas of one registry, in processes of their own, and the ordinary OpenAI client."""
 
 import contextlib
+import subprocess
 import sys
 import threading
 import time
@@ -37,6 +38,7 @@ class Fleet:
     ) -> None:
         self.registry, self.operator, self.urls = registry, operator, urls
         self.restart = restart
+        self.processes: dict[int, subprocess.Popen[bytes]] = {}
 
     def publish(self, number: int) -> str:
         """A version of `medical/coder`, production moved to it; its name."""
@@ -97,13 +99,16 @@ def fleet_over(
         command += ["--port", str(ports[number]), "--log-level", "warning"]
         log = folder / f"replica-{number}.log"
         ready = f"{urls[number]}/health"
-        stacks[number].enter_context(running(command, log, ready=ready, environment=environment))
+        fleet.processes[number] = stacks[number].enter_context(
+            running(command, log, ready=ready, environment=environment)
+        )
 
+    fleet = Fleet(registry, operator, urls, start)
     with contextlib.ExitStack() as all_of_them:
         for number, stack in enumerate(stacks):
             all_of_them.enter_context(stack)
             start(number)
-        yield Fleet(registry, operator, urls, start)
+        yield fleet
     registry.close()
 
 

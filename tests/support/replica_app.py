@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from serving.gate import Gate
 from serving.replica import current
+from serving.telemetry import access_log
 from tests.support.vllm_engine import VllmEngine
 
 ANSWER = {
@@ -50,4 +51,5 @@ async def engine(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
 
 
+access_log.install()
 app = Gate(engine)
