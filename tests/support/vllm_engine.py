@@ -72,6 +72,8 @@ class VllmEngine:
     """Names whose files were read in the middle of a step."""
     evicted: list[str] = field(default_factory=list)
     """Names that the engine dropped by itself."""
+    filled: list[str] = field(default_factory=list)
+    """Names whose adapter was copied from host memory into a slot."""
     most: int = 0
     """The most adapters that were in host memory or on their way there at once."""
     refusal: str = ""
@@ -222,7 +224,9 @@ class VllmEngine:
                 self.evicted.append(evicted.lora_name)
             self.host[key] = request
         self.host.move_to_end(key)
-        if key not in self.slots and len(self.slots) >= self.max_loras:
-            self.slots.popitem(last=False)
+        if key not in self.slots:
+            if len(self.slots) >= self.max_loras:
+                self.slots.popitem(last=False)
+            self.filled.append(request.lora_name)
         self.slots[key] = None
         self.slots.move_to_end(key)

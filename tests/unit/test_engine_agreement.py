@@ -99,6 +99,29 @@ def test_any_mixture_of_requests_hints_and_warming_leaves_the_engine_nothing_to_
     assert (engine.reread, engine.evicted) == ([], [])
 
 
+@pytest.mark.parametrize(("running", "filled_again"), [("abc", "abc"), ("bc", "")])
+def test_a_load_while_every_slot_runs_costs_the_engine_all_of_them(
+    running: str, filled_again: str
+) -> None:
+    """Why a load waits for its request's slot: in vLLM it takes the slot used least recently, the
+    next step fills that one again in place of the next one, and so on."""
+    engine = VllmEngine(max_loras=3)
+
+    async def work() -> None:
+        for number, name in enumerate("abcd"):
+            if name == "d":
+                engine.step("a", "b", "c")
+                engine.step(*running)
+                engine.filled.clear()
+            request = LoRARequest(name, number, "/")
+            engine.lora_requests[name] = request
+            await engine.add_lora(request)
+        engine.step(*running)
+
+    run(work)
+    assert engine.filled == ["d", *filled_again]
+
+
 def test_an_adapter_that_the_engine_lost_is_forgotten_and_verified_before_it_is_read_again(
     site: Site,
 ) -> None:
