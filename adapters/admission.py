@@ -17,6 +17,7 @@ from adapters.base_model import BaseModel
 from adapters.card import MAX_CARD_BYTES, parse_card
 from adapters.errors import InvalidAdapter
 from adapters.fields import Count, Digest, Finite, Word
+from adapters.heads import LABELS, MAX_LABELS_BYTES, Head, parse_labels
 from adapters.peft_config import MAX_CONFIG_BYTES, LoraConfig, parse_config
 from adapters.spectra import Spectrum
 from adapters.weights import Tensors, check_weights
@@ -28,7 +29,9 @@ REQUIRED = (CONFIG, WEIGHTS, CARD)
 SIGNATURE = "model.sig"
 PROVENANCE = "provenance.json"
 CURVE = "training.png"
-OPTIONAL = (PROVENANCE, SIGNATURE, "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", CURVE)
+OPTIONAL = (
+    PROVENANCE, SIGNATURE, "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", CURVE, LABELS
+)  # fmt: skip
 _BOOKKEEPING = (".git/", ".gitattributes", ".gitignore", ".cache/huggingface/")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
 _ARCHIVES = (".zip", ".tar", ".gz", ".bz2", ".xz", ".7z", ".zst")
@@ -88,6 +91,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     tensors: Count
     weights: Digest | None = None
     """SHA-256 of the tensors' names, types, shapes and bytes; None in versions of earlier logs."""
+    head: Head | None = None
+    """The classification head; None of an adapter that writes answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,8 @@ class Limits:
     """Bounds on what is accepted."""
 
     max_rank: int = 64
+    max_labels: int = 1000
+    """Rows of a classification head."""
     max_files: int = 32
     max_file_bytes: int = 2 << 30
     max_small_file_bytes: int = 4 << 20
@@ -159,9 +166,16 @@ def admit(
     if WEIGHTS in readable:
         with files[WEIGHTS].open() as stream:
             tensors, weights = check_weights(
-                stream, files[WEIGHTS].size, base, config, max_rank=limits.max_rank
+                stream,
+                files[WEIGHTS].size,
+                base,
+                config,
+                max_rank=limits.max_rank,
+                max_labels=limits.max_labels,
             )
         problems += [Problem(WEIGHTS, finding.problem, finding.remedy) for finding in weights]
+        labels, unnamed = _labels(files.get(LABELS), tensors.head)
+        problems += unnamed
         if config is not None and not problems:
             facts = Facts(
                 rank=config.max_rank,
@@ -171,6 +185,7 @@ def admit(
                 parameters=tensors.parameters,
                 tensors=tensors.count,
                 weights=tensors.digest,
+                head=Head(size=tensors.head, labels=labels) if tensors.head else None,
             )
     return Admission(tuple(problems), facts, tensors.modules)
 
@@ -289,6 +304,18 @@ def _check_config(config: LoraConfig, base: BaseModel, limits: Limits) -> list[P
             )
         )
     return problems
+
+
+def _labels(file: AdapterFile | None, size: int) -> tuple[tuple[str, ...], list[Problem]]:
+    """The labels of a head of `size` rows, and what is wrong with the file that names them."""
+    remedy = "Write a JSON list with one name for each row of the head."
+    if not size:
+        said = Problem(LABELS, "The adapter has no classification head.", "Leave the file out.")
+        return (), [] if file is None else [said]
+    try:
+        return parse_labels(None if file is None else _read(file, MAX_LABELS_BYTES + 1), size), []
+    except InvalidAdapter as error:
+        return (), [Problem(LABELS, error.message, remedy)]
 
 
 def _is_local(declared: str) -> bool:

@@ -63,7 +63,6 @@ UNSERVABLE: dict[str, tuple[object, str]] = {
     "kasa_config": (None, "KaSA"),
     "layer_replication": (None, "replicated layers"),
     "lora_bias": (False, "a bias in LoRA itself"),
-    "modules_to_save": (None, "fully trained modules (modules_to_save)"),
     "monteclora_config": (None, "MonteCLoRA"),
     "trainable_token_indices": (None, "trained token embeddings"),
     "use_bdlora": (None, "block-diagonal LoRA"),
@@ -72,6 +71,9 @@ UNSERVABLE: dict[str, tuple[object, str]] = {
     "velora_config": (None, "VeLoRA"),
 }
 """Keys that must have their default, and what another value would ask for."""
+
+SAVED_HEADS = ("classifier", "score")
+"""What `modules_to_save` may name: PEFT writes both for every adapter of task type SEQ_CLS."""
 
 _MOST = 10**6
 """Ranks, alphas and their overrides stay below this."""
@@ -101,6 +103,8 @@ class LoraConfig:
     """Ends of the adapted modules' names; None where a pattern stands for them, or nothing."""
     rank_pattern: Overrides
     alpha_pattern: Overrides
+    saved: tuple[str, ...] = ()
+    """What `modules_to_save` names: none, or classification heads."""
 
     @property
     def max_rank(self) -> int:
@@ -159,6 +163,7 @@ def parse_config(data: bytes) -> tuple[LoraConfig | None, list[Finding]]:
         target_modules=fields.modules(),
         rank_pattern=fields.pattern("rank_pattern", int),
         alpha_pattern=fields.pattern("alpha_pattern", int, float),
+        saved=fields.saved(),
     )
     return config, findings
 
@@ -229,6 +234,7 @@ class _Fields:
             "base_model_name_or_path",
             "init_lora_weights",
             "lora_alpha",
+            "modules_to_save",
             "peft_type",
             "r",
             "rank_pattern",
@@ -287,6 +293,30 @@ class _Fields:
             return None
         owners = [name.rpartition(".")[0] for name in self._names("target_parameters")]
         return tuple(sorted((*self._names("target_modules"), *filter(None, owners))))
+
+    def saved(self) -> tuple[str, ...]:
+        """Only classification heads of whole texts can be served beside LoRA."""
+        value = self._raw.get("modules_to_save")
+        if value in _NOTHING:
+            return ()
+        if not isinstance(value, list) or not all(name in SAVED_HEADS for name in value):
+            self._findings.append(
+                Finding(
+                    "modules_to_save asks for fully trained modules, which the server cannot apply "
+                    "per request; only a classification head called score can be served.",
+                    "Train without modules_to_save, or merge the adapter into a model of its own.",
+                )
+            )
+            return ()
+        task = self._raw.get("task_type")
+        if task not in ("SEQ_CLS", *_NOTHING):
+            self._findings.append(
+                Finding(
+                    f"task_type is {str(task)[:40]!r}, and the adapter has a head.",
+                    "Only heads that classify or score a whole text are served: SEQ_CLS.",
+                )
+            )
+        return tuple(value)
 
     def _names(self, key: str) -> list[str]:
         value = self._raw.get(key) or []

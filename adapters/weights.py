@@ -9,6 +9,7 @@ from math import isfinite, prod
 from typing import IO
 
 from adapters.base_model import BaseModel
+from adapters.heads import check_head, part_of
 from adapters.magnitude import check_magnitude
 from adapters.module_names import ends_of
 from adapters.peft_config import Finding, LoraConfig
@@ -27,6 +28,8 @@ class Tensors:
     parameters: int = 0
     modules: Mapping[str, Spectrum] = field(default_factory=dict)
     digest: str | None = None
+    head: int = 0
+    """Rows of the classification head; 0 without one."""
 
 
 _BOTH = "Save weights and configuration together, from the same PEFT model."
@@ -45,24 +48,35 @@ class Pair:
 
 
 def check_weights(
-    file: IO[bytes], size: int, base: BaseModel, config: LoraConfig | None, *, max_rank: int
+    file: IO[bytes],
+    size: int,
+    base: BaseModel,
+    config: LoraConfig | None,
+    *,
+    max_rank: int,
+    max_labels: int,
 ) -> tuple[Tensors, list[Finding]]:
     """What the file holds, and everything wrong with it, in time linear in the file's size.
 
     Without `config`, ranks and magnitudes go unchecked. No update of a rank above `max_rank` is
-    measured.
+    measured, and no head has more than `max_labels` rows.
     """
     try:
         infos = read_header(file, size)
     except BadSafetensors as error:
         return Tensors(), [Finding(error.message, AGAIN)]
     findings: list[Finding] = []
-    pairs = _pair_up(infos, findings)
+    head = [info for info in infos if part_of(info.name) is not None]
+    pairs = _pair_up([info for info in infos if info not in head], findings)
     if not pairs and not findings:
         findings.append(Finding("It holds no LoRA tensors.", _GATHER))
     found = {info.name: examine(file, info) for info in infos if info.dtype in FLOATS}
     top = {name: examined.largest for name, examined in found.items()}
     findings += _check_finite(top)
+    rows = 0
+    if config is not None:
+        rows, wrong = check_head(head, top, base.modules, named=config.saved, max_labels=max_labels)
+        findings += wrong
     sound = {}
     for module, pair in pairs.items():
         problems = _check_pair(module, pair, base, config)
@@ -79,7 +93,7 @@ def check_weights(
             factors = {module: (top[a.name], top[b.name]) for module, (a, b) in sound.items()}
             findings += check_magnitude(modules, factors, base, config)
     parameters = sum(prod(info.shape) for info in infos)
-    counted = Tensors(len(infos), parameters, modules, _digest(infos, found))
+    counted = Tensors(len(infos), parameters, modules, _digest(infos, found), rows)
     return counted, _grouped(findings)
 
 

@@ -80,6 +80,9 @@ def _show_version(version: dict[str, Any]) -> None:
         say(f"  {'' if number else 'message':9}  {line}".rstrip())
     say(f"  LoRA       rank {facts['rank']}, alpha {facts['alpha']:g}, "
         f"{facts['parameters']:,} parameters in {', '.join(facts['target_modules'])}")  # fmt: skip
+    if head := facts.get("head"):
+        told = ", ".join(head["labels"]) or "one score"
+        say(f"  head       {head['size']} {'label' if head['size'] == 1 else 'labels'}: {told}")
     if version["approvers"]:
         given = zip(version["approvers"], version["approved"], strict=True)
         for who, approval in given:

@@ -28,9 +28,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def judges(models: dict[str, Path]) -> dict[str, Judge]:
+def judges(models: dict[str, Path]) -> dict[tuple[str, bool], Judge]:
+    """By the base's name, and whether the engine classifies."""
     with one_thread():
-        return {name: Judge(path) for name, path in models.items()}
+        writing = {(name, False): Judge(path) for name, path in models.items()}
+        return writing | {(LLAMA.name, True): Judge(models[LLAMA.name], classifies=True)}
 
 
 def asked(judge: Judge, directory: Path) -> tuple[Answer, object]:
@@ -51,22 +53,22 @@ def test_a_base_of_the_table_is_what_base_add_finds_in_its_model(
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_vllm_answers_as_the_table_says(
-    case: Case, judges: dict[str, Judge], tmp_path: Path
+    case: Case, judges: dict[tuple[str, bool], Judge], tmp_path: Path
 ) -> None:
-    answer, said = asked(judges[case.base.name], case.write(tmp_path))
+    answer, said = asked(judges[case.base.name, case.classifies], case.write(tmp_path))
     assert answer == case.vllm, said
 
 
 @pytest.mark.parametrize("case", ADMITTED, ids=str)
 def test_what_is_admitted_is_applied_with_the_scale_that_was_counted(
-    case: Case, judges: dict[str, Judge], tmp_path: Path
+    case: Case, judges: dict[tuple[str, bool], Judge], tmp_path: Path
 ) -> None:
     parsed, _ = parse_config(case.files()[CONFIG])
     assert parsed is not None
     tensors = {}
     if case.dtype != "BF16":  # which numpy does not read
         tensors = load(case.files()[WEIGHTS])
-    updates = judges[case.base.name].load(case.write(tmp_path)).updates
+    updates = judges[case.base.name, case.classifies].load(case.write(tmp_path)).updates
     for name, a in tensors.items():
         module = name.removeprefix(PREFIX).removesuffix(".lora_A.weight")
         if module == name.removeprefix(PREFIX):
@@ -87,7 +89,7 @@ VALUES: tuple[object, ...] = (
 
 @pytest.mark.parametrize("key", sorted({*PEFT_0_21, *PEFT_0_2, "topk", "vllm_lora_scaling_factor"}))
 def test_no_value_of_a_key_is_admitted_that_vllm_refuses(
-    key: str, judges: dict[str, Judge], tmp_path: Path
+    key: str, judges: dict[tuple[str, bool], Judge], tmp_path: Path
 ) -> None:
     for number, value in enumerate(VALUES):
         case = Case(
@@ -95,7 +97,7 @@ def test_no_value_of_a_key_is_admitted_that_vllm_refuses(
         )
         if admit({name: Bytes(data) for name, data in case.files().items()}, LLAMA).problems:
             continue
-        answer, said = asked(judges[LLAMA.name], case.write(tmp_path / str(number)))
+        answer, said = asked(judges[LLAMA.name, False], case.write(tmp_path / str(number)))
         assert answer == "serves", (value, said)
 
 

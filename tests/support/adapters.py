@@ -55,6 +55,12 @@ def tensors(base: BaseModel = TINY, *, rank: int = 4, seed: int = 0) -> dict[str
     return made
 
 
+def head_tensors(size: int, width: int = 16, *, seed: int = 0) -> dict[str, np.ndarray]:
+    """A classification head of `size` rows for `TINY`, as PEFT saves it."""
+    weight = np.random.default_rng(seed).normal(0, 0.05, (size, width))
+    return {"base_model.model.score.weight": weight.astype(np.float32)}
+
+
 def write_adapter(
     directory: Path, base: BaseModel = TINY, *, rank: int = 4, seed: int = 0, **changes: Any
 ) -> Path:

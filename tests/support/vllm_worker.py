@@ -18,6 +18,12 @@ import torch
 from numpy.typing import NDArray
 
 MAX_RANK = 64
+CLASSIFIES: dict[str, Any] = {
+    "runner": "pooling",
+    "convert": "classify",
+    "max_lora_cls_labels": 64,
+    "hf_overrides": {"method": "no_post_processing", "classifier_from_token": ["<|end|>"]},
+}
 SLOT = 1
 
 
@@ -34,7 +40,8 @@ class Loaded:
 class Judge:
     """The worker's manager of adapters over one model."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, classifies: bool = False) -> None:
+        """classifies: as an engine for classification heads holds it."""
         from vllm.config import set_current_vllm_config
         from vllm.engine.arg_utils import EngineArgs
         from vllm.lora.utils import is_moe_model
@@ -52,6 +59,7 @@ class Judge:
             dtype="bfloat16",
             max_model_len=512,
             max_num_seqs=2,
+            **(CLASSIFIES if classifies else {}),
         ).create_engine_config()
         with set_current_vllm_config(config), _one_process():
             with set_default_torch_dtype(torch.bfloat16):

@@ -128,7 +128,9 @@ def test_every_module_of_an_adapter_is_measured(tmp_path: Path) -> None:
     config, _ = parse_config((adapter / "adapter_config.json").read_bytes())
     assert config is not None
     data = (adapter / "adapter_model.safetensors").read_bytes()
-    tensors, findings = check_weights(BytesIO(data), len(data), TINY, config, max_rank=64)
+    tensors, findings = check_weights(
+        BytesIO(data), len(data), TINY, config, max_rank=64, max_labels=64
+    )
     assert not findings
     found = tensors.modules
     assert found.keys() == TINY.modules.keys()

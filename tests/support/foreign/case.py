@@ -94,6 +94,8 @@ class Case:
     """The tensors are in adapter_model.bin, as torch saves them."""
     extra: Mapping[str, bytes] = field(default_factory=dict)
     base: BaseModel = LLAMA
+    classifies: bool = False
+    """Whether `vllm` is what an engine that classifies answers."""
 
     def __str__(self) -> str:
         return f"{self.tool}: {self.shape}"

@@ -26,6 +26,7 @@ from tests.support.foreign.configs import (
 from tests.support.foreign.reasons import (
     BARE_NAMES,
     EMBEDDINGS,
+    NAMELESS,
     NO_HEAD,
     OTHERS_ADAPTERS,
     PATTERNS,
@@ -165,6 +166,7 @@ def _not_served(shape: str, says: str, more: Named | None = None, **changes: obj
                 tensors=lora() | (more or {}))  # fmt: skip
 
 
+SEQ_CLS = PEFT_0_21 | {"task_type": "SEQ_CLS", "modules_to_save": ["classifier", "score"]}
 ONES = ones(64)
 OPTIONS = [
     _like("modules_to_save empty", modules_to_save=[]),
@@ -218,12 +220,27 @@ TASKS = [
          says="which calls it 'model.layers.0.self_attn.q_proj'",
          tensors=renamed(lora(), "model.layers", "layers"),
          config=PEFT_0_21 | {"task_type": "FEATURE_EXTRACTION"}),
-    _not_served("SEQ_CLS with its head", "modules_to_save",
-                {f"{PREFIX}score.weight": ones(2, 64)}, task_type="SEQ_CLS",
-                modules_to_save=["classifier", "score"]),
+    Case(tool="PEFT", shape="SEQ_CLS with its head", vllm="serves", classifies=True,
+         says="nothing names their labels", why=NAMELESS, config=SEQ_CLS,
+         tensors=lora() | {f"{PREFIX}score.weight": ones(2, 64)}),
+    Case(tool="PEFT", shape="SEQ_CLS with its head and labels", vllm="serves", classifies=True,
+         config=SEQ_CLS, tensors=lora() | {f"{PREFIX}score.weight": ones(2, 64)},
+         extra={"labels.json": b'["no", "yes"]'}),
+    Case(tool="PEFT", shape="SEQ_CLS with a head of another width", vllm="refuses",
+         classifies=True, says="the base needs [labels, 64]", config=SEQ_CLS,
+         tensors=lora() | {f"{PREFIX}score.weight": ones(2, 32)}),
+    Case(tool="PEFT", shape="SEQ_CLS with a head called classifier", vllm="refuses",
+         classifies=True, says="The head is called 'classifier'", config=SEQ_CLS,
+         tensors=lora() | {f"{PREFIX}classifier.weight": ones(2, 64)}),
+    Case(tool="PEFT", shape="SEQ_CLS with a bias of another length", vllm="refuses",
+         classifies=True, says="its weight needs [2]", config=SEQ_CLS,
+         tensors=lora() | {f"{PREFIX}score.weight": ones(2, 64), f"{PREFIX}score.bias": ones(3)}),
+    Case(tool="PEFT", shape="SEQ_CLS with a head alone", vllm="refuses", classifies=True,
+         says="no LoRA tensors", config=SEQ_CLS,
+         tensors={f"{PREFIX}score.weight": ones(2, 64)}),
     Case(tool="PEFT", shape="SEQ_CLS without its head", vllm="serves", says="modules_to_save",
          why=NO_HEAD, tensors=lora(),
-         config=PEFT_0_21 | {"task_type": "SEQ_CLS", "modules_to_save": ["classifier", "score"]}),
+         classifies=True, config=SEQ_CLS),
     Case(tool="PEFT", shape="peft_type absent", vllm="serves", says="peft_type is absent",
          why=BARE_NAMES, config=without(PEFT_0_21, "peft_type"), tensors=lora()),
 ]  # fmt: skip

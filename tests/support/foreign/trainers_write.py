@@ -116,7 +116,7 @@ TRL_CASES = [
     _with_files("TRL", "training_args.bin", "chat_template.jinja", says="code or a template"),
     _with_files("TRL", "reference/adapter_config.json", "reference/adapter_model.safetensors",
                 says="subdirectory"),
-    Case(tool="TRL", shape="a reward model", vllm="refuses", says="modules_to_save",
+    Case(tool="TRL", shape="a reward model", vllm="serves", classifies=True,
          config=PEFT_0_18 | {"task_type": "SEQ_CLS", "modules_to_save": ["score"]},
          tensors=lora() | {f"{PREFIX}score.weight": ones(1, 64)}),
     Case(tool="TRL", shape="added tokens trained alone", vllm="refuses",
