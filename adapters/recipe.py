@@ -2,7 +2,8 @@
 
     Recipe      what all stages share
     ├── Sft     supervised fine-tuning on prompts and answers
-    ├── Reward  a model of preferences, from pairs (cannot be served: it scores, it does not write)
+    ├── Classify  a classification head: one label for a text
+    ├── Reward  a model of preferences, from pairs
     ├── Dpo     direct preference optimisation, from pairs
     ├── Kto     the same from single judgements, thumbs up or down
     └── Online  answers are sampled and rewarded while it trains
@@ -88,7 +89,8 @@ class Recipe(
     patience: Whole = 0
     """Evaluations without improvement after which training stops and takes the best; 0: never."""
     forgetting: bool = True
-    """Ask questions of general knowledge before and after; stage `reward` never does."""
+    """Ask questions of general knowledge before and after; stages whose model writes no answers
+    (`reward`, `classify`) never do."""
     save_every: Natural = 25
     """Steps between checkpoints, from which a killed training goes on."""
 
@@ -157,6 +159,31 @@ class Sft(Recipe, frozen=True, kw_only=True, tag="sft"):
         super().__post_init__()
         if bool(self.replay) != bool(self.replay_data):
             raise ValueError("replay and replay_data belong together")
+
+
+class Classify(Recipe, frozen=True, kw_only=True, tag="classify"):
+    """A LoRA with a linear classification head on the last token's hidden state (PEFT's SEQ_CLS).
+
+    A text gets one of two or more labels. The base's sequence-classification class is trained.
+    """
+
+    labels: tuple[str, ...] = ()
+    """In the order of the head's rows. By default the task's, or those of the rows, sorted."""
+    learning_rate: Positive = 5e-4
+    steps: Natural = 150
+    batch: Natural = 32
+    max_tokens: Natural = 128
+    """Of a text; none is cut."""
+    forgetting: bool = False
+
+    methods: ClassVar[tuple[str, ...]] = ("lora", "rslora")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.forgetting:
+            raise ValueError("a classification head writes no answers: drop forgetting")
+        if len(set(self.labels)) < len(self.labels) or len(self.labels) == 1:
+            raise ValueError("labels names two or more different labels, or none")
 
 
 class Reward(Recipe, frozen=True, kw_only=True, tag="reward"):
@@ -233,11 +260,12 @@ class Grpo(Grouped, frozen=True, kw_only=True, tag="grpo"):
     """Group-relative policy optimisation (Shao et al., arXiv 2402.03300), by TRL."""
 
 
-AnyRecipe = Sft | Reward | Dpo | Kto | Ppo | Rloo | Grpo
+AnyRecipe = Sft | Classify | Reward | Dpo | Kto | Ppo | Rloo | Grpo
 """For decoding: the key `stage` says which."""
 
 STAGES: dict[str, type[AnyRecipe]] = {
-    str(kind.__struct_config__.tag): kind for kind in (Sft, Reward, Dpo, Kto, Ppo, Rloo, Grpo)
+    str(kind.__struct_config__.tag): kind
+    for kind in (Sft, Classify, Reward, Dpo, Kto, Ppo, Rloo, Grpo)
 }
 
 

@@ -2,15 +2,16 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import typer
 
 from adapters.cli.sources import AsJson
 from adapters.home import SMALL_MODEL, default_model, home
-from adapters.recipe import BadRecipe
+from adapters.recipe import AnyRecipe, BadRecipe, Classify
 from adapters.training.processes import is_first
 from adapters.training.serving import not_served
 
@@ -43,28 +44,31 @@ def train(
     """Train what a recipe says and write a publishable directory.
 
     A training that was killed goes on from its last checkpoint when the command is repeated.
-    Stages: sft, reward, dpo, kto, ppo, rloo, grpo. Rows of a .jsonl file under `data`, by stage:
-    sft {"prompt", "completion"} or {"messages"}; reward, dpo, kto {"prompt", "chosen",
-    "rejected"}; kto also {"prompt", "completion", "label"}; ppo, rloo, grpo {"prompt"}. A part of
-    any source, in percent of what a split keeps together: "medical[:60%]".
+    Stages: sft, classify, reward, dpo, kto, ppo, rloo, grpo. Rows of a .jsonl file under `data`, by
+    stage: sft {"prompt", "completion"} or {"messages"}; classify {"text", "label"}; reward, dpo,
+    kto {"prompt", "chosen", "rejected"}; kto also {"prompt", "completion", "label"}; ppo, rloo,
+    grpo {"prompt"}. A part of any source, in percent of what a split keeps together:
+    "medical[:60%]".
 
     Example: lorary train medical steps=200 seed=1 --out out/icd10-coder
 
     Example: lorary train medical-dpo data=judged.jsonl start=out/icd10-coder
+
+    Example: lorary train financial-classify data=tickets.jsonl adapter=support/queue
     """
     from adapters import recipes
-    from adapters.training import run
     from adapters.training.progress import progress_bar
 
     chosen = recipes.load(recipe).changed(assignments or [])
     base_directory = base or base_of(chosen.base)
+    rehearse, run = _functions(chosen)
     if dry_run:
-        _tell_estimate(run.rehearse(chosen, base_directory), chosen.max_tokens, as_json)
+        _tell_estimate(rehearse(chosen, base_directory), chosen.max_tokens, as_json)
         return
     directory = out or home() / "adapters" / chosen.adapter
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(home() / "logs" / chosen.adapter))
     with progress_bar(chosen, quiet=as_json or not is_first()) as advance:
-        provenance, reused = run.train(
+        provenance, reused = run(
             chosen,
             base_directory,
             directory,
@@ -85,6 +89,17 @@ def train(
         print(_dropped(provenance.dropped_items, chosen.max_tokens))
     if why_not is not None:
         print(why_not)
+
+
+def _functions(recipe: AnyRecipe) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """What estimates and what trains the recipe's stage."""
+    if isinstance(recipe, Classify):
+        from adapters.training.classification import run
+
+        return run.rehearse, run.train
+    from adapters.training import run as others
+
+    return others.rehearse, others.train
 
 
 def base_of(name: str) -> Path:

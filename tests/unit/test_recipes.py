@@ -64,7 +64,7 @@ def test_another_stage_is_another_kind_of_recipe() -> None:
     [
         ("", "map of keys"),
         ("[", "not valid YAML"),
-        (SFT.replace("sft", "stf"), "stage is 'stf'; set it to one of sft, reward"),
+        (SFT.replace("sft", "stf"), "stage is 'stf'; set it to one of sft, classify, reward"),
         (SFT + "stpes: 3", "no key 'stpes', perhaps steps"),
         (SFT + "beta: 0.1", "'sft' has no key 'beta'"),
         (SFT + "steps: many", "steps"),
