@@ -28,6 +28,10 @@ def serve(
         int | None, typer.Option(min=1, help="With --gpu: that machine's host memory, GiB.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="With --plan: print JSON.")] = False,
+    task: Annotated[
+        str | None,
+        typer.Option(help="generate, or classify: adapters with a classification head."),
+    ] = None,
 ) -> None:
     """Serve every published adapter from one vLLM, behind the gate. Settings: lorary config
 
@@ -36,11 +40,13 @@ def serve(
     adapters differently than the engine, are refused with what to use instead.
 
     Example: lorary serve --port 8000 -- --max-num-seqs 32
+
+    Example: lorary serve --task classify --port 8001
     """
     from serving.launch import run
     from serving.settings import ServingSettings
 
-    given: dict[str, Any] = {"host": host, "port": port}
+    given: dict[str, Any] = {"host": host, "port": port, "task": task}
     settings = ServingSettings(**{name: value for name, value in given.items() if value})
     extra = [argument for argument in context.args if argument != "--"]
     if plan or gpu:
@@ -57,7 +63,7 @@ def _show_plan(
     from serving.options import check_options
     from serving.plan_report import as_value, show
 
-    check_options(extra)
+    check_options(extra, settings.task)
     machine = sizing.machine_named(gpu, host_gib) if gpu else sizing.read_machine()
     made = sizing.plan_for(settings, extra, machine)
     problems = made.problems if gpu else sizing.problems(made, sizing.requested_of(settings, extra))

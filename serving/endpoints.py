@@ -10,9 +10,10 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from serving.options import check_engine
+from serving.replica import Replica
 from serving.telemetry import access_log
 from serving.tiers.engine import Engine
-from serving.tiers.recovery import PROBE_TOKENS, PROMPT_TOKENS, TOP, Probe, Recovery
+from serving.tiers.recovery import PROBE_TOKENS, PROMPT_TOKENS, TOP, HeadProbe, Probe, Recovery
 from serving.tiers.trial import Trials
 
 STALE_SECONDS = 30.0
@@ -35,7 +36,6 @@ class Endpoints:
         Raises `CannotServe` if the engine runs with other bounds than the replica counts with.
         """
         import vllm
-        from vllm import SamplingParams
         from vllm.lora.request import LoRARequest
         from vllm.platforms import current_platform
         from xgrammar import TokenizerInfo
@@ -51,11 +51,8 @@ class Endpoints:
         replica.identity = describe(engine_client.vllm_config, args, name=name, base=base)
         engine = Engine(engine_client, registered, LoRARequest)
         await engine.reconcile()  # vLLM may have left adapters of its own warm-up
-        sampling = SamplingParams(
-            temperature=0.0, max_tokens=PROBE_TOKENS, ignore_eos=True, logprobs=TOP
-        )
         prompt_tokens = max(1, min(PROMPT_TOKENS, replica.settings.max_model_len - PROBE_TOKENS))
-        recovery = Recovery(engine_client, Probe(sampling, prompt_tokens), replica.shutdown.begin)
+        recovery = Recovery(engine_client, _probe(replica, prompt_tokens), replica.shutdown.begin)
         places = engine_client.vllm_config.scheduler_config.max_num_seqs
         replica.attach(engine, Trials(recovery, registered), places, current_platform.is_cpu())
         vocab_size = engine_client.model_config.get_vocab_size()
@@ -68,6 +65,18 @@ class Endpoints:
             replica.grammars.refuse_all("xgrammar cannot read this base model's tokenizer.")
         else:
             replica.grammars.attach(tokenizer.serialize_json(), vocab_size)
+
+
+def _probe(replica: Replica, prompt_tokens: int) -> Probe:
+    """How the engine is asked whether it computes soundly, by its task."""
+    from vllm import PoolingParams, SamplingParams
+
+    if replica.settings.task == "classify":
+        return HeadProbe(PoolingParams(task="classify", use_activation=False), prompt_tokens)
+    sampling = SamplingParams(
+        temperature=0.0, max_tokens=PROBE_TOKENS, ignore_eos=True, logprobs=TOP
+    )
+    return Probe(sampling, prompt_tokens)
 
 
 async def health(request: Request) -> JSONResponse:

@@ -7,6 +7,7 @@ LoraryError
 ├── EngineRefused        vLLM cannot load a version that was admitted
 │   └── AdapterFaulty    vLLM computes NaN with it, so it is served to nobody
 ├── EngineFault          an answer that the engine computed from NaN
+├── WrongTask            an adapter, or a route, of another task than the server's
 ├── EngineNotAttached    vLLM's engine has not been handed to the gateway
 ├── TooManyColdLoads     more versions wait for a download than may
 ├── LimitReached         a key or an adapter has taken its share; says when to come again
@@ -94,6 +95,15 @@ class EngineFault(LoraryError):
             "The engine could not compute this answer: a fault of the server. Send the request "
             "again."
         )
+
+
+class WrongTask(LoraryError):
+    """An adapter without a head on a server that classifies, the other way round, or a head that is
+    too large for the server or for the route."""
+
+    status = 409
+    code = "wrong_task"
+    param = "model"
 
 
 class EngineNotAttached(LoraryError):

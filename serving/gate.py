@@ -194,7 +194,12 @@ class Gate:
     async def _show_models(self, scope: Scope, send: Send) -> None:
         catalog, key = await identify(self.replica, scope)
         settings = self.replica.settings
-        base = Base(settings.base_name, settings.max_model_len, self.replica.identity)
+        base = Base(
+            settings.base_name,
+            settings.max_model_len,
+            self.replica.identity,
+            self.replica.served.can,
+        )
         name = scope["path"][len(MODELS) + 1 :]
         if not name:
             await answer(send, 200, await asyncio.to_thread(encoded, catalog, key, base))

@@ -4,7 +4,7 @@ Each step holds what it took until the request has ended, however it ends.
 """
 
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -14,13 +14,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from registry.errors import NotFound
 from registry.model.access import require
 from registry.model.catalog import Key, Version
+from serving.errors import RouteNotFound
 from serving.grammars.gatekeeper import RefusedGrammar
 from serving.grammars.wanted import field, grammars
 from serving.inflight import Exchange
 from serving.outcomes.response_ids import PREFIXES
 from serving.relay import Relay
 from serving.replica import Replica
+from serving.request import classification
 from serving.request.body import check_seed, parse_body, sequences
+from serving.request.bounds import Bound
 from serving.request.charges import most_tokens
 from serving.request.confidence import Judge, Terms, terms
 from serving.request.envelopes import MESSAGES
@@ -45,14 +48,16 @@ from serving.usage import Shown, Usage, ask_for_usage
 
 RESPONSES = "/v1/responses"
 EMBEDDINGS = "/v1/embeddings"
-ROUTES = {
+WRITING: Mapping[str, Mapping[str, Bound]] = {
     "/v1/chat/completions": FIELDS,
     "/v1/completions": FIELDS,
     EMBEDDINGS: FIELDS,
     RESPONSES: RESPONSES_FIELDS,
     MESSAGES: MESSAGES_FIELDS,
 }
-"""Routes that make answers, and the fields that their bodies may have."""
+"""Routes of a server that writes, and the fields that their bodies may have."""
+ROUTES = {**WRITING, **classification.ROUTES}
+"""Routes that make answers, on servers of either task."""
 REPORTING = (RESPONSES, MESSAGES)
 """Routes whose streams report their usage at the end without being asked."""
 LATER = 1 << 20
@@ -83,6 +88,9 @@ async def generate(
     replica.shutdown.check()
     catalog, key = await identify(replica, scope)
     settings, path = replica.settings, scope["path"]
+    routes = classification.ROUTES if replica.served.classifies else WRITING
+    if path not in routes:
+        raise RouteNotFound(f"POST {path!r}: {replica.served.doing} Use {', '.join(routes)}.")
     if not routed(scope, path, usual=path != EMBEDDINGS):
         made = "no embeddings" if path == EMBEDDINGS else "embeddings alone, no text"
         raise NotFound(
@@ -94,7 +102,7 @@ async def generate(
             admitted(replica, scope, key, receive, send, settings.request_seconds)
         )
         data = await exchange.read(declared_length(scope), settings.max_body_bytes)
-        body = parse_body(data, ROUTES[path], settings.max_model_len)
+        body = parse_body(data, routes[path], settings.max_model_len)
         if replica.on_cpu:
             check_seed(body)
         user = body.get("metadata", {}).get("user_id") if path == MESSAGES else body.get("user")
@@ -102,10 +110,14 @@ async def generate(
         (found,) = await resolve(replica, catalog, key, [body["model"]], caller)
         version, count = found.version, sequences(body)
         exchange.version = version
+        estimate = most_tokens
+        if replica.served.classifies:
+            head = classification.head_at(path, version, settings.base_name)
+            app, estimate = classification.Classified(app, head), classification.most_tokens
         grant.claim(
             f"{version.domain}/{version.adapter}" if version else settings.base_name,
             sequences=count,
-            tokens=most_tokens(body, len(data), settings.max_model_len),
+            tokens=estimate(body, len(data), settings.max_model_len),
         )
         shaping = constraints(body) if path == MESSAGES else body
         await _check_grammars(replica, key, shaping, count)

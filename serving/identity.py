@@ -31,6 +31,7 @@ _SETTINGS = {
     "logprobs": "model_config.logprobs_mode",
     "lora_dtype": "lora_config.lora_dtype",
     "max_lora_rank": "lora_config.max_lora_rank",
+    "max_labels": "lora_config.max_lora_cls_labels",
     "max_model_len": "model_config.max_model_len",
     "pipeline_parallel": "parallel_config.pipeline_parallel_size",
     "reasoning_parser": "args.reasoning_parser",

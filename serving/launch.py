@@ -1,5 +1,6 @@
 """vLLM's own launcher, started in this process with the gate in place."""
 
+import json
 import os
 import socket
 import sys
@@ -65,9 +66,10 @@ def preflight(settings: ServingSettings) -> None:
 
 
 def environment(settings: ServingSettings) -> dict[str, str]:
-    """What vLLM reads from its environment. Its own routes that load and unload adapters stay off:
-    `serving.tiers.engine` does both through the engine client."""
+    """What vLLM and the replica read from their environment. vLLM's own routes that load and unload
+    adapters stay off: `serving.tiers.engine` does both through the engine client."""
     variables = {
+        "LORARY_TASK": settings.task,  # the replica reads its settings anew
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0",
         "VLLM_PLUGINS": "lorary-endpoints,lorary-metrics,lorary-cpu-lora",
         "VLLM_NO_USAGE_STATS": "1",
@@ -94,7 +96,7 @@ def arguments(
 
     chosen: options for this machine. extra: the operator's; they go at the end.
     """
-    check_options(extra)
+    check_options(extra, settings.task)
     return [
         f"--model={settings.model}",
         f"--served-model-name={settings.base_name}",
@@ -108,12 +110,32 @@ def arguments(
         "--scheduling-policy=priority",
         *_for_cpu(extra),
         *chosen,
+        *(for_heads(settings) if settings.task == "classify" else ()),
         f"--structured-outputs-config={STRUCTURED_OUTPUTS}",
         "--middleware=serving.gate.Gate",
         "--worker-extension-cls=serving.worker.KVCacheEraser",
         "--disable-fastapi-docs",
         "--disable-uvicorn-access-log",
         *extra,
+    ]
+
+
+def for_heads(settings: ServingSettings) -> list[str]:
+    """Options that make the base a model for classification heads.
+
+    vLLM gives the base a head of its own and refuses to start if nothing fills it. One row of the
+    output embedding does, the first token's; no request reaches it. A base head of one row is also
+    what vLLM wants before it offers /score and /rerank.
+    """
+    from transformers import AutoTokenizer
+
+    token = AutoTokenizer.from_pretrained(settings.model).convert_ids_to_tokens(0)
+    overrides = {"method": "no_post_processing", "classifier_from_token": [token]}
+    return [
+        "--runner=pooling",
+        "--convert=classify",
+        f"--max-lora-cls-labels={settings.max_labels}",
+        f"--hf-overrides={json.dumps(overrides)}",
     ]
 
 
@@ -135,7 +157,7 @@ def _for_cpu(extra: Sequence[str]) -> list[str]:
 
 def run(settings: ServingSettings, extra: Sequence[str]) -> None:
     """Start the server and return when it has ended."""
-    check_options(extra)
+    check_options(extra, settings.task)
     plan = sizing.plan_for(settings, extra, sizing.read_machine())
     sizing.check(plan, sizing.requested_of(settings, extra))
     settings = settings.model_copy(update=plan.settings)

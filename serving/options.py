@@ -20,6 +20,7 @@ _GATEWAY = "The gateway depends on it. Leave it out"
 _ONE_MACHINE = "Adapters' files lie on this machine's disk. Use GPUs of one machine"
 _WHOLE = "vLLM would leave out part of what adapters change. Leave it out"
 _KV = "A KV cache outside of vLLM may mix up adapters and tenants. Leave it out"
+_HEADS = "Heads are read as `--task classify` sets it. Leave it out"
 
 FIXED = {
     "--model": "Set LORARY_MODEL instead",
@@ -31,6 +32,7 @@ FIXED = {
     "--max-cpu-loras": "Set LORARY_MAX_CPU_LORAS instead",
     "--max-lora-rank": "Set LORARY_MAX_LORA_RANK instead",
     "--config": "Give the options one by one after `--` instead",
+    "--max-lora-cls-labels": "Set LORARY_MAX_LABELS and use `lorary serve --task classify` instead",
     "--api-key": "Issue keys with `lorary keys issue` instead",
     "--enable-lora": _GATEWAY,
     "--enable-prompt-embeds": _GATEWAY,
@@ -84,18 +86,29 @@ FAMILIES = {
     "-r": _ONE_MACHINE,
 }
 """How refused options begin, and what to do instead."""
+FOR_HEADS = {
+    "--runner": _HEADS,
+    "--convert": _HEADS,
+    "--hf-overrides": _HEADS,
+    "--pooler-config": _HEADS,
+}
+"""Options that a server with LORARY_TASK=classify refuses, too."""
 LOGPROBS = 5
 """Log-probabilities of a token that trials of adapters ask for (`serving.tiers.recovery.TOP`)."""
 RUST_FRONTEND = "VLLM_USE_RUST_FRONTEND"
 
 
-def check_options(extra: Sequence[str]) -> None:
-    """Raise `CannotServe` for the first option that is refused, with what to do instead."""
+def check_options(extra: Sequence[str], task: str = "generate") -> None:
+    """Raise `CannotServe` for the first option that is refused, with what to do instead.
+
+    task: what the server is started for.
+    """
     if extra and not extra[0].startswith("-"):
         raise CannotServe(
             f"{extra[0]!r} is no option of vLLM. The model is what LORARY_MODEL says; after `--` "
             "there are options only."
         )
+    fixed = FIXED | (FOR_HEADS if task == "classify" else {})
     for argument in extra:
         if not argument.startswith("-"):
             continue
@@ -104,7 +117,7 @@ def check_options(extra: Sequence[str]) -> None:
             option = option.replace("_", "-")
         positive = f"--{option[5:]}" if option.startswith("--no-") else option
         for name in (option, positive):
-            for refused, instead in FIXED.items():
+            for refused, instead in fixed.items():
                 if refused.startswith(name):
                     raise CannotServe(f"vLLM's option {argument!r} is not allowed. {instead}.")
             for start, instead in FAMILIES.items():
@@ -125,6 +138,8 @@ def check_engine(config: Any, settings: ServingSettings) -> None:
         "max_cpu_loras": (lora.max_cpu_loras, settings.max_cpu_loras),
         "max_lora_rank": (lora.max_lora_rank, settings.max_lora_rank),
     }
+    if settings.task == "classify":
+        expected["max_labels"] = (lora.max_lora_cls_labels, settings.max_labels)
     for name, (actual, wanted) in expected.items():
         if actual != wanted:
             raise CannotServe(
@@ -140,6 +155,12 @@ def check_engine(config: Any, settings: ServingSettings) -> None:
         raise CannotServe(
             f"The engine gives {config.model_config.max_logprobs} log-probabilities a token at "
             f"most, and adapters are tried with {LOGPROBS}. Raise --max-logprobs."
+        )
+    classifies = config.model_config.convert_type == "classify"
+    if classifies != (settings.task == "classify"):
+        raise CannotServe(
+            f"The engine was {'' if classifies else 'not '}started for classification, and "
+            f"LORARY_TASK is {settings.task!r}. Use `lorary serve --task`, and no option of vLLM."
         )
     if parallel.data_parallel_size != 1:
         raise CannotServe(

@@ -8,9 +8,8 @@ import contextlib
 import functools
 from collections.abc import Iterator
 
-from registry.errors import BaseMismatch
 from registry.log.follower import Follower
-from registry.model.catalog import Catalog, Version
+from registry.model.catalog import Catalog
 from registry.model.evidence import Engine as Identity
 from registry.store.blobs import Blobs
 from serving.batches.deployment import Deployment
@@ -28,6 +27,7 @@ from serving.request.listing import served_names
 from serving.request.salts import Salts
 from serving.settings import ServingSettings
 from serving.shutdown import Shutdown
+from serving.task import Served
 from serving.telemetry.metrics import (
     CACHE_ADAPTERS,
     CACHE_BYTES,
@@ -88,6 +88,7 @@ class Replica:
         self.controls = control_tokens(settings.model)
         self.reports = Reports(settings.registry_url, serving_key)
         self.rollouts = Rollouts(lambda: self.catalog, self.reports, replicas=settings.replicas)
+        self.served = Served(settings.base_name, settings.task, settings.max_labels)
         self.identity: Identity | None = None
         """What this replica runs, once its engine has started."""
         self.on_cpu = False
@@ -134,6 +135,7 @@ class Replica:
             settings.base_name,
             most=settings.max_cpu_loras,
             choose=self.rollouts.choose,
+            can_serve=self.served.can,
         )
 
     @property
@@ -179,14 +181,6 @@ class Replica:
         future = asyncio.wrap_future(self.follower.look_again())
         await asyncio.wait([future], timeout=LOOK_SECONDS)
         return self.catalog
-
-    def check_base(self, version: Version) -> None:
-        """Raises `BaseMismatch` unless the version was made for the model served here."""
-        if version.base != self.settings.base_name:
-            raise BaseMismatch(
-                f"{version.ref} was made for {version.base!r}; this server serves "
-                f"{self.settings.base_name!r}. Ask a server of that base model."
-            )
 
     @contextlib.contextmanager
     def running_later(self) -> Iterator[None]:

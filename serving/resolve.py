@@ -113,5 +113,5 @@ def _find(replica: Replica, catalog: Catalog, key: Key, model: str, caller: str)
     except UnknownAdapter as error:
         near = [p for p in error.near if may_see(key, p.partition("/")[0])]
         raise UnknownAdapter(ref.path, near) from None
-    replica.check_base(version)
+    replica.served.check(version)
     return Resolution(catalog, ref, version)

@@ -1,6 +1,7 @@
 """Settings of one serving replica, read once from the environment."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 
@@ -25,6 +26,18 @@ class ServingSettings(StoreSettings):
     model: str = Field(
         default_factory=lambda: str(default_model()),
         description="The base model: a directory, or a Hugging Face id.",
+    )
+    task: Literal["generate", "classify"] = Field(
+        default="generate",
+        description="What the engine is started for: adapters that write answers, or adapters with "
+        "a classification head. One server does one of the two.",
+    )
+    max_labels: int = Field(
+        default=64,
+        ge=1,
+        le=1000,
+        description="Labels that an adapter's head may have on a server with LORARY_TASK=classify; "
+        "each slot of a batch holds a head of that size.",
     )
     base_name: str = Field(
         default=SMALL_MODEL,

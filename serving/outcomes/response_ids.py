@@ -27,6 +27,8 @@ PREFIXES = {
     "/v1/completions": "cmpl-",
     "/v1/responses": "resp_",
     "/v1/messages": "chatcmpl-",
+    "/classify": "classify-",
+    **dict.fromkeys(("/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank"), "score-"),
 }
 """What stands before the id, by route."""
 TAG = 16

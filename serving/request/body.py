@@ -22,6 +22,8 @@ from serving.request.messages import MESSAGES_FIELDS, NEEDED
 
 BODY_SECONDS = 30.0
 """How long a caller may take to send a body."""
+PROMPTS = ("prompt", "input", "text_1", "text_2", "queries", "documents")
+"""Fields of which each item is a sequence of its own."""
 MAX_HINTS = 32
 MAX_HINT_BYTES = 16 << 10
 
@@ -115,8 +117,9 @@ def check_seed(body: dict[str, Any]) -> None:
 
 
 def prompts(body: dict[str, Any]) -> int:
-    """How many prompts a parsed body has: those of `prompt` or `input`, or the one of a chat."""
-    given = (body.get("prompt"), body.get("input"))
+    """How many prompts a parsed body has: those of `prompt`, `input` or a list of texts to score,
+    or the one of a chat."""
+    given = [body.get(name) for name in PROMPTS]
     lists = [one for one in given if isinstance(one, list) and one]
     return max((len(one) for one in lists if isinstance(one[0], str | list)), default=1)
 

@@ -1,7 +1,7 @@
 """`/v1/models`: what a caller may ask for, in OpenAI's schema. Pure."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ class Base:
     """Longest prompt and answer together, in tokens; clients read it from the list."""
     engine: Engine | None = None
     """What serves it, for whoever records answers as evidence."""
+    can_serve: Callable[[Version], bool] = lambda _: True
+    """Whether the server's task is a version's."""
 
 
 def models(catalog: Catalog, key: Key, base: Base) -> list[dict[str, Any]]:
@@ -66,6 +68,7 @@ def served_names(catalog: Catalog, pinned: Iterable[str]) -> Iterator[str]:
 def named(name: str, version: Version | None, base: Base) -> dict[str, Any]:
     """The one model that `name` means now; None for the base model, which tells its engine."""
     told = base.engine if version is None else None
+    head = None if version is None else version.facts.head
     return {
         "id": name,
         "object": "model",
@@ -74,6 +77,7 @@ def named(name: str, version: Version | None, base: Base) -> dict[str, Any]:
         "root": base.name if version is None else str(version.ref),
         "parent": None if version is None else base.name,
         "max_model_len": base.max_model_len,
+        **({} if head is None else {"labels": head.labels}),
         **({} if told is None else {"engine": msgspec.to_builtins(told)}),
     }
 
@@ -84,7 +88,7 @@ def _names(catalog: Catalog, adapter: Adapter, base: Base) -> list[dict[str, Any
     servable = {
         v.number: v
         for v in adapter.versions
-        if v.revoked is None and v.tombstone is None and v.base == base.name
+        if v.revoked is None and v.tombstone is None and v.base == base.name and base.can_serve(v)
     }
     production = servable.get(adapter.aliases.get(DEFAULT_ALIAS, 0))
     if production is not None:

@@ -55,6 +55,11 @@ class EngineClient(Protocol):
     ) -> AsyncGenerator[Any, None]:
         """Run a request; closing the generator aborts it."""
 
+    def encode(
+        self, prompt: Any, pooling_params: Any, request_id: str, *, lora_request: Any = None
+    ) -> AsyncGenerator[Any, None]:
+        """The same for an engine that classifies."""
+
     async def pause_generation(self, *, mode: Any, clear_cache: bool) -> None:
         """Stop stepping; `keep` with `clear_cache` preempts what runs and empties the cache."""
 
@@ -73,10 +78,41 @@ class Probe:
     """vLLM's `SamplingParams`: greedy, `TOP` log-probabilities, `PROBE_TOKENS`."""
     prompt_tokens: int = PROMPT_TOKENS
 
+    def ask(
+        self, client: EngineClient, request_id: str, lora_request: Any
+    ) -> AsyncGenerator[Any, None]:
+        """Run the request; closing the generator aborts it."""
+        return client.generate(self.prompt, self.sampling, request_id, lora_request=lora_request)
+
+    def read(self, output: Any) -> Distribution | None:
+        """The numbers in one of the engine's outputs; None if it has none yet."""
+        if not output.outputs[0].logprobs:
+            return None
+        return {t: v.logprob for t, v in output.outputs[0].logprobs[0].items()}
+
     @property
     def prompt(self) -> dict[str, list[int]]:
         """The prompt as vLLM takes it."""
         return {"prompt_token_ids": list(range(FIRST_ID, FIRST_ID + self.prompt_tokens))}
+
+
+@dataclass(frozen=True)
+class HeadProbe(Probe):
+    """The same for an engine that classifies: the logits of the test prompt's labels.
+
+    Such a request ends with its step. Until the cache is erased, another one may be given its
+    blocks; NaN in them makes that one's logits NaN, too, which vLLM never sends.
+    """
+
+    def ask(
+        self, client: EngineClient, request_id: str, lora_request: Any
+    ) -> AsyncGenerator[Any, None]:
+        """As `Probe.ask`; `sampling` is vLLM's `PoolingParams`."""
+        return client.encode(self.prompt, self.sampling, request_id, lora_request=lora_request)
+
+    def read(self, output: Any) -> Distribution | None:
+        """The logits by label."""
+        return dict(enumerate(output.outputs.data.tolist()))
 
 
 class Recovery:
@@ -124,14 +160,12 @@ class Recovery:
     async def _first_token(self, lora_request: Any) -> Distribution | None:
         self._asked += 1
         probe = self._probe
-        stream = self._client.generate(
-            probe.prompt, probe.sampling, f"lorary-probe-{self._asked}", lora_request=lora_request
-        )
+        stream = probe.ask(self._client, f"lorary-probe-{self._asked}", lora_request)
         async with contextlib.aclosing(stream):
             async for output in stream:
-                if not output.outputs[0].logprobs:
+                found = probe.read(output)
+                if found is None:
                     continue
-                found = {t: v.logprob for t, v in output.outputs[0].logprobs[0].items()}
                 if all(map(math.isfinite, found.values())):
                     return found
                 break

@@ -27,6 +27,7 @@ PATIENCE_SECONDS = 1.0
 
 CatalogSource = Callable[[], Catalog]
 Chooser = Callable[[Catalog, AdapterRef, str], Version]
+CanServe = Callable[[Version], bool]
 AliasName = tuple[str, str]
 """An adapter's path and an alias of it."""
 
@@ -56,16 +57,24 @@ class Warming:
     """Keeps guarded aliases' targets warm. Use it from one event loop."""
 
     def __init__(
-        self, residency: Residency, base: str, *, most: int = 16, choose: Chooser = Catalog.choose
+        self,
+        residency: Residency,
+        base: str,
+        *,
+        most: int = 16,
+        choose: Chooser = Catalog.choose,
+        can_serve: CanServe = lambda _: True,
     ) -> None:
         """most: how many targets to keep warm, those of the latest moves; what the engine's memory
-        cannot hold would only push each other out. choose: which version a caller gets."""
+        cannot hold would only push each other out. choose: which version a caller
+        gets. can_serve: whether the engine's task is the version's."""
         self.ready = False
         """Whether every target was brought up, or failed to be, once."""
         self.failures: dict[str, str] = {}
         """Targets that could not be brought up, and why."""
         self._residency = residency
         self._base = base
+        self._can_serve = can_serve
         self._most = most
         self._choose = choose
         self._turns: dict[AliasName, Turn] = {}
@@ -91,7 +100,7 @@ class Warming:
 
     def notice(self, catalog: Catalog) -> None:
         """Let the time of what guarded aliases named before begin, though nobody asks for them."""
-        for alias, target in guarded_targets(catalog, self._base, self._most).items():
+        for alias, target in self._guarded(catalog).items():
             self._turns.setdefault(alias, Turn(target)).notice(target)
 
     async def bring_up(self, catalog: Catalog) -> None:
@@ -102,7 +111,7 @@ class Warming:
         """
         self.notice(catalog)
         failures = {}
-        targets = guarded_targets(catalog, self._base, self._most)
+        targets = self._guarded(catalog)
         self._brought = {alias: self._brought[alias] for alias in targets if alias in self._brought}
         for alias, target in reversed(targets.items()):
             before = self._brought.get(alias)
@@ -118,6 +127,9 @@ class Warming:
                 self._brought[alias] = target
         self.failures = failures
         self.ready = True
+
+    def _guarded(self, catalog: Catalog) -> dict[AliasName, Version]:
+        return guarded_targets(catalog, self._base, self._most, self._can_serve)
 
 
 async def follow(warming: Warming, catalog_of: CatalogSource, poll_seconds: float) -> None:
@@ -142,9 +154,11 @@ async def follow(warming: Warming, catalog_of: CatalogSource, poll_seconds: floa
             bringing.cancel()
 
 
-def guarded_targets(catalog: Catalog, base: str, most: int) -> dict[AliasName, Version]:
-    """What guarded aliases name now, and their candidates if they are split, for one base model:
-    of all of them the `most` whose adapters' aliases moved last."""
+def guarded_targets(
+    catalog: Catalog, base: str, most: int, can_serve: CanServe = lambda _: True
+) -> dict[AliasName, Version]:
+    """What guarded aliases name now, and their candidates if they are split, for one base model and
+    task: of all of them the `most` whose adapters' aliases moved last."""
     found: dict[AliasName, Version] = {}
     moved = sorted(
         (path for path, adapter in catalog.adapters.items() if adapter.moves),
@@ -163,6 +177,7 @@ def guarded_targets(catalog: Catalog, base: str, most: int) -> dict[AliasName, V
             for name, wanted in named.items():
                 version = adapter.versions[wanted - 1]
                 gone = version.revoked is not None or version.tombstone is not None
-                if version.base == base and not gone and len(found) < most:
+                fits = version.base == base and not gone and can_serve(version)
+                if fits and len(found) < most:
                     found[path, name] = version
     return found

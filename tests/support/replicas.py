@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
 from starlette.types import Message, Receive, Scope, Send
 
+from adapters.heads import Head
 from registry.model.access import Secret
 from registry.model.aliases import MoveAlias
 from registry.model.bases import RegisterBase
@@ -40,7 +42,14 @@ class Site:
     engine: VllmEngine
     """The engine that the replica drives."""
 
-    def publish(self, domain: str, adapter: str, weights: bytes, base: str = BASE) -> None:
+    def publish(
+        self,
+        domain: str,
+        adapter: str,
+        weights: bytes,
+        base: str = BASE,
+        head: Head | None = None,
+    ) -> None:
         """The next version, its files stored, and production moved to it."""
         blobs = Blobs(self.registry.store)
         files = tuple(
@@ -50,8 +59,9 @@ class Site:
             )
         )  # fmt: skip
         actor = self.operator.id
+        facts = replace(FACTS, head=head)
         self.registry.execute(
-            PublishVersion(domain, adapter, content_digest(files), base, files, FACTS), actor
+            PublishVersion(domain, adapter, content_digest(files), base, files, facts), actor
         )
         number = len(self.registry.catalog.adapters[f"{domain}/{adapter}"].versions)
         self.registry.execute(MoveAlias(domain, adapter, "production", number), actor)

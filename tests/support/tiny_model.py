@@ -24,8 +24,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def write_tiny_model(directory: Path, *, seed: int = 0) -> Path:
-    """A two-layer Llama checkpoint in `directory`, as `save_pretrained` writes one."""
+def write_tiny_model(directory: Path, *, seed: int = 0, heads: int = 4) -> Path:
+    """A two-layer Llama checkpoint in `directory`, as `save_pretrained` writes one.
+
+    heads: 2 make them wide enough for vLLM on a CPU.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -37,8 +40,8 @@ def write_tiny_model(directory: Path, *, seed: int = 0) -> Path:
             hidden_size=64,
             intermediate_size=128,
             num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
+            num_attention_heads=heads,
+            num_key_value_heads=heads // 2,
             max_position_embeddings=1024,
             tie_word_embeddings=True,
             eos_token_id=tokenizer.eos_token_id,

@@ -7,6 +7,7 @@ worker does not hold is read from its path there and then.
 """
 
 import asyncio
+import contextlib
 import math
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
@@ -14,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+import numpy as np
 
 from serving.tiers.engine import Engine
 from serving.tiers.recovery import Probe, Recovery
@@ -137,6 +140,16 @@ class VllmEngine:
             block = self.running.pop(mine)
             if block >= 0:
                 self.cache.give_back(block)
+
+    async def encode(
+        self, prompt: Any, pooling_params: Any, request_id: str, *, lora_request: Any = None
+    ) -> AsyncGenerator[Any, None]:
+        """One output with a number for each label; the request has ended before it comes."""
+        stream = self.generate(prompt, pooling_params, request_id, lora_request=lora_request)
+        async with contextlib.aclosing(stream):
+            (logprobs,) = (await anext(stream)).outputs[0].logprobs
+        data = np.array([entry.logprob for entry in logprobs.values()])
+        yield SimpleNamespace(outputs=SimpleNamespace(data=data))
 
     async def check_health(self) -> None:
         """The engine's process runs, whatever it computes."""

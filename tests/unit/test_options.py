@@ -1,6 +1,7 @@
 """What may follow `lorary serve --`, in every spelling that vLLM's parser takes."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,9 +9,10 @@ import pytest
 
 from serving.errors import CannotServe
 from serving.launch import arguments, environment, preflight
-from serving.options import check_engine
+from serving.options import check_engine, check_options
 from serving.request.fields import MAX_CHOICES
 from serving.settings import ServingSettings
+from tests.support.tiny_model import write_tiny_model
 
 
 @pytest.mark.parametrize(
@@ -112,17 +114,46 @@ def test_a_model_in_place_of_an_option_is_refused() -> None:
         arguments(ServingSettings(), ["my/model", "--seed=1"])
 
 
+@pytest.mark.parametrize(
+    "option",
+    ["--runner=generate", "--convert", "--conv=none", "--hf-overrides={}", "--hf_overrides",
+     "--hf-overrides.method", "--pooler-config={}", "--max-lora-cls-labels=4"],
+)  # fmt: skip
+def test_how_heads_are_read_is_not_to_be_set_by_vllms_options(option: str) -> None:
+    with pytest.raises(CannotServe, match="is not allowed"):
+        check_options([option], "classify")
+    if "cls" not in option:
+        check_options([option])
+
+
+def test_a_server_that_classifies_gives_the_base_a_head_of_one_row(tmp_path: Path) -> None:
+    model = str(write_tiny_model(tmp_path / "base"))
+    given = arguments(ServingSettings(task="classify", max_labels=20, model=model))
+    assert {"--runner=pooling", "--convert=classify", "--max-lora-cls-labels=20"} <= set(given)
+    (overrides,) = [one for one in given if one.startswith("--hf-overrides=")]
+    tokens = json.loads(overrides.partition("=")[2])["classifier_from_token"]
+    assert len(tokens) == 1, "more rows, and vLLM offers neither /score nor /rerank"
+    assert "--runner=pooling" not in arguments(ServingSettings())
+
+
+def test_the_replica_learns_the_task_that_the_command_line_gave() -> None:
+    assert environment(ServingSettings(task="classify"))["LORARY_TASK"] == "classify"
+
+
 def running(**changed: Any) -> SimpleNamespace:
     """vLLM's configuration, as the default settings have it come up."""
     found = {"max_loras": 4, "max_cpu_loras": 16, "max_lora_rank": 64, "data_parallel_size": 1}
     found |= changed
     lora = SimpleNamespace(**found) if found.get("enable_lora", True) else None
     scheduler = SimpleNamespace(policy=found.get("policy", "priority"))
+    model = SimpleNamespace(
+        max_logprobs=found.get("max_logprobs", 20), convert_type=found.get("convert_type", "none")
+    )
     return SimpleNamespace(
         lora_config=lora,
         parallel_config=SimpleNamespace(**found),
         scheduler_config=scheduler,
-        model_config=SimpleNamespace(max_logprobs=found.get("max_logprobs", 20)),
+        model_config=model,
     )
 
 
@@ -136,6 +167,7 @@ def running(**changed: Any) -> SimpleNamespace:
         ({"data_parallel_size": 8}, "more replicas"),
         ({"policy": "fcfs"}, "not 'priority'"),
         ({"max_logprobs": 2}, "Raise --max-logprobs"),
+        ({"convert_type": "classify"}, "LORARY_TASK is 'generate'"),
     ],
 )
 def test_an_engine_that_came_up_otherwise_is_not_served(changed: dict[str, Any], told: str) -> None:
@@ -144,6 +176,23 @@ def test_an_engine_that_came_up_otherwise_is_not_served(changed: dict[str, Any],
     check_engine(running(max_logprobs=-1), settings)
     with pytest.raises(CannotServe, match=told):
         check_engine(running(**changed), settings)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"max_lora_cls_labels": 2}, "LORARY_MAX_LABELS is 64"),
+        ({"convert_type": "none"}, "LORARY_TASK is 'classify'"),
+    ],
+)
+def test_an_engine_that_would_not_classify_is_not_served(
+    changed: dict[str, Any], told: str
+) -> None:
+    settings = ServingSettings(task="classify", max_labels=64, max_lora_rank=64)
+    sound = {"convert_type": "classify", "max_lora_cls_labels": 64}
+    check_engine(running(**sound), settings)
+    with pytest.raises(CannotServe, match=told):
+        check_engine(running(**sound | changed), settings)
 
 
 def test_vllms_own_load_routes_key_and_rust_front_end_are_off(
