@@ -112,7 +112,7 @@ def evaluate(
         calibration = calibration or fitted
         result = scoring.score(suite, answered, others, fitted)
         results.append(result)
-        details.append(_details(suite, result, fitted, answered, others))
+        details.append(details_of(suite, result, fitted, answered, others))
     report = {
         "layout": REPORT,
         "version": {"name": subject.version.name, "digest": subject.version.digest},
@@ -144,7 +144,7 @@ def _check_base(engine: Engine, base: Model) -> None:
         )
 
 
-def _details(
+def details_of(
     suite: Suite,
     result: SuiteResult,
     calibration: Calibration | None,

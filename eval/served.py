@@ -217,7 +217,7 @@ class ServedModel(LM):  # type: ignore[misc]
                 stop=how.get("until") or None,
                 logprobs=True,
             )
-            self._check(reply.headers)
+            check_answer(self._model, self._url, self._engine, reply.headers)
             choice = reply.parse().choices[0]
             listed = choice.logprobs.content if choice.logprobs else None
             tokens = [token.logprob for token in listed or ()]
@@ -228,22 +228,25 @@ class ServedModel(LM):  # type: ignore[misc]
 
         return ask
 
-    def _check(self, headers: Mapping[str, str]) -> None:
-        """Raises `WrongBytes` or `EngineUnknown` if others than those to be judged answered."""
-        served = headers.get(DIGEST_HEADER)
-        if not self._model.is_base and served != self._model.digest:
-            raise WrongBytes(
-                f"{self._url} answered for {self._model.name} with the bytes "
-                f"{(served or 'unknown')[:12]}, not {self._model.digest[:12]}. Ask the server of "
-                "the registry that holds this version."
-            )
-        engine = headers.get(ENGINE_HEADER)
-        if self._engine and engine != self._engine:
-            raise EngineUnknown(
-                f"{self._url} answered by engine {(engine or 'unknown')[:12]}, not by "
-                f"{self._engine[:12]}, which it says it runs. Ask one replica, or replicas that "
-                "are started alike; if it was started anew, run the command again."
-            )
+
+def check_answer(model: Model, url: str, engine: str, headers: Mapping[str, str]) -> None:
+    """Raise `WrongBytes` or `EngineUnknown` if others than those to be judged answered.
+
+    engine: the fingerprint of the only engine that may answer; "" for any. headers: the answer's.
+    """
+    served = headers.get(DIGEST_HEADER)
+    if not model.is_base and served != model.digest:
+        raise WrongBytes(
+            f"{url} answered for {model.name} with the bytes {(served or 'unknown')[:12]}, not "
+            f"{model.digest[:12]}. Ask the server of the registry that holds this version."
+        )
+    answering = headers.get(ENGINE_HEADER)
+    if engine and answering != engine:
+        raise EngineUnknown(
+            f"{url} answered by engine {(answering or 'unknown')[:12]}, not by {engine[:12]}, "
+            "which it says it runs. Ask one replica, or replicas that are started alike; if it was "
+            "started anew, run the command again."
+        )
 
 
 def _key(kind: str, *parts: Any) -> str:

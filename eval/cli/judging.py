@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,9 @@ from eval.errors import NotEvaluated, UnknownSuite, UnpaidLook
 from registry.cli.output import AsJson, client, emit, escaped, say, table
 from registry.cli.reviewing import GROUP, KeepDays, Title, open_review
 from registry.errors import UnknownAlias
+
+if TYPE_CHECKING:
+    from eval.heads import HeadSuite
 
 Url = Annotated[
     str, typer.Option(envvar="LORARY_API_URL", help="The OpenAI API of a running server.")
@@ -62,6 +65,9 @@ def evaluate(
     engine (vLLM's version, base model, dtype, quantisation, settings) answered before is not asked
     again; the record says what answered, and since when.
 
+    A version with a classification head is asked through /classify, beside TF-IDF and logistic
+    regression on the same items.
+
     Example: lorary eval medical/icd10-coder@7 --url http://127.0.0.1:8000/v1
 
     Example: lorary eval medical/icd10-coder@7 --n 50 --suite medical-task --out report.json
@@ -74,16 +80,18 @@ def evaluate(
 
     from eval import evaluate as judging
     from eval.harness import Server
+    from eval.heads import evaluate_head
     from eval.served import Model, engine_of
     from registry.settings import ClientSettings
 
     parsed = AdapterRef.parse(ref)
-    chosen = _chosen(parsed.domain, suite)
-    if n is not None:
-        chosen = [one.limited(n) for one in chosen]
     key = ClientSettings().key.get_secret_value()
     with client() as registry:
         version = registry.resolve(ref)
+        head = _head_suite(parsed.domain, version, suite, n)
+        chosen = [head.suite] if head else _chosen(parsed.domain, suite)
+        if n is not None and head is None:
+            chosen = [one.limited(n) for one in chosen]
         base = next(b for b in registry.bases() if b["name"] == version["base"])
         try:
             current = registry.resolve(f"{parsed.path}@{alias}")
@@ -100,18 +108,27 @@ def evaluate(
         if not record:
             _refuse_unpaid(chosen, policy)
         engine = engine_of(url, key, base["name"])
+        server = Server(url, key, engine, concurrency)
         with Progress(console=Console(stderr=True), disable=as_json) as bars:
-            bar = bars.add_task("asking", total=judging.work(chosen, subject))
-            found = judging.evaluate(
-                Server(url, key, engine, concurrency),
-                subject,
-                chosen,
-                target_risk=policy.get("target_risk"),
-                fresh=fresh,
-                progress=lambda what, steps: bars.update(
-                    bar, advance=steps, description=escaped(what)
-                ),
-            )
+            total = judging.work(chosen, subject) if head is None else len(head)
+            bar = bars.add_task("asking", total=total)
+
+            def advance(what: str, steps: int) -> None:
+                bars.update(bar, advance=steps, description=escaped(what))
+
+            if head is not None:
+                found = evaluate_head(
+                    server, subject.version, subject.base, head, fresh=fresh, progress=advance
+                )
+            else:
+                found = judging.evaluate(
+                    server,
+                    subject,
+                    chosen,
+                    target_risk=policy.get("target_risk"),
+                    fresh=fresh,
+                    progress=advance,
+                )
         recorded = None
         if record:
             shown = registry.record_evaluation(version["ref"], found.body(version["digest"]))
@@ -239,6 +256,25 @@ def _chosen(domain: str, names: list[str]) -> list[Any]:
     return [known[name] for name in names or known]
 
 
+def _head_suite(
+    domain: str, version: dict[str, Any], names: list[str], n: int | None
+) -> "HeadSuite | None":
+    """What a version with a classification head is judged by; None for one that writes."""
+    head = version["facts"].get("head")
+    if head is None:
+        return None
+    from eval.heads import suite_of
+
+    found = suite_of(domain, head["labels"]).limited(n)
+    for name in names:
+        if name != found.suite.name:
+            raise UnknownSuite(
+                f"A head is judged by the suite {found.suite.name}, not by {name!r}. Leave --suite "
+                "out."
+            )
+    return found
+
+
 def _policy(domains: list[dict[str, Any]], domain: str) -> dict[str, Any]:
     found = next((d for d in domains if d["name"] == domain), None)
     policy: dict[str, Any] = found["policy"] if found else {}
@@ -301,6 +337,11 @@ def _show(ref: str, found: Any) -> None:
             p = mcnemar(Discordance(pair.gained, pair.lost, pair.n))
             compared = f"+{pair.gained} -{pair.lost}, exact McNemar p = {p:.2g}"
             rows.append([result.suite, f"against {names[pair.other]}", compared, pair.n])
+    for suite in found.report["suites"]:
+        if (plain := suite.get("plain")) is not None:
+            compared = f"+{plain['gained']} -{plain['lost']}, exact McNemar p = {plain['p']:.2g}"
+            name = suite["result"]["suite"]
+            rows.append([name, "against the plain classifier", compared, plain["n"]])
     engine = found.engine
     of = f", base {engine.base[:12]}" if engine.base else ", its base model not verified"
     say(

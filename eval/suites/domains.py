@@ -49,7 +49,7 @@ def suites_of(domain: str) -> tuple[Suite, ...]:
             "tasks of lm-evaluation-harness by name: lorary harness"
         )
     pack = PACKS[domain]
-    counted, fitted = _divided(pack)
+    counted, fitted = divided(pack)
     return (
         _task(pack, counted, fitted),
         _codes(pack, counted),
@@ -59,7 +59,7 @@ def suites_of(domain: str) -> tuple[Suite, ...]:
     )
 
 
-def _divided(pack: DomainPack) -> tuple[list[Item], list[Item]]:
+def divided(pack: DomainPack) -> tuple[list[Item], list[Item]]:
     """The held-out items that count, and those that fit the calibration, apart by unit."""
     per_label = (pack.per_label[0], PER_LABEL[pack.domain])
     items = split(pack.read(), pack.labels, per_label).held_out

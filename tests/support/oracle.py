@@ -40,6 +40,8 @@ class Oracle:
     """What its answers say, if that is something else."""
 
     def reply(self, body: dict[str, Any]) -> dict[str, Any]:
+        if "input" in body:
+            return self.classified(body)
         question = body["messages"][-1]["content"]
         text, probability = self.answer(body["model"], question)
         self.asked.append((body["model"], question))
@@ -51,6 +53,15 @@ class Oracle:
         }  # fmt: skip
         return {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"],
                 "choices": [choice]}  # fmt: skip
+
+    def classified(self, body: dict[str, Any]) -> dict[str, Any]:
+        """What `/classify` answers."""
+        data = []
+        for text in body["input"]:
+            label, probability = self.answer(body["model"], text)
+            self.asked.append((body["model"], text))
+            data.append({"label": label, "probs": [1 - probability, probability]})
+        return {"id": "classify-x", "model": body["model"], "data": data}
 
 
 @contextmanager
