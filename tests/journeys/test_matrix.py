@@ -7,10 +7,10 @@ from adapters.packs import PACKS
 from eval.report import TFIDF_ROW
 from tests.journeys.conftest import Site, run_lorary
 
-# A question takes a fraction of a second on two cores, and there are 720 of them.
+# A question takes a fraction of a second on two cores, and there are 480 of them.
 pytestmark = pytest.mark.timeout(2400)
 
-N = 60
+N = 40
 POINTS = 0.40
 
 
