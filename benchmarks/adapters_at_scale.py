@@ -30,6 +30,7 @@ from serving.tiers.batching import RequestBatcher
 from serving.tiers.cache import AdapterCache, Load
 from serving.tiers.engine import Engine
 from serving.tiers.popularity import HALF_LIFE
+from serving.tiers.ranks import Rank, Ranks
 from serving.tiers.recovery import Probe, Recovery
 from serving.tiers.residency import Residency
 from serving.tiers.scheduler import SlotScheduler
@@ -89,13 +90,13 @@ class Served:
     def __init__(self, engine: SimulatedEngine, policy: Policy) -> None:
         hardware, clock = engine.hardware, asyncio.get_running_loop().time
         patience = hardware.patience if policy.patience is None else policy.patience
-        slots = hardware.slots // policy.slots
+        slots = SlotScheduler(hardware.slots // policy.slots, 5.0, clock=clock)
+        rank = Rank(slots, RequestBatcher(patience, clock=clock))
         self._residency = None if policy.bare else Residency(
             SimulatedCache(hardware, policy.half_life * hardware.places),
             Engine(engine, engine.lora_requests, LoRARequest),
-            SlotScheduler(slots, 5.0, clock=clock),
+            Ranks([rank], hardware.places),
             Trials(Recovery(engine, Probe(None), lambda: None), engine.lora_requests),
-            RequestBatcher(patience, clock=clock),
             max_bytes=1 << 60,
             max_names=hardware.places,
             clock=clock,

@@ -118,10 +118,16 @@ class SimulatedEngine(VllmEngine):
         return await done
 
     async def generate(
-        self, prompt: Any, sampling_params: Any, request_id: str, *, lora_request: Any = None
+        self,
+        prompt: Any,
+        sampling_params: Any,
+        request_id: str,
+        *,
+        lora_request: Any = None,
+        data_parallel_rank: int | None = None,
     ) -> AsyncGenerator[Any, None]:
         """A trial: its first token."""
-        del prompt, sampling_params, request_id
+        del prompt, sampling_params, request_id, data_parallel_rank
         if self.trials:
             job = self.submit(lora_request, PROMPT_TOKENS, 2)
             await job.first

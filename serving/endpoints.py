@@ -49,12 +49,15 @@ class Endpoints:
         base = measured(replica.settings.model) if replica.settings.verify_base else ""
         name = f"vllm {vllm.__version__}"
         replica.identity = describe(engine_client.vllm_config, args, name=name, base=base)
-        engine = Engine(engine_client, registered, LoRARequest)
+        ranks = engine_client.vllm_config.parallel_config.data_parallel_size
+        engine = Engine(engine_client, registered, LoRARequest, ranks=ranks)
         await engine.reconcile()  # vLLM may have left adapters of its own warm-up
         prompt_tokens = max(1, min(PROMPT_TOKENS, replica.settings.max_model_len - PROBE_TOKENS))
-        recovery = Recovery(engine_client, _probe(replica, prompt_tokens), replica.shutdown.begin)
+        probe = _probe(replica, prompt_tokens)
+        recovery = Recovery(engine_client, probe, replica.shutdown.begin, ranks)
         places = engine_client.vllm_config.scheduler_config.max_num_seqs
-        replica.attach(engine, Trials(recovery, registered), places, current_platform.is_cpu())
+        trials, on_cpu = Trials(recovery, registered), current_platform.is_cpu()
+        replica.attach(engine, trials, places, on_cpu, ranks)
         vocab_size = engine_client.model_config.get_vocab_size()
         try:
             tokenizer = TokenizerInfo.from_huggingface(

@@ -21,6 +21,9 @@ class EngineMetrics(PrometheusStatLogger):  # type: ignore[misc] # vLLM ships no
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         VERDICTS.reported = True
+        if self.gauge_lora_info is not None:
+            # The names it shows are those of all data-parallel ranks, and so are the slots.
+            self.max_lora *= len(self.engine_indexes)
 
     def record(
         self, scheduler_stats: Any, iteration_stats: Any, *arguments: Any, **named: Any

@@ -4,8 +4,8 @@ Each step holds what it took until the request has ended, however it ends.
 """
 
 import functools
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import msgspec
@@ -42,6 +42,7 @@ from serving.request.messages import MESSAGES_FIELDS, constraints
 from serving.request.trace import trace_id
 from serving.resolve import Resolution, identify, resolve
 from serving.telemetry import access_log
+from serving.tiers.ranks import Ranks
 from serving.tiers.residency import Tier
 from serving.tiers.shares import BATCHES
 from serving.usage import Shown, Usage, ask_for_usage
@@ -62,6 +63,9 @@ REPORTING = (RESPONSES, MESSAGES)
 """Routes whose streams report their usage at the end without being asked."""
 LATER = 1 << 20
 """What is added to the priority of a batch's line: it goes after every other request."""
+RANKED = ("/v1/chat/completions", "/v1/completions", MESSAGES)
+"""Routes on which vLLM sends a request to the data-parallel rank that a header names; on the others
+it chooses one itself."""
 
 
 @asynccontextmanager
@@ -132,10 +136,11 @@ async def generate(
         later = ACTING in scope
         place = replica.shares.take(BATCHES if later else key.id, count)
         body["priority"] = await held.enter_async_context(place) + (LATER if later else 0)
+        rank = held.enter_context(_placed(replica.ranks, path, version, count))
         tier = None
         if version is not None:
             body["model"] = str(version.ref)
-            tier = await _bring(replica, held, key, version)
+            tier = await _bring(replica, held, key, version, rank)
             replica.catalog.resolve(version.ref)  # it may have been revoked meanwhile
         if later:
             held.enter_context(replica.running_later())
@@ -150,7 +155,9 @@ async def generate(
         )
         grant.tokens = None  # from here on the engine may spend the reserve
         try:
-            prepared = functools.partial(_prepare, replica, scope, key, version, watched.split)
+            prepared = functools.partial(
+                _prepare, replica, scope, key, version, watched.split, rank
+            )
             await replica.faults.relay(app, prepared, body, exchange, relay)
         finally:
             relay.end()
@@ -163,6 +170,7 @@ async def generate(
                 path=path,
                 status=relay.status or None,
                 tier=tier,
+                rank=rank,
                 seconds=round(relay.seconds, 4),
                 prompt_tokens=usage.prompt_tokens or None,
                 tokens=usage.tokens,
@@ -205,13 +213,23 @@ def _terms_of(
     )
 
 
-async def _bring(replica: Replica, held: AsyncExitStack, key: Key, version: Version) -> Tier:
+@contextmanager
+def _placed(ranks: Ranks, path: str, version: Version | None, count: int) -> Iterator[int | None]:
+    """The data-parallel rank that answers; None if there is one only, or if vLLM chooses."""
+    ranked = path in RANKED and len(ranks) > 1
+    with ranks.place(str(version.ref) if version and ranked else None, count) as rank:
+        yield rank if ranked else None
+
+
+async def _bring(
+    replica: Replica, held: AsyncExitStack, key: Key, version: Version, rank: int | None
+) -> Tier:
     """Hold the version in the engine as long as `held`; where it was before."""
     residency = replica.residency
     if residency.tier(version) == "engine":
-        return await held.enter_async_context(residency.hold(version))
+        return await held.enter_async_context(residency.hold(version, rank))
     async with replica.cold_loads.enter(key.id, version):
-        return await held.enter_async_context(residency.hold(version))
+        return await held.enter_async_context(residency.hold(version, rank))
 
 
 def _prepare(
@@ -220,6 +238,7 @@ def _prepare(
     key: Key,
     version: Version | None,
     split: tuple[str, int] | None,
+    rank: int | None,
     body: dict[str, Any],
 ) -> tuple[str, Scope, bytes]:
     """A request as vLLM gets it: its new id, the scope, and the bytes of its body."""
@@ -233,4 +252,6 @@ def _prepare(
         body = {name: value for name, value in body.items() if name != "priority"}
     data = msgspec.json.encode(body)
     headers.append((b"content-length", str(len(data)).encode()))
+    if rank is not None:
+        headers.append((b"x-data-parallel-rank", str(rank).encode()))
     return response_id, inner(scope, path, b"", *headers), data

@@ -113,7 +113,7 @@ def arguments(
         *(for_heads(settings) if settings.task == "classify" else ()),
         f"--structured-outputs-config={STRUCTURED_OUTPUTS}",
         "--middleware=serving.gate.Gate",
-        "--worker-extension-cls=serving.worker.KVCacheEraser",
+        "--worker-extension-cls=serving.worker.WorkerExtension",
         "--disable-fastapi-docs",
         "--disable-uvicorn-access-log",
         *extra,

@@ -14,6 +14,12 @@ from serving.errors import CannotServe
 from serving.settings import ServingSettings
 
 _REPLICAS = "Run more replicas instead, each `lorary serve` with a port of its own"
+_RANKS = f"Use --data-parallel-size alone, for the devices of one machine. {_REPLICAS}"
+_PROCESSES = f"One API process serves all ranks of --data-parallel-size. {_REPLICAS}"
+_POOLING = (
+    "vLLM does not let the gateway choose a data-parallel rank for requests that generate no text. "
+    f"Leave --data-parallel-size out. {_REPLICAS}."
+)
 _PUBLISH = "Publish adapters to the registry instead: lorary push"
 _OPEN = "It would open a way around the gateway. Leave it out"
 _GATEWAY = "The gateway depends on it. Leave it out"
@@ -67,18 +73,18 @@ FIXED = {
     "--allowed-origins": _OPEN,
     "--trust-request-chat-template": _OPEN,
     "--trust-request-mm-kwargs": _OPEN,
-    "--headless": _REPLICAS,
-    "--api-server-count": _REPLICAS,
+    "--headless": _RANKS,
+    "--api-server-count": _PROCESSES,
     "--enable-elastic-ep": _REPLICAS,
-    "-asc": _REPLICAS,
+    "-asc": _PROCESSES,
 }
 """Refused options, and what to do instead."""
 FAMILIES = {
     "--lora-": _PUBLISH,
-    "--data-parallel-": _REPLICAS,
-    "--dp-": _REPLICAS,
+    "--data-parallel-": _RANKS,
+    "--dp-": _RANKS,
     "--elastic-ep-": _REPLICAS,
-    "-dp": _REPLICAS,
+    "-dp": _RANKS,
     "--master-": _ONE_MACHINE,
     "--nnodes": _ONE_MACHINE,
     "--node-rank": _ONE_MACHINE,
@@ -93,6 +99,8 @@ FOR_HEADS = {
     "--pooler-config": _HEADS,
 }
 """Options that a server with LORARY_TASK=classify refuses, too."""
+SUPPORTED = ("--data-parallel-size", "-dp")
+"""Options that are allowed though others begin like them."""
 LOGPROBS = 5
 """Log-probabilities of a token that trials of adapters ask for (`serving.tiers.recovery.TOP`)."""
 RUST_FRONTEND = "VLLM_USE_RUST_FRONTEND"
@@ -112,9 +120,14 @@ def check_options(extra: Sequence[str], task: str = "generate") -> None:
     for argument in extra:
         if not argument.startswith("-"):
             continue
-        option = argument.partition("=")[0].partition(".")[0]
-        if option.startswith("--"):
-            option = option.replace("_", "-")
+        spelled = argument.partition("=")[0]
+        if spelled.startswith("--"):
+            spelled = spelled.replace("_", "-")
+        if spelled in SUPPORTED:
+            if task == "classify":
+                raise CannotServe(f"{argument!r} is not allowed with `--task classify`. {_POOLING}")
+            continue
+        option = spelled.partition(".")[0]
         positive = f"--{option[5:]}" if option.startswith("--no-") else option
         for name in (option, positive):
             for refused, instead in fixed.items():
@@ -163,7 +176,19 @@ def check_engine(config: Any, settings: ServingSettings) -> None:
             f"LORARY_TASK is {settings.task!r}. Use `lorary serve --task`, and no option of vLLM."
         )
     if parallel.data_parallel_size != 1:
+        _check_ranks(parallel, config.model_config)
+
+
+def _check_ranks(parallel: Any, model: Any) -> None:
+    """Raise `CannotServe` unless this process reaches every data-parallel rank, and chooses which
+    one answers."""
+    others = parallel.data_parallel_external_lb or parallel.data_parallel_hybrid_lb
+    if others or parallel.data_parallel_size_local != parallel.data_parallel_size:
+        raise CannotServe(f"Some data-parallel ranks are not this process's. {_RANKS}.")
+    if model.is_moe:
         raise CannotServe(
-            f"The engine runs with data_parallel_size={parallel.data_parallel_size}: each of its "
-            f"ranks would hold adapters of its own. {_REPLICAS}."
+            "The ranks of a mixture of experts run in lockstep, which Lorary was not tried with. "
+            f"Leave --data-parallel-size out. {_REPLICAS}."
         )
+    if model.runner_type == "pooling":
+        raise CannotServe(_POOLING)

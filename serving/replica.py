@@ -44,6 +44,7 @@ from serving.tiers.cache import AdapterCache
 from serving.tiers.engine import Engine
 from serving.tiers.fairness import ColdLoads, Hints
 from serving.tiers.popularity import HALF_LIFE
+from serving.tiers.ranks import Rank, Ranks
 from serving.tiers.residency import Residency
 from serving.tiers.scheduler import SlotScheduler
 from serving.tiers.shares import BATCHES, Shares
@@ -105,29 +106,41 @@ class Replica:
         self.lines_at_once = 1
         """Lines of batches that run at once; the places that they hold, too."""
         self._later = 0
+        self._ranks: Ranks | None = None
         self._residency: Residency | None = None
         self._shares: Shares | None = None
         self._faults: Faults | None = None
         self._warming: Warming | None = None
 
-    def attach(self, engine: Engine, trials: Trials, places: int, on_cpu: bool) -> None:
+    def attach(
+        self, engine: Engine, trials: Trials, places: int, on_cpu: bool, ranks: int = 1
+    ) -> None:
         """Serve adapters through `engine`. Called once, before the first request.
 
-        places: sequences in one of its batches. on_cpu: whether it runs on a CPU.
+        places: sequences in one of its batches. on_cpu: whether it runs on a CPU. ranks: its
+        data-parallel ranks, each with a batch and slots of its own.
         """
         settings = self.settings
+        patience = settings.batching_patience(on_cpu)
+        self._ranks = Ranks(
+            [
+                Rank(SlotScheduler(settings.slots, settings.turn_seconds), RequestBatcher(patience))
+                for _ in range(ranks)
+            ],
+            places,
+        )
+        SLOTS.labels("batch").set(settings.max_loras * ranks)
         self._residency = Residency(
             self.cache,
             engine,
-            SlotScheduler(settings.slots, settings.turn_seconds),
+            self._ranks,
             trials,
-            RequestBatcher(settings.batching_patience(on_cpu)),
             max_bytes=settings.cache_bytes,
             max_names=settings.max_cpu_loras,
         )
         self.on_cpu = on_cpu
-        self._shares = Shares(places)
-        self.lines_at_once = settings.batch_concurrency or max(1, places // BATCH_SHARE)
+        self._shares = Shares(places * ranks, most=places // 2)
+        self.lines_at_once = settings.batch_concurrency or max(1, places * ranks // BATCH_SHARE)
         self._shares.bound(BATCHES, self.lines_at_once)
         self._faults = Faults(trials, self.inflight)
         self._warming = Warming(
@@ -146,8 +159,15 @@ class Replica:
         return self._residency
 
     @property
+    def ranks(self) -> Ranks:
+        """The engine's ranks; raises as `residency`."""
+        if self._ranks is None:
+            raise EngineNotAttached
+        return self._ranks
+
+    @property
     def shares(self) -> Shares:
-        """The places of the engine's batch; raises as `residency`."""
+        """The places of the engine's batches; raises as `residency`."""
         if self._shares is None:
             raise EngineNotAttached
         return self._shares
@@ -204,7 +224,6 @@ class Replica:
         REGISTRY_AGE.set_function(lambda: self.follower.age_seconds)
         CACHE_BYTES.set_function(lambda: self.cache.bytes)
         CACHE_ADAPTERS.set_function(lambda: len(self.cache))
-        SLOTS.labels("batch").set(self.settings.max_loras)
         SLOTS.labels("memory").set(self.settings.max_cpu_loras)
         ENGINE_NAMES.set_function(lambda: self._residency.names if self._residency else 0)
         RESIDENCY_INFO.read = lambda: residency_snapshot(self)

@@ -10,15 +10,21 @@ Requests find their adapter by name in the mapping `lora_requests` of vLLM's `Op
 where vLLM's own resolvers put what they found. The entry there is the request that was added here,
 so both sides use one id. Ids are never used twice.
 
-`reconcile` compares with the engine's own list. Nothing in here can make the two differ; should
-something else do so, it is counted and mended.
+With data-parallel ranks every adapter is on all of them: vLLM's client sends each of these calls to
+every rank, raises what any of them raises, and returns what the first returned.
+
+`reconcile` compares with the engine's own lists. Nothing in here can make them differ; should
+something else do so, it is counted and mended. The list of the first rank is asked for; the others
+compare theirs themselves, in `serving.worker`, since only an error of theirs arrives here.
 
 `pin_lora` is not used: besides host memory it pins one of the `max_loras` slots of a batch, which
 vLLM's scheduler goes on counting as free, so a full batch of other adapters would end the engine.
 """
 
 import asyncio
+import contextlib
 import itertools
+import re
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +36,10 @@ from serving.telemetry.metrics import RESIDENCY_CHECKS, RESIDENCY_DIVERGENCE
 RELEASE_SECONDS = 0.02
 """How long a removal waits after its name was withdrawn. A stream whose caller left is aborted when
 its generators are closed, a few passes of the event loop after its request has ended here."""
+COMPARE = "lorary_compare_adapters"
+"""The method of `serving.worker.WorkerExtension`."""
+DIFFERENCE = re.compile(r"lorary: lacks \[([\d ]*)\], holds besides \[([\d ]*)\]")
+"""What it raises."""
 
 
 class EngineClient(Protocol):
@@ -42,7 +52,10 @@ class EngineClient(Protocol):
         """Drop an adapter from both; False if it is not held."""
 
     async def list_loras(self) -> set[int]:
-        """The ids of the adapters in host memory."""
+        """The ids of the adapters in the host memory of the first rank."""
+
+    async def collective_rpc(self, method: str, *, args: tuple[Any, ...]) -> list[Any]:
+        """Call a method on every worker of every rank; what those of the first rank return."""
 
 
 class Engine:
@@ -54,13 +67,15 @@ class Engine:
         registered: MutableMapping[str, Any],
         make_request: Callable[[str, int, str], Any],
         *,
+        ranks: int = 1,
         release_seconds: float = RELEASE_SECONDS,
     ) -> None:
         """registered: the mapping in which vLLM looks names up. make_request: makes vLLM's
-        `LoRARequest` of a name, an id and a path."""
+        `LoRARequest` of a name, an id and a path. ranks: data-parallel ones of the engine."""
         self._client = client
         self._registered = registered
         self._make_request = make_request
+        self._ranks = ranks
         self._release_seconds = release_seconds
         self._ids = itertools.count(1)
         self._held: dict[str, int] = {}
@@ -83,7 +98,11 @@ class Engine:
         async with self._one_change:
             request = self._make_request(name, next(self._ids), str(path))
             with _refusing(f"The engine cannot load {name}", "Ask its owner."):
-                await self._client.add_lora(request)
+                try:
+                    await self._client.add_lora(request)
+                except Exception:
+                    await self._drop(request.lora_int_id)
+                    raise
             self._held[name] = request.lora_int_id
             self._registered[name] = request
 
@@ -110,20 +129,56 @@ class Engine:
             with _refusing(f"The engine cannot load {name} again", "Retry later."):
                 await self._client.add_lora(self._registered[name])
 
+    async def _drop(self, lora_id: int) -> None:
+        """Remove what one rank loaded before another failed to; what is left, `reconcile` finds."""
+        if self._ranks > 1:
+            with contextlib.suppress(Exception):
+                await self._client.remove_lora(lora_id)
+
     async def reconcile(self) -> set[str]:
-        """Compare with the engine's own list, remove what it should not hold, and return the names
-        of the adapters that it should hold and does not. Raises `EngineRefused`."""
+        """Compare with the lists of all ranks, remove what they should not hold, and return the
+        names of the adapters that one of them should hold and does not. Raises `EngineRefused`."""
         async with self._one_change:
             with _refusing("The engine cannot list its adapters", "Retry later."):
+                held = set(self._held.values())
                 listed = set(await self._client.list_loras())
-                unexpected = listed - set(self._held.values())
+                absent, unexpected = held - listed, listed - held
                 for lora_id in unexpected:
                     await self._client.remove_lora(lora_id)
-        missing = {name for name, lora_id in self._held.items() if lora_id not in listed}
+                if self._ranks > 1:
+                    others_absent, others_unexpected = await self._compare_ranks(held - absent)
+                    absent |= others_absent
+                    unexpected |= others_unexpected
+        missing = {name for name, lora_id in self._held.items() if lora_id in absent}
         RESIDENCY_CHECKS.inc()
         RESIDENCY_DIVERGENCE.labels("missing").inc(len(missing))
         RESIDENCY_DIVERGENCE.labels("unexpected").inc(len(unexpected))
         return missing
+
+    async def _compare_ranks(self, expected: set[int]) -> tuple[set[int], set[int]]:
+        """Have every rank compare its list, remove what a rank should not hold, and return the ids
+        that some rank lacks, and those that were removed.
+
+        Of those that differ one is heard in a round, so a round more than there are ranks, twice,
+        leaves none.
+        """
+        absent, removed = set[int](), set[int]()
+        for _ in range(2 * self._ranks + 1):
+            required, allowed = sorted(expected - absent), sorted(self._held.values())
+            try:
+                await self._client.collective_rpc(COMPARE, args=(required, allowed))
+            except Exception as error:
+                found = DIFFERENCE.search(str(error))
+                if found is None:
+                    raise
+                lacks, extra = ({int(i) for i in group.split()} for group in found.groups())
+                absent |= lacks
+                removed |= extra
+                for lora_id in extra:
+                    await self._client.remove_lora(lora_id)
+            else:
+                break
+        return absent, removed
 
 
 @contextmanager

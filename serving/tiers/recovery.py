@@ -23,7 +23,7 @@ from serving.telemetry import access_log
 from serving.telemetry.metrics import RECOVERIES
 
 ERASE = "lorary_erase_kv_cache"
-"""The method of `serving.worker.KVCacheEraser`."""
+"""The method of `serving.worker.WorkerExtension`."""
 ERASE_SECONDS = 60.0
 """How long an erasure may take; vLLM finishes the step that it is in first."""
 ATTEMPTS = 3
@@ -51,7 +51,13 @@ class EngineClient(Protocol):
     """What is used of vLLM's `EngineClient`."""
 
     def generate(
-        self, prompt: Any, sampling_params: Any, request_id: str, *, lora_request: Any = None
+        self,
+        prompt: Any,
+        sampling_params: Any,
+        request_id: str,
+        *,
+        lora_request: Any = None,
+        data_parallel_rank: int | None = None,
     ) -> AsyncGenerator[Any, None]:
         """Run a request; closing the generator aborts it."""
 
@@ -61,7 +67,8 @@ class EngineClient(Protocol):
         """The same for an engine that classifies."""
 
     async def pause_generation(self, *, mode: Any, clear_cache: bool) -> None:
-        """Stop stepping; `keep` with `clear_cache` preempts what runs and empties the cache."""
+        """Stop stepping; `keep` with `clear_cache` preempts what runs and empties the cache. This
+        and the two below act on every data-parallel rank, and raise what any of them raises."""
 
     async def resume_generation(self) -> None:
         """Go on."""
@@ -79,10 +86,16 @@ class Probe:
     prompt_tokens: int = PROMPT_TOKENS
 
     def ask(
-        self, client: EngineClient, request_id: str, lora_request: Any
+        self, client: EngineClient, request_id: str, lora_request: Any, rank: int
     ) -> AsyncGenerator[Any, None]:
-        """Run the request; closing the generator aborts it."""
-        return client.generate(self.prompt, self.sampling, request_id, lora_request=lora_request)
+        """Run the request on a data-parallel rank; closing the generator aborts it."""
+        return client.generate(
+            self.prompt,
+            self.sampling,
+            request_id,
+            lora_request=lora_request,
+            data_parallel_rank=rank,
+        )
 
     def read(self, output: Any) -> Distribution | None:
         """The numbers in one of the engine's outputs; None if it has none yet."""
@@ -105,9 +118,10 @@ class HeadProbe(Probe):
     """
 
     def ask(
-        self, client: EngineClient, request_id: str, lora_request: Any
+        self, client: EngineClient, request_id: str, lora_request: Any, rank: int
     ) -> AsyncGenerator[Any, None]:
-        """As `Probe.ask`; `sampling` is vLLM's `PoolingParams`."""
+        """As `Probe.ask`; `sampling` is vLLM's `PoolingParams`, and there is one rank only."""
+        del rank
         return client.encode(self.prompt, self.sampling, request_id, lora_request=lora_request)
 
     def read(self, output: Any) -> Distribution | None:
@@ -118,12 +132,16 @@ class HeadProbe(Probe):
 class Recovery:
     """The state of one engine's KV cache. Use it from one event loop."""
 
-    def __init__(self, client: EngineClient, probe: Probe, give_up: Callable[[], None]) -> None:
-        """give_up: ends this server, once the engine cannot be repaired."""
+    def __init__(
+        self, client: EngineClient, probe: Probe, give_up: Callable[[], None], ranks: int = 1
+    ) -> None:
+        """give_up: ends this server, once the engine cannot be repaired. ranks: data-parallel ones
+        of the engine; all of them are erased together."""
         self.state: State = "ok"
         self._client = client
         self._probe = probe
         self._give_up = give_up
+        self._ranks = range(ranks)
         self._one = asyncio.Lock()
         self._begun = self._asked = 0
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -133,19 +151,19 @@ class Recovery:
         if self.state == "failed":
             raise EngineFault
 
-    async def first_token(self, lora_request: Any = None) -> Distribution | None:
+    async def first_token(self, lora_request: Any = None, rank: int = 0) -> Distribution | None:
         """The first token's distribution for the test prompt; None if it has NaN or infinity.
 
         In that case nothing of it is left in the engine when this returns: the request is aborted
         while the engine is frozen and before its blocks could be given to another.
         """
-        return await self._whole(self._first_token(lora_request))
+        return await self._whole(self._first_token(lora_request, rank))
 
     async def clean(self, *, test: bool = True) -> None:
         """Remove NaN from the cache; calls that wait for the same erasure to begin share it.
 
-        test: also test the base model. Raises `EngineFault` if the engine cannot be repaired; the
-        server then ends itself.
+        test: also test the base model, on every rank. Raises `EngineFault` if the engine cannot be
+        repaired; the server then ends itself.
         """
         await self._whole(self._clean(self._begun + 1, test=test))
 
@@ -157,10 +175,10 @@ class Recovery:
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
 
-    async def _first_token(self, lora_request: Any) -> Distribution | None:
+    async def _first_token(self, lora_request: Any, rank: int) -> Distribution | None:
         self._asked += 1
         probe = self._probe
-        stream = probe.ask(self._client, f"lorary-probe-{self._asked}", lora_request)
+        stream = probe.ask(self._client, f"lorary-probe-{self._asked}", lora_request, rank)
         async with contextlib.aclosing(stream):
             async for output in stream:
                 found = probe.read(output)
@@ -174,6 +192,9 @@ class Recovery:
                 await self._erase(stream)
         return None
 
+    async def _base_token(self, rank: int) -> Distribution | None:
+        return await self.first_token(rank=rank)
+
     async def _clean(self, wanted: int, *, test: bool) -> None:
         async with self._one:
             self.check()
@@ -185,7 +206,8 @@ class Recovery:
         for _ in range(ATTEMPTS):
             try:
                 async with asyncio.timeout(PROBE_SECONDS):
-                    if await self.first_token() is not None:
+                    found = await asyncio.gather(*map(self._base_token, self._ranks))
+                    if None not in found:
                         return
             except TimeoutError:
                 access_log.write("base_not_tested", reason="the engine is busy")

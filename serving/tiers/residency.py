@@ -26,11 +26,10 @@ from adapters.errors import LoraryError
 from registry.model.catalog import Version
 from serving.errors import DiskFull
 from serving.telemetry.metrics import COLD_LOAD_PHASES, COLD_LOADS, EVICTIONS, TIER_REQUESTS
-from serving.tiers.batching import RequestBatcher
 from serving.tiers.cache import AdapterCache
 from serving.tiers.engine import Engine
 from serving.tiers.popularity import NEVER, Ranking
-from serving.tiers.scheduler import SlotScheduler
+from serving.tiers.ranks import Ranks
 from serving.tiers.trial import Trials
 from serving.tiers.waiting import Waiting
 
@@ -65,9 +64,8 @@ class Residency:
         self,
         cache: AdapterCache,
         engine: Engine,
-        turns: SlotScheduler,
+        ranks: Ranks,
         trials: Trials,
-        batcher: RequestBatcher,
         *,
         max_bytes: int,
         max_names: int,
@@ -78,10 +76,9 @@ class Residency:
         self._popularity = cache.popularity
         self._loaded = Ranking(self._popularity)
         self._engine = engine
-        self._turns = turns
+        self._ranks = ranks
         self.trials = trials
         """What is known of versions by trying them."""
-        self._batcher = batcher
         self._clock = clock
         self._max_bytes = max_bytes
         self._max_names = max_names
@@ -109,7 +106,7 @@ class Residency:
     @property
     def waiting(self) -> int:
         """How many adapters wait for one of the engine's slots."""
-        return self._turns.waiting
+        return self._ranks.waiting
 
     @property
     def resident(self) -> list[str]:
@@ -129,12 +126,13 @@ class Residency:
         return self._max_names
 
     @asynccontextmanager
-    async def hold(self, version: Version) -> AsyncIterator[Tier]:
+    async def hold(self, version: Version, rank: int | None = None) -> AsyncIterator[Tier]:
         """Have the version ready in the engine, at its turn, and keep it while the context lasts.
 
         Its files are brought here before its turn; its name has a place in the engine only then, so
         that those who wait keep nothing from those whose turn it is. Then the request enters the
         engine together with others. Yields where the version was before.
+        rank: which of the engine's ranks will answer; None if vLLM chooses.
         Raises `ColdLoadFailed`, `DiskFull`, `TooManyColdLoads`, `EngineRefused`, `AdapterFaulty`.
         """
         self.trials.check(version)
@@ -148,11 +146,11 @@ class Residency:
                 async with self._kept(version):
                     await self._fetch(version)
                     fetched = self._clock()
-            async with self._turns.take(str(version.ref)), self._kept(version) as entry:
+            async with self._ranks.take(str(version.ref), rank), self._kept(version) as entry:
                 await self._bring(version, entry, fetched)
-                await self._tried(version)
+                await self._tried(version, rank or 0)
                 waiting.close()
-                async with self._batcher.enter():
+                async with self._ranks.enter(rank):
                     yield tier
 
     async def warm(self, version: Version, *, replaces: Version | None = None) -> bool:
@@ -181,9 +179,11 @@ class Residency:
             await self._bring(version, entry)
 
     async def _try(self, version: Version) -> None:
-        async with self._turns.take(str(version.ref)):
+        name = str(version.ref)
+        rank = self._ranks.home(name)
+        async with self._ranks.take(name, rank):
             if self.tier(version) == "engine":
-                await self._tried(version)
+                await self._tried(version, rank)
 
     def _in_background(self, work: Coroutine[None, None, None]) -> None:
         async def quietly() -> None:
@@ -265,7 +265,7 @@ class Residency:
                 bringing.cancel()
             raise
 
-    async def _tried(self, version: Version) -> None:
+    async def _tried(self, version: Version, rank: int) -> None:
         """A trial goes on though its callers leave, so it keeps the version itself. Its prompt
         enters the engine together with requests, for it delays those that run as much."""
 
@@ -274,10 +274,10 @@ class Residency:
             return lambda: self._let_go(version.digest, entry)
 
         if self.trials.is_sound(version):
-            await self.trials.attend(version, keep)
+            await self.trials.attend(version, keep, rank)
             return
-        async with self._batcher.enter():
-            await self.trials.attend(version, keep)
+        async with self._ranks.enter(rank):
+            await self.trials.attend(version, keep, rank)
 
     async def _load(
         self,

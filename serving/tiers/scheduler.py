@@ -57,6 +57,13 @@ class SlotScheduler:
         """How many adapters wait for a slot."""
         return len(self._queue)
 
+    def admits(self, adapter: str) -> bool:
+        """Whether a request of `adapter` would be let in at once."""
+        turn = self._turns.get(adapter)
+        if turn is None:
+            return len(self._turns) < self._slots and adapter not in self._queue
+        return adapter not in self._queue and not self._is_over(turn)
+
     @asynccontextmanager
     async def take(self, adapter: str) -> AsyncIterator[None]:
         """Run one request of `adapter` while the context lasts, as soon as it is its turn."""
@@ -71,12 +78,9 @@ class SlotScheduler:
 
     def _enter(self, adapter: str) -> bool:
         """Let a request in at once, if it is its adapter's turn or a slot is free."""
-        turn = self._turns.get(adapter)
-        if turn is None and len(self._turns) < self._slots:
-            turn = self._turns[adapter] = Turn(self._clock())
-        if turn is None or adapter in self._queue or self._is_over(turn):
+        if not self.admits(adapter):
             return False
-        turn.running += 1
+        self._turns.setdefault(adapter, Turn(self._clock())).running += 1
         return True
 
     async def _wait(self, adapter: str) -> None:

@@ -38,19 +38,20 @@ class Waiting:
 
 
 class Shares:
-    """The places of one engine's batch. Use it from one event loop."""
+    """The places of one engine's batches. Use it from one event loop."""
 
-    def __init__(self, places: int, *, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self, places: int, *, most: int | None = None, patience: float = PATIENCE_SECONDS
+    ) -> None:
+        """places: of all data-parallel ranks together. most: places that one request may ask for;
+        by default half of them."""
         self._places = places
+        self.most = max(1, places // 2 if most is None else most)
+        """Places that one request may ask for."""
         self._patience = patience
         self._bounds: dict[str, int] = {}
         self._held: Counter[str] = Counter()
         self._lines: dict[str, deque[Waiting]] = {}
-
-    @property
-    def most(self) -> int:
-        """Places that one request may ask for."""
-        return max(1, self._places // 2)
 
     def bound(self, key: str, most: int) -> None:
         """Let `key` hold at most `most` places, or one request that asks for more."""

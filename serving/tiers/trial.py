@@ -62,10 +62,13 @@ class Trials:
             "adapter_faulty", model=str(version.ref), digest=version.digest, reason=reason
         )
 
-    async def attend(self, version: Version, keep: Callable[[], Callable[[], None]]) -> None:
+    async def attend(
+        self, version: Version, keep: Callable[[], Callable[[], None]], rank: int = 0
+    ) -> None:
         """Wait until the loaded `version` has been tried; at once if it was before.
 
-        keep: keeps the version loaded while it is tried, until what it returns is called.
+        keep: keeps the version loaded while it is tried, until what it returns is called. rank: of
+        the engine's ranks, the one where the version has a slot.
         Raises `AdapterFaulty`, `ColdLoadFailed` if the engine is too busy, and `EngineFault`.
         A caller who leaves ends no trial.
         """
@@ -75,7 +78,7 @@ class Trials:
             self._sound.move_to_end(digest)
             return
         if digest not in self._running:
-            trial = self._running[digest] = asyncio.create_task(self._try(version))
+            trial = self._running[digest] = asyncio.create_task(self._try(version, rank))
             let_go = keep()
 
             def tried(done: asyncio.Task[None]) -> None:
@@ -95,12 +98,12 @@ class Trials:
             ) from error
         self.check(version)
 
-    async def _try(self, version: Version) -> None:
+    async def _try(self, version: Version, rank: int) -> None:
         try:
             with COLD_LOAD_PHASES.labels("trial").time():
                 if self._base is None:
-                    self._base = await self._first_token(None)
-                found = await self._first_token(self._registered[str(version.ref)])
+                    self._base = await self._first_token(None, rank)
+                found = await self._first_token(self._registered[str(version.ref)], rank)
         except LoraryError:
             raise
         except Exception as error:  # whatever vLLM raises, nothing is known of the version
@@ -119,8 +122,8 @@ class Trials:
         if len(self._sound) > REMEMBERED:
             self._sound.popitem(last=False)
 
-    async def _first_token(self, lora_request: Any) -> Distribution | None:
+    async def _first_token(self, lora_request: Any, rank: int) -> Distribution | None:
         """As `Recovery.first_token`; NaN counts only if it occurs again in the cache just erased,
         for the first time it may have been another request's."""
-        found = await self.recovery.first_token(lora_request)
-        return found or await self.recovery.first_token(lora_request)
+        found = await self.recovery.first_token(lora_request, rank)
+        return found or await self.recovery.first_token(lora_request, rank)

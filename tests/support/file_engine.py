@@ -51,6 +51,10 @@ class FileClient:
         """The ids of the adapters that were read and not forgotten."""
         return set(self._names)
 
+    async def collective_rpc(self, method: str, args: tuple[Any, ...] = ()) -> list[Any]:
+        """There is one rank only."""
+        raise AssertionError(method)
+
 
 async def engine(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer the routes that the gate passes on."""

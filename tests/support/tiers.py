@@ -7,6 +7,7 @@ from registry.model.catalog import Version
 from registry.store.blobs import Blobs
 from serving.tiers.batching import RequestBatcher
 from serving.tiers.cache import AdapterCache
+from serving.tiers.ranks import Rank, Ranks
 from serving.tiers.residency import Residency
 from serving.tiers.scheduler import SlotScheduler
 from tests.support.replicas import Site
@@ -35,14 +36,14 @@ def made(
 ) -> tuple[Residency, AdapterCache]:
     """Tiers with these bounds, and the disk's among them."""
     cache = AdapterCache(site.folder / "cache", Blobs(site.registry.store))
-    turns = SlotScheduler(slots, 0.01)
+    rank = Rank(SlotScheduler(slots, 0.01), RequestBatcher(patience))
+    ranks = Ranks([rank], engine.places)
     engine.max_cpu_loras = max_names
     residency = Residency(
         cache,
         engine.driven(),
-        turns,
+        ranks,
         engine.tried(),
-        RequestBatcher(patience),
         max_bytes=max_bytes,
         max_names=max_names,
     )

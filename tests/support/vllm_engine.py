@@ -120,7 +120,13 @@ class VllmEngine:
         return Trials(Recovery(self, Probe(None), give_up), self.lora_requests)
 
     async def generate(
-        self, prompt: Any, sampling_params: Any, request_id: str, *, lora_request: Any = None
+        self,
+        prompt: Any,
+        sampling_params: Any,
+        request_id: str,
+        *,
+        lora_request: Any = None,
+        data_parallel_rank: int | None = None,
     ) -> AsyncGenerator[Any, None]:
         """Tokens until the generator is closed, as vLLM's client; NaN where the engine has NaN."""
         name = None if lora_request is None else lora_request.lora_name
@@ -172,7 +178,7 @@ class VllmEngine:
                 nan=self.probes[request - 1] in self.overflowing
             )
 
-    async def collective_rpc(self, method: str) -> list[Any]:
+    async def collective_rpc(self, method: str, args: tuple[Any, ...] = ()) -> list[Any]:
         """Run the worker extension's method."""
         assert method == "lorary_erase_kv_cache"
         if self.broken_rpc:

@@ -20,7 +20,7 @@ from serving.launch import arguments, environment
 from serving.settings import ServingSettings
 from serving.telemetry import access_log
 from serving.telemetry.verdicts import VERDICTS, Verdicts
-from serving.worker import KVCacheEraser
+from serving.worker import WorkerExtension
 from tests.support.asking import CHAT, into, scope_of, whole
 from tests.support.nan_engine import NanEngine
 from tests.support.replicas import BASE, Site, answered
@@ -405,7 +405,7 @@ class Tensor:
 
 def test_a_worker_erases_every_tensor_of_its_cache_or_says_that_it_has_none() -> None:
     tensors = [Tensor() for _ in range(3)]
-    worker = KVCacheEraser()
+    worker = WorkerExtension()
     worker.model_runner = type("Runner", (), {"kv_caches": [tensors[0], [tensors[1], tensors[2]]]})
     assert worker.lorary_erase_kv_cache() == 18
     assert all(tensor.erased for tensor in tensors)
@@ -418,4 +418,4 @@ def test_vllm_is_started_so_that_it_reports_nan_and_can_be_repaired(tmp_path: Pa
     settings = ServingSettings(home=tmp_path)
     assert environment(settings)["VLLM_COMPUTE_NANS_IN_LOGITS"] == "1"
     assert environment(settings)["VLLM_RAISE_ON_LOGIT_NANS"] == "0"
-    assert "--worker-extension-cls=serving.worker.KVCacheEraser" in arguments(settings)
+    assert "--worker-extension-cls=serving.worker.WorkerExtension" in arguments(settings)

@@ -45,17 +45,25 @@ from tests.support.tiny_model import write_tiny_model
         ("--grpc", "around the gateway"),
         ("--grpc-port=1234", "around the gateway"),
         ("--trust-request-mm-kwargs", "around the gateway"),
-        ("--data-parallel-size=8", "more replicas"),
-        ("--data_parallel_size", "more replicas"),
-        ("--data-par=8", "more replicas"),
+        ("--data-par=8", "--data-parallel-size alone"),
+        ("--data-parallel-s=8", "--data-parallel-size alone"),
+        ("--data-parallel-size-local=1", "--data-parallel-size alone"),
+        ("--data-parallel-size.x", "--data-parallel-size alone"),
+        ("--no-data-parallel-size", "--data-parallel-size alone"),
+        ("--data-parallel-rank=1", "--data-parallel-size alone"),
+        ("--data_parallel_start_rank", "--data-parallel-size alone"),
+        ("--data-parallel-backend=ray", "--data-parallel-size alone"),
+        ("--data-parallel-address", "--data-parallel-size alone"),
+        ("--data-parallel-multi-port-external-lb", "--data-parallel-size alone"),
         ("--data-parallel-hybrid-lb", "more replicas"),
         ("--no-data-parallel-external-lb", "more replicas"),
-        ("-dp", "more replicas"),
-        ("-dp=8", "more replicas"),
         ("-dpl", "more replicas"),
+        ("-dp2", "--data-parallel-size alone"),
         ("-d", "more replicas"),
         ("--dp-sync-interval", "more replicas"),
-        ("--api-server-count=4", "more replicas"),
+        ("--api-server-count=4", "One API process serves all ranks"),
+        ("--api-server-count=1", "more replicas"),
+        ("--api_server_count", "more replicas"),
         ("--api-s=4", "more replicas"),
         ("-asc", "more replicas"),
         ("-as", "more replicas"),
@@ -140,6 +148,16 @@ def test_the_replica_learns_the_task_that_the_command_line_gave() -> None:
     assert environment(ServingSettings(task="classify"))["LORARY_TASK"] == "classify"
 
 
+@pytest.mark.parametrize(
+    "given",
+    [["--data-parallel-size=2"], ["--data_parallel_size", "2"], ["-dp", "2"], ["-dp=2"]],
+)
+def test_the_number_of_data_parallel_ranks_may_be_chosen(given: list[str]) -> None:
+    assert arguments(ServingSettings(), given)[-len(given) :] == given
+    with pytest.raises(CannotServe, match="Run more replicas"):
+        check_options(given, "classify")
+
+
 def running(**changed: Any) -> SimpleNamespace:
     """vLLM's configuration, as the default settings have it come up."""
     found = {"max_loras": 4, "max_cpu_loras": 16, "max_lora_rank": 64, "data_parallel_size": 1}
@@ -164,7 +182,6 @@ def running(**changed: Any) -> SimpleNamespace:
         ({"max_cpu_loras": 4}, "LORARY_MAX_CPU_LORAS is 16"),
         ({"max_lora_rank": 8}, "LORARY_MAX_LORA_RANK is 64"),
         ({"enable_lora": False}, "without adapters"),
-        ({"data_parallel_size": 8}, "more replicas"),
         ({"policy": "fcfs"}, "not 'priority'"),
         ({"max_logprobs": 2}, "Raise --max-logprobs"),
         ({"convert_type": "classify"}, "LORARY_TASK is 'generate'"),
@@ -193,6 +210,41 @@ def test_an_engine_that_would_not_classify_is_not_served(
     check_engine(running(**sound), settings)
     with pytest.raises(CannotServe, match=told):
         check_engine(running(**sound | changed), settings)
+
+
+RANKS = {
+    "data_parallel_size": 8,
+    "data_parallel_size_local": 8,
+    "data_parallel_external_lb": False,
+    "data_parallel_hybrid_lb": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"data_parallel_size_local": 4}, "not this process's"),
+        ({"data_parallel_external_lb": True}, "not this process's"),
+        ({"data_parallel_hybrid_lb": True}, "not this process's"),
+        ({"is_moe": True}, "lockstep"),
+        ({"runner_type": "pooling"}, "generate no text"),
+    ],
+)
+def test_ranks_are_served_where_one_process_reaches_them_all_and_chooses_among_them(
+    changed: dict[str, Any], told: str
+) -> None:
+    def with_model(is_moe: bool = False, runner_type: str = "generate", **of_ranks: Any) -> Any:
+        config = running(**(RANKS | of_ranks))
+        config.model_config = SimpleNamespace(
+            is_moe=is_moe, runner_type=runner_type, max_logprobs=20, convert_type="none"
+        )
+        return config
+
+    settings = ServingSettings(max_loras=4, max_cpu_loras=16, max_lora_rank=64)
+    check_engine(with_model(), settings)
+    with pytest.raises(CannotServe, match=told) as refused:
+        check_engine(with_model(**changed), settings)
+    assert "more replicas" in refused.value.message
 
 
 def test_vllms_own_load_routes_key_and_rust_front_end_are_off(
