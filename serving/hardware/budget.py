@@ -23,6 +23,8 @@ class Requested:
     preset: Name = "standard"
     tensor: int | None = None
     pipeline: int = 1
+    data: int = 1
+    """Data-parallel ranks: each has the whole model, slots of its own and every adapter."""
     utilisation: float = UTILISATION
     kv_bytes: int | None = None
     """Of the KV cache, on each GPU."""
@@ -102,8 +104,12 @@ class Budget:
     @property
     def place(self) -> int:
         """Host memory of one adapter, in all workers together."""
-        workers = self.tensor * self.asked.pipeline
-        return workers * memory.adapter_bytes(self.shape, self.asked.rank, pinned=True)
+        return self.workers * memory.adapter_bytes(self.shape, self.asked.rank, pinned=True)
+
+    @property
+    def workers(self) -> int:
+        """Processes that compute, each on a GPU of its own."""
+        return self.tensor * self.asked.pipeline * self.asked.data
 
     def cache(self, slots: int) -> int:
         """Bytes of the KV cache beside so many slots."""

@@ -92,7 +92,7 @@ def _tensor(machine: Machine, gpu: Gpu, shape: Shape, asked: Requested) -> int:
     sizes = [
         size
         for size in (1, 2, 4, 8, 16)
-        if size * asked.pipeline <= len(machine.gpus) and shape.heads % size == 0
+        if size * asked.pipeline * asked.data <= len(machine.gpus) and shape.heads % size == 0
     ]
     for size in sizes:
         if Budget(gpu, shape, asked, size).tokens(slots) >= wanted:
@@ -137,7 +137,7 @@ def _choices(machine: Machine, budget: Budget) -> Iterator[Choice]:
     own = given.get("key_cold_loads") or max(4, slots // 4)
     yield _choice("key_cold_loads", given, own, "a quarter of the slots for one key")
     sequences, _ = steps(budget.gpu)
-    most = given.get("concurrency") or 2 * max(512, asked.sequences or sequences)
+    most = given.get("concurrency") or 2 * asked.data * max(512, asked.sequences or sequences)
     yield _choice("concurrency", given, most, "two of the engine's batches")
 
 
@@ -208,10 +208,11 @@ def _on_cpu(
     slots, places = cpu["max_loras"], cpu["max_cpu_loras"]
     one = memory.adapter_bytes(shape, asked.rank, pinned=False)
     slot = memory.slot_bytes(shape, asked.rank)
+    one, slot = one * asked.data, slot * asked.data
     parts = (
-        Part("base model", shape.weight_bytes, "host"),
+        Part("base model", asked.data * shape.weight_bytes, "host"),
         Part(f"{slots} slots of {human(slot)}", slots * slot, "host"),
-        Part("KV cache", asked.kv_bytes or GIB, "host"),
+        Part("KV cache", asked.data * (asked.kv_bytes or GIB), "host"),
         Part(f"{places} adapters of {human(one)}", places * one, "host"),
     )
     total = sum(part.size for part in parts)

@@ -12,11 +12,12 @@ HOST_LIMIT = 0.8
 def memory_problems(machine: Machine, budget: Budget, chosen: Mapping[str, int]) -> Iterator[str]:
     """Why a replica with the `chosen` settings cannot start."""
     asked, slots = budget.asked, chosen["max_loras"]
-    workers = budget.tensor * asked.pipeline
+    workers = budget.workers
     if workers > len(machine.gpus):
         yield (
             f"{workers} GPUs are requested, and {len(machine.gpus)} are visible. Lower "
-            "--tensor-parallel-size or --pipeline-parallel-size, or see CUDA_VISIBLE_DEVICES."
+            "--tensor-parallel-size, --pipeline-parallel-size or --data-parallel-size, or see "
+            "CUDA_VISIBLE_DEVICES."
         )
     if not asked.uncertain:
         yield from _gpu_problems(budget, slots, chosen["max_model_len"])

@@ -10,6 +10,7 @@ from serving.hardware.presets import Name
 _READ = {
     "--tensor-parallel-size": "-tp",
     "--pipeline-parallel-size": "-pp",
+    "--data-parallel-size": "-dp",
     "--gpu-memory-utilization": "",
     "--device-memory-utilization": "",
     "--kv-cache-memory-bytes": "",
@@ -73,6 +74,7 @@ def parse_request(
             preset=preset,
             tensor=_number(options.get("--tensor-parallel-size")),
             pipeline=_number(options.get("--pipeline-parallel-size")) or 1,
+            data=_number(options.get("--data-parallel-size")) or 1,
             utilisation=float(share) if share is not None else UTILISATION,
             kv_bytes=kv_gib * GIB if kv_gib is not None else _number(bytes_),
             kv_set=kv_gib is not None,

@@ -33,6 +33,7 @@ MATTER = {"options", "optional arguments", "Frontend", "LoRAConfig", "SchedulerC
 """Groups of options that could open a way around the gateway or contradict it."""
 _LOOKED_AT = """
 --aggregate-engine-logging --enable-log-requests --fail-on-environ-validation
+--data-parallel-size -dp
 --gdn-prefill-backend --kda-decode-backend --kda-prefill-backend --shutdown-timeout
 --help --chat-template --chat-template-content-format --default-chat-template-kwargs
 --response-role --return-tokens-as-token-ids --enable-auto-tool-choice
@@ -47,7 +48,7 @@ _LOOKED_AT = """
 --enable-request-id-headers --h11-max-incomplete-event-size --h11-max-header-count
 --enable-offline-docs --enable-flash-late-interaction --enable-tower-connector-lora
 --fully-sharded-loras --specialize-active-lora --enable-mixed-moe-lora-format
---enable-moe-shared-loras --max-lora-cls-labels --max-num-batched-tokens
+--enable-moe-shared-loras --max-num-batched-tokens
 --max-num-scheduled-tokens --max-num-seqs --long-prefill-token-threshold
 --long-prefill-token-threshold-adaptive --enable-chunked-prefill --disable-chunked-mm-input
 --scheduler-reserve-full-isl --watermark --prefill-schedule-interval

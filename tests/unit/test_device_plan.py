@@ -151,6 +151,17 @@ def test_every_worker_keeps_its_own_copy_of_an_adapter_in_host_memory() -> None:
     assert two.settings["max_cpu_loras"] // 2 == four.settings["max_cpu_loras"]
 
 
+def test_every_data_parallel_rank_has_the_model_and_every_adapter() -> None:
+    one, two = plan("8B", "h100"), plan("8B", "h100", 2, data=2)
+    assert not two.problems
+    assert two.settings["max_loras"] == one.settings["max_loras"]
+    assert two.settings["max_cpu_loras"] == one.settings["max_cpu_loras"] // 2
+    assert two.settings["concurrency"] == 2 * one.settings["concurrency"]
+    assert value(plan("70B", "h200", 4, data=2), "tensor parallel") == "2"
+    (problem,) = plan("8B", "h100", 2, data=3).problems
+    assert "3 GPUs are requested, and 2 are visible" in problem
+
+
 def test_sizes_are_those_that_vllm_and_pytorch_take() -> None:
     eight = shape("8B")
     # 84 MB is the size of such an adapter's file, rank 16 in bfloat16 on all linear modules.
@@ -252,6 +263,8 @@ def test_the_cache_setting_works_on_a_gpu() -> None:
     [
         (["-tp", "2"], {"tensor": 2}),
         (["-tp=2"], {"tensor": 2}),
+        (["-dp", "2"], {"data": 2}),
+        (["--data-parallel-size=4"], {"data": 4}),
         (["--tensor_parallel_size", "4"], {"tensor": 4}),
         (["--tensor-par=4"], {"tensor": 4}),
         (["-pp", "2", "--dtype", "auto"], {"pipeline": 2, "dtype": None}),
