@@ -183,7 +183,7 @@ class UnknownAdapter(NotFound):
     param = "model"
 
     def __init__(self, path: str, near: Sequence[str] = ()) -> None:
-        self.near = tuple(near)
+        self.path, self.near = path, tuple(near)
         super().__init__(f"There is no adapter {path!r}.{_did_you_mean(near)}")
 
 

@@ -22,6 +22,7 @@ from registry.errors import (
 )
 from registry.hub.not_offered import not_offered
 from registry.metrics import REFUSALS
+from registry.model.access import may_see
 from registry.times import utc_now
 from registry.web.errors import error_page
 
@@ -68,6 +69,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(LoraryError)
     async def refused(request: Request, error: LoraryError) -> Response:
+        if isinstance(error, UnknownAdapter):
+            error = _as_seen(request, error)
         return answer(request, error)
 
     @app.exception_handler(RequestValidationError)
@@ -93,6 +96,14 @@ def install(app: FastAPI) -> None:
         logger.error("unexpected error in %s", path, exc_info=error)
         message = "The registry failed. Try again; its log tells the operator why."
         return _render(request, InternalError(message))
+
+
+def _as_seen(request: Request, error: UnknownAdapter) -> UnknownAdapter:
+    """The error without names of adapters that the caller may not see."""
+    keys = request.app.state.registry.catalog.keys
+    key = keys.get(getattr(request.state, "actor", ""))
+    near = [p for p in error.near if key is not None and may_see(key, p.partition("/")[0])]
+    return UnknownAdapter(error.path, near)
 
 
 def answer(request: Request, error: LoraryError) -> Response:

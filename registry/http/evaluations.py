@@ -53,7 +53,7 @@ def record(
         results = msgspec.convert(body.results, tuple[SuiteResult, ...])
         calibration = msgspec.convert(body.calibration, Calibration | None)
         engine = msgspec.convert(body.engine, Engine | None)
-    except msgspec.ValidationError as error:
+    except ValueError as error:  # lone surrogates in place of a number, too
         raise BadRequest(f"The evaluation cannot be read: {error}. Write it anew.") from error
     try:
         report = msgspec.json.encode(body.report)

@@ -9,7 +9,7 @@ from adapters.errors import InvalidAdapter, LoraryError
 from adapters.lineage import MAX_BYTES, Lineage, parse_lineage
 from adapters.names import AdapterRef
 from adapters.spectra import Spectrum
-from registry.errors import AdmissionRefused
+from registry.errors import AdmissionRefused, UnknownAdapter
 from registry.model.catalog import Catalog
 from registry.signing import verify_signature
 
@@ -35,7 +35,10 @@ def examine(catalog: Catalog, domain: str, files: Mapping[str, Path]) -> Claims:
             with files[PROVENANCE].open("rb") as file:
                 lineage = parse_lineage(file.read(MAX_BYTES + 1))
             if lineage.parent is not None:
-                catalog.find(AdapterRef.parse(lineage.parent))
+                try:
+                    catalog.find(AdapterRef.parse(lineage.parent))
+                except UnknownAdapter as error:  # which may name adapters of other domains
+                    raise InvalidAdapter(f"There is no adapter {error.path!r}.") from error
             found = {name: catalog.reviews.get(name) for name in lineage.reviews}
             if unknown := {n for n, r in found.items() if r is None or r.domain != domain}:
                 raise InvalidAdapter(f"There is no review {min(unknown)!r} in this domain.")

@@ -20,11 +20,13 @@ from registry.model.access import (
 )
 from registry.model.base import Entry
 from registry.model.catalog import Catalog, Grant, Key
+from registry.model.domains import CreateDomain
 from registry.model.keys import IssueKey, RevokeKey, permanent_operators
 from registry.model.machine import decide, fold
 from registry.registry import Registry
 from registry.settings import RegistrySettings
 from registry.store import LocalStore
+from tests.support.catalogs import publish_bytes
 
 NOW = "2026-11-24T03:00:00Z"
 
@@ -153,3 +155,36 @@ def test_a_key_that_another_process_revoked_opens_nothing_any_more(
         other.execute(RevokeKey(secret.id, "lost"), operator.id)
         other.close()
         assert client.get("/api/v1/adapters").status_code == 401
+
+
+def test_a_missing_adapters_answer_names_none_of_other_domains(local_store: LocalStore) -> None:
+    operator = Registry.create(local_store, name="test", key_name="operator")
+    registry = Registry(local_store)
+    for domain in ("medical", "legal"):
+        registry.execute(CreateDomain(domain), operator.id)
+        publish_bytes(registry, operator.id, domain, f"{domain}-coder", 1)
+    doctor = Secret.generate()
+    grants = tuple(Grant(role, "medical") for role in ("publish", "review", "serve"))
+    registry.execute(IssueKey(doctor.id, "doctor", doctor.digest, grants), operator.id)
+    registry.close()
+    client = TestClient(
+        create_app(RegistrySettings(store=str(local_store.root))),
+        headers={"Origin": "http://testserver", "Authorization": f"Bearer {doctor.text}"},
+    )
+    client.post("/login", data={"key": doctor.text}, follow_redirects=False)
+    missing = "medical/legal-coder"
+    for method, path in (
+        ("GET", f"/api/v1/adapters/{missing}"),
+        ("GET", f"/api/v1/resolve/{missing}@1"),
+        ("GET", f"/api/models/{missing}"),
+        ("PUT", f"/api/v1/adapters/{missing}/aliases/candidate"),
+        ("GET", f"/adapters/{missing}"),
+    ):
+        answer = client.request(method, path, json={"version": 1})
+        assert answer.status_code == 404
+        told = answer.text + str(answer.headers)
+        assert "legal/legal-coder" not in told
+        assert "medical/medical-coder" in told
+    headers = {"Authorization": f"Bearer {operator.text}"}
+    answer = client.get(f"/api/v1/adapters/{missing}", headers=headers)
+    assert "legal/legal-coder" in answer.text

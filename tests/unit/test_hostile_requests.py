@@ -204,6 +204,23 @@ def test_hostile_values_are_refused_in_every_field(client: TestClient) -> None:
     assert tried > 500
 
 
+@pytest.mark.parametrize("field", ["results", "calibration", "engine"])
+def test_half_a_surrogate_pair_is_refused_deep_in_an_evaluation(
+    client: TestClient, field: str
+) -> None:
+    hits = {"hits": "\ud800", "n": 2}
+    result = {"suite": "s", "digest": "a" * 64, "held_out": "b" * 64, "tallies": {"accuracy": hits}}
+    body = {"digest": "0" * 64, "report": {}, "results": [result]}
+    if field != "results":
+        body |= {
+            "results": [{**result, "tallies": {}}],
+            field: {"threshold": "\ud800", "name": "\ud800"},
+        }
+    path = filled(client, "/api/v1/adapters/{domain}/{adapter}/versions/{version}/evaluations")
+    headers = {"Content-Type": "application/json"}
+    check(client, "POST", path, content=json.dumps(body).encode(), headers=headers)
+
+
 def test_hostile_paths_queries_and_headers_are_refused(client: TestClient) -> None:
     listed = [(method, path, d.get("parameters", [])) for method, path, d in routes(client)]
     for method, path, parameters in [*listed, *((m, p, []) for m, p in pages(client))]:

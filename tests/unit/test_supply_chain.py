@@ -18,7 +18,7 @@ from adapters.peft_config import parse_config
 from adapters.spectra import MIN_PEERS, Spectrum, screen, spectrum, summary
 from adapters.weights import check_weights
 from registry.errors import AdmissionRefused, BadRequest
-from registry.model.catalog import Catalog, Domain
+from registry.model.catalog import Adapter, Catalog, Domain
 from registry.model.policies import Policy
 from registry.model.reviewing import Review
 from registry.publish.examining import examine
@@ -187,3 +187,15 @@ def test_reviews_that_a_version_names_are_of_its_own_domain(tmp_path: Path) -> N
         else:
             with pytest.raises(AdmissionRefused, match="no review 'r1' in this domain"):
                 examine(catalog, "medical", {PROVENANCE: path})
+
+
+def test_a_parent_that_is_not_there_names_no_adapter_of_another_domain(tmp_path: Path) -> None:
+    catalog = Catalog(
+        domains={name: Domain(name, Policy()) for name in ("medical", "legal")},
+        adapters={"legal/coder": Adapter(domain="legal", name="coder")},
+    )
+    path = tmp_path / PROVENANCE
+    path.write_bytes(json.dumps({"lineage": {"parent": "medical/coder@1"}}).encode())
+    with pytest.raises(AdmissionRefused, match="no adapter 'medical/coder'") as refused:
+        examine(catalog, "medical", {PROVENANCE: path})
+    assert "legal" not in str(refused.value)
