@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -141,6 +142,37 @@ def test_no_rank_gets_more_single_answers_than_its_batch_has_places_while_anothe
             running.append(ranks.place(name, 1))
             running[-1].__enter__()
         assert max(ranks.loads) <= 16
+
+
+def test_on_eight_ranks_half_as_many_adapters_share_a_batch_at_little_uneven_load() -> None:
+    """The cost of a batch depends on that number. 64 requests a rank; adapters by Zipf's law."""
+
+    def measured(adapters: int, *, hashing: bool) -> tuple[float, float]:
+        """Different adapters in a rank's batch, and the highest load by the mean, on average."""
+        chance, ranks = random.Random(1), Ranks([one_rank(32) for _ in range(8)], 256)
+        weights = [1 / (number + 1) for number in range(adapters)]
+        running: list[tuple[Any, str, int]] = []
+        batches: list[Counter[str]] = [Counter() for _ in range(8)]
+        found: list[tuple[float, float]] = []
+        for number in chance.choices(range(adapters), weights, k=6000):
+            if len(running) == 8 * 64:
+                ended, name, rank = running.pop(chance.randrange(len(running)))
+                ended.__exit__(None, None, None)
+                batches[rank][name] -= 1
+                uneven = max(ranks.loads) / (sum(ranks.loads) / 8)
+                found.append((sum(len(+batch) for batch in batches) / 8, uneven))
+            name = f"a/{number}@1"
+            place = ranks.place(name if hashing else None, 1)
+            rank = place.__enter__()
+            batches[rank][name] += 1
+            running.append((place, name, rank))
+        together, uneven = np.mean(found, axis=0)
+        return float(together), float(uneven)
+
+    together, uneven = measured(64, hashing=True)
+    apart, _ = measured(64, hashing=False)
+    assert together < 0.55 * apart
+    assert uneven < 1.15
 
 
 # Slots and places of all ranks.
