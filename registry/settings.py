@@ -2,6 +2,7 @@
 
 import secrets
 from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -104,6 +105,14 @@ class RegistrySettings(StoreSettings):
         if any(len(part) < 32 for part in _parts(secret.get_secret_value())):
             raise ValueError("each of the secrets between commas has at least 32 characters")
         return secret
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, proxies: str) -> str:
+        for part in _parts(proxies):
+            if "/" in part:
+                ip_network(part)  # the server would take any other text for a name
+        return proxies
 
     @property
     def webhook_secrets(self) -> list[str]:

@@ -47,7 +47,7 @@ class VersionPublished(Event, frozen=True):
         """Add the version to its adapter, which begins with its first."""
         path = f"{self.domain}/{self.adapter}"
         adapter = draft.adapters.get(path, Adapter(domain=self.domain, name=self.adapter))
-        if self.version != len(adapter.versions) + 1:
+        if self.domain not in draft.domains or self.version != len(adapter.versions) + 1:
             raise LookupError(f"{path}@{self.version} is not the next version")
         version = made_of(Version, self, number=self.version, publisher=by, published=at)
         draft.adapters[path] = msgspec.structs.replace(

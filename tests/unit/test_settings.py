@@ -4,6 +4,7 @@ import os
 import subprocess
 
 import pytest
+from pydantic import ValidationError
 
 from registry.settings import RegistrySettings
 from serving.settings import ServingSettings
@@ -33,3 +34,11 @@ def test_a_wrong_setting_is_named_and_nothing_starts() -> None:
 def test_admission_has_the_bounds_that_the_settings_say() -> None:
     limits = RegistrySettings(max_lora_rank=64, max_upload_bytes=7).limits
     assert (limits.max_rank, limits.max_file_bytes) == (64, 7)
+
+
+@pytest.mark.parametrize("proxies", ["10.0.0.5/8", "10.0.0.0/99", "127.0.0.1, proxy/8"])
+def test_a_network_of_proxies_that_is_none_is_refused(proxies: str) -> None:
+    """The server would take it for a host's name, and trust nobody."""
+    with pytest.raises(ValidationError, match="trusted_proxies"):
+        RegistrySettings(trusted_proxies=proxies)
+    RegistrySettings(trusted_proxies="127.0.0.1, 10.0.0.0/8, fd00::/8, *, proxy")

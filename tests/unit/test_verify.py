@@ -93,9 +93,9 @@ def moved(version: int = 1) -> AliasMoved:
     )
 
 
-def published(version: int) -> VersionPublished:
+def published(version: int, domain: str = "medical") -> VersionPublished:
     return VersionPublished(
-        domain="medical", adapter="coder", version=version, digest=DIGEST, base="tiny",
+        domain=domain, adapter="coder", version=version, digest=DIGEST, base="tiny",
         files=files(1), facts=FACTS,
     )  # fmt: skip
 
@@ -142,6 +142,7 @@ def test_an_event_that_the_registry_would_never_have_written_is_named(
         AliasSplit(domain="medical", adapter="coder", alias="beta", candidate=9, percent=5),
         published(9),
         published(1),
+        published(1, domain="unknown"),
         FeedbackGiven(
             domain="medical",
             adapter="coder",
