@@ -131,7 +131,7 @@ def body(model: str, text: str = SECRET, **fields: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("batches")
-    base = write_tiny_model(folder / "base")
+    base = write_tiny_model(folder / "base", heads=2)
     described = BaseModel.from_directory(base, "tiny")
     store, key_file = str(folder / "store"), folder / "operator.key"
     lorary("init", "--key-file", str(key_file), LORARY_STORE=store)
@@ -219,7 +219,9 @@ def test_others_are_hardly_slower_while_a_batch_runs(site: Site) -> None:
 
     def seconds() -> float:
         began = time.monotonic()
-        client.chat.completions.create(**body("demo/two", "Hello", max_tokens=32, ignore_eos=True))
+        client.chat.completions.create(
+            **body("demo/two", "Hello", max_tokens=32), extra_body={"ignore_eos": True}
+        )
         return time.monotonic() - began
 
     alone = [seconds() for _ in range(12)]
