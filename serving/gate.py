@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from adapters.errors import LoraryError
 from registry.model.access import require_observe
 from serving import batch_api, batch_lines
+from serving.counting import COUNT_TOKENS, count_tokens
 from serving.errors import Broken, CallerLeft, RouteNotFound
 from serving.generation import ROUTES, admitted, generate
 from serving.inflight import watch
@@ -145,6 +146,8 @@ class Gate:
             await generate(self.replica, self.app, scope, receive, send)
         elif method == "POST" and path == PREFETCH:
             await self._prefetch(scope, receive, send)
+        elif method == "POST" and path == COUNT_TOKENS:
+            await count_tokens(self.replica, self.app, scope, receive, send)
         elif method == "POST" and path == FEEDBACK:
             await self._take_feedback(scope, receive, send)
         elif path.startswith(batch_api.ROUTES) and self.replica.batches is not None:

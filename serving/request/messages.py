@@ -158,6 +158,12 @@ MESSAGES_FIELDS: Mapping[str, Bound] = {
 """The fields of `/v1/messages`. A budget of thinking is refused: nothing here bounds what it
 costs."""
 NEEDED = ("messages", "max_tokens")
+COUNTED_FIELDS = {
+    name: MESSAGES_FIELDS[name]
+    for name in ("model", "messages", "system", "tools", "tool_choice", "thinking",
+                 "output_config", "chat_template_kwargs")
+}  # fmt: skip
+"""The fields of `/v1/messages/count_tokens`: those of the prompt."""
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 

@@ -246,6 +246,10 @@ def test_anthropics_client_is_answered_whole_and_as_a_stream(site: Site) -> None
     assert whole.model == "demo/one@1"
     assert 0 < whole.usage.output_tokens <= 12
     assert whole.usage.input_tokens > 10
+    counted = client.messages.count_tokens(
+        model="demo/one", system=asked["system"], messages=asked["messages"]
+    )
+    assert counted.input_tokens == whole.usage.input_tokens
     with client.messages.stream(**asked) as stream:
         text = "".join(stream.text_stream)
         last = stream.get_final_message()

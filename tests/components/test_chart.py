@@ -12,6 +12,7 @@ import yaml
 from helm.values_docs import README, with_table
 from registry.settings import RegistrySettings
 from serving import batch_api
+from serving.counting import COUNT_TOKENS
 from serving.gate import FEEDBACK, PREFETCH
 from serving.generation import ROUTES
 from serving.settings import ServingSettings
@@ -242,7 +243,7 @@ def test_what_the_chart_prints_names_every_secret_it_needs() -> None:
 
 
 def test_every_path_that_a_server_serves_is_routed_by_the_front_and_by_a_gateway() -> None:
-    served = {*ROUTES, PREFETCH, FEEDBACK, *batch_api.ROUTES}
+    served = {*ROUTES, PREFETCH, FEEDBACK, COUNT_TOKENS, *batch_api.ROUTES}
     [route] = of_kind(rendered(CHART / "ci" / "gateway-values.yaml"), "HTTPRoute").values()
     default = route["spec"]["rules"][-1]["matches"]
     assert {m["path"]["value"] for m in default if m["method"] == "POST"} == served

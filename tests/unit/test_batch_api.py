@@ -436,6 +436,28 @@ def test_a_stream_of_messages_that_must_end_says_so_in_anthropics_words(site: Si
     assert json.loads(last.partition(b"data: ")[2])["error"]["type"] == "timeout_error"
 
 
+def test_tokens_are_counted_for_who_may_ask_the_model(site: Site) -> None:
+    upstream = Upstream(pieces=(b'{"input_tokens": 7}',))
+
+    def count(**fields: Any) -> tuple[int, Any]:
+        asked = {"model": "medical", "messages": MESSAGE["messages"]} | fields
+        scope = scope_of("POST", "/v1/messages/count_tokens", None, x_api_key=site.medical.text)
+        status, _, shown = send_to(site, upstream, scope, json.dumps(asked).encode())
+        return status, shown
+
+    assert count() == (200, {"input_tokens": 7})
+    assert json.loads(upstream.bodies[0]) == {"model": BASE, "messages": MESSAGE["messages"]}
+    for fields, status in (({"model": "legal"}, 403), ({"messages": None}, 400),
+                           ({"max_tokens": 5}, 400), ({"model": "medical/codr"}, 404)):  # fmt: skip
+        got, shown = count(**fields)
+        assert (got, shown["type"]) == (status, "error")
+    assert len(upstream.bodies) == 1
+    scope = scope_of("POST", "/v1/messages/count_tokens", site.medical)
+    asked = {"model": "medical", "messages": MESSAGE["messages"]}
+    status, _, shown = send_to(site, failing, scope, json.dumps(asked).encode())  # type: ignore[arg-type]
+    assert (status, shown["error"]["message"]) == (400, "too long")
+
+
 def test_confidence_is_not_told_of_messages(site: Site, upstream: Upstream) -> None:
     scope = scope_of("POST", "/v1/messages", site.medical, x_lorary_confidence="true")
     status, _, shown = send_to(site, upstream, scope, json.dumps(MESSAGE).encode())

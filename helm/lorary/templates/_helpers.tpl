@@ -141,6 +141,7 @@ model:
   - /v1/responses
   - /v1/embeddings
   - /v1/messages
+  - /v1/messages/count_tokens
   - /v1/adapters/prefetch
 other:
   - /v1/feedback
