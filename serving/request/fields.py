@@ -223,7 +223,7 @@ one (`previous_response_id`, `conversation`) or asks for a later look (`backgrou
 IGNORED = frozenset(
     (
         "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "verbosity",
-        "prediction", "max_tool_calls", "moderation",
+        "prediction", "max_tool_calls", "moderation", "cache_control",
     )
 )  # fmt: skip
 """Fields that clients send and that change no answer here: they are left out."""
@@ -234,6 +234,7 @@ ASKS_NOTHING: Mapping[str, tuple[Any, ...]] = {
     "functions": ([],),
     "function_call": ("none", "auto"),
     "modalities": (["text"],),
+    "speed": ("standard",),
     "tools": ([],),
     "logit_bias": ({},),
 }

@@ -101,12 +101,16 @@ def _check_tools(name: str, tools: Any) -> None:
     for index, tool in enumerate(tools):
         where = f"{name}[{index}]"
         if isinstance(tool, dict):
-            tool.pop("cache_control", None)  # the prefix cache works without being told
+            for name in _ASKS_NOTHING:
+                tool.pop(name, None)
             if tool.get("type") == "custom":
                 del tool["type"]
         _TOOL.check(where, tool)
 
 
+_ASKS_NOTHING = ("cache_control", "eager_input_streaming")
+"""Members of a tool that change no answer: the prefix cache works without being told, and arguments
+are streamed as they come."""
 _TOOL = Shape(
     {
         "type": OneOf(("custom",)),

@@ -238,7 +238,7 @@ def test_others_are_hardly_slower_while_a_batch_runs(site: Site) -> None:
 def test_anthropics_client_is_answered_whole_and_as_a_stream(site: Site) -> None:
     client = site.anthropic()
     asked: dict[str, Any] = {
-        "model": "demo/one", "max_tokens": 12, "temperature": 0,
+        "model": "demo/one", "max_tokens": 12, "extra_body": {"temperature": 0},
         "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
         "messages": [{"role": "user", "content": SECRET}],
     }  # fmt: skip

@@ -234,6 +234,28 @@ def test_a_file_out_of_bounds_is_refused(tmp_path: Path) -> None:
     site.registry.close()
 
 
+def test_a_key_uploads_one_file_at_a_time(site: Site) -> None:
+    async def hang() -> Message:
+        await asyncio.Event().wait()
+        return {}
+
+    async def work() -> None:
+        gate = Gate(Upstream(), site.replica)
+        kind = f"multipart/form-data; boundary={EDGE}"
+        scope = scope_of("POST", "/v1/files", site.medical, content_type=kind)
+        first = asyncio.create_task(gate(scope, hang, into([])))
+        await asyncio.sleep(0.2)
+        for key, status in ((site.medical, 429), (site.legal, 200)):
+            sent: list[Message] = []
+            scope = scope_of("POST", "/v1/files", key, content_type=kind)
+            await gate(scope, whole(form(b"x", purpose="batch")), into(sent))
+            assert answered(sent)[0] == status
+        first.cancel()
+
+    asyncio.run(work())
+    assert upload(site, site.medical, b"x")[0] == 200
+
+
 def test_files_and_batches_are_listed_in_pages_and_deleted(site: Site) -> None:
     me = site.medical
     ids = [upload(site, me, b"x")[1]["id"] for _ in range(3)]

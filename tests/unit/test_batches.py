@@ -179,6 +179,43 @@ def test_a_worker_that_was_replaced_without_noticing_adds_nothing(site: Site) ->
     assert sorted(row["custom_id"] for row in rows) == ["0", "1"]
 
 
+def test_a_replaced_worker_loses_to_its_heir_while_that_one_still_works(site: Site) -> None:
+    asleep, slow = asyncio.Event(), asyncio.Event()
+    batch_id = site.batch("medical", "medical", "slow")
+
+    async def sleep(_body: dict[str, Any]) -> Answer:
+        await asleep.wait()
+        return Answer(200, b'{"id": "late"}')
+
+    async def heirs(body: dict[str, Any]) -> Answer:
+        if body["model"] == "slow":
+            await slow.wait()
+        return OK
+
+    async def work() -> None:
+        site.answer = sleep
+        sleeper = asyncio.create_task(site.worker(clock=lambda: 0.0).step())
+        await settled(lambda: len(site.asked) == 2)
+        now = [0.0]
+        heir = site.worker(clock=lambda: now[0])
+        assert not await heir.step()
+        now[0] = STALE_SECONDS
+        site.answer = heirs
+        working = asyncio.create_task(heir.step())
+        await settled(lambda: len(site.asked) == 5)
+        now[0] += 11
+        await settled(lambda: site.batches.get(ME, batch_id).entries == 1)
+        asleep.set()
+        await settled(lambda: len(site.asked) == 6)  # it goes on to the last line
+        slow.set()
+        await asyncio.gather(sleeper, working)
+
+    run(work)
+    rows = site.rows(site.shown(batch_id)["output_file_id"])
+    assert sorted(row["custom_id"] for row in rows) == ["0", "1", "2"]
+    assert {row["response"]["request_id"] for row in rows} == {"chatcmpl-1"}
+
+
 @pytest.mark.parametrize("fault", ["lost before", "lost after"])
 def test_a_lost_reply_to_a_write_of_answers_loses_and_doubles_none(site: Site, fault: Any) -> None:
     batch_id = site.batch("medical", "medical")
@@ -196,11 +233,16 @@ def test_a_lost_reply_to_a_write_of_answers_loses_and_doubles_none(site: Site, f
 
 
 def test_one_replica_takes_a_batch_and_others_wait_until_it_is_given_back(site: Site) -> None:
-    one, other = Claims(site.store), Claims(site.store)
+    now = [0.0]
+    one, other = Claims(site.store), Claims(site.store, clock=lambda: now[0])
     claim = one.take("w/o/batch/")
     assert claim is not None
     assert other.take("w/o/batch/") is None
+    now[0] = STALE_SECONDS - 1
+    assert other.take("w/o/batch/") is None
     assert claim.beat()
+    now[0] = STALE_SECONDS + 1
+    assert other.take("w/o/batch/") is None
     claim.release()
     heir = other.take("w/o/batch/")
     assert heir is not None
@@ -441,13 +483,20 @@ def test_files_are_gone_when_their_time_is_over(site: Site) -> None:
     )
     expired = old.add(ME, [b"x"], filename="x", purpose="batch", keep_seconds=DAY).id
     kept = site.upload(b"y")
+    uploading = "serving/x/files/me/file-" + "0" * 24
+    site.store.put(f"{uploading}.data", b"z", "create")  # its record is to come
     with pytest.raises(FileNotStored):
         site.files.get(ME, expired)
     assert [file.id for file in site.files.page(ME, after="", limit=9)[0]] == [kept]
     assert site.files.sweep() == 1
     assert {info.key.rpartition("/")[2] for info in site.store.list("serving/x/files/")} == {
-        f"{kept}.json", f"{kept}.data"
+        f"{kept}.json", f"{kept}.data", uploading.rpartition("/")[2] + ".data"
     }  # fmt: skip
+    later = Files(
+        site.store, "serving/x/", most_bytes=1, most_files=1, clock=lambda: time.time() + 2 * DAY
+    )
+    assert later.sweep() == 2
+    assert list(site.store.list("serving/x/files/")) == []
 
 
 def test_ended_batches_are_forgotten_and_open_ones_are_not(site: Site) -> None:

@@ -116,10 +116,13 @@ def test_marks_of_a_cache_are_left_out_for_the_prefix_cache_needs_none() -> None
     cached = {"cache_control": {"type": "ephemeral"}}
     body = parsed(
         system=[{"type": "text", "text": "s", **cached}],
-        tools=[{**TOOL, **cached}],
+        tools=[{**TOOL, **cached, "eager_input_streaming": True}],
+        speed="standard",
+        **cached,
         messages=[{"role": "user", "content": [{"type": "text", "text": "x", **cached}]}],
     )
-    assert "cache_control" not in json.dumps(body)
+    text = json.dumps(body)
+    assert not any(name in text for name in ("cache_control", "eager_input", "speed"))
 
 
 def test_schemas_and_tools_are_tried_as_vllm_will_have_them() -> None:
