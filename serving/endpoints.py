@@ -53,7 +53,8 @@ class Endpoints:
         engine = Engine(engine_client, registered, LoRARequest, ranks=ranks)
         await engine.reconcile()  # vLLM may have left adapters of its own warm-up
         prompt_tokens = max(1, min(PROMPT_TOKENS, replica.settings.max_model_len - PROBE_TOKENS))
-        probe = _probe(replica, prompt_tokens)
+        pools = engine_client.vllm_config.model_config.runner_type == "pooling"
+        probe = _probe(replica, prompt_tokens, pools=pools)
         recovery = Recovery(engine_client, probe, replica.shutdown.begin, ranks)
         places = engine_client.vllm_config.scheduler_config.max_num_seqs
         trials, on_cpu = Trials(recovery, registered), current_platform.is_cpu()
@@ -70,12 +71,17 @@ class Endpoints:
             replica.grammars.attach(tokenizer.serialize_json(), vocab_size)
 
 
-def _probe(replica: Replica, prompt_tokens: int) -> Probe:
-    """How the engine is asked whether it computes soundly, by its task."""
+def _probe(replica: Replica, prompt_tokens: int, *, pools: bool) -> Probe:
+    """How the engine is asked whether it computes soundly, by its task.
+
+    pools: whether it makes no text.
+    """
     from vllm import PoolingParams, SamplingParams
 
     if replica.settings.task == "classify":
         return HeadProbe(PoolingParams(task="classify", use_activation=False), prompt_tokens)
+    if pools:
+        return HeadProbe(PoolingParams(task="embed"), prompt_tokens)
     sampling = SamplingParams(
         temperature=0.0, max_tokens=PROBE_TOKENS, ignore_eos=True, logprobs=TOP
     )

@@ -26,6 +26,7 @@ from serving.request.body import check_seed, parse_body, sequences
 from serving.request.bounds import Bound
 from serving.request.charges import most_tokens
 from serving.request.confidence import Judge, Terms, terms
+from serving.request.embeddings import Embedded
 from serving.request.envelopes import MESSAGES
 from serving.request.fields import FIELDS, RESPONSES_FIELDS
 from serving.request.headers import (
@@ -115,6 +116,8 @@ async def generate(
         version, count = found.version, sequences(body)
         exchange.version = version
         estimate = most_tokens
+        if path == EMBEDDINGS:
+            app, estimate = Embedded(app), classification.most_tokens
         if replica.served.classifies:
             head = classification.head_at(path, version, settings.base_name)
             app, estimate = classification.Classified(app, head), classification.most_tokens

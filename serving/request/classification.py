@@ -48,7 +48,7 @@ ROUTES: Mapping[str, Mapping[str, Bound]] = {
     **dict.fromkeys(RERANK, RERANK_FIELDS),
 }
 """Routes of a server that classifies, and the fields that their bodies may have."""
-_NAN = b"Out of range float values"
+NAN = b"Out of range float values"
 """In vLLM's error where a probability is NaN or infinite, which JSON cannot hold."""
 
 
@@ -113,8 +113,8 @@ class Classified:
                 return
             if start["status"] == 200 and scope["path"] == CLASSIFY and self._head.labels:
                 body = labelled(body, self._head.labels)
-            elif start["status"] != 200 and _NAN in body:
-                _note_nan(scope)
+            elif start["status"] != 200 and NAN in body:
+                note_nan(scope)
             headers = [(n, v) for n, v in start.get("headers", ()) if n != b"content-length"]
             headers.append((b"content-length", str(len(body)).encode()))
             await send({**start, "headers": headers})
@@ -123,8 +123,8 @@ class Classified:
         try:
             await self._app(scope, receive, whole)
         except ValueError as error:
-            if _NAN in str(error).encode():
-                _note_nan(scope)
+            if NAN in str(error).encode():
+                note_nan(scope)
             raise
 
 
@@ -138,6 +138,7 @@ def labelled(body: bytes, labels: tuple[str, ...]) -> bytes:
     return json.dumps(answer).encode()
 
 
-def _note_nan(scope: Scope) -> None:
+def note_nan(scope: Scope) -> None:
+    """Note that the answer to a request as vLLM got it is corrupted."""
     request_id = dict(scope["headers"]).get(b"x-request-id", b"").decode()
     VERDICTS.note(request_id, corrupted=True)

@@ -10,7 +10,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 
-_PREFIXES = ("chatcmpl-", "cmpl-", "resp_", "classify-", "score-")
+_PREFIXES = ("chatcmpl-", "cmpl-", "resp_", "classify-", "score-", "embd-")
 _NUMBER = re.compile(r"[-_]\d+$")
 """vLLM numbers a completion's prompts, cmpl-ID-0, and a response's turns, resp_ID_0."""
 WAIT_SECONDS = 1.0

@@ -111,7 +111,8 @@ class Probe:
 
 @dataclass(frozen=True)
 class HeadProbe(Probe):
-    """The same for an engine that classifies: the logits of the test prompt's labels.
+    """The same for an engine that makes no text: the logits of the test prompt's labels, or the
+    numbers of its embedding.
 
     Such a request ends with its step. Until the cache is erased, another one may be given its
     blocks; NaN in them makes that one's logits NaN, too, which vLLM never sends.
@@ -125,7 +126,7 @@ class HeadProbe(Probe):
         return client.encode(self.prompt, self.sampling, request_id, lora_request=lora_request)
 
     def read(self, output: Any) -> Distribution | None:
-        """The logits by label."""
+        """The numbers by their place."""
         return dict(enumerate(output.outputs.data.tolist()))
 
 
