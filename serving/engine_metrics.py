@@ -8,7 +8,7 @@ from typing import Any
 
 from vllm.v1.metrics.loggers import PrometheusStatLogger
 
-from serving.telemetry.verdicts import VERDICTS
+from serving.telemetry.verdicts import VERDICTS, Times
 
 
 class EngineMetrics(PrometheusStatLogger):  # type: ignore[misc] # vLLM ships no types for it
@@ -34,5 +34,19 @@ class EngineMetrics(PrometheusStatLogger):  # type: ignore[misc] # vLLM ships no
         if iteration_stats is not None:
             for finished in iteration_stats.finished_requests:
                 aborted = str(finished.finish_reason) == "abort"
-                VERDICTS.note(finished.request_id, corrupted=finished.is_corrupted, aborted=aborted)
+                VERDICTS.note(
+                    finished.request_id,
+                    corrupted=finished.is_corrupted,
+                    aborted=aborted,
+                    times=_times(finished),
+                )
         super().record(scheduler_stats, iteration_stats, *arguments, **named)
+
+
+def _times(finished: Any) -> Times | None:
+    """How long the engine worked at a finished sequence; None if it was put off meanwhile."""
+    if finished.num_preemptions:
+        return None
+    return Times(
+        finished.prefill_time, finished.mean_time_per_output_token, finished.num_cached_tokens
+    )

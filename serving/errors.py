@@ -6,6 +6,7 @@ LoraryError
 │   └── DiskFull         this replica's disk has no room for it
 ├── EngineRefused        vLLM cannot load a version that was admitted
 │   └── AdapterFaulty    vLLM computes NaN with it, so it is served to nobody
+├── NothingFree          work that nobody waits for, and nothing is free for it now
 ├── EngineFault          an answer that the engine computed from NaN
 ├── WrongTask            an adapter, or a route, of another task than the server's
 ├── EngineNotAttached    vLLM's engine has not been handed to the gateway
@@ -82,6 +83,18 @@ class AdapterFaulty(EngineRefused):
             f"{ref} is quarantined on this server: {reason}. Ask for another version; its owner "
             "has to publish a corrected one."
         )
+
+
+class NothingFree(LoraryError):
+    """Work that nobody waits for, and that must not take what others need. No caller sees it."""
+
+    status = 503
+    code = "nothing_free"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        """What is not free, in a word."""
+        super().__init__(f"Nothing is free for work that nobody waits for ({reason}).")
 
 
 class EngineFault(LoraryError):

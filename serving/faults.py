@@ -8,18 +8,17 @@ few tokens. NaN again, twice, each time in a clean engine, proves that the adapt
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.types import ASGIApp, Message, Scope
 
 from adapters.errors import LoraryError
 from serving.errors import AdapterFaulty, EngineFault
 from serving.inflight import Exchange, InFlight
-from serving.relay import Relay
 from serving.request.body import replay, sequences
 from serving.telemetry import access_log
 from serving.telemetry.metrics import CORRUPTED
-from serving.telemetry.verdicts import VERDICTS
+from serving.telemetry.verdicts import VERDICTS, Verdict
 from serving.tiers.trial import Trials
 
 REPEAT_TOKENS = 16
@@ -38,6 +37,19 @@ Repeat = Callable[[], Awaitable[bool]]
 """Runs a request once more; whether its logits had NaN again."""
 
 
+class Receiver(Protocol):
+    """What takes an answer."""
+
+    verdict: Verdict | None
+    """What the engine's statistics say of it; whoever takes the end of an answer waits for it."""
+
+    async def send(self, message: Message) -> None:
+        """Take vLLM's next message."""
+
+    async def refuse(self, error: LoraryError) -> None:
+        """The answer is none; may raise `error`."""
+
+
 class Faults:
     """The faulty answers of one replica. Use it from one event loop."""
 
@@ -53,7 +65,7 @@ class Faults:
         prepare: Prepare,
         body: dict[str, Any],
         exchange: Exchange,
-        relay: Relay,
+        relay: Receiver,
     ) -> None:
         """Have vLLM answer `body` as the request `exchange`, through `relay`; an answer made of NaN
         becomes an error.

@@ -26,6 +26,7 @@ from serving.request.headers import DETAILS, declared_length, inner
 from serving.request.listing import Base, encoded, named
 from serving.request.trace import trace_id
 from serving.resolve import identify, is_observer, resolve
+from serving.shadow import report_last, report_regularly
 from serving.telemetry import access_log
 from serving.telemetry.metrics import REFUSALS
 from serving.tiers.residency import reconcile_regularly
@@ -121,6 +122,7 @@ class Gate:
                     asyncio.create_task(
                         watch(replica.inflight, lambda: replica.catalog, seconds / 4)
                     ),
+                    asyncio.create_task(report_regularly(replica.shadows.totals)),
                     asyncio.create_task(replica.grammars.start()),
                 ]
                 if replica.batches is not None:
@@ -134,6 +136,7 @@ class Gate:
                 for task in self._background:
                     task.cancel()
                 await self.replica.grammars.stop()
+                await report_last(self.replica.shadows.totals)
             await send(message)
 
         return send_watching

@@ -6,6 +6,7 @@ Each step holds what it took until the request has ended, however it ends.
 import functools
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from registry.errors import NotFound
 from registry.model.access import require
 from registry.model.catalog import Key, Version
+from registry.model.comparisons import Shadow
 from serving.errors import RouteNotFound
 from serving.grammars.gatekeeper import RefusedGrammar
 from serving.grammars.wanted import field, grammars
@@ -42,6 +44,7 @@ from serving.request.limits import Grant
 from serving.request.messages import MESSAGES_FIELDS, constraints
 from serving.request.trace import trace_id
 from serving.resolve import Resolution, identify, resolve
+from serving.shadow_copies import Watch
 from serving.telemetry import access_log
 from serving.tiers.ranks import Ranks
 from serving.tiers.residency import Tier
@@ -156,6 +159,9 @@ async def generate(
             judge=Judge(judged) if judged is not None else None,
             engine=replica.identity,
         )
+        if found.shadow is not None and version is not None:
+            watch = _watched(replica, found.shadow, version, exchange, scope, key, body, len(data))
+            app = held.enter_context(watch).through(app)
         grant.tokens = None  # from here on the engine may spend the reserve
         try:
             prepared = functools.partial(
@@ -222,6 +228,24 @@ def _placed(ranks: Ranks, path: str, version: Version | None, count: int) -> Ite
     ranked = path in RANKED and len(ranks) > 1
     with ranks.place(str(version.ref) if version and ranked else None, count) as rank:
         yield rank if ranked else None
+
+
+def _watched(
+    replica: Replica,
+    shadow: Shadow,
+    version: Version,
+    exchange: Exchange,
+    scope: Scope,
+    key: Key,
+    body: dict[str, Any],
+    size: int,
+) -> Watch:
+    """What has the request answered by the shadow's candidate, too."""
+    candidate = replica.catalog.find(replace(version.ref, version=shadow.candidate))
+    ranked = scope["path"] in RANKED and len(replica.ranks) > 1
+    rank = replica.ranks.home(str(candidate.ref)) if ranked else None
+    prepare = functools.partial(_prepare, replica, scope, key, candidate, None, rank)
+    return replica.shadows.watch(shadow, candidate, exchange, scope, body, size, prepare, rank)
 
 
 async def _bring(

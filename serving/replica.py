@@ -18,14 +18,17 @@ from serving.faults import Faults
 from serving.grammars.gatekeeper import Gatekeeper
 from serving.grammars.protocol import Limits as GrammarLimits
 from serving.inflight import InFlight
+from serving.outcomes.kept_texts import KeptTexts
 from serving.outcomes.reporting import Reports
 from serving.outcomes.response_ids import ResponseIds
 from serving.outcomes.rollout import Rollouts
+from serving.outcomes.shadows import Totals
 from serving.request.controls import control_tokens
 from serving.request.limits import Limits
 from serving.request.listing import served_names
 from serving.request.salts import Salts
 from serving.settings import ServingSettings
+from serving.shadow import Shadows
 from serving.shutdown import Shutdown
 from serving.task import Served
 from serving.telemetry.metrics import (
@@ -111,6 +114,7 @@ class Replica:
         self._shares: Shares | None = None
         self._faults: Faults | None = None
         self._warming: Warming | None = None
+        self._shadows: Shadows | None = None
 
     def attach(
         self, engine: Engine, trials: Trials, places: int, on_cpu: bool, ranks: int = 1
@@ -150,6 +154,18 @@ class Replica:
             choose=self.rollouts.choose,
             can_serve=self.served.can,
         )
+        self._shadows = Shadows(
+            lambda: self.catalog,
+            Totals(lambda: self.catalog, self.reports),
+            KeptTexts(settings.shadow_folder, settings.shadow_folder_bytes),
+            self.inflight,
+            self._residency,
+            self._shares,
+            self._faults,
+            concurrency=settings.shadow_concurrency,
+            tokens_per_minute=settings.shadow_tokens_per_minute,
+            longest=settings.max_model_len,
+        )
 
     @property
     def residency(self) -> Residency:
@@ -185,6 +201,13 @@ class Replica:
         if self._warming is None:
             raise EngineNotAttached
         return self._warming
+
+    @property
+    def shadows(self) -> Shadows:
+        """What has candidates answer callers' requests, too; raises as `residency`."""
+        if self._shadows is None:
+            raise EngineNotAttached
+        return self._shadows
 
     @property
     def catalog(self) -> Catalog:

@@ -18,6 +18,7 @@ from registry.model.access import (
     require,
 )
 from registry.model.catalog import Catalog, Key, Version
+from registry.model.comparisons import Shadow, shadow_of
 from registry.times import utc_now
 from serving.errors import RegistryUnread
 from serving.replica import Replica
@@ -34,6 +35,8 @@ class Resolution:
     """The name as it was asked for; None for the base model."""
     version: Version | None
     """What answers; None for the base model."""
+    shadow: Shadow | None = None
+    """What also answers, without anybody's getting it."""
 
 
 async def identify(replica: Replica, scope: Scope) -> tuple[Catalog, Key]:
@@ -114,4 +117,5 @@ def _find(replica: Replica, catalog: Catalog, key: Key, model: str, caller: str)
         near = [p for p in error.near if may_see(key, p.partition("/")[0])]
         raise UnknownAdapter(ref.path, near) from None
     replica.served.check(version)
-    return Resolution(catalog, ref, version)
+    running = catalog.adapters[f"{version.domain}/{version.adapter}"].shadowed
+    return Resolution(catalog, ref, version, shadow_of(running, ref, version.number))

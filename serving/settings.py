@@ -180,6 +180,24 @@ class ServingSettings(StoreSettings):
         description="Show /metrics without a key: for routers that cannot send one, such as "
         "llm-d's. It names adapters of all domains, so keep the port from callers.",
     )
+    shadow_concurrency: int = Field(
+        default=2,
+        ge=0,
+        description="Copies of callers' requests that candidates answer at once; 0: none.",
+    )
+    shadow_tokens_per_minute: int = Field(
+        default=100_000,
+        ge=1,
+        description="Tokens a minute that the copies of one domain's requests may have.",
+    )
+    shadow_folder: Path | None = Field(
+        default=None,
+        description="Folder in which compared requests and answers are kept, for domains whose "
+        "policy says shadow_texts; unset: nowhere.",
+    )
+    shadow_folder_bytes: int = Field(
+        default=64 << 20, ge=1, description="Bytes that it may hold; then no more are kept."
+    )
     metric_versions: int = Field(
         default=500,
         ge=1,

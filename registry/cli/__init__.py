@@ -18,6 +18,7 @@ from registry.cli import (
     publishing,
     reviewing,
     setup,
+    shadowing,
 )
 from registry.cli.extras import explain
 from registry.cli.output import plain
@@ -39,6 +40,7 @@ def build() -> typer.Typer:
     for part in (
         setup,
         publishing,
+        shadowing,
         looking,
         domains,
         governing,

@@ -23,6 +23,7 @@ from registry.model.canary import RollBackSplit, SplitRolledBack
 from registry.model.feedback import GiveFeedback
 from registry.model.machine import commands
 from registry.model.reviews import find
+from registry.model.shadow import ReportShadow
 from registry.model.standing import calibrated
 
 Json: TypeAlias = "dict[str, Any]"
@@ -69,17 +70,21 @@ def _endpoint(
 
 
 def _answer(caller: Caller, command: Any, events: Sequence[Event]) -> Json:
-    if isinstance(command, RollBackSplit | GiveFeedback):
+    if isinstance(command, RollBackSplit | GiveFeedback | ReportShadow):
         return _reported(command, events)
     assert command.route is not None  # noqa: S101
     shows = next(show for begin, show in _RESOURCES if command.route.path.startswith(begin))
     return shows(caller, command)
 
 
-def _reported(command: RollBackSplit | GiveFeedback, events: Sequence[Event]) -> Json:
+def _reported(
+    command: RollBackSplit | GiveFeedback | ReportShadow, events: Sequence[Event]
+) -> Json:
     """To a replica, which may see no resource: what its report changed."""
     if isinstance(command, RollBackSplit):
         return {"rolled_back": bool(events)}
+    if isinstance(command, ReportShadow):
+        return {"recorded": bool(events)}
     ended = [event.alias for event in events if isinstance(event, SplitRolledBack)]
     return {"counted": bool(events), "rolled_back": ended}
 

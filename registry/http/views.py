@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from registry.log.commits import Stored
+from registry.model import comparisons
 from registry.model.access import ANY_DOMAIN, may_audit
 from registry.model.base import Event
 from registry.model.canary import SplitRolledBack
@@ -105,6 +106,7 @@ def adapter_view(adapter: Adapter, domain: Domain, newest: int = SHOWN) -> dict[
         "moves": msgspec.to_builtins(adapter.moves[-newest:]),
         "canaries": msgspec.to_builtins(adapter.canaries[-newest:]),
         "rollbacks": [rollback_view(rollback) for rollback in adapter.rollbacks[-newest:]],
+        "shadows": [comparisons.view(shadow) for shadow in adapter.shadows[-newest:]],
     }
 
 

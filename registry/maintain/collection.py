@@ -45,7 +45,11 @@ def expired(catalog: Catalog) -> list[Version]:
         keep = catalog.domains[adapter.domain].policy.keep
         if keep is None:
             continue
-        named = {*adapter.aliases.values(), *(s.candidate for s in adapter.splits.values())}
+        named = {
+            *adapter.aliases.values(),
+            *(split.candidate for split in adapter.splits.values()),
+            *(shadow.candidate for shadow in adapter.shadowed.values()),
+        }
         found += [
             version
             for version in adapter.versions[:-keep]

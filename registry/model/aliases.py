@@ -9,11 +9,12 @@ from registry.model.access import Role, as_role
 from registry.model.base import Command, Draft, Event, Route
 from registry.model.blinding import requirements_shown
 from registry.model.catalog import Adapter, Catalog, Move, Version
+from registry.model.comparisons import ended
 from registry.model.gates import asks_anything, requirements
 
 
 class AliasMoved(Event, frozen=True):
-    """An alias names another version from here on; a split of it ends."""
+    """An alias names another version from here on; a split and a shadow of it end."""
 
     domain: str
     adapter: str
@@ -31,6 +32,7 @@ class AliasMoved(Event, frozen=True):
             path,
             aliases={**adapter.aliases, self.alias: self.version},
             splits={name: split for name, split in adapter.splits.items() if name != self.alias},
+            shadows=ended(adapter.shadows, at, "the alias was moved", alias=self.alias),
             moves=(
                 *adapter.moves,
                 Move(self.alias, self.version, self.previous, by, at, earned),
@@ -88,13 +90,14 @@ class AliasRemoved(Event, frozen=True):
     previous: int
 
     def apply(self, draft: Draft, by: str, at: str) -> None:
-        """Remove the alias and its split, and remember that."""
+        """Remove the alias, its split and its shadow, and remember that."""
         path = f"{self.domain}/{self.adapter}"
         adapter = draft.adapters[path]
         draft.change_adapter(
             path,
             aliases={name: at for name, at in adapter.aliases.items() if name != self.alias},
             splits={name: split for name, split in adapter.splits.items() if name != self.alias},
+            shadows=ended(adapter.shadows, at, "the alias was removed", alias=self.alias),
             moves=(*adapter.moves, Move(self.alias, 0, self.previous, by, at)),
         )
 

@@ -1,7 +1,6 @@
 """The state of a registry, folded from its log. Pure: no clock, no store, no socket."""
 
 import difflib
-import hashlib
 import heapq
 import unicodedata
 from collections import Counter
@@ -18,12 +17,13 @@ from adapters.lineage import Lineage
 from adapters.names import DEFAULT_ALIAS, AdapterRef
 from adapters.spectra import Spectrum
 from registry import errors
+from registry.model.comparisons import Shadow
 from registry.model.evidence import Approval, Engine, SuiteResult
 from registry.model.index import Index
 from registry.model.opinions import Feedback
 from registry.model.policies import Policy
 from registry.model.reviewing import Review
-from registry.model.trials import Canary, Rollback, Split
+from registry.model.trials import Canary, Rollback, Split, bucket
 
 MAX_COMPARED = 200
 """Names that an unknown one is compared with."""
@@ -178,6 +178,14 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     splits_begun: int = 0
     rollbacks: tuple[Rollback, ...] = ()
     canaries: tuple[Canary, ...] = ()
+    shadows: tuple[Shadow, ...] = ()
+    """Those that run, and the latest that have ended, in the order of their beginning."""
+    shadows_begun: int = 0
+
+    @cached_property
+    def shadowed(self) -> dict[str, Shadow]:
+        """By alias: the shadow that runs."""
+        return {shadow.alias: shadow for shadow in self.shadows if shadow.ended is None}
 
     @cached_property
     def states(self) -> Counter[str]:
@@ -390,9 +398,3 @@ def in_good_standing(keys: Mapping[str, Key], key: str) -> bool:
     """
     known = keys.get(key)
     return known is not None and known.revoked is None
-
-
-def bucket(split: str, caller: str) -> int:
-    """Where, from 0 to 99, a caller falls in a split: evenly, and the same in every process."""
-    digest = hashlib.sha256(f"{split}\n{caller}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") % 100

@@ -19,6 +19,7 @@ from registry.model import (
     feedback,
     keys,
     reviews,
+    shadow,
     versions,
     webhooks,
 )
@@ -33,6 +34,7 @@ CONCEPTS = (
     versions,
     aliases,
     canary,
+    shadow,
     feedback,
     evaluations,
     reviews,

@@ -53,6 +53,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """Whether servers withhold the answers that are less sure than that threshold."""
     prefix_cache: PrefixCache = "domain"
     """Whose requests share cached prompts: the whole domain's, or each key's alone."""
+    shadow_texts: bool = False
+    """Whether servers may keep what callers asked and got where it is compared with a candidate's
+    answers."""
 
 
 Weaker: TypeAlias = Callable[[Any, Any], bool]
@@ -74,6 +77,10 @@ def _limit_relaxed(old: float | None, new: float | None) -> bool:
 
 def _switched_off(old: bool, new: bool) -> bool:
     return old and not new
+
+
+def _switched_on(old: bool, new: bool) -> bool:
+    return new and not old
 
 
 def _removed(old: Sequence[str], new: Sequence[str]) -> bool:
@@ -129,6 +136,7 @@ POLICY_FIELDS: dict[str, Weaker] = {
     "reviewed_items": _lower,
     "abstain": _switched_off,
     "prefix_cache": _shared_by_more,
+    "shadow_texts": _switched_on,
 }
 """For each field of a policy, when a change of it protects less."""
 

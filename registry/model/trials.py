@@ -14,6 +14,7 @@ sequences", Ann. Stat. 49 (2021); R. Johari, P. Koomen, L. Pekelis, D. Walsh, "A
 inference", Operations Research 70 (2022).
 """
 
+import hashlib
 import math
 from typing import Annotated, Literal
 
@@ -188,3 +189,9 @@ def in_words(bound: BoundName, limit: float, seen: Evidence) -> str:
                 f"negative (allowed: {100 * limit:g} %); of the stable version's "
                 f"{stable.negative} of {stable.positive + stable.negative}"
             )
+
+
+def bucket(split: str, caller: str) -> int:
+    """Where, from 0 to 99, a caller falls in a split: evenly, and the same in every process."""
+    digest = hashlib.sha256(f"{split}\n{caller}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % 100

@@ -15,6 +15,7 @@ from registry import errors
 from registry.model.base import Command, Draft, Event, Route, made_of
 from registry.model.catalog import Adapter, Catalog, File, Version, in_good_standing, person
 from registry.model.collection import spare
+from registry.model.comparisons import ended
 from registry.model.differences import changed_files
 from registry.model.evidence import Approval
 from registry.model.index import of_version
@@ -86,6 +87,7 @@ class VersionRevoked(Event, frozen=True):
         """Mark it."""
         path = f"{self.domain}/{self.adapter}"
         draft.change_version(path, self.version, revoked=self.reason, revoker=by, revoked_at=at)
+        _end_shadows(draft, path, self.version, "revoked", at)
 
 
 class VersionTombstoned(Event, frozen=True):
@@ -100,6 +102,13 @@ class VersionTombstoned(Event, frozen=True):
         """Mark it."""
         path = f"{self.domain}/{self.adapter}"
         draft.change_version(path, self.version, tombstone=self.reason)
+        _end_shadows(draft, path, self.version, "deleted", at)
+
+
+def _end_shadows(draft: Draft, path: str, version: int, what: str, at: str) -> None:
+    """End the shadows that compare a version which is served no more."""
+    before, reason = draft.adapters[path].shadows, f"version {version} was {what}"
+    draft.change_adapter(path, shadows=ended(before, at, reason, version=version))
 
 
 class PublishVersion(Command, frozen=True):

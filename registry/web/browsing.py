@@ -20,6 +20,7 @@ from registry.http.views import SHOWN, commit_view
 from registry.log.commits import CommitLog
 from registry.model.access import has_role, require_some_audit
 from registry.model.catalog import Adapter, Version
+from registry.model.comparisons import summary
 from registry.model.trials import in_words
 from registry.publish.examining import peers
 from registry.store.blobs import Blobs
@@ -79,6 +80,7 @@ def show_adapter(viewer: ViewerDep, domain: str, adapter: str) -> Response:
         may_move=has_role(viewer.key, "publish", domain),
         history=_history(found),
         in_words=in_words,
+        summary=summary,
     )
 
 
@@ -170,8 +172,8 @@ def audit_log(viewer: ViewerDep, before: Annotated[int | None, Query(ge=1)] = No
 
 
 def _history(adapter: Adapter) -> list[tuple[str, str, str, str]]:
-    """When, what, with which version and by whom: an adapter's aliases, canaries and revocations,
-    the newest first."""
+    """When, what, with which version and by whom: an adapter's aliases, canaries, shadows and
+    revocations, the newest first."""
     rows = [
         (move.time, f"{move.alias} moved" if move.version else f"{move.alias} removed",
          f"@{move.previous or '-'} → @{move.version or '-'}", move.actor)
@@ -185,6 +187,15 @@ def _history(adapter: Adapter) -> list[tuple[str, str, str, str]]:
             split.actor,
         )
         for split in adapter.canaries[-SHOWN:]
+    ]
+    rows += [
+        (
+            shadow.time,
+            f"{shadow.alias} shadowed",
+            f"@{shadow.candidate} also answers {100 * shadow.share:g} %",
+            shadow.actor,
+        )
+        for shadow in adapter.shadows
     ]
     rows += [
         (

@@ -9,12 +9,24 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 _PREFIXES = ("chatcmpl-", "cmpl-", "resp_", "classify-", "score-", "embd-")
 _NUMBER = re.compile(r"[-_]\d+$")
 """vLLM numbers a completion's prompts, cmpl-ID-0, and a response's turns, resp_ID_0."""
 WAIT_SECONDS = 1.0
 """How long a complete answer waits for its statistics, which normally are there before it is."""
+
+
+class Times(NamedTuple):
+    """How long the engine worked at one sequence, its waiting left out, in seconds."""
+
+    first: float
+    """To the first token."""
+    each: float
+    """The mean for each further token."""
+    cached: int
+    """Tokens of the prompt that were in the prefix cache."""
 
 
 class Verdict:
@@ -59,6 +71,15 @@ class Verdicts:
         self.reported = False
         """Whether an engine reports here at all; without one nobody waits."""
         self._running: dict[str, Verdict] = {}
+        self._timed: dict[str, Times | None] = {}
+
+    def time(self, request_id: str) -> None:
+        """Keep the times of a request whose answer begins, until they are taken."""
+        self._timed[request_id] = None
+
+    def take_times(self, request_id: str) -> Times | None:
+        """The times of a request that `time` was called for; None if the engine told none."""
+        return self._timed.pop(request_id, None)
 
     @contextlib.contextmanager
     def follow(self, request_id: str, sequences: int = 1) -> Iterator[Verdict]:
@@ -69,11 +90,25 @@ class Verdicts:
         finally:
             del self._running[request_id]
 
-    def note(self, request_id: str | None, *, corrupted: bool, aborted: bool = False) -> None:
-        """A sequence of vLLM's request `request_id` has finished."""
+    def note(
+        self,
+        request_id: str | None,
+        *,
+        corrupted: bool,
+        aborted: bool = False,
+        times: Times | None = None,
+    ) -> None:
+        """A sequence of vLLM's request `request_id` has finished.
+
+        times: None for one that was put off and computed again.
+        """
         name = request_id or ""
         for prefix in _PREFIXES:
             name = name.removeprefix(prefix)
+        if self._timed:
+            whole = name if name in self._timed else _NUMBER.sub("", name)
+            if whole in self._timed:
+                self._timed[whole] = times
         verdict = self._running.get(name) or self._running.get(_NUMBER.sub("", name))
         if verdict is not None:
             verdict.note(corrupted=corrupted, aborted=aborted)

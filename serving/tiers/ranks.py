@@ -66,6 +66,15 @@ class Ranks:
         """How many adapters wait for a slot, over all ranks."""
         return sum(rank.slots.waiting for rank in self._ranks)
 
+    def has_room(self, adapter: str, rank: int | None = None) -> bool:
+        """Whether a request of `adapter` would be let in at once, and nobody waits for a slot.
+
+        rank: as in `take`.
+        """
+        only = self._only(rank)
+        asked = self._ranks if only is None else (only,)
+        return not self.waiting and all(one.slots.admits(adapter) for one in asked)
+
     @contextmanager
     def place(self, adapter: str | None, sequences: int) -> Iterator[int]:
         """The rank for a request of `adapter`, or of the base model, counted as its load while the

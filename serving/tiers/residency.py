@@ -18,16 +18,16 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from adapters.errors import LoraryError
 from registry.model.catalog import Version
-from serving.errors import DiskFull
+from serving.errors import DiskFull, NothingFree
 from serving.telemetry.metrics import COLD_LOAD_PHASES, COLD_LOADS, EVICTIONS, TIER_REQUESTS
 from serving.tiers.cache import AdapterCache
 from serving.tiers.engine import Engine
+from serving.tiers.entries import AllBusier, Entry
 from serving.tiers.popularity import NEVER, Ranking
 from serving.tiers.ranks import Ranks
 from serving.tiers.trial import Trials
@@ -37,24 +37,6 @@ JUST_NOW_SECONDS = 1.0
 """Files that were verified so little ago are not read again before the engine reads them."""
 
 Tier = Literal["engine", "disk", "bucket"]
-
-
-@dataclass
-class Entry:
-    """One set of bytes in use: how many hold it, and its versions in the engine."""
-
-    holders: int = 0
-    names: dict[str, Version] = field(default_factory=dict)
-    moving: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    @property
-    def idle(self) -> bool:
-        """Whether nobody holds it or is moving it."""
-        return not self.holders and not self.moving.locked()
-
-
-class AllBusier(Exception):
-    """All adapters in the engine are more popular than the one to be warmed."""
 
 
 class Residency:
@@ -178,6 +160,30 @@ class Residency:
             self._popularity.expect(version.digest)
             await self._bring(version, entry)
 
+    @property
+    def contended(self) -> bool:
+        """Whether a caller's request waits for a slot, or for a place in the engine's memory."""
+        return self._ranks.waiting > 0 or self._queue.locked()
+
+    @asynccontextmanager
+    async def borrow(self, version: Version, rank: int | None = None) -> AsyncIterator[None]:
+        """Have the version ready in the engine, and keep it while the context lasts, for work that
+        nobody waits for: it takes only what is free. rank: as for `hold`. Raises `NothingFree`, and
+        as `hold`."""
+        name = str(version.ref)
+        if not self._ranks.has_room(name, rank):
+            raise NothingFree("busy")
+        async with self._kept(version) as entry:
+            try:
+                await self._bring(version, entry, rank=None)
+            except AllBusier:
+                raise NothingFree("cold") from None
+            if not self._ranks.has_room(name, rank):
+                raise NothingFree("busy")
+            async with self._ranks.take(name, rank):
+                await self._tried(version, rank or 0)
+                yield
+
     async def _try(self, version: Version) -> None:
         name = str(version.ref)
         rank = self._ranks.home(name)
@@ -241,7 +247,7 @@ class Residency:
         version: Version,
         entry: Entry,
         fetched: float = -math.inf,
-        rank: float = math.inf,
+        rank: float | None = math.inf,
     ) -> None:
         """A caller who leaves must not leave the engine with a name that we do not know of: the
         engine's own load is finished, whatever comes before it is not."""
@@ -284,7 +290,7 @@ class Residency:
         version: Version,
         entry: Entry,
         fetched: float,
-        rank: float,
+        rank: float | None,
         in_engine: asyncio.Event,
     ) -> None:
         name = str(version.ref)
@@ -316,10 +322,10 @@ class Residency:
                     raise
 
     @asynccontextmanager
-    async def _place(self, rank: float) -> AsyncIterator[None]:
+    async def _place(self, rank: float | None) -> AsyncIterator[None]:
         """A place in the engine's memory, first come first served: the least popular idle adapter
-        is evicted, if its score is `rank` at most. If there is none, waits; or raises `AllBusier`
-        if `rank` is not infinity."""
+        is evicted, if its score is `rank` at most; without one, none is. If there is none, waits;
+        or raises `AllBusier` if `rank` is not infinity."""
         async with self._queue:
             while len(self._engine) + self._coming >= self._max_names:
                 self._released.clear()
@@ -327,9 +333,9 @@ class Residency:
                     await self._released.wait()
                     continue
                 least = self._loaded.least(lambda digest: self._entries[digest].idle)
-                if least is not None and self._popularity.of(least) <= rank:
+                if least is not None and rank is not None and self._popularity.of(least) <= rank:
                     await asyncio.shield(self._give_back(least, files=False))
-                elif rank < math.inf:
+                elif rank is None or rank < math.inf:
                     raise AllBusier
                 else:
                     await self._released.wait()

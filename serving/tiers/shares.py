@@ -53,6 +53,16 @@ class Shares:
         self._held: Counter[str] = Counter()
         self._lines: dict[str, deque[Waiting]] = {}
 
+    @property
+    def places(self) -> int:
+        """Sequences in the batches of all ranks."""
+        return self._places
+
+    @property
+    def free(self) -> int:
+        """Places that no caller's request holds."""
+        return self._places - self._held.total()
+
     def bound(self, key: str, most: int) -> None:
         """Let `key` hold at most `most` places, or one request that asks for more."""
         self._bounds[key] = most

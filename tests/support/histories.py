@@ -22,6 +22,7 @@ from registry.model.access import ANY_DOMAIN, BOOTSTRAP, ROLES
 from registry.model.base import Command, Entry, Event
 from registry.model.bases import RegisterBase
 from registry.model.catalog import Catalog, Grant
+from registry.model.comparisons import Comparison
 from registry.model.creation import CreateRegistry
 from registry.model.keys import IssueKey, permanent_operators
 from registry.model.machine import commands, decide, fold
@@ -35,7 +36,9 @@ WORDS: dict[str, Sequence[Any]] = {"domain": ("medical", "legal"), "adapter": ("
          "held_out": ("a" * 64,), "suites": ((),),
          "approvals": (0, 1), "reviewed_items": (0,), "bounds": (Bounds(min_requests=1), None),
          "evidence": (Evidence(candidate=Arm(requests=90, errors=80), stable=Arm(requests=90)),),
-         "split": range(1, 6), "url": ("https://hooks.example/a", "https://hooks.example/b"),
+         "split": range(1, 6), "share": (0.1, 1.0),
+         "seen": (Comparison(dropped=1), Comparison(compared=2, texts=2, same_first=1)),
+         "url": ("https://hooks.example/a", "https://hooks.example/b"),
          "after": (None, 0), "through": (1, 2, 3, 1_000_000)}  # fmt: skip
 """What fields hold whose meaning their type does not tell, by name."""
 SEEN = {"item": "items", "candidate": "version", "name": "base", "report": "content",
@@ -129,8 +132,9 @@ class History:
             usual = name not in WORDS or value in WORDS[name]
             if name in fields and value is not None and usual and _is(hint, value):
                 fields[name] = value
-        if "split" in fields and self.chance.random() < 0.5:
-            fields |= self._running_split(fields)
+        for running in (self._running_split, self._known_shadow):
+            if fields.keys() & {"split", "shadow"} and self.chance.random() < 0.5:
+                fields |= running(fields)
         return kind(**fields)
 
     def _running_split(self, names: Iterable[str]) -> dict[str, Any]:
@@ -142,6 +146,17 @@ class History:
             for alias, split in adapter.splits.items()
         ]  # fmt: skip
         one = self.chance.choice(running) if running else {}
+        return {name: value for name, value in one.items() if name in names}
+
+    def _known_shadow(self, names: Iterable[str]) -> dict[str, Any]:
+        """The same of a shadow."""
+        known = [
+            {"domain": adapter.domain, "adapter": adapter.name, "alias": shadow.alias,
+             "shadow": shadow.number}
+            for adapter in self.catalog.adapters.values()
+            for shadow in adapter.shadows
+        ]  # fmt: skip
+        one = self.chance.choice(known) if known else {}
         return {name: value for name, value in one.items() if name in names}
 
     def _fields(self, kind: type) -> dict[str, Any]:

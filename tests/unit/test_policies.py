@@ -60,6 +60,7 @@ WEAKER: list[dict[str, Any]] = [
     {"reviewed_items": 19},
     {"abstain": False},
     {"prefix_cache": "domain"},
+    {"shadow_texts": True},
 ]
 WEAKER_RULES: list[dict[str, Any]] = [
     {"suite": "others"},
