@@ -11,6 +11,8 @@ from adapters.errors import LoraryError
 from registry.log.follower import Follower
 from serving import sizing
 from serving.errors import CannotServe
+from serving.hardware.defaults import ServePlan
+from serving.hardware.devices import Machine
 from serving.identity import measured
 from serving.options import RUST_FRONTEND, check_options
 from serving.outcomes.reporting import check_serving_key
@@ -155,12 +157,22 @@ def _for_cpu(extra: Sequence[str]) -> list[str]:
     return options
 
 
+def settled(
+    settings: ServingSettings, extra: Sequence[str], machine: Machine
+) -> tuple[ServingSettings, ServePlan]:
+    """The settings that `machine` is served with, and the plan that they are from.
+
+    Raises `CannotServe` for a refused option and for what the machine lacks or cannot hold.
+    """
+    check_options(extra, settings.task)
+    plan = sizing.plan_for(settings, extra, machine)
+    sizing.check(plan, sizing.requested_of(settings, extra))
+    return settings.model_copy(update=plan.settings), plan
+
+
 def run(settings: ServingSettings, extra: Sequence[str]) -> None:
     """Start the server and return when it has ended."""
-    check_options(extra, settings.task)
-    plan = sizing.plan_for(settings, extra, sizing.read_machine())
-    sizing.check(plan, sizing.requested_of(settings, extra))
-    settings = settings.model_copy(update=plan.settings)
+    settings, plan = settled(settings, extra, sizing.read_machine())
     preflight(settings)
     argv = arguments(settings, extra, plan.options)
     access_log.install()

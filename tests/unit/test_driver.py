@@ -1,5 +1,6 @@
 """What a GPU machine lacks is said in seconds: driver, compute capability, memory, other users."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,11 +10,13 @@ import pytest
 
 from serving.errors import CannotServe
 from serving.hardware.budget import Requested
-from serving.hardware.defaults import ServePlan
+from serving.hardware.defaults import CHOSEN, ServePlan, choose
 from serving.hardware.devices import GIB, KNOWN, Gpu, Machine, host_memory, read_gpus, visible
 from serving.hardware.driver import DRIVERS, missing_requirements
+from serving.launch import arguments, settled
 from serving.settings import ServingSettings
 from serving.sizing import check, plan_for, problems, variables
+from tests.support.bases import CONFIGS, shape
 
 READY = Machine(
     gpus=(replace(KNOWN["h100"], free=79 * GIB),), driver="580.159.04", cuda=13_000, cpus=16
@@ -165,6 +168,32 @@ def test_a_folder_without_tuned_kernels_is_refused(
     monkeypatch.setenv("VLLM_TUNED_CONFIG_FOLDER", str(tmp_path))
     (problem,) = problems(ServePlan(READY, ()), Requested())
     assert "NVIDIA_H100_80GB_HBM3_SHRINK.json" in problem
+
+
+@pytest.mark.usefixtures("gpu_build")
+def test_vllm_is_started_with_what_was_chosen_for_the_machine(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIGS["8B"]))
+    given = ServingSettings(model=str(tmp_path), lora_preset="specialized", max_cpu_loras=40)
+    roomy = replace(READY, memory=128 * GIB)
+    settings, made = settled(given, [], roomy)
+    argv = arguments(settings, [], made.options)
+    assert {"--max-loras=32", "--max-cpu-loras=40", "--max-model-len=32768",
+            "--specialize-active-lora"} <= set(argv)  # fmt: skip
+    read = variables(settings, made)
+    assert (read["LORARY_MAX_LORAS"], read["LORARY_MAX_MODEL_LEN"]) == ("32", "32768")
+    with pytest.raises(CannotServe, match="not allowed"):
+        settled(given, ["--max-loras=2"], roomy)
+    with pytest.raises(CannotServe, match="2 GPUs are requested"):
+        settled(given, ["-tp=2"], roomy)
+
+
+def test_the_smallest_of_unequal_gpus_decides() -> None:
+    cpu = {name: getattr(ServingSettings(), name) for name in CHOSEN}
+    mixed, small = (
+        choose(Machine(gpus=gpus, memory=128 * GIB), shape("8B"), Requested(), cpu)
+        for gpus in ((KNOWN["h200"], KNOWN["l4"]), (KNOWN["l4"], KNOWN["l4"]))
+    )
+    assert (mixed.settings, mixed.parts) == (small.settings, small.parts)
 
 
 def test_every_process_of_the_replica_reads_what_was_chosen(tmp_path: Path) -> None:
