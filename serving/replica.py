@@ -31,6 +31,7 @@ from serving.settings import ServingSettings
 from serving.shadow import Shadows
 from serving.shutdown import Shutdown
 from serving.task import Served
+from serving.telemetry import access_log
 from serving.telemetry.metrics import (
     CACHE_ADAPTERS,
     CACHE_BYTES,
@@ -42,7 +43,7 @@ from serving.telemetry.metrics import (
     SLOTS,
 )
 from serving.telemetry.residency import RESIDENCY_INFO, Snapshot
-from serving.tiers.batching import RequestBatcher
+from serving.tiers.batching import DELAYS, MOST_SECONDS, RequestBatcher
 from serving.tiers.cache import AdapterCache
 from serving.tiers.engine import Engine
 from serving.tiers.fairness import ColdLoads, Hints
@@ -117,15 +118,25 @@ class Replica:
         self._shadows: Shadows | None = None
 
     def attach(
-        self, engine: Engine, trials: Trials, places: int, on_cpu: bool, ranks: int = 1
+        self,
+        engine: Engine,
+        trials: Trials,
+        places: int,
+        on_cpu: bool,
+        ranks: int = 1,
+        step_delay: float = 0.0,
     ) -> None:
         """Serve adapters through `engine`. Called once, before the first request.
 
         places: sequences in one of its batches. on_cpu: whether it runs on a CPU. ranks: its
-        data-parallel ranks, each with a batch and slots of its own.
+        data-parallel ranks, each with a batch and slots of its own. step_delay: by how many seconds
+        a new prompt delays a step.
         """
         settings = self.settings
-        patience = settings.batching_patience(on_cpu)
+        patience = settings.batching_seconds
+        if patience is None:
+            patience = min(DELAYS * step_delay, MOST_SECONDS)
+        access_log.write("batching", longest_wait=patience, step_delay=step_delay)
         self._ranks = Ranks(
             [
                 Rank(SlotScheduler(settings.slots, settings.turn_seconds), RequestBatcher(patience))

@@ -219,8 +219,9 @@ class ServingSettings(StoreSettings):
         ge=0,
         le=10,
         description="Longest time that a request for an adapter waits so that its prompt is "
-        "computed in one step with others'; 0: no request waits. Unset: 0.25 on a GPU, 0 on a CPU, "
-        "where it gains nothing.",
+        "computed in one step with others'; 0: no request waits. Unset: on a GPU five times the "
+        "delay of a step by a new prompt, measured when the engine starts; 0 on a CPU, where "
+        "waiting gains nothing.",
     )
     max_cpu_loras: int = Field(
         default=16,
@@ -278,12 +279,6 @@ class ServingSettings(StoreSettings):
     def slots(self) -> int:
         """Adapters that may have requests in the engine at once."""
         return self.max_loras if self.turn_seconds else self.concurrency
-
-    def batching_patience(self, on_cpu: bool) -> float:
-        """Longest time in seconds that a request waits for others."""
-        if self.batching_seconds is None:
-            return 0.0 if on_cpu else 0.25
-        return self.batching_seconds
 
     @property
     def cache_folder(self) -> Path:
