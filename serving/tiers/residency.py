@@ -143,13 +143,13 @@ class Residency:
         False if everything that the engine holds is more popular: then only its files are here.
         Raises as `hold`.
         """
-        rank = NEVER if replaces is None else self._popularity.of(replaces.digest)
+        score = NEVER if replaces is None else self._popularity.of(replaces.digest)
         async with self._kept(version) as entry:
             try:
-                await self._bring(version, entry, rank=rank)
+                await self._bring(version, entry, score=score)
             except AllBusier:
                 return False
-            self._popularity.inherit(version.digest, rank)
+            self._popularity.inherit(version.digest, score)
         if not self.trials.is_sound(version):
             self._in_background(self._try(version))
         return True
@@ -175,7 +175,7 @@ class Residency:
             raise NothingFree("busy")
         async with self._kept(version) as entry:
             try:
-                await self._bring(version, entry, rank=None)
+                await self._bring(version, entry, score=None)
             except AllBusier:
                 raise NothingFree("cold") from None
             if not self._ranks.has_room(name, rank):
@@ -247,7 +247,7 @@ class Residency:
         version: Version,
         entry: Entry,
         fetched: float = -math.inf,
-        rank: float | None = math.inf,
+        score: float | None = math.inf,
     ) -> None:
         """A caller who leaves must not leave the engine with a name that we do not know of: the
         engine's own load is finished, whatever comes before it is not."""
@@ -256,7 +256,7 @@ class Residency:
             return
         self._take(version.digest)
         in_engine = asyncio.Event()
-        bringing = asyncio.ensure_future(self._load(version, entry, fetched, rank, in_engine))
+        bringing = asyncio.ensure_future(self._load(version, entry, fetched, score, in_engine))
 
         def done(task: "asyncio.Future[None]") -> None:
             self._let_go(version.digest, entry)
@@ -290,7 +290,7 @@ class Residency:
         version: Version,
         entry: Entry,
         fetched: float,
-        rank: float | None,
+        score: float | None,
         in_engine: asyncio.Event,
     ) -> None:
         name = str(version.ref)
@@ -302,7 +302,7 @@ class Residency:
                 just_now = self._clock() - fetched < JUST_NOW_SECONDS
                 if not (just_now and self._cache.holds(version)):
                     await self._fetch(version)
-                async with self._place(rank):
+                async with self._place(score):
                     in_engine.set()
                     with COLD_LOAD_PHASES.labels("engine").time():
                         await self._engine.load(name, path)
@@ -322,10 +322,10 @@ class Residency:
                     raise
 
     @asynccontextmanager
-    async def _place(self, rank: float | None) -> AsyncIterator[None]:
+    async def _place(self, score: float | None) -> AsyncIterator[None]:
         """A place in the engine's memory, first come first served: the least popular idle adapter
-        is evicted, if its score is `rank` at most; without one, none is. If there is none, waits;
-        or raises `AllBusier` if `rank` is not infinity."""
+        is evicted, if its score is `score` at most; without one, none is. If there is none, waits;
+        or raises `AllBusier` if `score` is not infinity."""
         async with self._queue:
             while len(self._engine) + self._coming >= self._max_names:
                 self._released.clear()
@@ -333,9 +333,9 @@ class Residency:
                     await self._released.wait()
                     continue
                 least = self._loaded.least(lambda digest: self._entries[digest].idle)
-                if least is not None and rank is not None and self._popularity.of(least) <= rank:
+                if least is not None and score is not None and self._popularity.of(least) <= score:
                     await asyncio.shield(self._give_back(least, files=False))
-                elif rank is None or rank < math.inf:
+                elif score is None or score < math.inf:
                     raise AllBusier
                 else:
                     await self._released.wait()
