@@ -70,6 +70,7 @@ def test_what_is_chosen_fits_into_the_gpu_and_the_host(size: str, gpu: str, coun
         chosen = made.settings
         assert set(chosen) == set(CHOSEN)
         assert chosen["max_loras"] <= chosen["max_cpu_loras"]
+        assert not any("dtype" in option for option in made.options), "they have bfloat16"
         assert all(choice.why for choice in made.choices)
 
 
@@ -80,6 +81,13 @@ def test_a_model_that_does_not_fit_is_refused_with_its_size(
     (problem, *_) = plan(size, gpu, count).problems
     assert re.search(r"takes \d+\.\d GiB", problem)
     assert "--tensor-parallel-size" in problem
+
+
+def test_a_model_that_leaves_less_than_a_slot_is_too_large() -> None:
+    eight = shape("8B")
+    used = eight.weight_bytes + GIB + slot_bytes(eight, 16) // 2
+    (problem,) = plan("8B", "l4", utilisation=used / KNOWN["l4"].memory).problems
+    assert problem.startswith("The base model takes 15.0 GiB")
 
 
 def test_a_gpu_gets_more_than_a_small_cpus_defaults() -> None:
@@ -173,6 +181,18 @@ def test_sizes_are_those_that_vllm_and_pytorch_take() -> None:
     assert token_bytes(eight, tensor=2) == 64 << 10
     assert 15.9e9 < eight.weight_bytes < 16.2e9
     assert slot_bytes(eight, 16) / 2 < slot_bytes(eight, 16, tensor=2) < slot_bytes(eight, 16)
+
+
+def test_a_smaller_step_leaves_more_for_the_cache() -> None:
+    default, small = plan("8B", "l4"), plan("8B", "l4", sequences=8, tokens=96)
+    assert small.parts[2].size < default.parts[2].size
+    assert small.parts[3].size > default.parts[3].size
+
+
+def test_gpus_share_a_model_only_in_numbers_that_divide_its_heads() -> None:
+    odd = replace(shape("70B"), heads=12)
+    made = choose(machine("l4", 8), odd, Requested(), CPU)
+    assert value(made, "tensor parallel") == "4"
 
 
 def test_more_gpus_than_key_heads_repeat_the_heads() -> None:
