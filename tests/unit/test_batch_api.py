@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.errors import StoreUnavailable
 from registry.model.access import Secret
@@ -18,6 +18,7 @@ from serving.batch_lines import GatewayLines, worker
 from serving.batches.worker import Worker
 from serving.gate import Gate
 from serving.generation import LATER
+from serving.tiers.shares import BATCHES
 from tests.support.asking import CHAT, into, scope_of, send_to, whole
 from tests.support.replicas import BASE, Site, Upstream, answered, make_site
 
@@ -75,7 +76,7 @@ def create(site: Site, key: Secret, data: bytes, **fields: Any) -> str:
     return str(batch["id"])
 
 
-def working(site: Site, upstream: Upstream) -> Worker:
+def working(site: Site, upstream: ASGIApp) -> Worker:
     assert site.replica.batches is not None
     return worker(site.replica, site.replica.batches, GatewayLines(Gate(upstream, site.replica)))
 
@@ -116,6 +117,37 @@ def test_lines_reach_vllm_as_every_request_does_and_after_all_others(site: Site)
     (bad,) = content(site, site.medical, shown["error_file_id"])
     assert bad["response"]["status_code"] == 403
     assert bad["response"]["body"]["error"]["code"] == "forbidden"
+
+
+def test_lines_hold_the_places_of_batches_and_give_way_where_slots_are_wanted(
+    tmp_path: Path,
+) -> None:
+    site = make_site(tmp_path, max_loras=1)
+    site.publish("medical", "other", b"another")
+    seen: list[Any] = []
+    others: list[asyncio.Task[None]] = []
+
+    async def vllm(scope: Scope, receive: Receive, send: Send) -> None:
+        if not seen:
+            seen.append(dict(site.replica.shares._held))
+            seen.append(site.replica.is_crowded)
+            body = b'{"model": "medical/other", "messages": []}'
+            asked = scope_of("POST", CHAT, site.medical)
+            gate = Gate(vllm, site.replica)
+            others.append(asyncio.create_task(gate(asked, whole(body), into([]))))
+            await asyncio.sleep(0.2)
+            seen.append(site.replica.is_crowded)
+        await Upstream(pieces=ANSWER)(scope, receive, send)
+
+    async def work() -> None:
+        await working(site, vllm).step()
+        await asyncio.gather(*others)
+
+    create(site, site.medical, lines("medical"))
+    asyncio.run(work())
+    assert seen == [{BATCHES: 1}, False, True]
+    assert not site.replica.is_crowded
+    site.registry.close()
 
 
 def test_lines_are_charged_to_the_key_that_made_the_batch(tmp_path: Path) -> None:
