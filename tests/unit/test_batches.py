@@ -377,6 +377,25 @@ def test_lines_that_hold_what_others_wait_for_are_ended_and_repeated(site: Site)
     assert site.shown(batch_id)["request_counts"] == {"total": 1, "completed": 1, "failed": 0}
 
 
+def test_a_server_that_ends_begins_no_more_lines_and_gives_the_batch_back(site: Site) -> None:
+    batch_id, closing = site.batch(*["medical"] * 3), [False]
+
+    async def answer(_body: dict[str, Any]) -> Answer:
+        closing[0] = True
+        await asyncio.sleep(1.2)
+        return OK
+
+    site.answer = answer
+    ending = site.worker(closing=lambda: closing[0], at_once=1)
+    assert asyncio.run(ending.step())
+    assert not asyncio.run(ending.step())
+    assert len(site.asked) == 1
+    site.answer = lambda _body: OK
+    assert asyncio.run(site.worker().step())
+    assert len(site.asked) == 3
+    assert site.shown(batch_id)["status"] == "completed"
+
+
 def test_a_streamed_line_is_refused_and_the_others_are_answered(site: Site) -> None:
     lines = [line("0", stream=True), line("1")]
     shown = site.shown(batch_id := site.create(site.upload(*lines)).batch.id)
@@ -503,10 +522,15 @@ def test_ended_batches_are_forgotten_and_open_ones_are_not(site: Site) -> None:
     ended = site.batch("medical")
     asyncio.run(site.worker().step())
     waiting = site.batch("medical")
+    begun, left = (f"serving/x/work/me/{one}/results/000000" for one in (waiting, ended))
+    site.store.put(begun, b"{}", "create")
+    site.store.put(left, b"{}", "create")  # of a worker that was replaced without noticing
     later = Batches(site.store, "serving/x/", clock=lambda: time.time() + 3 * DAY)
     assert later.sweep(DAY) == 1
     with pytest.raises(BatchNotFound):
         site.batches.get(ME, ended)
+    assert [info.key for info in site.store.list("serving/x/work/")] == [begun]
+    site.store.delete(begun)
     assert site.shown(waiting)["status"] == "validating"
 
 
