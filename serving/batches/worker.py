@@ -199,7 +199,7 @@ class Worker:
                 crowded_since = now
             elif now - crowded_since >= YIELD_SECONDS:
                 return
-            if await self._ending(job) not in (None, "completed"):
+            if job.is_lost or await self._ending(job) not in (None, "completed"):
                 return
 
     def _others_wait(self, owner: str) -> bool:

@@ -194,9 +194,9 @@ def test_a_replaced_worker_loses_to_its_heir_while_that_one_still_works(site: Si
 
     async def work() -> None:
         site.answer = sleep
-        sleeper = asyncio.create_task(site.worker(clock=lambda: 0.0).step())
+        then, now = [0.0], [0.0]
+        sleeper = asyncio.create_task(site.worker(clock=lambda: then[0]).step())
         await settled(lambda: len(site.asked) == 2)
-        now = [0.0]
         heir = site.worker(clock=lambda: now[0])
         assert not await heir.step()
         now[0] = STALE_SECONDS
@@ -207,8 +207,10 @@ def test_a_replaced_worker_loses_to_its_heir_while_that_one_still_works(site: Si
         await settled(lambda: site.batches.get(ME, batch_id).entries == 1)
         asleep.set()
         await settled(lambda: len(site.asked) == 6)  # it goes on to the last line
+        then[0] = 11.0
+        await asyncio.wait_for(sleeper, 5)
         slow.set()
-        await asyncio.gather(sleeper, working)
+        await working
 
     run(work)
     rows = site.rows(site.shown(batch_id)["output_file_id"])
