@@ -183,8 +183,9 @@ def test_sizes_are_those_that_vllm_and_pytorch_take() -> None:
     assert slot_bytes(eight, 16) / 2 < slot_bytes(eight, 16, tensor=2) < slot_bytes(eight, 16)
 
 
-def test_a_smaller_step_leaves_more_for_the_cache() -> None:
-    default, small = plan("8B", "l4"), plan("8B", "l4", sequences=8, tokens=96)
+@pytest.mark.parametrize("smaller", [{"sequences": 8}, {"tokens": 96}])
+def test_a_smaller_step_leaves_more_for_the_cache(smaller: dict[str, int]) -> None:
+    default, small = plan("8B", "l4"), plan("8B", "l4", **smaller)
     assert small.parts[2].size < default.parts[2].size
     assert small.parts[3].size > default.parts[3].size
 
