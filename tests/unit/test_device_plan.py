@@ -275,6 +275,8 @@ def test_the_cache_setting_works_on_a_gpu() -> None:
     made = plan("8B", "h100", kv_bytes=10 * GIB, kv_set=True)
     assert f"--kv-cache-memory-bytes={10 * GIB}" in made.options
     assert not any("kv-cache" in option for option in plan("8B", "h100").options)
+    set_ = parse_request({}, 16, "standard", 10, [])
+    assert (set_.kv_bytes, set_.kv_set) == (10 * GIB, True)
     with pytest.raises(CannotServe, match="Set one of them"):
         parse_request({}, 16, "standard", 10, ["--gpu-memory-utilization=0.5"])
 
