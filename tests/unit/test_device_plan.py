@@ -334,6 +334,7 @@ def test_presets_say_what_they_set_and_that_they_were_not_run() -> None:
 def test_tuned_kernels_that_are_not_there_are_noticed(tmp_path: Path) -> None:
     name = "NVIDIA H100 80GB HBM3"
     assert "NVIDIA_H100_80GB_HBM3_SHRINK.json" in missing_tables(tmp_path, name)
+    assert "NVIDIA_A100_SXM4_40GB_SHRINK.json" in missing_tables(tmp_path, KNOWN["a100-40"].name)
     for file in missing_tables(tmp_path, name):
         (tmp_path / file).write_text("{}")
     assert missing_tables(tmp_path, name) == []
