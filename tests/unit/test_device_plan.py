@@ -24,7 +24,7 @@ from serving.hardware.fit import HOST_LIMIT
 from serving.hardware.memory import Shape, adapter_bytes, read_shape, slot_bytes, token_bytes
 from serving.hardware.presets import PRESETS, graph_counts, missing_tables, variables
 from serving.hardware.requested import parse_request, read_options
-from serving.launch import arguments, run
+from serving.launch import arguments, environment, run
 from serving.plan_report import as_value
 from serving.settings import ServingSettings
 from serving.sizing import machine_named, plan_for
@@ -277,6 +277,8 @@ def test_the_cache_setting_works_on_a_gpu() -> None:
     assert not any("kv-cache" in option for option in plan("8B", "h100").options)
     set_ = parse_request({}, 16, "standard", 10, [])
     assert (set_.kv_bytes, set_.kv_set) == (10 * GIB, True)
+    for settings, space in ((ServingSettings(kv_cache_gib=3), "3"), (ServingSettings(), "1")):
+        assert environment(settings)["VLLM_CPU_KVCACHE_SPACE"] == space
     with pytest.raises(CannotServe, match="Set one of them"):
         parse_request({}, 16, "standard", 10, ["--gpu-memory-utilization=0.5"])
 
