@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,8 @@ from serving.tiers.scheduler import SlotScheduler
 from tests.support.asking import CHAT, into, scope_of, whole
 from tests.support.replicas import BASE, Site, Upstream, answered
 from tests.support.tiers import run, settled, versions
-from tests.support.vllm_engine import LoRARequest
-from tests.support.vllm_ranks import VllmRanks
+from tests.support.vllm_engine import LoRARequest, VllmEngine
+from tests.support.vllm_ranks import VllmRanks, Worker
 
 PLACES = 64
 
@@ -348,6 +349,16 @@ def test_a_rank_that_does_not_answer_is_no_agreement() -> None:
             await driven.reconcile()
 
     run(work)
+
+
+def test_of_a_ranks_workers_only_the_last_one_tells_a_difference() -> None:
+    """vLLM leaves the answers behind the first error unread, and takes them for its next call's."""
+    worker = Worker(VllmEngine())
+    worker.parallel_config = SimpleNamespace(world_size=2)
+    worker.lorary_compare_adapters([1], [1])
+    worker.rank = 1
+    with pytest.raises(RuntimeError, match=r"lacks \[1\]"):
+        worker.lorary_compare_adapters([1], [1])
 
 
 # Trials and repair.
