@@ -19,13 +19,14 @@ def relayed(
     *,
     usage: Usage | None = None,
     judge: Judge | None = None,
+    path: str = "",
 ) -> tuple[Relay, list[Message]]:
     """The relay that an answer has passed, and what its caller got."""
     sent: list[Message] = []
 
     async def run() -> Relay:
         async with InFlight().follow(whole(b""), into(sent)) as exchange:
-            relay = Relay(exchange, version, "base", usage or Usage(), judge=judge)
+            relay = Relay(exchange, version, "base", usage or Usage(), path=path, judge=judge)
             for message in messages:
                 await relay.send(message)
             return relay

@@ -1,6 +1,7 @@
 """`/v1/files`, `/v1/batches` and `/v1/messages` through the gate."""
 
 import asyncio
+import functools
 import json
 import logging
 from collections.abc import Iterator
@@ -18,8 +19,10 @@ from serving.batch_lines import GatewayLines, worker
 from serving.batches.worker import Worker
 from serving.gate import Gate
 from serving.generation import LATER
+from serving.telemetry.verdicts import VERDICTS
 from serving.tiers.shares import BATCHES
 from tests.support.asking import CHAT, into, scope_of, send_to, whole
+from tests.support.relaying import pieces_of, relayed
 from tests.support.replicas import BASE, Site, Upstream, answered, make_site
 
 EDGE = "x-lorary-boundary"
@@ -488,6 +491,37 @@ def test_a_stream_of_messages_that_must_end_says_so_in_anthropics_words(site: Si
     last = answered(sent)[2].split(b"\n\n")[-2]
     assert last.startswith(b"event: error\ndata: ")
     assert json.loads(last.partition(b"data: ")[2])["error"]["type"] == "timeout_error"
+
+
+def test_an_error_inside_a_stream_of_messages_counts_as_a_failure() -> None:
+    failing = events(("error", {"error": {"type": "internal_error", "message": "x"}}))
+    said = events(("content_block_delta", {"delta": {"text": '{"type":"error"'}}))
+    for pieces, failed in ((failing, True), (said, False)):
+        relay, _ = relayed(pieces_of(b"text/event-stream", pieces), None, path="/v1/messages")
+        assert relay.failed is failed
+
+
+def test_a_stream_of_messages_made_of_nan_never_says_that_it_is_complete(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine's statistics come a moment after the last piece."""
+    monkeypatch.setattr(VERDICTS, "reported", True)
+
+    async def vllm(scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = dict(scope["headers"])[b"x-request-id"].decode()
+        kind = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": kind})
+        for piece in STREAM:
+            if b"message_delta" in piece:
+                note = functools.partial(VERDICTS.note, corrupted=True)
+                asyncio.get_running_loop().call_later(0.05, note, f"chatcmpl-{request_id}")
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    _, _, data = message(site, vllm, site.medical.text, stream=True)
+    assert b"end_turn" not in data
+    assert b"message_stop" not in data
+    assert data.split(b"\n\n")[-2].startswith(b"event: error\n")
 
 
 def test_tokens_are_counted_for_who_may_ask_the_model(site: Site) -> None:
