@@ -16,6 +16,7 @@ from adapters.errors import LoraryError
 from serving.errors import AdapterFaulty, EngineFault
 from serving.inflight import Exchange, InFlight
 from serving.request.body import replay, sequences
+from serving.request.routes import ROUTES
 from serving.telemetry import access_log
 from serving.telemetry.metrics import CORRUPTED
 from serving.telemetry.verdicts import VERDICTS, Verdict
@@ -89,7 +90,7 @@ class Faults:
             return
 
         async def repeat() -> bool:
-            return await _repeat(app, prepare, shortened(body, scope["path"]))
+            return await _repeat(app, prepare, shortened(body, ROUTES[scope["path"]].limit))
 
         await relay.refuse(await self._explain(exchange, repeat))
 
@@ -144,14 +145,8 @@ async def _ignore(_message: Message) -> None:
     pass
 
 
-def shortened(body: dict[str, Any], path: str) -> dict[str, Any]:
-    """The same request for one short, whole answer."""
-    limit = {
-        "/v1/chat/completions": "max_completion_tokens",
-        "/v1/completions": "max_tokens",
-        "/v1/responses": "max_output_tokens",
-        "/v1/messages": "max_tokens",
-    }.get(path)
+def shortened(body: dict[str, Any], limit: str | None) -> dict[str, Any]:
+    """The same request for one short, whole answer. limit: the field that bounds its tokens."""
     dropped = {"stream", "stream_options", "n", "best_of", "min_tokens", "max_tokens",
                "max_completion_tokens", "logprobs", "top_logprobs"}  # fmt: skip
     kept = {name: value for name, value in body.items() if name not in dropped}

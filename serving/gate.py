@@ -16,7 +16,7 @@ from registry.model.access import require_observe
 from serving import batch_api, batch_lines
 from serving.counting import COUNT_TOKENS, count_tokens
 from serving.errors import Broken, CallerLeft, RouteNotFound
-from serving.generation import ROUTES, admitted, generate
+from serving.generation import admitted, generate
 from serving.inflight import watch
 from serving.outcomes.feedback import FEEDBACK_FIELDS, MAX_FEEDBACK_BYTES, give
 from serving.replica import Replica, current
@@ -24,6 +24,7 @@ from serving.request.answers import Noting, answer, refuse
 from serving.request.body import MAX_HINT_BYTES, json_object, parse_hint
 from serving.request.headers import DETAILS, declared_length, inner
 from serving.request.listing import Base, encoded, named
+from serving.request.routes import ROUTES
 from serving.request.trace import trace_id
 from serving.resolve import identify, is_observer, resolve
 from serving.shadow import report_last, report_regularly

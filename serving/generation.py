@@ -4,9 +4,9 @@ Each step holds what it took until the request has ended, however it ends.
 """
 
 import functools
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -20,17 +20,12 @@ from serving.errors import RouteNotFound
 from serving.grammars.gatekeeper import RefusedGrammar
 from serving.grammars.wanted import field, grammars
 from serving.inflight import Exchange
-from serving.outcomes.response_ids import PREFIXES
 from serving.relay import Relay
 from serving.replica import Replica
 from serving.request import classification
 from serving.request.body import check_seed, parse_body, sequences
-from serving.request.bounds import Bound
-from serving.request.charges import most_tokens
 from serving.request.confidence import Judge, Terms, terms
-from serving.request.embeddings import Embedded
 from serving.request.envelopes import MESSAGES
-from serving.request.fields import FIELDS, RESPONSES_FIELDS
 from serving.request.headers import (
     ACTING,
     allowed_seconds,
@@ -41,35 +36,47 @@ from serving.request.headers import (
     sticky,
 )
 from serving.request.limits import Grant
-from serving.request.messages import MESSAGES_FIELDS, constraints
+from serving.request.routes import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, ROUTES, Route
 from serving.request.trace import trace_id
 from serving.resolve import Resolution, identify, resolve
 from serving.shadow_copies import Watch
 from serving.telemetry import access_log
-from serving.tiers.ranks import Ranks
 from serving.tiers.residency import Tier
 from serving.tiers.shares import BATCHES
 from serving.usage import Shown, Usage, ask_for_usage
 
-RESPONSES = "/v1/responses"
-EMBEDDINGS = "/v1/embeddings"
-WRITING: Mapping[str, Mapping[str, Bound]] = {
-    "/v1/chat/completions": FIELDS,
-    "/v1/completions": FIELDS,
-    EMBEDDINGS: FIELDS,
-    RESPONSES: RESPONSES_FIELDS,
-    MESSAGES: MESSAGES_FIELDS,
-}
-"""Routes of a server that writes, and the fields that their bodies may have."""
-ROUTES = {**WRITING, **classification.ROUTES}
-"""Routes that make answers, on servers of either task."""
-REPORTING = (RESPONSES, MESSAGES)
-"""Routes whose streams report their usage at the end without being asked."""
 LATER = 1 << 20
 """What is added to the priority of a batch's line: it goes after every other request."""
-RANKED = ("/v1/chat/completions", "/v1/completions", MESSAGES)
-"""Routes on which vLLM sends a request to the data-parallel rank that a header names; on the others
-it chooses one itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request whose `model` is resolved."""
+
+    replica: Replica
+    route: Route
+    scope: Scope
+    key: Key
+    found: Resolution
+    body: dict[str, Any]
+    """The body, changed on its way to what vLLM gets."""
+    size: int
+    """Bytes of the body as it came."""
+    sequences: int
+    """Prompts times choices."""
+
+    @property
+    def model(self) -> str:
+        """The adapter, or the base model, that answers."""
+        version = self.found.version
+        if version is None:
+            return self.replica.settings.base_name
+        return f"{version.domain}/{version.adapter}"
+
+    @property
+    def chooses_rank(self) -> bool:
+        """Whether the data-parallel rank that answers is chosen here."""
+        return self.route.takes_rank and len(self.replica.ranks) > 1
 
 
 @asynccontextmanager
@@ -95,78 +102,48 @@ async def generate(
     """Have `app`, which is vLLM, answer a request of one of the `ROUTES`."""
     replica.shutdown.check()
     catalog, key = await identify(replica, scope)
-    settings, path = replica.settings, scope["path"]
-    routes = classification.ROUTES if replica.served.classifies else WRITING
-    if path not in routes:
-        raise RouteNotFound(f"POST {path!r}: {replica.served.doing} Use {', '.join(routes)}.")
-    if not routed(scope, path, usual=path != EMBEDDINGS):
-        made = "no embeddings" if path == EMBEDDINGS else "embeddings alone, no text"
-        raise NotFound(
-            f"The base model {settings.base_name!r} makes {made}. Use "
-            f"{'/v1/chat/completions or /v1/completions' if path == EMBEDDINGS else EMBEDDINGS}."
-        )
+    settings, route = replica.settings, _route(replica, scope)
     async with AsyncExitStack() as held:
         exchange, grant = await held.enter_async_context(
             admitted(replica, scope, key, receive, send, settings.request_seconds)
         )
         data = await exchange.read(declared_length(scope), settings.max_body_bytes)
-        body = parse_body(data, routes[path], settings.max_model_len)
+        body = parse_body(data, route.fields, settings.max_model_len)
         if replica.on_cpu:
             check_seed(body)
-        user = body.get("metadata", {}).get("user_id") if path == MESSAGES else body.get("user")
-        caller = sticky(scope, user, key)
+        caller = sticky(scope, route.user(body), key)
         (found,) = await resolve(replica, catalog, key, [body["model"]], caller)
-        version, count = found.version, sequences(body)
-        exchange.version = version
-        estimate = most_tokens
-        if path == EMBEDDINGS:
-            app, estimate = Embedded(app), classification.most_tokens
-        if replica.served.classifies:
-            head = classification.head_at(path, version, settings.base_name)
-            app, estimate = classification.Classified(app, head), classification.most_tokens
-        grant.claim(
-            f"{version.domain}/{version.adapter}" if version else settings.base_name,
-            sequences=count,
-            tokens=estimate(body, len(data), settings.max_model_len),
+        asked = Asked(replica, route, scope, key, found, body, len(data), sequences(body))
+        exchange.version = found.version
+        app = _around(asked, app)
+        tokens = route.most_tokens(body, len(data), settings.max_model_len)
+        grant.claim(asked.model, sequences=asked.sequences, tokens=tokens)
+        await _check_grammars(asked)
+        watched = held.enter_context(
+            replica.rollouts.watch(found.catalog, found.ref, found.version)
         )
-        shaping = constraints(body) if path == MESSAGES else body
-        await _check_grammars(replica, key, shaping, count)
-        watched = held.enter_context(replica.rollouts.watch(found.catalog, found.ref, version))
-        judged = _terms_of(replica, scope, found, key, body)
+        judged = _terms_of(asked)
         usage = Usage(
-            Shown() if path in REPORTING else ask_for_usage(body),
+            Shown() if route.reports_usage else ask_for_usage(body),
             n=body.get("n", 1),
-            sequences=count,
+            sequences=asked.sequences,
         )
-        body["cache_salt"] = replica.salts.salt(found.catalog, version, key)
-        later = ACTING in scope
-        place = replica.shares.take(BATCHES if later else key.id, count)
-        body["priority"] = await held.enter_async_context(place) + (LATER if later else 0)
-        rank = held.enter_context(_placed(replica.ranks, path, version, count))
-        tier = None
-        if version is not None:
-            body["model"] = str(version.ref)
-            tier = await _bring(replica, held, key, version, rank)
-            replica.catalog.resolve(version.ref)  # it may have been revoked meanwhile
-        if later:
-            held.enter_context(replica.running_later())
+        rank, tier = await _place(asked, held)
         relay = watched.outcome = Relay(
             exchange,
-            version,
+            found.version,
             settings.base_name,
             usage,
-            path=path,
+            route=route,
             judge=Judge(judged) if judged is not None else None,
             engine=replica.identity,
         )
-        if found.shadow is not None and version is not None:
-            watch = _watched(replica, found.shadow, version, exchange, scope, key, body, len(data))
+        if found.shadow is not None and found.version is not None:
+            watch = _watched(asked, found.shadow, found.version, exchange)
             app = held.enter_context(watch).through(app)
         grant.tokens = None  # from here on the engine may spend the reserve
         try:
-            prepared = functools.partial(
-                _prepare, replica, scope, key, version, watched.split, rank
-            )
+            prepared = functools.partial(_prepare, asked, found.version, watched.split, rank)
             await replica.faults.relay(app, prepared, body, exchange, relay)
         finally:
             relay.end()
@@ -175,8 +152,8 @@ async def generate(
             access_log.write(
                 "request",
                 key=key.id,
-                model=str(version.ref) if version else settings.base_name,
-                path=path,
+                model=str(found.version.ref) if found.version else settings.base_name,
+                path=route.path,
                 status=relay.status or None,
                 tier=tier,
                 rank=rank,
@@ -187,93 +164,127 @@ async def generate(
             )
 
 
-async def _check_grammars(replica: Replica, key: Key, body: dict[str, Any], count: int) -> None:
-    if not (wanted := grammars(body)):
+def _route(replica: Replica, scope: Scope) -> Route:
+    """The route that was asked for; raises `RouteNotFound` or `NotFound` where this server or its
+    base model has none."""
+    path = scope["path"]
+    route = ROUTES[path]
+    if route.classifies != replica.served.classifies:
+        others = ", ".join(r.path for r in ROUTES.values() if r.classifies != route.classifies)
+        raise RouteNotFound(f"POST {path!r}: {replica.served.doing} Use {others}.")
+    if not routed(scope, path, usual=path != EMBEDDINGS):
+        made = "no embeddings" if path == EMBEDDINGS else "embeddings alone, no text"
+        raise NotFound(
+            f"The base model {replica.settings.base_name!r} makes {made}. Use "
+            f"{f'{CHAT} or {COMPLETIONS}' if path == EMBEDDINGS else EMBEDDINGS}."
+        )
+    return route
+
+
+def _around(asked: Asked, app: ASGIApp) -> ASGIApp:
+    """vLLM with what stands before it on the route."""
+    if asked.route.classifies:
+        base = asked.replica.settings.base_name
+        head = classification.head_at(asked.route.path, asked.found.version, base)
+        return classification.Classified(app, head)
+    return asked.route.around(app) if asked.route.around is not None else app
+
+
+async def _check_grammars(asked: Asked) -> None:
+    shaping = asked.route.constraints(asked.body)
+    if not (wanted := grammars(shaping)):
         return
     try:
-        await replica.grammars.check(key.id, wanted, count)
+        await asked.replica.grammars.check(asked.key.id, wanted, asked.sequences)
     except RefusedGrammar as error:
-        error.param = field(body)
+        error.param = field(shaping)
         raise
 
 
-def _terms_of(
-    replica: Replica, scope: Scope, found: Resolution, key: Key, body: dict[str, Any]
-) -> Terms | None:
+def _terms_of(asked: Asked) -> Terms | None:
     """On what terms the answer's confidence is judged; None if it is not."""
-    version = found.version
+    version, replica = asked.found.version, asked.replica
     if version is None:
         return None
-    wanted = flag(scope, b"x-lorary-confidence")
-    abstains = found.catalog.domain(version.domain).policy.abstain
-    if flag(scope, b"x-lorary-evaluate"):
+    wanted = flag(asked.scope, b"x-lorary-confidence")
+    abstains = asked.found.catalog.domain(version.domain).policy.abstain
+    if flag(asked.scope, b"x-lorary-evaluate"):
         # Whoever judges a version must see what it would have said.
-        require(key, "evaluate", version.domain)
+        require(asked.key, "evaluate", version.domain)
         abstains = False
     return terms(
-        scope["path"],
-        body,
+        asked.route.path,
+        asked.body,
         version,
         wanted=wanted,
         abstains=abstains,
-        keys=found.catalog.keys,
+        keys=asked.found.catalog.keys,
         engine=replica.identity,
         controls=replica.controls,
     )
 
 
+async def _place(asked: Asked, held: AsyncExitStack) -> tuple[int | None, Tier | None]:
+    """Hold the request's places in the engine's batch and its version in the engine as long as
+    `held`: the rank that answers, and where the version was before."""
+    replica, body, version = asked.replica, asked.body, asked.found.version
+    body["cache_salt"] = replica.salts.salt(asked.found.catalog, version, asked.key)
+    later = ACTING in asked.scope
+    share = replica.shares.take(BATCHES if later else asked.key.id, asked.sequences)
+    body["priority"] = await held.enter_async_context(share) + (LATER if later else 0)
+    rank = held.enter_context(_ranked(asked))
+    tier = None
+    if version is not None:
+        body["model"] = str(version.ref)
+        tier = await _bring(asked, held, version, rank)
+        replica.catalog.resolve(version.ref)  # it may have been revoked meanwhile
+    if later:
+        held.enter_context(replica.running_later())
+    return rank, tier
+
+
 @contextmanager
-def _placed(ranks: Ranks, path: str, version: Version | None, count: int) -> Iterator[int | None]:
+def _ranked(asked: Asked) -> Iterator[int | None]:
     """The data-parallel rank that answers; None if there is one only, or if vLLM chooses."""
-    ranked = path in RANKED and len(ranks) > 1
-    with ranks.place(str(version.ref) if version and ranked else None, count) as rank:
-        yield rank if ranked else None
+    version = asked.found.version
+    named = str(version.ref) if version and asked.chooses_rank else None
+    with asked.replica.ranks.place(named, asked.sequences) as rank:
+        yield rank if asked.chooses_rank else None
 
 
-def _watched(
-    replica: Replica,
-    shadow: Shadow,
-    version: Version,
-    exchange: Exchange,
-    scope: Scope,
-    key: Key,
-    body: dict[str, Any],
-    size: int,
-) -> Watch:
-    """What has the request answered by the shadow's candidate, too."""
-    candidate = replica.catalog.find(replace(version.ref, version=shadow.candidate))
-    ranked = scope["path"] in RANKED and len(replica.ranks) > 1
-    rank = replica.ranks.home(str(candidate.ref)) if ranked else None
-    prepare = functools.partial(_prepare, replica, scope, key, candidate, None, rank)
-    return replica.shadows.watch(shadow, candidate, exchange, scope, body, size, prepare, rank)
-
-
-async def _bring(
-    replica: Replica, held: AsyncExitStack, key: Key, version: Version, rank: int | None
-) -> Tier:
+async def _bring(asked: Asked, held: AsyncExitStack, version: Version, rank: int | None) -> Tier:
     """Hold the version in the engine as long as `held`; where it was before."""
-    residency = replica.residency
+    residency = asked.replica.residency
     if residency.tier(version) == "engine":
         return await held.enter_async_context(residency.hold(version, rank))
-    async with replica.cold_loads.enter(key.id, version):
+    async with asked.replica.cold_loads.enter(asked.key.id, version):
         return await held.enter_async_context(residency.hold(version, rank))
+
+
+def _watched(asked: Asked, shadow: Shadow, version: Version, exchange: Exchange) -> Watch:
+    """What has the request answered by the shadow's candidate, too."""
+    replica = asked.replica
+    candidate = replica.catalog.find(replace(version.ref, version=shadow.candidate))
+    rank = replica.ranks.home(str(candidate.ref)) if asked.chooses_rank else None
+    prepare = functools.partial(_prepare, asked, candidate, None, rank)
+    return replica.shadows.watch(
+        shadow, candidate, exchange, asked.scope, asked.body, asked.size, prepare, rank
+    )
 
 
 def _prepare(
-    replica: Replica,
-    scope: Scope,
-    key: Key,
+    asked: Asked,
     version: Version | None,
     split: tuple[str, int] | None,
     rank: int | None,
     body: dict[str, Any],
 ) -> tuple[str, Scope, bytes]:
     """A request as vLLM gets it: its new id, the scope, and the bytes of its body."""
-    path = scope["path"]
-    response_id = replica.response_ids.issue(path, version, key.id, split)
+    path = asked.route.path
+    response_id = asked.replica.response_ids.issue(path, version, asked.key.id, split)
     headers = [(b"x-request-id", response_id.encode())]
     if path == RESPONSES:  # vLLM reads no header there
-        body = {**body, "request_id": PREFIXES[RESPONSES] + response_id}
+        body = {**body, "request_id": asked.route.id_prefix + response_id}
     elif path == MESSAGES:  # and no priority of the body here
         headers.append((b"x-vllm-priority", str(body["priority"]).encode()))
         body = {name: value for name, value in body.items() if name != "priority"}
@@ -281,4 +292,4 @@ def _prepare(
     headers.append((b"content-length", str(len(data)).encode()))
     if rank is not None:
         headers.append((b"x-data-parallel-rank", str(rank).encode()))
-    return response_id, inner(scope, path, b"", *headers), data
+    return response_id, inner(asked.scope, path, b"", *headers), data

@@ -19,7 +19,8 @@ from registry.model.evidence import Engine
 from serving.inflight import Exchange, is_stream
 from serving.outcomes.rollout import Pace
 from serving.request.confidence import Judge
-from serving.request.envelopes import MESSAGES, is_anthropic, translated
+from serving.request.envelopes import is_anthropic, translated
+from serving.request.routes import CHAT, ROUTES, Route
 from serving.telemetry.metrics import (
     FIRST_TOKEN,
     PROMPT_TOKENS,
@@ -31,9 +32,6 @@ from serving.telemetry.metrics import (
 from serving.telemetry.verdicts import Verdict
 from serving.usage import Usage
 
-_DONE = b"data: [DONE]"
-_ENDS = {"/v1/responses": b"event: response.completed", MESSAGES: b"event: message_delta"}
-"""What begins the event that says why a stream ends, by route; `_DONE` in the others."""
 _ERROR, _ANTHROPIC_ERROR = b'data: {"error"', b'data: {"type":"error"'
 """How vLLM begins an error inside a stream, whose status was sent long before. Inside an answer's
 text the quotation marks are escaped."""
@@ -49,12 +47,12 @@ class Relay:
         base: str,
         usage: Usage,
         *,
-        path: str = "",
+        route: Route = ROUTES[CHAT],
         judge: Judge | None = None,
         engine: Engine | None = None,
     ) -> None:
-        """version: what answers; None for the base model, whose name is `base`. path: the route.
-        judge: tells the answer's confidence. engine: whose fingerprint the answer carries."""
+        """version: what answers; None for the base model, whose name is `base`. judge: tells the
+        answer's confidence. engine: whose fingerprint the answer carries."""
         self.status = 0
         """The answer's status; 0 while there is none."""
         self.usage = usage
@@ -63,8 +61,8 @@ class Relay:
         self._exchange = exchange
         self._judge = judge
         self._alone = judge is None
-        self._end = _ENDS.get(path, _DONE)
-        self._anthropic = is_anthropic(path)
+        self._end = route.end
+        self._anthropic = is_anthropic(route.path)
         self._error = _ANTHROPIC_ERROR if self._anthropic else _ERROR
         self._began = time.perf_counter()
         self._first = 0.0

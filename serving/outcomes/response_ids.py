@@ -21,15 +21,9 @@ from adapters.errors import InvalidName
 from adapters.names import AdapterRef
 from registry.model.catalog import Version
 from serving.errors import UnknownResponse
+from serving.request.routes import ROUTES
 
-PREFIXES = {
-    "/v1/chat/completions": "chatcmpl-",
-    "/v1/completions": "cmpl-",
-    "/v1/responses": "resp_",
-    "/v1/messages": "chatcmpl-",
-    "/classify": "classify-",
-    **dict.fromkeys(("/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank"), "score-"),
-}
+PREFIXES = {path: route.id_prefix for path, route in ROUTES.items()}
 """What stands before the id, by route."""
 TAG = 16
 NONCE = 8

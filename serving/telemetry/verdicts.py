@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-_PREFIXES = ("chatcmpl-", "cmpl-", "resp_", "classify-", "score-", "embd-")
+_PREFIX = re.compile(r"^[a-z]+[-_]")
+"""chatcmpl- and the like, which vLLM writes before the id that it is given."""
 _NUMBER = re.compile(r"[-_]\d+$")
 """vLLM numbers a completion's prompts, cmpl-ID-0, and a response's turns, resp_ID_0."""
 WAIT_SECONDS = 1.0
@@ -102,9 +103,7 @@ class Verdicts:
 
         times: None for one that was put off and computed again.
         """
-        name = request_id or ""
-        for prefix in _PREFIXES:
-            name = name.removeprefix(prefix)
+        name = _PREFIX.sub("", request_id or "")
         if self._timed:
             whole = name if name in self._timed else _NUMBER.sub("", name)
             if whole in self._timed:

@@ -14,7 +14,7 @@ from registry.settings import RegistrySettings
 from serving import batch_api
 from serving.counting import COUNT_TOKENS
 from serving.gate import FEEDBACK, PREFETCH
-from serving.generation import ROUTES
+from serving.request.routes import ROUTES
 from serving.settings import ServingSettings
 from tests.support import schemas
 from tests.support.helm import CHART, HelmRefused, helm, render

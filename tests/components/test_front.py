@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from serving.generation import ROUTES
+from serving.request.routes import ROUTES
 from tests.support.front import BASE, Front, front
 from tests.support.servers import free_port, running
 

@@ -21,7 +21,7 @@ SERVING_PARTS = {
     "request": {"errors", "telemetry"},
     "grammars": {"errors", "telemetry"},
     "hardware": {"errors"},
-    "outcomes": {"errors", "telemetry"},
+    "outcomes": {"errors", "telemetry", "request"},
     "batches": {"errors", "telemetry"},
 }
 """Folders of serving/, and what else of serving/ each may import. The modules beside them put the

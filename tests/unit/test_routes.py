@@ -13,8 +13,8 @@ from registry.model.access import Secret
 from registry.model.catalog import Grant
 from registry.model.keys import IssueKey
 from serving.gate import Gate
-from serving.generation import ROUTES
 from serving.request.headers import DETAILS
+from serving.request.routes import ROUTES
 from tests.support.asking import CHAT, into, scope_of, send_to, whole
 from tests.support.replicas import BASE, Site, Upstream, answered
 from tests.support.tiers import settled
