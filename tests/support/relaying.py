@@ -9,6 +9,7 @@ from registry.model.catalog import Version
 from serving.inflight import InFlight
 from serving.relay import Relay
 from serving.request.confidence import Judge
+from serving.request.routes import CHAT, ROUTES
 from serving.usage import Usage
 from tests.support.asking import into, whole
 
@@ -19,14 +20,16 @@ def relayed(
     *,
     usage: Usage | None = None,
     judge: Judge | None = None,
-    path: str = "",
+    path: str = CHAT,
 ) -> tuple[Relay, list[Message]]:
     """The relay that an answer has passed, and what its caller got."""
     sent: list[Message] = []
 
     async def run() -> Relay:
         async with InFlight().follow(whole(b""), into(sent)) as exchange:
-            relay = Relay(exchange, version, "base", usage or Usage(), path=path, judge=judge)
+            relay = Relay(
+                exchange, version, "base", usage or Usage(), route=ROUTES[path], judge=judge
+            )
             for message in messages:
                 await relay.send(message)
             return relay
