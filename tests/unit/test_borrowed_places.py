@@ -6,7 +6,10 @@ import pytest
 
 from registry.model.catalog import Version
 from serving.errors import NothingFree
+from serving.tiers.batching import RequestBatcher
+from serving.tiers.ranks import Rank, Ranks
 from serving.tiers.residency import Residency
+from serving.tiers.scheduler import SlotScheduler
 from tests.support.replicas import Site
 from tests.support.tiers import made, run, settled, use, versions
 from tests.support.vllm_engine import VllmEngine
@@ -73,6 +76,26 @@ def test_no_slot_is_taken_that_another_version_has_or_waits_for(site: Site) -> N
         await waiting
         assert not residency.contended
         await borrow(residency, second)
+
+    run(work)
+
+
+def test_there_is_no_room_while_anybody_waits_for_a_slot() -> None:
+    ranks = Ranks([Rank(SlotScheduler(1, 60.0), RequestBatcher(0.0))], places=8)
+
+    async def wait() -> None:
+        async with ranks.take("b"):
+            pass
+
+    async def work() -> None:
+        async with ranks.take("a"):
+            assert ranks.has_room("a")
+            assert not ranks.has_room("b")
+            waiting = asyncio.create_task(wait())
+            await settled(lambda: ranks.waiting == 1)
+            assert not ranks.has_room("a"), "its turn is not over, yet another waits for its end"
+        await waiting
+        assert ranks.has_room("b")
 
     run(work)
 
