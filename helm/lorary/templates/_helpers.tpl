@@ -142,6 +142,12 @@ model:
   - /v1/embeddings
   - /v1/messages
   - /v1/messages/count_tokens
+  - /classify
+  - /score
+  - /v1/score
+  - /rerank
+  - /v1/rerank
+  - /v2/rerank
   - /v1/adapters/prefetch
 other:
   - /v1/feedback
