@@ -31,7 +31,7 @@ _NUMBER = re.compile(r"[1-9][0-9]{0,9}")
 _GRAMMAR = "lower-case letters, digits and hyphens, at most 63, not starting with a hyphen"
 _ADAPTERS_GRAMMAR = (
     "letters, digits, '.', '_' and '-', at most 96, without '--' and '..', not starting or ending "
-    "with '.' or '-'"
+    "with '.' or '-' and not ending with '.git'"
 )
 
 

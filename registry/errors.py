@@ -173,7 +173,7 @@ class UnknownDomain(NotFound):
     param = "model"
 
     def __init__(self, domain: str, near: Sequence[str] = ()) -> None:
-        super().__init__(f"There is no domain {domain!r}.{_did_you_mean(near)}")
+        super().__init__(f"There is no domain {domain!r}.{_did_you_mean(near, 'lorary domain ls')}")
 
 
 class UnknownAdapter(NotFound):
@@ -215,8 +215,11 @@ class UnknownAlias(NotFound):
     param = "model"
 
     def __init__(self, path: str, alias: str, aliases: Sequence[str]) -> None:
-        has = f"It has {', '.join(aliases)}" if aliases else "It has none yet"
-        super().__init__(f"{path} has no alias {alias!r}. {has}; or pin a version, {path}@1.")
+        has = f"It has {', '.join(aliases)}." if aliases else "It has none yet."
+        super().__init__(
+            f"{path} has no alias {alias!r}. {has} Pin a version, such as {path}@1, or set the "
+            f"alias: lorary alias set {path}@1 {alias}"
+        )
 
 
 class UnknownFile(NotFound):
@@ -392,5 +395,5 @@ class Overloaded(LoraryError):
     retry_after = 5.0
 
 
-def _did_you_mean(near: Sequence[str]) -> str:
-    return f" Did you mean {', '.join(near)}?" if near else " List them with `lorary ls`."
+def _did_you_mean(near: Sequence[str], listing: str = "lorary ls") -> str:
+    return f" Did you mean {', '.join(near)}?" if near else f" List them with `{listing}`."

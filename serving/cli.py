@@ -46,10 +46,14 @@ def serve(
     from serving.launch import run
     from serving.settings import ServingSettings
 
+    if gpu and not plan:
+        raise typer.BadParameter("--gpu goes with --plan: it starts nothing.")
+    if host_gib and not gpu:
+        raise typer.BadParameter("--host-gib goes with --gpu: without it this machine is read.")
     given: dict[str, Any] = {"host": host, "port": port, "task": task}
     settings = ServingSettings(**{name: value for name, value in given.items() if value})
     extra = [argument for argument in context.args if argument != "--"]
-    if plan or gpu:
+    if plan:
         _show_plan(settings, extra, gpu, host_gib, as_json)
     else:
         run(settings, extra)
@@ -60,16 +64,19 @@ def _show_plan(
 ) -> None:
     """Print what `lorary serve` would start with; exits with 1 if it could not."""
     from serving import sizing
+    from serving.launch import require_model
     from serving.options import check_options
     from serving.plan_report import as_value, show
 
+    require_model(settings)
     check_options(extra, settings.task)
     machine = sizing.machine_named(gpu, host_gib) if gpu else sizing.read_machine()
     made = sizing.plan_for(settings, extra, machine)
     problems = made.problems if gpu else sizing.problems(made, sizing.requested_of(settings, extra))
     from registry.cli.output import emit
 
-    emit(as_value(made, problems), as_json, lambda: show(made, problems))
+    value = {"model": settings.model, **as_value(made, problems)}
+    emit(value, as_json, lambda: show(settings.model, made, problems))
     if problems:
         raise typer.Exit(1)
 

@@ -31,17 +31,22 @@ room for newcomers' prompts beside the sequences that run. Every answer waits fo
 get its next token, and two cores need a second for a hundred. vLLM's defaults are 128 and 2,048."""
 
 
+def require_model(settings: ServingSettings) -> None:
+    """Raise `CannotServe` if the base model is a directory that holds none."""
+    if Path(settings.model).is_absolute() and not Path(settings.model, "config.json").exists():
+        raise CannotServe(
+            f"There is no model in {settings.model}. Build the small one (lorary small-model), "
+            "or set LORARY_MODEL."
+        )
+
+
 def preflight(settings: ServingSettings) -> None:
     """Raise `CannotServe`, in seconds and in plain words, for what would fail after minutes."""
     if os.environ.get(RUST_FRONTEND, "0") not in ("", "0"):
         raise CannotServe(
             f"{RUST_FRONTEND} replaces vLLM's server by one without the gateway. Unset it."
         )
-    if Path(settings.model).is_absolute() and not Path(settings.model, "config.json").exists():
-        raise CannotServe(
-            f"There is no model in {settings.model}. Build the small one (lorary small-model), "
-            "or set LORARY_MODEL."
-        )
+    require_model(settings)
     try:
         catalog = Follower(settings.open_store()).refresh()
     except LoraryError as error:

@@ -12,8 +12,9 @@ from serving.hardware.devices import GIB, Machine
 COMPUTED = "Memory is computed from the model's shape; vLLM measures the truth when it starts."
 
 
-def show(plan: ServePlan, problems: Sequence[str]) -> None:
+def show(model: str, plan: ServePlan, problems: Sequence[str]) -> None:
     """Print it."""
+    say(f"Base model: {model}")
     say(_machine(plan.machine))
     table(
         ["setting", "value", "why"],

@@ -30,8 +30,7 @@ def small_model(as_json: AsJson = False) -> None:
 
     directory = default_model()
     built = small_model.build(directory)
-    said = json.dumps({"path": str(directory), "built": built})
-    print(said if as_json else f"{'Built' if built else 'Found'} {directory}")
+    print(json.dumps({"path": str(directory), "built": built}) if as_json else directory)
 
 
 def data(

@@ -53,10 +53,15 @@ def _show(answer: dict[str, Any]) -> None:
         if item["remedy"]:
             say(f"         what to do: {item['remedy']}")
     lacking = _lacking(answer)
+    hidden = sum(item["hidden"] for item in asked)
     if not answer["guarded"]:
         say(f"{answer['alias']} is not guarded: any version of the adapter may become it.")
     elif lacking:
-        say(f"{answer['ref']} may not become {answer['alias']} yet: it lacks {lacking}.")
+        also = f", {hidden} hidden from you" if hidden else ""
+        say(
+            f"{answer['ref']} may not become {answer['alias']} yet: "
+            f"{lacking} of {len(asked)} requirements not met{also}."
+        )
     elif not answer["met"]:
         say(f"Whether {answer['ref']} may become {answer['alias']} is hidden from you for now.")
     else:

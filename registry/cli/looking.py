@@ -98,7 +98,7 @@ def _show_version(version: dict[str, Any]) -> None:
     if feedback["positive"] or feedback["negative"]:
         kinds = [f"{count} {kind}" for kind, count in sorted(feedback["categories"].items())]
         named = f" ({', '.join(kinds)})" if kinds else ""
-        say(f"  opinions   {feedback['positive']} positive, {feedback['negative']} negative{named}")
+        say(f"  feedback   {feedback['positive']} positive, {feedback['negative']} negative{named}")
     table(
         ["  file", "bytes", "sha256"],
         [["  " + f["path"], f["size"], f["sha256"][:16]] for f in version["files"]],

@@ -120,7 +120,7 @@ def split_alias(
         float, typer.Option(help="How many times as slow as the other version, at the p95.")
     ] = 2.0,
     max_negative_share: Annotated[
-        float, typer.Option(help="Highest share of negative opinions; 1 for no bound.")
+        float, typer.Option(help="Highest share of negative feedback; 1 for no bound.")
     ] = 0.5,
     min_requests: Annotated[
         int, typer.Option(min=1, help="Requests before errors and times are judged.")
@@ -153,7 +153,9 @@ def split_alias(
     command = SplitAlias(domain, name, alias, candidate, percent, None if no_rollback else bounds)
     with client() as registry:
         adapter = registry.execute(command)
-    emit(adapter, as_json, lambda: say(f"{percent} % of {domain}/{name}@{alias} gets {ref}"))
+    path = f"{domain}/{name}@{alias}"
+    done = f"{percent} % of {path} gets {ref}" if percent else f"The split of {path} is ended."
+    emit(adapter, as_json, lambda: say(done))
 
 
 def remove_alias(

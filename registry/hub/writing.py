@@ -65,6 +65,8 @@ def create_repo(
     caller.catalog.domain(ref.domain)
     url = f"{str(request.base_url).rstrip('/')}/{ref.path}"
     body = {"url": url, "name": ref.path, "id": ref.path}
+    if other := caller.catalog.in_another_case(ref.path):
+        raise errors.Conflict(f"{other} exists, and differs in case only. Publish to that one.")
     if ref.path in caller.catalog.adapters:
         return JSONResponse({**body, "error": "It exists already."}, 409)
     return JSONResponse(body)

@@ -131,7 +131,10 @@ def require_audit(key: Key, domain: str) -> None:
 def require_some_audit(key: Key) -> None:
     """Raises `Forbidden` unless `key` may read the audit log of some domain."""
     if not any(grant.role in ("audit", "operate") for grant in key.grants):
-        require(key, "audit", ANY_DOMAIN)
+        raise Forbidden(
+            f"Key {key.id} ({key.name}) has no role 'audit' in any domain. "
+            "Ask an operator: lorary keys issue NAME --grant audit:DOMAIN"
+        )
 
 
 def may_observe(key: Key) -> bool:

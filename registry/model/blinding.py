@@ -66,7 +66,7 @@ def requirements_shown(
         met=False,
         hidden=True,
         evidence="a review in this domain is open, and its results are hidden until it is closed",
-        remedy="close the review: lorary review close",
+        remedy="an evaluator closes the review: lorary review ls, lorary review close REVIEW",
     )
     return (*(item for item in asked if item.name != EXPERT_REVIEW), placeholder)
 

@@ -155,8 +155,11 @@ def _reviewed(version: Version, needed: int, catalog: Catalog) -> Iterator[Requi
         yield Requirement(
             name=EXPERT_REVIEW,
             met=enough,
-            evidence=f"{found.items} of {needed} answers settled",
-            remedy="" if enough else "have two experts judge more answers: lorary review open",
+            evidence=f"{found.items} answers settled, {needed} required",
+            remedy=""
+            if enough
+            else "have two experts judge more answers, in an open review (lorary review ls) or a "
+            f"new one: lorary review open {version.ref}",
         )
 
 

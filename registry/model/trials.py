@@ -185,8 +185,8 @@ def in_words(bound: BoundName, limit: float, seen: Evidence) -> str:
             )
         case "negative_share":
             return (
-                f"{candidate.negative} of {candidate.positive + candidate.negative} opinions were "
-                f"negative (allowed: {100 * limit:g} %); of the stable version's "
+                f"{candidate.negative} of {candidate.positive + candidate.negative} answers were "
+                f"judged negative (allowed: {100 * limit:g} %); of the stable version's "
                 f"{stable.negative} of {stable.positive + stable.negative}"
             )
 

@@ -310,7 +310,7 @@ def test_the_gate_command_does_not_say_no_for_what_is_hidden(
     hospital.do(ChangePolicy("medical", Policy(guarded=("production",), approvals=1)))
     lacking = gate()
     assert lacking.exit_code == 1
-    assert "it lacks 1" in lacking.output
+    assert "1 of 2 requirements not met, 1 hidden from you." in lacking.output
     hospital.close(review)
 
 

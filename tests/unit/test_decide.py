@@ -113,6 +113,14 @@ def test_adapters_do_not_differ_in_case_only() -> None:
     assert catalog.find(AdapterRef.parse("medical/Coder.v2_x@1")).number == 1
 
 
+def test_what_is_not_there_is_refused_with_the_command_that_helps() -> None:
+    catalog = do(start(), published(1), ALICE)
+    with pytest.raises(errors.UnknownDomain, match="`lorary domain ls`"):
+        catalog.domain("nowhere")
+    with pytest.raises(errors.UnknownAlias, match=r"lorary alias set medical/coder@1 production"):
+        catalog.find(AdapterRef.parse("medical/coder"))
+
+
 @given(histories)
 def test_no_history_breaks_the_registry(history: list[tuple[Command, str]]) -> None:
     catalog = start()

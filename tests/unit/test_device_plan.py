@@ -360,14 +360,18 @@ def test_a_plan_is_printed_as_json_too(tmp_path: Path) -> None:
     assert sum(part["bytes"] for part in shown["memory"]) > 50 * GIB
 
 
-def shown(folder: Path, *options: str) -> tuple[int, dict[str, Any]]:
-    """`lorary serve --plan --json`; its exit status and what it prints."""
+def serve(folder: Path, model: Path, *options: str) -> subprocess.CompletedProcess[str]:
     (folder / "config.json").write_text(json.dumps(CONFIGS["8B"]))
-    done = subprocess.run(
-        [str(BIN / "lorary"), "serve", "--plan", "--json", *options],
-        env={**os.environ, "LORARY_MODEL": str(folder), "LORARY_HOME": str(folder)},
+    return subprocess.run(
+        [str(BIN / "lorary"), "serve", *options],
+        env={**os.environ, "LORARY_MODEL": str(model), "LORARY_HOME": str(folder)},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+def shown(folder: Path, *options: str, model: Path | None = None) -> tuple[int, dict[str, Any]]:
+    """`lorary serve --plan --json`; its exit status and what it prints."""
+    done = serve(folder, model or folder, "--plan", "--json", *options)
     return done.returncode, json.loads(done.stdout) if done.stdout else {"error": done.stderr}
 
 
@@ -383,6 +387,21 @@ def test_the_plan_for_another_machine_is_printed_and_starts_nothing(tmp_path: Pa
     status, plan_ = shown(tmp_path, "--gpu", "h100", "--", "--max-loras=3")
     assert status != 0
     assert "LORARY_MAX_LORAS" in plan_["error"]
+
+
+def test_a_plan_names_its_base_model_and_says_when_it_is_not_there(tmp_path: Path) -> None:
+    status, plan_ = shown(tmp_path, "--gpu", "l4")
+    assert (status, plan_["model"]) == (0, str(tmp_path))
+    status, plan_ = shown(tmp_path, "--gpu", "l4", model=tmp_path / "none")
+    assert status == 1
+    assert f"There is no model in {tmp_path / 'none'}" in plan_["error"]
+
+
+def test_options_of_a_plan_without_it_are_refused(tmp_path: Path) -> None:
+    for options in (["--host-gib", "96"], ["--plan", "--host-gib", "96"], ["--gpu", "l4"]):
+        done = serve(tmp_path, tmp_path, *options)
+        assert done.returncode == 2, options
+        assert "goes with" in done.stderr
 
 
 def test_serve_itself_refuses_what_does_not_fit_before_it_looks_at_anything_else(

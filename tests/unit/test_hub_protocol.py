@@ -395,6 +395,8 @@ def test_a_commit_builds_on_the_newest_version_that_is_kept(hub: Hub) -> None:
 
 
 def test_a_repository_is_created_once(hub: Hub) -> None:
-    for name, status in (("coder", 409), ("new", 200)):
+    for name, status in (("coder", 409), ("Coder", 409), ("new", 200)):
         body = {"name": name, "organization": "medical", "type": "model"}
-        assert hub.client.post("/api/repos/create", json=body).status_code == status
+        answer = hub.client.post("/api/repos/create", json=body)
+        assert answer.status_code == status
+        assert (name == "Coder") == ("medical/coder exists" in answer.text)

@@ -80,6 +80,11 @@ def test_a_refused_name_comes_with_one_that_is_accepted(text: str, proposed: str
     assert len(said) < 400
 
 
+def test_a_name_that_ends_with_git_is_refused_for_that_reason() -> None:
+    with pytest.raises(InvalidName, match=r"not ending with '\.git'"):
+        AdapterRef.parse("medical/Coder.git")
+
+
 @given(st.text())
 def test_a_proposal_is_well_formed_or_empty(text: str) -> None:
     proposed = proposal(text)
