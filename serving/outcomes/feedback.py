@@ -45,7 +45,9 @@ def parse_feedback(body: dict[str, Any]) -> Given:
         raise BadRequest(f"`rating` must be one of {', '.join(RATINGS)}. Send one.")
     category = next((c for c in CATEGORIES if c == body.get("category")), None)
     if category is None and body.get("category") is not None:
-        raise BadRequest(f"`category` must be one of {', '.join(CATEGORIES)}. Leave it out if none is.")
+        raise BadRequest(
+            f"`category` must be one of {', '.join(CATEGORIES)}. Leave it out if none is."
+        )
     if comment is not None and (not isinstance(comment, str) or len(comment) > MAX_COMMENT):
         raise BadRequest(f"`comment` is a text of at most {MAX_COMMENT} letters. Send fewer.")
     return Given(response, rating, category)
@@ -62,7 +64,9 @@ async def give(
     given = parse_feedback(body)
     answered = ids.read(given.id)
     if answered.key != key.id:
-        raise Forbidden("That answer was given to another key. Send feedback with the key that asked.")
+        raise Forbidden(
+            "That answer was given to another key. Send feedback with the key that asked."
+        )
     if answered.ref is None:
         raise BadRequest("The base model gave that answer. Feedback is about adapters' answers.")
     try:

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from adapters.home import default_model
+from registry.cli import build
 from registry.cli.commands import read_command
 from registry.cli.output import escaped, plain, progress_bar, say, table, warn
 from registry.cli.reviewing import import_tasks, read_rows
@@ -86,3 +89,12 @@ def test_a_command_that_cannot_be_sent_is_refused_with_its_usage(field: str) -> 
     assert read_command(SplitAlias, fields)
     with pytest.raises(BadRequest, match=r"Write: SplitAlias domain=\.\.\. adapter="):
         read_command(SplitAlias, [*fields, field])
+
+
+def test_the_small_models_directory_can_be_put_into_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORARY_HOME", str(tmp_path))
+    default_model().mkdir(parents=True)
+    (default_model() / "config.json").write_text("{}")
+    assert CliRunner().invoke(build(), ["small-model"]).stdout == f"{default_model()}\n"
