@@ -169,7 +169,7 @@ def test_each_bound_is_judged_by_its_own_counts(
         (
             "negative_share",
             0.5,
-            "8 of 9 opinions were negative (allowed: 50 %); of the stable version's 0 of 0",
+            "8 of 9 answers were judged negative (allowed: 50 %); of the stable version's 0 of 0",
         ),
     ],
 )
