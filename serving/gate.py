@@ -20,7 +20,6 @@ from serving.generation import admitted, generate
 from serving.inflight import watch
 from serving.outcomes.feedback import FEEDBACK_FIELDS, MAX_FEEDBACK_BYTES, give
 from serving.replica import Replica, current
-from serving.request import classification
 from serving.request.answers import Noting, answer, refuse
 from serving.request.body import MAX_HINT_BYTES, json_object, parse_hint
 from serving.request.headers import DETAILS, declared_length, inner
@@ -169,10 +168,11 @@ class Gate:
             await self._show_models(scope, send)
         else:
             why = next((NOT_OFFERED[p] for p in NOT_OFFERED if path.startswith(p)), "Not served")
-            use = "/v1/chat/completions, /v1/completions, /v1/responses, /v1/messages"
-            if self.replica.served.classifies:
-                use = ", ".join(classification.ROUTES)
-            raise RouteNotFound(f"{method[:10]} {path[:100]!r}: {why}. Use {use} or {MODELS}.")
+            raise RouteNotFound(
+                f"{method[:10]} {path[:100]!r}: {why}. Use /v1/chat/completions, /v1/completions, "
+                "/v1/responses, /v1/messages or /v1/models; on a server that classifies /classify, "
+                "/score or /rerank."
+            )
 
     async def _take_feedback(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Have a caller's opinion about one of its answers kept."""

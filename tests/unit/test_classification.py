@@ -128,7 +128,7 @@ def test_a_server_that_classifies_writes_nothing(heads: Site, upstream: Upstream
     assert (status, body["error"]["code"]) == (404, "route_not_found")
     assert "Use /classify" in body["error"]["message"]
     _, _, body = ask(heads, upstream, "/v1/classify", heads.medical, model="medical/colours")
-    assert "Use /classify" in body["error"]["message"]
+    assert "on a server that classifies /classify" in body["error"]["message"]
     for path in ("/pooling", "/v1/embeddings", "/invocations", "/tokenize"):
         assert ask(heads, upstream, path, heads.medical, model="medical/colours")[0] == 404
     assert upstream.bodies == []
