@@ -30,6 +30,7 @@ from registry.model.machine import decide, fold
 from registry.model.opinions import Rating
 from registry.model.trials import Arm, Bounds, Evidence, crosses
 from registry.model.versions import ApproveVersion, RevokeVersion
+from tests.support.catalogs import VERSION
 from tests.support.replicas import Site, make_site
 
 NOW = "2126-11-24T03:00:00Z"
@@ -275,7 +276,8 @@ def test_a_split_written_before_bounds_existed_still_reads_and_never_ends_by_its
     )
     event = msgspec.json.decode(old, type=AliasSplit)
     assert event.bounds is None
-    adapter = Adapter(domain="medical", name="coder", aliases={"production": 1})
+    versions = (VERSION, msgspec.structs.replace(VERSION, number=2))
+    adapter = Adapter(domain="medical", name="coder", aliases={"production": 1}, versions=versions)
     catalog = fold(Catalog(adapters={"medical/coder": adapter}), [Entry("op", event)], NOW)
     assert catalog.adapters["medical/coder"].splits["production"].bounds is None
 
