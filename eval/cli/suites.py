@@ -13,7 +13,9 @@ from registry.cli.output import AsJson, emit, say, table
 
 def register(app: typer.Typer) -> None:
     """Add these commands to `lorary`."""
-    suites = typer.Typer(no_args_is_help=True, help="What versions are asked.")
+    suites = typer.Typer(
+        no_args_is_help=True, help="List and write evaluation suites; make a policy of them."
+    )
     suites.command("ls")(list_suites)
     suites.command("write")(write_suites)
     suites.command("policy")(begin_policy)

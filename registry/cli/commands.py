@@ -26,7 +26,7 @@ def execute(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give the registry any of its commands, as the audit log names them.
+    """Run any of the registry's commands, by its name in the API.
 
     Example: lorary execute MoveAlias domain=medical adapter=coder alias=beta version=7
     """

@@ -195,7 +195,7 @@ def set_default(
     adapter: Annotated[str, typer.Argument(help="The adapter's name within the domain.")],
     as_json: AsJson = False,
 ) -> None:
-    """Let the domain's bare name mean one adapter.
+    """Choose the adapter that the domain's bare name means.
 
     Example: lorary domain default medical icd10-coder
     """

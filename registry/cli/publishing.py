@@ -23,7 +23,9 @@ def register(app: typer.Typer) -> None:
     """Add these commands to `lorary`."""
     app.command()(push)
     app.command()(pull)
-    aliases = typer.Typer(no_args_is_help=True, help="Say which version an alias names.")
+    aliases = typer.Typer(
+        no_args_is_help=True, help="Promote, roll back and canary versions by alias."
+    )
     aliases.command("set")(set_alias)
     aliases.command("split")(split_alias)
     aliases.command("ls")(list_aliases)
@@ -35,7 +37,7 @@ def register(app: typer.Typer) -> None:
 def push(
     directory: Annotated[Path, typer.Argument(help="A directory that PEFT saved to.")],
     path: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER")],
-    alias: Annotated[str | None, typer.Option(help="Let this alias name the version.")] = None,
+    alias: Annotated[str | None, typer.Option(help="Point this alias at the version.")] = None,
     base: Annotated[
         str | None, typer.Option(help="Registered base model; by default the declared one.")
     ] = None,
@@ -99,7 +101,7 @@ def set_alias(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let an alias name a version.
+    """Point an alias at a version.
 
     Example: lorary alias set medical/icd10-coder@8 production --expected 7
     """
@@ -136,7 +138,7 @@ def split_alias(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Let a share of an alias's callers get a candidate; each caller stays with what it got.
+    """Serve a candidate to a share of an alias's callers; each caller stays with its version.
 
     The split ends by itself once the candidate is seen to cross a bound.
 

@@ -55,7 +55,7 @@ def stop(ref: Alias, as_json: AsJson = False) -> None:
     domain, adapter, alias = _alias(ref)
     with client() as registry:
         shown = registry.execute(EndShadow(domain, adapter, alias))
-    emit(shown, as_json, lambda: say(f"{domain}/{adapter}@{alias} has no shadow."))
+    emit(shown, as_json, lambda: say(f"{domain}/{adapter}@{alias} has no shadow any more."))
 
 
 def show(
@@ -89,7 +89,7 @@ def _tell(shadow: dict[str, Any]) -> None:
     say(
         f"Version {shadow['candidate']} beside version {shadow['stable']}, "
         f"{100 * shadow['share']:g} % of requests since {shadow['time']}, {state}; "
-        f"reported by {shadow['replicas']} replicas"
+        f"replicas that report: {shadow['replicas']}"
     )
     table(["what", "seen"], list(summary(msgspec.convert(shadow["seen"], Comparison))))
 
