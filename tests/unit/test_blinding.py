@@ -28,8 +28,9 @@ from registry.model.domains import ChangePolicy, CreateDomain
 from registry.model.keys import IssueKey, RevokeKey
 from registry.model.policies import Policy
 from registry.model.reviewing import Item, Notes, order
-from registry.model.reviews import CloseReview, EraseReview
+from registry.model.reviews import CloseReview, EraseReview, OpenReview
 from registry.model.versions import PublishVersion
+from registry.model.webhooks import AddWebhook
 from registry.registry import Registry
 from registry.settings import RegistrySettings
 from registry.store import LocalStore
@@ -182,6 +183,55 @@ def test_whoever_may_judge_reads_no_report_of_the_domain_while_a_review_is_open(
     hospital.close(review)
     for path in paths:
         assert hospital.ask("cy-evaluates", "GET", path).status_code == 200
+
+
+def test_only_the_reports_of_a_versions_evaluations_are_read_as_such(hospital: Hospital) -> None:
+    """Reports, what reviews ask and what experts write are blobs alike."""
+    mine, other = hospital.evaluate(1), hospital.evaluate(2)
+    review = hospital.open()
+    content = hospital.registry.refresh().reviews[review].content
+    status = {
+        digest: hospital.ask("meter", "GET", f"{VERSIONS}/1/evaluations/{digest}").status_code
+        for digest in (mine, other, content)
+    }
+    assert status == {mine: 200, other: 404, content: 404}
+
+
+def test_what_an_expert_wrote_cannot_be_published_as_a_file(
+    hospital: Hospital, tmp_path: Path
+) -> None:
+    review = hospital.open()
+    item = hospital.next("ada", review)["item"]
+    body = {"item": item["id"], "verdicts": ["correct", "correct"], "preferred": "neither",
+            "rationale": "as in the guideline"}  # fmt: skip
+    path = f"/api/v1/reviews/{review}/judgements"
+    assert hospital.ask("ada", "POST", path, json=body).status_code == 201
+    (judgement,) = hospital.registry.refresh().reviews[review].judgements
+    assert judgement.notes is not None
+    blobs = Blobs(hospital.registry.store)
+    listed = [
+        File(path.name, path.stat().st_size, blobs.put_bytes(path.read_bytes()))
+        for path in write_adapter(tmp_path / "adapter", seed=9).iterdir()
+        if path.name != "README.md"
+    ]
+    notes = File("README.md", len(blobs.get(judgement.notes)), judgement.notes)
+    sent = {"base": TINY.name, "files": msgspec.to_builtins([*listed, notes])}
+    refused = hospital.ask("team", "POST", VERSIONS, json=sent)
+    assert refused.status_code == 422
+    assert "It is a report or a review of this registry" in refused.text
+
+
+def test_listings_hold_nothing_of_domains_that_the_caller_may_not_see(hospital: Hospital) -> None:
+    hospital.publish("legal", "brief", 9)
+    hospital.do(AddWebhook("w1", "https://legal.example/x", "legal"))
+    hospital.do(OpenReview("r1", "legal", "brief", (1,), "About legal", ("i1",), "d" * 64))
+    routes = ("adapters", "domains", "reviews", "webhooks")
+    for path in (*(f"/api/v1/{route}" for route in routes), "/api/models", "/api/whoami-v2"):
+        assert "legal" in hospital.ask("operator", "GET", path).text, path
+        assert "legal" not in hospital.ask("everything", "GET", path).text, path
+    for path in ("/", "/reviews"):
+        assert "legal" in hospital.page("operator", path).text.lower(), path
+        assert "legal" not in hospital.page("everything", path).text.lower(), path
 
 
 def test_a_report_cannot_be_published_as_a_file_to_download_it(

@@ -1,11 +1,13 @@
 """What is read of a blob is what was stored, or visibly less."""
 
 import hashlib
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
-from registry.errors import DigestMismatch
+from registry.errors import DigestMismatch, ReadOnly
 from registry.http import create_app
 from registry.model.domains import CreateDomain
 from registry.model.policies import Policy
@@ -13,6 +15,7 @@ from registry.registry import Registry
 from registry.settings import RegistrySettings
 from registry.store import LocalStore
 from registry.store.blobs import Blobs, blob_key, part_key
+from registry.store.read_only import ReadOnlyStore
 from tests.support.catalogs import files, publish_bytes
 
 PIECE = 1 << 20
@@ -35,6 +38,28 @@ def test_whoever_gets_all_bytes_of_a_blob_gets_the_right_ones(
         with pytest.raises(DigestMismatch):
             got.extend(map(len, blobs.stream(digest, length)))
         assert sum(got) < length
+
+
+def test_a_read_only_store_changes_nothing_by_any_method(
+    local_store: LocalStore, tmp_path: Path
+) -> None:
+    blobs, digest = Blobs(local_store), hashlib.sha256(b"x").hexdigest()
+    blobs.put_bytes(b"x")
+    key, closed = blob_key(digest), ReadOnlyStore(local_store)
+    (tmp_path / "y").write_bytes(b"y")
+    changes: list[Callable[[], object]] = [
+        lambda: closed.put(key, b"y", "overwrite"),
+        lambda: closed.put(part_key(digest), b"y", "create"),
+        lambda: closed.put_file(key, tmp_path / "y", sha256=digest),
+        lambda: closed.put_stream(key, iter([b"y"])),
+        lambda: closed.signed_put(key, sha256=digest, size=1),
+        lambda: closed.delete(key),
+    ]
+    for change in changes:
+        with pytest.raises(ReadOnly):
+            change()
+    assert [info.key for info in closed.list("")] == [key]
+    assert closed.get(key) == b"x"
 
 
 def test_an_empty_blob_is_verified(local_store: LocalStore) -> None:

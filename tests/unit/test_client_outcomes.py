@@ -17,7 +17,7 @@ from registry.client.downloading import download
 from registry.client.progress import Counter, no_progress
 from registry.client.uploading import Part, _put
 from registry.envelope import headers_of
-from registry.errors import OutcomeUnknown, StoreUnavailable
+from registry.errors import DigestMismatch, OutcomeUnknown, StoreUnavailable
 from tests.support.servers import free_port
 
 
@@ -133,3 +133,48 @@ def test_a_part_that_the_bucket_refused_was_not_sent(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="403"):
         _put(connection, tmp_path / "file", Part(0, 1, "0" * 64), put, counter)
     connection.close()
+
+
+DATA = b"first, then the others"
+
+
+def served(data: bytes, asked: list[str]) -> Connection:
+    """A connection to a registry whose one file holds `data`."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.headers["range"])
+        first, last = request.headers["range"].removeprefix("bytes=").split("-")
+        return httpx.Response(206, content=data[int(first) : int(last) + 1])
+
+    connection = Connection("http://127.0.0.1:1", "lry_a_b", timeout=1)
+    connection.http = httpx.Client(base_url="http://a", transport=httpx.MockTransport(answer))
+    return connection
+
+
+def test_a_file_that_arrived_damaged_is_not_kept(tmp_path: Path) -> None:
+    connection = served(DATA[::-1], [])
+    file = {"path": "x", "size": len(DATA), "sha256": sha256(DATA).hexdigest()}
+    with pytest.raises(DigestMismatch, match="damaged"):
+        download(connection, "a/b@1", file, tmp_path / "x", no_progress, parallel=1)
+    assert list(tmp_path.iterdir()) == []
+    connection.close()
+
+
+def test_a_pull_goes_on_from_the_ranges_that_were_recorded_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process may have died while it wrote `10`: then `1` stands in the last line."""
+    monkeypatch.setattr("registry.client.downloading.RANGE", 10)
+    digest = sha256(DATA).hexdigest()
+    for record, fetched in (("0\n", ["10-19", "20-21"]), ("0\n20\n10", ["10-19"])):
+        partial = tmp_path / f".{digest[:16]}.part"
+        partial.write_bytes(DATA[:10] + bytes(10) + DATA[20:])
+        partial.with_suffix(".ranges").write_text(record)
+        asked = list[str]()
+        connection = served(DATA, asked)
+        file = {"path": "x", "size": len(DATA), "sha256": digest}
+        download(connection, "a/b@1", file, tmp_path / "x", no_progress, parallel=1)
+        assert (tmp_path / "x").read_bytes() == DATA
+        assert sorted(asked) == [f"bytes={span}" for span in fetched]
+        (tmp_path / "x").unlink()
+        connection.close()

@@ -1,6 +1,7 @@
 """Two who publish at once: neither's bytes are lost, and neither overwrites the other unseen."""
 
 import base64
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ from registry.registry import Registry
 from registry.settings import RegistrySettings
 from registry.store import LocalStore
 from registry.store.base import PutMode
-from registry.store.blobs import DAMAGED, Blobs, blob_key, content_digest
+from registry.store.blobs import DAMAGED, Blobs, blob_key, content_digest, part_key
 from tests.support.adapters import TINY, write_adapter
 from tests.support.catalogs import FACTS, files
 
@@ -143,6 +144,30 @@ def test_a_collection_leaves_alone_what_is_no_blob(
     assert (done.blobs, done.parts) == (1, 0)
     assert Blobs(local_store).missing([unused]) == {unused}
     assert all((local_store.root / key).exists() for key in others)
+
+
+def test_a_collection_spares_the_parts_of_an_upload_under_way(
+    local_store: LocalStore, operator: Secret
+) -> None:
+    digest = hashlib.sha256(b"part").hexdigest()
+    local_store.put(part_key(digest), b"part", "overwrite")
+    registry = Registry(local_store)
+    assert collect(registry, operator.id, apply=True, grace_seconds=3600).parts == 0
+    assert Blobs(local_store).missing_parts([digest]) == set()
+    assert collect(registry, operator.id, apply=True, grace_seconds=-10).parts == 1
+    assert Blobs(local_store).missing_parts([digest]) == {digest}
+    registry.close()
+
+
+def test_a_listing_that_names_a_path_twice_is_refused(
+    local_store: LocalStore, operator: Secret, tmp_path: Path
+) -> None:
+    files = stored(local_store, write_adapter(tmp_path / "a"))
+    registry = Registry(local_store)
+    with pytest.raises(errors.AdmissionRefused, match="listed twice"):
+        publish_to(registry, [*files, files[0]], operator)
+    assert publish_to(registry, files, operator).number == 1
+    registry.close()
 
 
 def test_a_large_collection_is_made_of_commits_of_bounded_size(

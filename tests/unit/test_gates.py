@@ -13,7 +13,7 @@ from registry import errors
 from registry.log.commits import Commit, decode
 from registry.maintain.auditing import audit
 from registry.model.access import BOOTSTRAP
-from registry.model.aliases import AliasMoved, MoveAlias
+from registry.model.aliases import AliasMoved, MoveAlias, RemoveAlias
 from registry.model.base import Command, Entry
 from registry.model.bases import RegisterBase
 from registry.model.canary import SplitAlias
@@ -206,6 +206,13 @@ def test_a_report_about_other_bytes_is_not_recorded() -> None:
     command = RecordEvaluation("medical", "coder", 2, digest(1), "c" * 64, (result(),))
     with pytest.raises(errors.Conflict, match="Evaluate the bytes that are published"):
         decide(start(), command, METER, NOW)
+
+
+def test_a_report_that_a_collection_may_have_removed_is_not_recorded() -> None:
+    catalog = start()
+    assert decide(catalog, report(result()), METER, NOW)
+    with pytest.raises(errors.BeingCollected):
+        decide(catalog.changed(swept=1), report(result()), METER, NOW)
 
 
 def test_a_report_on_an_edited_held_out_set_does_not_count() -> None:
@@ -521,6 +528,36 @@ def test_nothing_is_compared_with_a_revoked_production() -> None:
     assert "no worse than medical/coder@1" in lacking(catalog)
     catalog = do(catalog, RevokeVersion("medical", "coder", 1, "harmful"), OPERATOR)
     assert lacking(catalog) == set()
+
+
+def test_nothing_is_compared_with_a_version_whose_files_were_deleted() -> None:
+    catalog = do(start(), report(result(gained=0, lost=300)), METER)
+    catalog = do(catalog, RemoveAlias("medical", "coder", "production"), OPERATOR)
+    assert lacking(catalog) == {"no worse than medical/coder@1"}
+    catalog = do(catalog, TombstoneVersion("medical", "coder", 1, "old"), OPERATOR)
+    assert lacking(catalog) == set()
+
+
+def test_counts_are_bounded_for_whoever_resolves_the_version_gets_them() -> None:
+    counts = {f"{number}{'x' * 150}": Tally(1, 2) for number in range(100)}
+    suites = tuple(
+        SuiteResult(suite=f"s{number}", digest=SUITE, held_out=HELD_OUT, tallies=counts)
+        for number in range(8)
+    )
+    catalog = start()
+    assert decide(catalog, replace(report(result()), results=suites[:4]), METER, NOW)
+    with pytest.raises(errors.TooLarge, match="131072 bytes"):
+        decide(catalog, replace(report(result()), results=suites), METER, NOW)
+
+
+def test_a_role_is_granted_in_a_domain_that_exists_alone() -> None:
+    for domain in ("medcial", "medical"):
+        issued = IssueKey("new", "new", "0" * 64, (Grant("infer", domain),))
+        if domain == "medical":
+            assert decide(start(), issued, OPERATOR, NOW)
+        else:
+            with pytest.raises(errors.UnknownDomain, match="medical"):
+                decide(start(), issued, OPERATOR, NOW)
 
 
 def test_only_an_evaluator_records() -> None:

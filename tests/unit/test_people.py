@@ -91,6 +91,20 @@ def test_access_is_recovered_by_the_store_alone_and_the_log_shows_it(
     assert verify(store).sound
 
 
+def test_the_log_shows_no_digest_of_an_issued_or_a_recovered_keys_secret(
+    store: LocalStore, operator: Secret
+) -> None:
+    registry, recovered = Registry(store), Secret.generate()
+    command = RecoverAccess(recovered.id, "recovered", recovered.digest, "the operator left")
+    registry.execute(command, RECOVERY)
+    registry.close()
+    client = TestClient(create_app(RegistrySettings(store=str(store.root))))
+    shown = client.get("/api/v1/log", headers={"Authorization": f"Bearer {recovered.text}"}).text
+    assert recovered.id in shown
+    assert operator.id in shown
+    assert not any(secret.digest in shown for secret in (operator, recovered))
+
+
 def test_a_recovered_key_is_readable_by_its_owner_alone(
     store: LocalStore, operator: Secret, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

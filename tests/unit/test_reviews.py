@@ -149,6 +149,15 @@ def test_a_judgement_that_makes_no_sense_is_refused(command: JudgeItem) -> None:
         decide(start(), command, DORA, NOW)
 
 
+def test_texts_that_a_collection_may_have_removed_are_named_by_no_review_and_no_judgement() -> None:
+    opened = OpenReview("r2", "medical", "coder", (2, 1), "Forty answers", ITEMS, CONTENT)
+    catalog = start()
+    for command, by in ((opened, METER), (said(notes="e" * 64), DORA)):
+        assert decide(catalog, command, by, NOW)
+        with pytest.raises(errors.BeingCollected):
+            decide(catalog.changed(swept=1), command, by, NOW)
+
+
 def test_a_closed_review_takes_no_more() -> None:
     catalog = do(start(), CloseReview("r1"), METER)
     with pytest.raises(errors.Conflict, match="closed"):

@@ -19,16 +19,20 @@ Answer = tuple[int, str]
 
 
 class Server:
-    """Answers each request with the next of `answers`, then with 200 and `x`."""
+    """Answers each request with the next of `answers`, then with 200 and `x`, or the next of
+    `contents`."""
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
+        self.contents: list[bytes] = []
+        self.paths: list[str] = []
         self.requests = 0
 
 
 @pytest.fixture
 def server(started: tuple[Server, ObjectStore]) -> tuple[Server, ObjectStore]:
     started[0].answers, started[0].requests = [], 0
+    started[0].contents, started[0].paths = [], []
     return started
 
 
@@ -41,11 +45,14 @@ def started() -> Iterator[tuple[Server, ObjectStore]]:
         protocol_version = "HTTP/1.1"
 
         def content(self) -> bytes:
-            return b"" if self.command == "PUT" else b"x"
+            if self.command == "PUT":
+                return b""
+            return state.contents.pop(0) if state.contents else b"x"
 
         def answer(self) -> None:
             self.rfile.read(int(self.headers.get("content-length") or 0))
             state.requests += 1
+            state.paths.append(self.path)
             status, code = state.answers.pop(0) if state.answers else (200, "")
             if status == 0:  # the connection breaks
                 self.close_connection = True
@@ -158,6 +165,23 @@ def test_every_other_error_is_of_the_tree_too(
         store.delete("key")
     with pytest.raises(LoraryError):
         store.put_stream("key", iter([b"x"]))
+
+
+def test_a_listing_has_the_objects_of_all_its_pages(server: tuple[Server, ObjectStore]) -> None:
+    state, store = server
+    found = (
+        "<Contents><Key>{}</Key><Size>7</Size>"
+        "<LastModified>2026-11-26T00:00:00.000Z</LastModified></Contents>"
+    )
+    more = "<IsTruncated>true</IsTruncated><NextContinuationToken>next</NextContinuationToken>"
+    state.contents = [
+        f"<ListBucketResult>{found.format(key)}{rest}</ListBucketResult>".encode()
+        for key, rest in (("log/1", more), ("log/2", ""))
+    ]
+    assert [(info.key, info.size) for info in store.list("log/")] == [("log/1", 7), ("log/2", 7)]
+    asked = [parse_qs(urlsplit(path).query) for path in state.paths]
+    assert [query["prefix"] for query in asked] == [["log/"], ["log/"]]
+    assert [query.get("continuation-token") for query in asked] == [None, ["next"]]
 
 
 def test_a_presigned_upload_is_for_the_declared_bytes_alone(

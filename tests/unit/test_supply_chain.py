@@ -171,6 +171,19 @@ def test_a_signature_that_leaves_a_file_out_covers_none(tmp_path: Path) -> None:
         verify_signature(files_of(adapter), [public])
 
 
+def test_a_signature_that_no_signer_made_is_refused_also_where_none_is_required(
+    tmp_path: Path,
+) -> None:
+    private, _ = key_pair(tmp_path / "a")
+    _, trusted = key_pair(tmp_path / "b")
+    adapter = write_adapter(tmp_path / "adapter")
+    catalog = Catalog(domains={"medical": Domain("medical", Policy(signers=(trusted,)))})
+    assert examine(catalog, "medical", files_of(adapter)).signer is None
+    sign(adapter, private)
+    with pytest.raises(AdmissionRefused, match="No key that is trusted"):
+        examine(catalog, "medical", files_of(adapter))
+
+
 def test_reviews_that_a_version_names_are_of_its_own_domain(tmp_path: Path) -> None:
     path = tmp_path / PROVENANCE
     path.write_text(json.dumps({"lineage": {"reviews": ["r1"]}}))
