@@ -15,6 +15,7 @@ from starlette.types import Message
 from registry.model.access import Secret
 from serving import replica
 from serving.endpoints import Endpoints
+from serving.faults import MAX_WAITING
 from serving.gate import Gate
 from serving.launch import arguments, environment
 from serving.settings import ServingSettings
@@ -28,6 +29,7 @@ from tests.support.tiers import made, run, settled, use, versions
 from tests.support.vllm_engine import VllmEngine
 
 CULPRIT, OTHER = "medical/coder@1", "legal/clauses@1"
+TWIN = "medical/twin@1"
 
 
 @pytest.fixture(autouse=True)
@@ -215,6 +217,43 @@ def test_other_requests_of_a_faulty_version_end_with_its_name(
         upstream.nan_in_traffic = {CULPRIT}
         await send(site, upstream, CULPRIT, site.medical)
         _, body = await asyncio.wait_for(other, 5)
+        assert (
+            json.loads(body.rstrip().rpartition("data: ")[2])["error"]["code"] == "adapter_faulty"
+        )
+
+    run(work)
+
+
+def test_a_faulty_adapter_is_found_however_many_faults_were_explained_before(
+    site: Site, upstream: NanEngine
+) -> None:
+    async def work() -> None:
+        await send(site, upstream, OTHER, site.legal)
+        for _ in range(MAX_WAITING):
+            site.engine.cache.poisoned = {site.engine.cache.free[0]}
+            assert code(await send(site, upstream, OTHER, site.legal)) == (503, "engine_fault")
+        upstream.nan_in_traffic = {CULPRIT}
+        refused = await send(site, upstream, CULPRIT, site.medical)
+        assert code(refused) == (422, "adapter_faulty")
+
+    run(work)
+
+
+def test_requests_of_the_same_bytes_under_another_name_end_too(
+    site: Site, upstream: NanEngine
+) -> None:
+    site.publish("medical", "twin", b"medical one")
+
+    async def work() -> None:
+        for name in (CULPRIT, TWIN):
+            await send(site, upstream, name, site.medical)
+        upstream.during = lambda: asyncio.sleep(20)
+        twin = asyncio.create_task(send(site, upstream, TWIN, site.medical, stream=True))
+        await settled(lambda: upstream.asked.count(TWIN) == 2)
+        upstream.during = lambda: asyncio.sleep(0)
+        upstream.nan_in_traffic = {CULPRIT}
+        await send(site, upstream, CULPRIT, site.medical)
+        _, body = await asyncio.wait_for(twin, 5)
         assert (
             json.loads(body.rstrip().rpartition("data: ")[2])["error"]["code"] == "adapter_faulty"
         )

@@ -106,6 +106,16 @@ def test_sequences_count_against_concurrency() -> None:
     assert not limits.running.adapter
 
 
+def test_sequences_count_against_the_replicas_concurrency_whosever_they_are() -> None:
+    limits = Limits(Bounds(concurrency=4))
+    with limits.admit("key") as grant:
+        grant.claim("a", sequences=3)
+        with limits.admit("other") as another:
+            with pytest.raises(LimitReached, match="here"):
+                another.claim("b", sequences=2)
+            another.claim("b")
+
+
 def test_what_is_in_flight_is_reserved_and_settled() -> None:
     limits = Limits(Bounds(key_tokens=600), clock=Clock())
     with limits.admit("key") as first:

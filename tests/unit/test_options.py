@@ -183,6 +183,7 @@ def running(**changed: Any) -> SimpleNamespace:
         ({"max_lora_rank": 8}, "LORARY_MAX_LORA_RANK is 64"),
         ({"enable_lora": False}, "without adapters"),
         ({"policy": "fcfs"}, "not 'priority'"),
+        ({"max_logprobs": 0}, "Raise --max-logprobs"),
         ({"max_logprobs": 2}, "Raise --max-logprobs"),
         ({"convert_type": "classify"}, "LORARY_TASK is 'generate'"),
     ],

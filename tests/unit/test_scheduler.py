@@ -97,13 +97,11 @@ def test_who_leaves_the_queue_takes_no_slot() -> None:
 
 def test_who_leaves_at_the_moment_it_is_let_in_gives_the_slot_back() -> None:
     async def work() -> None:
-        turns, end = SlotScheduler(1, TURN), asyncio.Event()
-        first = asyncio.create_task(hold(turns, "a", end))
-        await pause()
-        leaving = asyncio.create_task(hold(turns, "b", end))
-        await pause()
-        end.set()
-        await first  # the slot is b's now, and b has not run yet
+        turns, never = SlotScheduler(1, TURN), asyncio.Event()
+        async with turns.take("a"):
+            leaving = asyncio.create_task(hold(turns, "b", never))
+            await pause()
+        assert turns.waiting == 0, "the slot is b's now, and b has not run yet"
         leaving.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await leaving

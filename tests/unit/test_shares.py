@@ -105,6 +105,21 @@ def test_a_caller_that_leaves_its_line_gives_nothing_back_that_it_had_not() -> N
     asyncio.run(work())
 
 
+def test_a_caller_that_leaves_at_the_moment_it_is_let_in_gives_its_places_back() -> None:
+    async def work() -> None:
+        shares, end, log = Shares(PLACES), asyncio.Event(), list[str]()
+        async with shares.take("a", 8):
+            leaving = asyncio.create_task(hold(shares, "a", 2, end, log))
+            await pause()
+        assert shares.free == PLACES - 2, "they are its own now, and it has not run yet"
+        leaving.cancel()
+        await pause()
+        assert log == []
+        assert shares.free == PLACES
+
+    asyncio.run(work())
+
+
 def test_behind_others_answers_nobody_waits_longer_than_its_patience() -> None:
     async def work() -> None:
         shares, end, log = Shares(PLACES, patience=0.05), asyncio.Event(), list[str]()
