@@ -141,4 +141,5 @@ def labelled(body: bytes, labels: tuple[str, ...]) -> bytes:
 def note_nan(scope: Scope) -> None:
     """Note that the answer to a request as vLLM got it is corrupted."""
     request_id = dict(scope["headers"]).get(b"x-request-id", b"").decode()
-    VERDICTS.note(request_id, corrupted=True)
+    # With a prefix as vLLM writes one: an id may itself begin like a prefix.
+    VERDICTS.note(f"classify-{request_id}", corrupted=True)

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from registry.errors import AlreadyExists
+from registry.errors import AlreadyExists, OutcomeUnknown
 from registry.store import LocalStore
 from serving.batches.batches import MAX_OPEN, Batches
 from serving.batches.claims import STALE_SECONDS, Claims
 from serving.batches.files import DAY, Files
 from serving.batches.lines import Input, problems
-from serving.batches.records import Batch, State
+from serving.batches.records import Batch, Entry, State
 from serving.batches.slices import Answer
 from serving.batches.threads import Threads
 from serving.batches.worker import Worker
@@ -232,6 +232,22 @@ def test_a_lost_reply_to_a_write_of_answers_loses_and_doubles_none(site: Site, f
     asyncio.run(site.worker().step())
     assert site.shown(batch_id)["request_counts"] == {"total": 2, "completed": 2, "failed": 0}
     assert len(site.rows(site.shown(batch_id)["output_file_id"])) == 2
+
+
+def test_an_entry_that_another_worker_wrote_while_the_reply_was_lost_is_not_ones_own(
+    site: Site,
+) -> None:
+    state = site.batches.get(ME, site.batch("medical"))
+    put = site.store.put
+
+    def raced(key: str, data: bytes, mode: Any) -> None:
+        put(key, b"another worker's", mode)
+        raise OutcomeUnknown("no answer")
+
+    site.store.put = raced  # type: ignore[method-assign]
+    entry = Entry(worker="me", completed=1, failed=0, done=b"\x01", at=0)
+    assert not site.batches.append(state, entry, [(True, b"{}")])
+    assert state.entries == 0
 
 
 def test_one_replica_takes_a_batch_and_others_wait_until_it_is_given_back(site: Site) -> None:

@@ -202,6 +202,25 @@ def test_a_caller_who_does_not_read_holds_its_places_for_a_bounded_time(
     site.registry.close()
 
 
+def test_a_caller_who_reads_slowly_is_waited_for_no_longer_in_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inflight, "READER_SECONDS", 0.3)
+    taken: list[Message] = []
+
+    async def slow(message: Message) -> None:
+        taken.append(message)
+        await asyncio.sleep(0.05)
+
+    upstream = Upstream(pieces=(b'data: {"choices": []}\n\n',) * 40, kind=b"text/event-stream")
+    site = make_site(tmp_path)
+    receive = whole(body_for("medical/coder"))
+    asyncio.run(Gate(upstream, site.replica)(scope_of("POST", CHAT, site.medical), receive, slow))
+    assert 2 < len(taken) < 20
+    assert given_back(site)()
+    site.registry.close()
+
+
 def test_a_body_is_read_only_for_a_key_that_may_send_it(tmp_path: Path) -> None:
     read = False
 

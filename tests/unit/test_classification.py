@@ -14,7 +14,7 @@ from adapters.heads import Head
 from registry.model.access import Secret
 from registry.model.domains import ChangePolicy
 from registry.model.policies import Policy
-from serving.request.classification import labelled, most_tokens
+from serving.request.classification import labelled, most_tokens, note_nan
 from serving.telemetry.verdicts import VERDICTS
 from serving.tiers.recovery import HeadProbe, Recovery
 from tests.support.asking import chat, scope_of, send_to
@@ -236,6 +236,13 @@ def test_statistics_of_a_classification_belong_to_its_request() -> None:
     with VERDICTS.follow("ID") as verdict:
         VERDICTS.note("score-ID-11", corrupted=False, aborted=True)
         assert verdict.aborted
+
+
+@pytest.mark.parametrize("request_id", ["ABC", "abc-DEF", "a_B", "A-1"])
+def test_nan_is_noted_whatever_the_letters_of_the_requests_id(request_id: str) -> None:
+    with VERDICTS.follow(request_id) as verdict:
+        note_nan({"headers": [(b"x-request-id", request_id.encode())]})
+        assert verdict.corrupted
 
 
 def test_only_heads_are_warmed_where_heads_are_served(heads: Site) -> None:

@@ -332,3 +332,22 @@ def test_nothing_is_left_behind_by_a_caller_who_leaves(site: Site) -> None:
         await settled(lambda: cache.bytes == 0)
 
     run(work)
+
+
+def test_a_load_of_the_engine_is_finished_though_its_caller_leaves(site: Site) -> None:
+    engine = VllmEngine(stuck=asyncio.Event())
+    (version,) = versions(site, 1)
+
+    async def work() -> None:
+        residency, _ = made(site, engine)
+        asking = asyncio.create_task(use(residency, version))
+        await settled(lambda: engine.most == 1)
+        asking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asking
+        assert engine.stuck is not None
+        engine.stuck.set()
+        await settled(lambda: residency.tier(version) == "engine")
+        assert set(residency.resident) == engine.holds()
+
+    run(work)
