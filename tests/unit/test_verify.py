@@ -311,6 +311,14 @@ def test_removed_commits_show_against_a_witness_and_not_without(store: LocalStor
     assert f"the witness saw commit {last}, but the log ends at {last - 1}" in report.findings[0]
 
 
+def test_a_commit_that_is_missing_before_others_is_a_finding(store: LocalStore) -> None:
+    last = verify(store).commits
+    store.delete(commit_key(last - 2))
+    report = verify(store)
+    assert not report.sound
+    assert f"commit {last - 2} is missing, but 2 commit(s) lie after it" in report.findings
+
+
 def test_a_log_that_grew_agrees_with_its_witness(store: LocalStore, operator: Secret) -> None:
     known = seen(store)
     registry = Registry(store)
