@@ -15,6 +15,7 @@ from adapters.errors import LoraryError
 from registry.cli import build
 from registry.errors import (
     BadRequest,
+    BrokenChain,
     Conflict,
     DigestMismatch,
     OutcomeUnknown,
@@ -410,6 +411,27 @@ def test_a_damaged_blob_is_not_exported(source: LocalStore, tmp_path: Path, harm
         assert list(tmp_path.glob("*bad.tar*")) == []
         source.put(blob_key(digest), whole, "overwrite")
     archive.export(source, tmp_path / "good.tar")
+
+
+class Rewritten(LocalStore):
+    """A store whose last commit is another one when it is read again."""
+
+    read = 0
+
+    def get(self, key: str) -> bytes:
+        data = super().get(key)
+        if key != commit_key(checkpoints.load(LocalStore(self.root)).sequence):
+            return data
+        self.read += 1
+        return data if self.read == 1 else data + b" "
+
+
+def test_a_log_that_changes_during_an_export_is_not_exported(
+    source: LocalStore, tmp_path: Path
+) -> None:
+    with pytest.raises(BrokenChain, match="changed during the export"):
+        archive.export(Rewritten(source.root), tmp_path / "bad.tar")
+    assert list(tmp_path.glob("*bad.tar*")) == []
 
 
 def test_an_export_ends_in_what_it_holds(good: Path, source: LocalStore) -> None:
