@@ -144,19 +144,7 @@ class Job:
         last = self.state.last
         if last is None or last.sealed is None:
             return
-        written = {
-            kind: self._write_file(kind)
-            for kind, count in (("output", last.completed), ("error", last.failed))
-            if count
-        }
-        end = self.state.ended(
-            last.sealed,
-            int(time.time()),
-            output_file_id=written.get("output"),
-            error_file_id=written.get("error"),
-        )
-        self._batches.finish(self.batch, end)
-        self._log(end.status, end.completed, end.failed)
+        self._end(last.sealed)
 
     def _missing(self) -> list[int]:
         done = self._done
@@ -194,11 +182,22 @@ class Job:
         return file.id
 
     def _fail(self, *found: Problem) -> None:
-        """End a batch whose input cannot be run."""
-        self._batches.finish(
-            self.batch, self.state.ended("failed", int(time.time()), errors=tuple(found))
+        """End a batch whose input cannot be run, or is gone; what was answered is kept."""
+        self._end("failed", found)
+
+    def _end(self, ending: Ending, found: tuple[Problem, ...] = ()) -> None:
+        last = self.state.last
+        counts = {} if last is None else {"output": last.completed, "error": last.failed}
+        written = {kind: self._write_file(kind) for kind, count in counts.items() if count}
+        end = self.state.ended(
+            ending,
+            int(time.time()),
+            output_file_id=written.get("output"),
+            error_file_id=written.get("error"),
+            errors=found,
         )
-        self._log("failed", 0, 0)
+        self._batches.finish(self.batch, end)
+        self._log(end.status, end.completed, end.failed)
 
     def _log(self, status: str, completed: int, failed: int) -> None:
         BATCHES.labels(status).inc()

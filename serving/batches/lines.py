@@ -5,6 +5,7 @@ answered it, or why nothing did. Source: OpenAI API reference, "The request inpu
 request output object" of batches.
 """
 
+import re
 from typing import Any
 
 import msgspec
@@ -43,24 +44,28 @@ class Problem(msgspec.Struct, frozen=True):
 
 _LINE = msgspec.json.Decoder(Line)
 _ASKED = msgspec.json.Decoder(Asked)
+_BLANK = re.compile(rb"\s{1,65536}")
 
 
 class Input:
     """The lines of an input file, decoded one by one as they are asked for."""
 
     def __init__(self, data: bytes) -> None:
-        """data: the whole file; blank lines do not count."""
+        """data: the whole file; blank lines do not count, and what follows the first line too many
+        is not looked at."""
         self._data = data
         self._spans: list[tuple[int, int, int]] = []
         start = 3 if data.startswith(b"\xef\xbb\xbf") else 0
-        number = 0
-        while start < len(data):
+        number = 1
+        while start < len(data) and len(self._spans) <= MAX_LINES:
+            if blank := _BLANK.match(data, start):
+                number += data.count(b"\n", start, blank.end())
+                start = blank.end()
+                continue
             end = data.find(b"\n", start)
             end = len(data) if end < 0 else end
-            number += 1
-            if data[start:end].strip():
-                self._spans.append((start, end, number))
-            start = end + 1
+            self._spans.append((start, end, number))
+            start = end
 
     def __len__(self) -> int:
         return len(self._spans)
@@ -101,7 +106,7 @@ def problems(given: Input, endpoint: str, most_bytes: int) -> list[Problem]:
     if not len(given):
         return [Problem("empty_file", "The input file has no lines. Send JSON Lines.")]
     if len(given) > MAX_LINES:
-        message = f"The input has {len(given):,} lines; at most {MAX_LINES:,} may be sent."
+        message = f"The input has more than {MAX_LINES:,} lines. Send several batches."
         return [Problem("too_many_lines", message)]
     found: list[Problem] = []
     first: dict[str, int] = {}

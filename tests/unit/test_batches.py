@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from registry.store import LocalStore
 from serving.batches.batches import MAX_OPEN, Batches
 from serving.batches.claims import STALE_SECONDS, Claims
 from serving.batches.files import DAY, Files
-from serving.batches.lines import Input, problems
+from serving.batches.lines import MAX_LINES, Input, problems
 from serving.batches.records import Batch, Entry, State
 from serving.batches.slices import Answer
 from serving.batches.threads import Threads
@@ -459,6 +460,41 @@ def test_an_input_whose_file_is_gone_fails_its_batch(site: Site) -> None:
     site.files.delete(ME, file_id)
     asyncio.run(site.worker().step())
     assert site.shown(batch_id)["errors"]["data"][0]["code"] == "file_not_found"
+
+
+def test_what_was_answered_is_kept_where_the_input_file_is_gone_meanwhile(site: Site) -> None:
+    def answer(body: dict[str, Any]) -> Answer:
+        return OK if body["model"] == "medical" else Answer(429, b"{}", 60.0)
+
+    site.answer = answer
+    file_id = site.upload(line("0"), line("1", "limited"))
+    batch_id = site.create(file_id).batch.id
+    asyncio.run(site.worker(at_once=1).step())
+    site.files.delete(ME, file_id)
+    asyncio.run(site.worker().step())
+    shown = site.shown(batch_id)
+    assert (shown["status"], shown["errors"]["data"][0]["code"]) == ("failed", "file_not_found")
+    assert shown["request_counts"] == {"total": 2, "completed": 1, "failed": 0}
+    assert [row["custom_id"] for row in site.rows(shown["output_file_id"])] == ["0"]
+
+
+@pytest.mark.parametrize("line_of_two_bytes", [b"1\n", b"\n\n", b" \n"])
+def test_of_millions_of_lines_few_are_looked_at(line_of_two_bytes: bytes) -> None:
+    """Each one costs the server's process time and memory."""
+    data = line_of_two_bytes * (4 << 20)
+    began = time.process_time()
+    given = Input(data)
+    assert time.process_time() - began < 2
+    assert len(given) <= MAX_LINES + 1
+
+
+def test_lines_are_numbered_as_they_stand_in_the_file() -> None:
+    random = Random(5)
+    for _ in range(300):
+        written = [random.choice([b"", b" ", b"\t\r", b"x", b" y\r", b"z z"]) for _ in range(9)]
+        given = Input(random.choice([b"", b"\xef\xbb\xbf"]) + b"\n".join(written))
+        expected = [number for number, one in enumerate(written, 1) if one.strip()]
+        assert [given.number(index) for index in range(len(given))] == expected
 
 
 def test_a_bounded_number_of_problems_is_told() -> None:
