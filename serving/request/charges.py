@@ -15,8 +15,9 @@ def most_tokens(body: dict[str, Any], size: int, longest: int) -> int:
     size: bytes of the body. longest: tokens of the longest sequence that the engine takes.
     """
     counts = [body[name] for name in OUTPUT_FIELDS if type(body.get(name)) is int]
-    answer = min([longest, *(count for count in counts if count > 0)])
-    given = body.get("prompt")
+    # Which of them counts, and whether the prompt or the messages do, is the route's affair.
+    answer = min(longest, max((count for count in counts if count > 0), default=longest))
+    given = None if "messages" in body else body.get("prompt")
     if isinstance(given, list) and _is_tokens(given):
         asked = len(given)
     elif isinstance(given, list) and all(isinstance(p, list) for p in given):

@@ -77,14 +77,20 @@ def most_tokens(body: dict[str, Any], size: int, longest: int) -> int:
     size: bytes of the body. longest: tokens of the longest sequence that the engine takes. A query
     is computed again with each text.
     """
-    given, count = body.get("input"), sequences(body)
+    given, count = None if "messages" in body else body.get("input"), sequences(body)
     if isinstance(given, list) and not isinstance(given[0], str):
         asked = sum(len(one) if isinstance(one, list) else 1 for one in given)
     else:
-        query = next((body[name] for name in ("query", "queries", "text_1") if name in body), "")
-        again = len(query) * (count - 1) if isinstance(query, str) else 0
-        asked = (size + again) // BYTES_PER_TOKEN + count
+        again = max(_repeated(body.get(name)) for name in ("query", "queries", "text_1"))
+        asked = (size + again * (count - 1)) // BYTES_PER_TOKEN + count
     return int(min(asked, count * longest))
+
+
+def _repeated(query: str | list[str] | None) -> int:
+    """Bytes of a query that is asked with each text: one alone, in a list or not."""
+    if isinstance(query, list):
+        query = query[0] if len(query) == 1 else None
+    return len((query or "").encode())
 
 
 class Classified:

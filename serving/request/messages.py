@@ -101,8 +101,8 @@ def _check_tools(name: str, tools: Any) -> None:
     for index, tool in enumerate(tools):
         where = f"{name}[{index}]"
         if isinstance(tool, dict):
-            for name in _ASKS_NOTHING:
-                tool.pop(name, None)
+            for member in _ASKS_NOTHING:
+                tool.pop(member, None)
             if tool.get("type") == "custom":
                 del tool["type"]
         _TOOL.check(where, tool)

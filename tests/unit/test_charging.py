@@ -17,6 +17,7 @@ from serving.gate import Gate
 from serving.relay import Relay
 from serving.request.body import sequences
 from serving.request.charges import most_tokens
+from serving.request.classification import most_tokens as most_tokens_of_texts
 from serving.tiers.fairness import MAX_OUTSTANDING, ColdLoads, Hints
 from serving.usage import Shown, Usage, ask_for_usage
 from tests.support.asking import CHAT, chat, into, leaving_after, scope_of, send_to, whole
@@ -194,6 +195,14 @@ def test_a_stream_through_the_gate_reports_its_usage_though_nobody_asked(tmp_pat
 def test_every_prompt_and_choice_counts(body: dict[str, Any], count: int, most: int) -> None:
     assert sequences(body) == count
     assert most_tokens(body, 100, 2048) == min(most, count * 2048)
+
+
+def test_fields_that_a_route_does_not_read_lower_no_estimate() -> None:
+    chat = {"messages": [], "prompt": [1], "max_completion_tokens": 500, "max_tokens": 1}
+    assert most_tokens(chat, 4_000, 2_048) == 1_000 + 500
+    completion = {"prompt": "x", "max_tokens": 500, "max_completion_tokens": 1}
+    assert most_tokens(completion, 4_000, 2_048) == 1_000 + 500
+    assert most_tokens_of_texts({"messages": [], "input": [1]}, 4_000, 2_048) == 1_001
 
 
 def test_many_prompts_in_one_request_are_as_many_requests(tmp_path: Path) -> None:

@@ -182,6 +182,10 @@ def test_the_estimate_counts_a_query_with_each_text() -> None:
     pairs = {"query": "q" * 400, "documents": ["d" * 40] * 10}
     assert most_tokens(pairs, 800, 2048) == (800 + 9 * 400) // 4 + 10
     assert most_tokens({"input": ["a" * 40_000]}, 40_000, 2048) == 2048
+    as_list = {"queries": ["q" * 400], "documents": ["d" * 40] * 10, "text_1": ""}
+    assert most_tokens(as_list, 800, 2048) == (800 + 9 * 400) // 4 + 10
+    chinese = {"query": "\u8bcd" * 100, "documents": ["d"] * 10}
+    assert most_tokens(chinese, 400, 2048) == (400 + 9 * 300) // 4 + 10
 
 
 def test_labels_are_those_of_the_rows_also_of_logits() -> None:

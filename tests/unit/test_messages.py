@@ -125,6 +125,11 @@ def test_marks_of_a_cache_are_left_out_for_the_prefix_cache_needs_none() -> None
     assert not any(name in text for name in ("cache_control", "eager_input", "speed"))
 
 
+def test_a_later_tool_is_refused_under_its_own_name() -> None:
+    with pytest.raises(BadRequest, match=r"`tools\[1\]"):
+        parsed(tools=[TOOL, {**TOOL, "defer_loading": True}])
+
+
 def test_schemas_and_tools_are_tried_as_vllm_will_have_them() -> None:
     wanted = {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}}
     text = json.dumps(SCHEMA, separators=(",", ":"))
