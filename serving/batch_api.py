@@ -113,7 +113,7 @@ class _Owned:
     async def _upload(self, scope: Scope, receive: Receive) -> dict[str, Any]:
         owner, files = self._owner, self._shared.files
         await self._run(files.check_quota, owner)
-        async with self._shared.uploads.read(scope, receive, self._key.id) as upload:
+        async with self._shared.uploads.read(scope, receive, owner) as upload:
             await self._run(files.check_quota, owner, upload.size)
             file = await self._run(
                 files.add,

@@ -19,8 +19,8 @@ from serving.errors import CallerLeft, LimitReached, SlowBody
 FORM_BYTES = 64 << 10
 """What a form may have beside its file."""
 UPLOAD_SECONDS = 300.0
-AT_ONCE, OF_A_KEY = 4, 1
-"""Uploads that may be under way on a replica, and of one key."""
+AT_ONCE, OF_AN_OWNER = 4, 1
+"""Uploads that may be under way on a replica, and of one owner's keys together."""
 KEEP_SECONDS = (3_600, 30 * DAY)
 """What a caller may ask for with `expires_after`, as in OpenAI's API."""
 _PIECE = 1 << 20
@@ -49,22 +49,23 @@ class Uploads:
         """most_bytes: of a file. most_seconds: how long files are kept."""
         self.most_bytes = most_bytes
         self._most_seconds = most_seconds
-        self._keys: list[str] = []
+        self._owners: list[str] = []
 
     @asynccontextmanager
-    async def read(self, scope: Scope, receive: Receive, key: str) -> AsyncIterator[Upload]:
+    async def read(self, scope: Scope, receive: Receive, owner: str) -> AsyncIterator[Upload]:
         """The one file of a form, which is gone when the context ends.
 
         Raises `BadRequest`, `TooLarge`, `SlowBody`, `CallerLeft`, and `LimitReached` while others
-        of the key are under way.
+        of the owner are under way.
         """
-        if len(self._keys) >= AT_ONCE or self._keys.count(key) >= OF_A_KEY:
+        yours = self._owners.count(owner)
+        if len(self._owners) >= AT_ONCE or yours >= OF_AN_OWNER:
             raise LimitReached(
-                f"There are {self._keys.count(key)} uploads of this key, and {len(self._keys)} in "
-                f"all; {OF_A_KEY} and {AT_ONCE} may be under way.",
+                f"There are {yours} uploads of yours, and {len(self._owners)} in all; "
+                f"{OF_AN_OWNER} and {AT_ONCE} may be under way.",
                 2.0,
             )
-        self._keys.append(key)
+        self._owners.append(owner)
         try:
             request = Request(scope, self._bounded(receive))
             try:
@@ -72,7 +73,7 @@ class Uploads:
             finally:
                 await request.close()
         finally:
-            self._keys.remove(key)
+            self._owners.remove(owner)
 
     async def _parsed(self, request: Request) -> Upload:
         kind = request.headers.get("content-type", "")
