@@ -339,6 +339,14 @@ def test_reasoning_is_one_part_of_text() -> None:
     assert body["input"][0]["content"] == [{"type": "reasoning_text", "text": "a\nb"}]
 
 
+def test_a_member_that_clients_send_as_null_counts_as_absent() -> None:
+    function = {"name": "f", "description": None, "strict": None}
+    body = {"model": "m", "messages": [USER], "tools": [{"type": "function", "function": function}]}
+    assert parse_body(json.dumps(body).encode())["tools"] == body["tools"]
+    with pytest.raises(BadRequest, match=r"tools\[0\]\.function"):
+        parse_body(json.dumps(body | {"tools": [{"type": "function", "function": None}]}).encode())
+
+
 def test_members_of_messages_that_are_not_known_stay_outside() -> None:
     message = {
         "role": "assistant", "audio": {"id": "x"}, "provider": 1, "tool_calls": None,

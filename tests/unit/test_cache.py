@@ -1,6 +1,7 @@
 """The adapter cache: one download, verified bytes, failures that hurt only themselves."""
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from registry.model.catalog import Version
 from registry.store import LocalStore
 from registry.store.blobs import Blobs
 from serving.errors import ColdLoadFailed, TooManyColdLoads
-from serving.tiers.cache import AdapterCache
+from serving.tiers.cache import STRAY, AdapterCache
 from tests.support.replicas import Site
 
 WEIGHTS = "adapter_model.safetensors"
@@ -106,6 +107,18 @@ def test_a_restart_keeps_what_is_sound_and_fetches_again_what_is_not(
     asyncio.run(both(made(site, store)))
     assert store.reads == reads + 2
     assert damaged.read_bytes() == b"weights 1"
+
+
+def test_a_process_that_starts_deletes_what_was_abandoned_and_no_download_under_way(
+    site: Site, store: WatchedStore
+) -> None:
+    folders = [site.folder / "cache" / name for name in (".load-old", ".load-new")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    long_ago = time.time() - STRAY - 60
+    os.utime(folders[0], (long_ago, long_ago))
+    assert len(made(site, store)) == 0
+    assert [folder.exists() for folder in folders] == [False, True]
 
 
 def test_what_is_verified_for_somebody_is_not_deleted_under_them(

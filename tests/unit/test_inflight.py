@@ -240,6 +240,31 @@ def test_a_leaving_servers_patience_ends_and_callers_are_told(
     assert stopped == ["stopped"]
 
 
+def test_callers_are_told_before_the_process_of_a_leaving_server_ends(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inflight, left = site.replica.inflight, list[int]()
+    monkeypatch.setattr("serving.shutdown._stop", lambda: left.append(len(inflight)))
+    monkeypatch.setattr("serving.shutdown.LINGER_SECONDS", 0.0)
+
+    async def run() -> None:
+        async def slow(message: Message) -> None:
+            await asyncio.sleep(0.2)
+
+        engine = Slow()
+        gate, body = Gate(engine, site.replica), b'{"model": "medical/coder", "messages": []}'
+        request = gate(scope_of("POST", CHAT, site.medical), whole(body), slow)
+        asking = asyncio.create_task(request)
+        await settled(lambda: bool(engine.scopes))
+        shutdown = Shutdown(inflight, notice=0.0, patience=0.0)
+        shutdown.begin()
+        await settled(lambda: bool(left))
+        await asking
+
+    asyncio.run(run())
+    assert left == [0]
+
+
 def test_a_server_that_is_told_twice_ends_at_once(site: Site, stopped: list[str]) -> None:
     async def run() -> None:
         shutdown = Shutdown(site.replica.inflight, notice=60, patience=60)
