@@ -92,7 +92,11 @@ class Grant:
         _check_count("adapter", f"for {adapter}", of_adapter, bounds.adapter_concurrency, sequences)
         _check_count("replica", "here", here, bounds.concurrency, sequences)
         self.charge(sequences)
-        limits.tokens.charge(self._key, tokens)
+        try:
+            limits.tokens.charge(self._key, tokens)
+        except LimitReached:
+            limits.requests.settle(self._key, 1 - sequences)
+            raise
         running.key[self._key] += sequences - self._sequences
         running.adapter[adapter] += sequences
         self._adapter, self._sequences, self._reserved = adapter, sequences, tokens

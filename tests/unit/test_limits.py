@@ -81,6 +81,16 @@ def test_each_sequence_is_charged_as_a_request() -> None:
         pass
 
 
+def test_what_the_limit_of_tokens_refuses_is_charged_as_one_request() -> None:
+    limits = Limits(Bounds(key_requests=60, key_tokens=600), clock=Clock())
+    with limits.admit("key") as first:
+        first.claim("a", tokens=500)
+        with pytest.raises(LimitReached, match="tokens"), limits.admit("key") as second:
+            second.claim("a", sequences=50, tokens=200)
+        with limits.admit("key") as third:
+            third.claim("a", sequences=58)
+
+
 def test_a_request_above_the_whole_limit_runs_when_nothing_is_used_and_is_paid_back() -> None:
     clock = Clock()
     limits = Limits(Bounds(key_requests=60), clock=clock)
