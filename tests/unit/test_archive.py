@@ -216,7 +216,7 @@ def test_a_trailer_that_is_none_is_refused(
         archive.import_(target, written(tmp_path / "bad.tar", [*listed, (info, data)]))
 
 
-@pytest.mark.parametrize("change", ["a blob is gone", "it is longer"])
+@pytest.mark.parametrize("change", ["a blob is gone", "it is longer", "a commit is another"])
 def test_an_export_that_is_replaced_while_it_is_read_is_not_imported(
     good: Path, source: LocalStore, target: LocalStore, tmp_path: Path, change: str
 ) -> None:
@@ -224,6 +224,10 @@ def test_an_export_that_is_replaced_while_it_is_read_is_not_imported(
     if change == "it is longer":
         append(source, BlobsCondemned(digests=()))
         archive.export(source, other)
+    elif change == "a commit is another":
+        *before, (info, data), trailer = entries(good)
+        info.size += 1
+        written(other, [*before, (info, data + b" "), trailer])
     else:
         written(other, entries(good)[1:])
 
