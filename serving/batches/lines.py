@@ -147,8 +147,14 @@ def _problem(
 
 
 def answered(batch_id: str, index: int, custom_id: str, status: int, body: bytes) -> bytes:
-    """The output line of a request that got an answer or a refusal; body: JSON."""
-    answer_id = _WITH_ID.decode(body).id
+    """The output line of a request that got an answer or a refusal.
+
+    body: a JSON object; anything else is shown as a text.
+    """
+    try:
+        answer_id = _WITH_ID.decode(body).id
+    except (ValueError, msgspec.MsgspecError):
+        answer_id, body = None, msgspec.json.encode(body.decode(errors="replace"))
     response = {
         "status_code": status,
         "request_id": answer_id if isinstance(answer_id, str) else "",

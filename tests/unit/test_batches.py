@@ -111,6 +111,17 @@ def test_each_line_is_answered_and_errors_stand_in_a_file_of_their_own(site: Sit
     assert not asyncio.run(site.worker().step())
 
 
+@pytest.mark.parametrize("body", [b"Internal Server Error", b"", b"null", b"\xff"])
+def test_an_answer_that_is_no_json_object_spoils_no_batch(site: Site, body: bytes) -> None:
+    site.answer = lambda asked: OK if asked["model"] == "medical" else Answer(500, body)
+    batch_id = site.batch("broken", "medical")
+    asyncio.run(site.worker().step())
+    shown = site.shown(batch_id)
+    assert shown["request_counts"] == {"total": 2, "completed": 1, "failed": 1}
+    (row,) = site.rows(shown["error_file_id"])
+    assert row["response"]["body"] == body.decode(errors="replace")
+
+
 def test_an_ended_batch_leaves_its_record_and_files_alone(site: Site) -> None:
     site.batch("medical")
     asyncio.run(site.worker().step())
