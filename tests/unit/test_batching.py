@@ -82,6 +82,16 @@ def test_a_request_waits_no_longer_than_its_step_would_delay_the_others(others: 
     run_virtually(work())
 
 
+def test_however_many_run_a_request_waits_no_longer_than_the_bound() -> None:
+    async def work() -> None:
+        many = batcher()
+        await running(many, 40)
+        began = now()
+        assert await request(many, 1.0) - began == pytest.approx(PATIENCE)
+
+    run_virtually(work())
+
+
 def test_requests_enter_at_once_when_the_last_that_ran_has_ended() -> None:
     async def work() -> None:
         many = batcher()
