@@ -32,7 +32,8 @@ def not_served(recipe: Recipe) -> str | None:
     """Why the recipe's result is not served per request, and what to do; None if it is."""
     if isinstance(recipe, Reward):
         return (
-            "A reward model scores answers and writes none; it cannot be served. "
-            "Name it as `reward` in a ppo, rloo or grpo recipe."
+            "A reward model scores answers and writes none, so a server that writes refuses it. "
+            "`lorary serve --task classify` serves its scores; a ppo, rloo or grpo recipe names it "
+            "as `reward`."
         )
     return _BY_METHOD.get(recipe.method)

@@ -212,7 +212,8 @@ def test_what_rots_while_the_engine_holds_it_is_fetched_again_before_it_is_read_
         spoil(site.weights(name), harm)
         assert replica.answers(name), "it is held in memory"
         for other in others:
-            assert replica.answers(other)
+            for _ in range(3):  # more popular, so that the first one has to go
+                assert replica.answers(other)
         assert replica.metric("lorary_engine_names") == MEMORY
         assert replica.answers(name)
         assert replica.downloads == len(site.said) + 1

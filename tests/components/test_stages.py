@@ -97,8 +97,8 @@ def test_fine_tuning_learns_the_two_answers(bench: Bench) -> None:
 def test_a_reward_model_tells_right_from_wrong_on_pairs_it_never_saw(bench: Bench) -> None:
     (accuracy,) = column(bench.reward().history, "eval_accuracy")
     assert accuracy > 0.9
-    assert not bench.admitted("reward"), "it scores; it cannot be served"
-    assert "it cannot be served" in bench.card("reward")
+    assert bench.admitted("reward"), "a head of one score"
+    assert "a server that writes refuses it" in bench.card("reward")
 
 
 def test_a_reward_model_begins_with_what_the_adapter_that_it_starts_from_knows(
