@@ -182,26 +182,6 @@ def test_each_line_is_answered_by_the_model_that_it_names(site: Site) -> None:
         site.openai(site.other).batches.retrieve(batch.id)
 
 
-def test_a_killed_server_answers_no_line_twice(site: Site) -> None:
-    long = [body("demo/one", ignore_eos=True, max_tokens=300) for _ in range(80)]
-    batch = site.batch(long)
-    client = site.openai()
-    seen = site.until(
-        lambda: client.batches.retrieve(batch.id), lambda b: b.request_counts.completed > 0
-    )
-    assert seen.status == "in_progress"
-    site.process.kill()
-    site.start()
-    ended = site.ended(batch.id)
-    assert (ended.status, ended.request_counts.completed) == ("completed", 80)
-    rows = site.rows(ended.output_file_id)
-    assert sorted(row["custom_id"] for row in rows) == sorted(f"n{n}" for n in range(80))
-    answered = [
-        json.loads(line) for line in site.logs().splitlines() if '"event":"request"' in line
-    ]
-    assert len([one for one in answered if one.get("tokens") == 300]) < 80 + 40
-
-
 def test_a_cancelled_batch_ends_within_seconds_and_keeps_what_was_answered(site: Site) -> None:
     batch = site.batch([body("demo/one", ignore_eos=True, max_tokens=900) for _ in range(400)])
     client = site.openai()
