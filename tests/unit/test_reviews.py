@@ -19,6 +19,7 @@ from registry.model.canary import SplitAlias
 from registry.model.catalog import Catalog, File, Grant
 from registry.model.collection import blobs_in_use
 from registry.model.domains import ChangePolicy, CreateDomain
+from registry.model.index import Index, is_record
 from registry.model.keys import IssueKey, RevokeKey
 from registry.model.machine import decide
 from registry.model.policies import Policy
@@ -173,6 +174,12 @@ def test_texts_can_be_given_up_once_it_is_closed_and_verdicts_stay() -> None:
     catalog = do(do(catalog, CloseReview("r1"), METER), EraseReview("r1"), OPERATOR)
     assert not {CONTENT, "e" * 64} & blobs_in_use(catalog)
     assert len(review(catalog).judgements) == 1
+
+
+def test_after_a_restart_texts_that_were_given_up_are_still_a_record_and_no_file() -> None:
+    catalog = do(do(start(), CloseReview("r1"), METER), EraseReview("r1"), OPERATOR)
+    assert review(catalog).content is None
+    assert is_record(Index.of(catalog), CONTENT)
 
 
 def test_each_expert_sees_answers_in_an_order_of_their_own_and_always_the_same() -> None:
