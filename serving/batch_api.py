@@ -23,10 +23,11 @@ from serving.request.answers import answer
 from serving.request.body import json_object
 from serving.request.bounds import Bound, MapOf, OneOf, Shape, Text, Whole
 from serving.request.headers import declared_length
+from serving.request.routes import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from serving.resolve import identify
 
 ROUTES = ("/v1/files", "/v1/batches")
-ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings")
+ENDPOINTS = (CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS)
 MAX_PAGE, USUAL_PAGE = 100, 20
 MAX_BATCH_BYTES = 32 << 10
 _PATH = re.compile(r"/v1/(files|batches)(?:/([A-Za-z0-9_-]{1,64}))?(?:/(content|cancel))?")

@@ -36,14 +36,15 @@ from serving.request.headers import (
     sticky,
 )
 from serving.request.limits import Grant
+from serving.request.pooling import Pooled
 from serving.request.routes import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, ROUTES, Route
 from serving.request.trace import trace_id
+from serving.request.usage import Shown, Usage, ask_for_usage
 from serving.resolve import Resolution, identify, resolve
 from serving.shadow_copies import Watch
 from serving.telemetry import access_log
 from serving.tiers.residency import Tier
 from serving.tiers.shares import BATCHES
-from serving.usage import Shown, Usage, ask_for_usage
 
 LATER = 1 << 20
 """What is added to the priority of a batch's line: it goes after every other request."""
@@ -183,11 +184,12 @@ def _route(replica: Replica, scope: Scope) -> Route:
 
 def _around(asked: Asked, app: ASGIApp) -> ASGIApp:
     """vLLM with what stands before it on the route."""
-    if asked.route.classifies:
+    route, finish = asked.route, asked.route.finish
+    if route.classifies:
         base = asked.replica.settings.base_name
-        head = classification.head_at(asked.route.path, asked.found.version, base)
-        return classification.Classified(app, head)
-    return asked.route.around(app) if asked.route.around is not None else app
+        head = classification.head_at(route.path, asked.found.version, base)
+        finish = functools.partial(classification.finish, route.path, head)
+    return app if finish is None else Pooled(app, finish)
 
 
 async def _check_grammars(asked: Asked) -> None:

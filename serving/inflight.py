@@ -19,6 +19,7 @@ from adapters.errors import LoraryError
 from registry.errors import VersionRevoked
 from registry.model.catalog import Catalog, Version
 from serving.errors import CallerLeft, DeadlineExceeded, ReaderTooSlow
+from serving.request.answers import is_stream
 from serving.request.body import read_body
 from serving.request.envelopes import error_event
 from serving.telemetry.metrics import IN_FLIGHT, REFUSALS
@@ -29,13 +30,6 @@ LEAVE_SECONDS = 1.0
 READER_SECONDS = 30.0
 """How long, in all, a caller may keep an answer waiting because it does not read: what it holds of
 the engine's slots and of its key's limits is given back then."""
-
-
-def is_stream(start: Message) -> bool:
-    """Whether the answer that a message of the type `http.response.start` begins is a stream of
-    server-sent events."""
-    kind = dict(start.get("headers", ())).get(b"content-type", b"")
-    return bool(kind.startswith(b"text/event-stream"))
 
 
 class Exchange:

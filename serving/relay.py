@@ -1,8 +1,8 @@
 """One answer, from vLLM to its caller, in one pass.
 
 A stream passes event by event as it comes; a whole answer is kept until it is complete. On the way
-its first headers say which version answers, its usage is read (`serving.usage`), its pace is
-measured, and where the request wants it, its confidence is told (`serving.request.confidence`).
+its first headers say which version answers, its pace is measured, its usage is read, and where the
+request wants it, its confidence is told (`usage` and `confidence` in `serving.request`).
 
 The end of each answer waits for the engine's statistics: one that the engine computed from NaN or
 cut off ends with an error. Nothing that a fault emptied is answered 200.
@@ -16,11 +16,13 @@ from starlette.types import Message
 from adapters.errors import LoraryError
 from registry.model.catalog import Version
 from registry.model.evidence import Engine
-from serving.inflight import Exchange, is_stream
+from serving.inflight import Exchange
 from serving.outcomes.rollout import Pace
+from serving.request.answers import is_stream
 from serving.request.confidence import Judge
 from serving.request.envelopes import is_anthropic, translated
 from serving.request.routes import CHAT, ROUTES, Route
+from serving.request.usage import Usage
 from serving.telemetry.metrics import (
     FIRST_TOKEN,
     PROMPT_TOKENS,
@@ -30,7 +32,6 @@ from serving.telemetry.metrics import (
     TOKENS,
 )
 from serving.telemetry.verdicts import Verdict
-from serving.usage import Usage
 
 _ERROR, _ANTHROPIC_ERROR = b'data: {"error"', b'data: {"type":"error"'
 """How vLLM begins an error inside a stream, whose status was sent long before. Inside an answer's

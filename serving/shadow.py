@@ -39,6 +39,7 @@ from serving.outcomes.shadows import Totals
 from serving.request.body import sequences
 from serving.request.charges import most_tokens
 from serving.request.limits import Bucket
+from serving.request.routes import CHAT, COMPLETIONS, RESPONSES
 from serving.shadow_copies import Chosen, Copy, Watch, as_shadow, expected
 from serving.telemetry import access_log
 from serving.telemetry.shadows import DROPPED, observe
@@ -65,7 +66,7 @@ NOT_ITS_FAULT = (
     DeadlineExceeded, DiskFull, EngineFault, Leaving, TooManyColdLoads, VersionGone, VersionRevoked
 )  # fmt: skip
 """What may keep a candidate from answering and says nothing against it."""
-PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
+PATHS = (CHAT, COMPLETIONS, RESPONSES)
 OURS = ("cache_salt", "priority")
 """Fields of a body that the gateway sets."""
 TRACES = (b"traceparent", b"tracestate")

@@ -1,5 +1,6 @@
 """Requests of a shadowed alias: which are compared, what their callers got, and their copies."""
 
+import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -73,16 +74,16 @@ class Watch(AbstractContextManager["Watch"]):
     ) -> None:
         """take: has a copy answered. chosen: None if no shadow is concerned."""
         self._take, self._exchange, self._chosen = take, exchange, chosen
-        self._recording: Recording | None = None
         self._id = ""
-        self._app: ASGIApp | None = None
+        self._copy: Callable[[Times | None], Copy] | None = None
+        """Makes the copy, once the answer is recorded."""
+        self._recording: Recording | None = None
 
     def through(self, app: ASGIApp) -> ASGIApp:
         """`app`, which is vLLM, its answer kept for a comparison where there shall be one."""
         chosen = self._chosen
         if chosen is None:
             return app
-        self._app = app
 
         async def recorded(scope: Scope, receive: Receive, send: Send) -> None:
             response_id = header(scope, b"x-request-id") or ""
@@ -91,6 +92,7 @@ class Watch(AbstractContextManager["Watch"]):
                 return
             self._id = response_id
             recording = self._recording = Recording()
+            self._copy = functools.partial(Copy, chosen, app, recording)
             VERDICTS.time(response_id)
 
             async def send_recorded(message: Message) -> None:
@@ -108,14 +110,12 @@ class Watch(AbstractContextManager["Watch"]):
         trace: TracebackType | None,
     ) -> None:
         """Have the request copied, if its caller got its whole answer."""
-        if self._recording is None or self._take is None or self._chosen is None:
+        if self._recording is None or self._copy is None or self._take is None:
             return
         times = VERDICTS.take_times(self._id)
         ended = self._exchange is None or self._exchange.reason is not None
-        if error is not None or ended or not self._recording.complete:
-            return
-        assert self._app is not None, "what was recorded came through an app"  # noqa: S101
-        self._take(Copy(self._chosen, self._app, self._recording, times))
+        if error is None and not ended and self._recording.complete:
+            self._take(self._copy(times))
 
 
 def as_shadow(body: dict[str, Any], candidate: Version) -> dict[str, Any]:

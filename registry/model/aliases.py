@@ -1,6 +1,7 @@
 """Aliases: which version each name means, and what a guarded one takes to move."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from adapters.fields import Count, Name, Number
 from adapters.names import AdapterRef, check_alias
@@ -131,6 +132,26 @@ def role_to_move(catalog: Catalog, domain: str, alias: str) -> Role:
     if known is not None and alias in known.policy.guarded:
         return as_role(known.policy.guarded_role)
     return "publish"
+
+
+def candidate_for(
+    catalog: Catalog, ref: AdapterRef, alias: str, candidate: int, instead: str
+) -> tuple[Version, Version]:
+    """What `alias` of the adapter `ref` names, and the version that is to be tried beside it.
+
+    instead: what to do with a version of another base model. Raises `NotFound`, `BadRequest` for
+    the version that the alias names already, and `BaseMismatch`.
+    """
+    current = catalog.resolve(replace(ref, alias=alias))
+    tried = catalog.resolve(replace(ref, version=candidate))
+    if tried.number == current.number:
+        raise errors.BadRequest(f"{tried.ref} is what {alias!r} names already.")
+    if tried.base != current.base:
+        raise errors.BaseMismatch(
+            f"{tried.ref} was made for {tried.base!r}, {current.ref} for {current.base!r}: one "
+            f"server cannot serve both. {instead}"
+        )
+    return current, tried
 
 
 def check_earned(catalog: Catalog, alias: str, version: Version, by: str, now: str) -> None:

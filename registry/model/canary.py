@@ -11,7 +11,7 @@ from adapters.fields import MOST, Count, Name, Number
 from adapters.names import AdapterRef
 from registry import errors
 from registry.model.access import Role
-from registry.model.aliases import check_earned, role_to_move
+from registry.model.aliases import candidate_for, check_earned, role_to_move
 from registry.model.base import Command, Draft, Event, Route, made_of
 from registry.model.catalog import Adapter, Catalog
 from registry.model.trials import BoundName, Bounds, Canary, Evidence, Rollback, Split, crosses
@@ -93,7 +93,7 @@ class SplitAlias(Command, frozen=True):
         """Give a share a candidate, which must have earned it as a move does."""
         ref = AdapterRef(self.domain, self.adapter)
         adapter = catalog.adapter(ref)
-        current = catalog.resolve(replace(ref, alias=self.alias))
+        catalog.resolve(replace(ref, alias=self.alias))  # an alias that there is, also to end it
         if self.percent > 99:
             raise errors.BadRequest(
                 "A candidate gets 0 to 99 percent. To give it all, move the alias."
@@ -103,14 +103,9 @@ class SplitAlias(Command, frozen=True):
             if running is not None:
                 yield self.caused(bounds=None)
             return
-        candidate = catalog.resolve(replace(ref, version=self.candidate))
-        if candidate.number == current.number:
-            raise errors.BadRequest(f"{candidate.ref} is what {self.alias!r} names already.")
-        if candidate.base != current.base:
-            raise errors.BaseMismatch(
-                f"{candidate.ref} was made for {candidate.base!r}, {current.ref} for "
-                f"{current.base!r}: one server cannot serve both. Move the alias instead."
-            )
+        _, candidate = candidate_for(
+            catalog, ref, self.alias, self.candidate, "Move the alias instead."
+        )
         if self.bounds is not None:
             check_bounds(self.bounds)
         check_earned(catalog, self.alias, candidate, by, now)

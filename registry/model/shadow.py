@@ -5,7 +5,6 @@ servers could serve: admitted, of the same base model, neither revoked nor delet
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Annotated
 
 import msgspec
@@ -15,7 +14,7 @@ from adapters.fields import Name, Number
 from adapters.names import AdapterRef
 from registry import errors
 from registry.model.access import Role
-from registry.model.aliases import role_to_move
+from registry.model.aliases import candidate_for, role_to_move
 from registry.model.base import Command, Draft, Event, Route, made_of
 from registry.model.catalog import Catalog
 from registry.model.comparisons import MAX_REPORTERS, Comparison, Shadow, ended
@@ -108,15 +107,9 @@ class StartShadow(Command, frozen=True):
         """Begin it; the same candidate and share again change nothing."""
         ref = AdapterRef(self.domain, self.adapter)
         running = catalog.adapter(ref).shadowed.get(self.alias)
-        current = catalog.resolve(replace(ref, alias=self.alias))
-        candidate = catalog.resolve(replace(ref, version=self.candidate))
-        if candidate.number == current.number:
-            raise errors.BadRequest(f"{candidate.ref} is what {self.alias!r} names already.")
-        if candidate.base != current.base:
-            raise errors.BaseMismatch(
-                f"{candidate.ref} was made for {candidate.base!r}, {current.ref} for "
-                f"{current.base!r}: one server cannot serve both. Evaluate the version instead."
-            )
+        current, candidate = candidate_for(
+            catalog, ref, self.alias, self.candidate, "Evaluate the version instead."
+        )
         if current.facts.head is not None or candidate.facts.head is not None:
             raise errors.BadRequest(
                 "A shadow compares texts, and classification heads write none. Evaluate the "

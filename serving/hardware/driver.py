@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from serving.hardware.budget import UTILISATION
 from serving.hardware.devices import GIB, Machine
 
 DRIVERS = {12: "525.60.13", 13: "580.65.06"}
@@ -14,7 +15,7 @@ LEAST_CAPABILITY = (7, 5)
 
 
 def missing_requirements(
-    machine: Machine, cuda: str, *, dtype: str | None = None, utilisation: float = 0.92
+    machine: Machine, cuda: str, *, dtype: str | None = None, utilisation: float = UTILISATION
 ) -> Iterator[str]:
     """Each requirement of vLLM's GPU build that the machine does not meet, with what to do.
 

@@ -8,6 +8,8 @@ correct if it is what the caller expects, letters' case and a final full stop as
 
 import unicodedata
 
+import msgspec
+
 from registry.model.comparisons import Comparison
 from serving.outcomes.reading import Answer
 from serving.telemetry.verdicts import Times
@@ -61,7 +63,7 @@ def compare(
             "candidate_token_seconds": other.each,
             "token_slower": int(other.each > mine.each),
         }
-    return Comparison(**counts)  # type: ignore[arg-type] # counts are whole, seconds are not
+    return msgspec.convert(counts, Comparison)
 
 
 def normalised(text: str) -> str:

@@ -9,6 +9,9 @@ from typing import Any
 import msgspec
 from starlette.types import Message
 
+from serving.request.answers import is_stream
+from serving.request.usage import Tokens
+
 MAX_BYTES = 256 << 10
 """An answer above this is not read."""
 
@@ -20,15 +23,6 @@ class Answer(msgspec.Struct, frozen=True):
     tokens: int
     """As vLLM reports them; 0 if it did not."""
     prompt_tokens: int
-
-
-class _Usage(msgspec.Struct):
-    """Both of OpenAI's spellings."""
-
-    completion_tokens: int | None = 0
-    output_tokens: int = 0
-    prompt_tokens: int = 0
-    input_tokens: int = 0
 
 
 class _Said(msgspec.Struct):
@@ -60,7 +54,7 @@ class _Body(msgspec.Struct):
 
     choices: tuple[_Choice, ...] = ()
     output: tuple[_Item, ...] = ()
-    usage: _Usage | None = None
+    usage: Tokens | None = None
     response: "_Body | None" = None
     error: Any = None
 
@@ -84,8 +78,7 @@ class Recording:
         """A message of the answer."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            kind: dict[Any, Any] = dict(message.get("headers", ()))
-            self._streams = kind.get(b"content-type", b"").startswith(b"text/event-stream")
+            self._streams = is_stream(message)
             return
         if piece := message.get("body", b""):
             self._size += len(piece)
@@ -114,9 +107,8 @@ class Recording:
             body.error is not None for body in bodies
         ):
             return None
-        used = next((body.usage for body in reversed(bodies) if body.usage is not None), _Usage())
-        tokens = (used.completion_tokens or 0) + used.output_tokens
-        return Answer("".join(map(_text, bodies)), tokens, used.prompt_tokens + used.input_tokens)
+        used = next((body.usage for body in reversed(bodies) if body.usage is not None), Tokens())
+        return Answer("".join(map(_text, bodies)), used.made, used.prompt)
 
 
 def _events(data: bytes) -> list[bytes]:

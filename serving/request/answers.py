@@ -1,4 +1,4 @@
-"""Answers that the gate gives itself, as ASGI messages."""
+"""Answers as ASGI messages: what one is, and those that the gate gives itself."""
 
 import json
 import re
@@ -13,6 +13,13 @@ from serving.errors import Leaving
 from serving.request.envelopes import error_body, is_anthropic
 
 _GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+def is_stream(start: Message) -> bool:
+    """Whether the answer that a message of the type `http.response.start` begins is a stream of
+    server-sent events."""
+    kind = dict(start.get("headers", ())).get(b"content-type", b"")
+    return bool(kind.startswith(b"text/event-stream"))
 
 
 async def answer(send: Send, status: int, body: Any, headers: dict[str, str] | None = None) -> None:

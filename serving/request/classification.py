@@ -8,8 +8,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
 from adapters.heads import Head
 from registry.errors import BadRequest
 from registry.model.catalog import Version
@@ -18,7 +16,6 @@ from serving.request.body import sequences
 from serving.request.bounds import AnyText, Bound, Either, Flag, ListOf, OneOf, Text, Whole
 from serving.request.charges import BYTES_PER_TOKEN
 from serving.request.fields import MAX_SEQUENCES, PROMPT
-from serving.telemetry.verdicts import VERDICTS
 
 CLASSIFY = "/classify"
 RERANK = ("/rerank", "/v1/rerank", "/v2/rerank")
@@ -42,14 +39,6 @@ RERANK_FIELDS: Mapping[str, Bound] = {
     **_COMMON, "query": AnyText(), "documents": _TEXTS, "top_n": Whole(0, _INT32)
 }  # fmt: skip
 """The fields of `/rerank`."""
-ROUTES: Mapping[str, Mapping[str, Bound]] = {
-    CLASSIFY: CLASSIFY_FIELDS,
-    **dict.fromkeys(SCORE, SCORE_FIELDS),
-    **dict.fromkeys(RERANK, RERANK_FIELDS),
-}
-"""Routes of a server that classifies, and the fields that their bodies may have."""
-NAN = b"Out of range float values"
-"""In vLLM's error where a probability is NaN or infinite, which JSON cannot hold."""
 
 
 def head_at(path: str, version: Version | None, base: str) -> Head:
@@ -93,45 +82,9 @@ def _repeated(query: str | list[str] | None) -> int:
     return len((query or "").encode())
 
 
-class Classified:
-    """vLLM's application, asked for one answer by an adapter with a head."""
-
-    def __init__(self, app: ASGIApp, head: Head) -> None:
-        self._app = app
-        self._head = head
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the answer on whole, with the head's labels.
-
-        An answer that vLLM could not write because of NaN is noted as corrupted under the request's
-        id.
-        """
-        start: Message = {}
-        body = b""
-
-        async def whole(message: Message) -> None:
-            nonlocal start, body
-            if message["type"] == "http.response.start":
-                start = message
-                return
-            body += message.get("body", b"")
-            if message.get("more_body", False):
-                return
-            if start["status"] == 200 and scope["path"] == CLASSIFY and self._head.labels:
-                body = labelled(body, self._head.labels)
-            elif start["status"] != 200 and NAN in body:
-                note_nan(scope)
-            headers = [(n, v) for n, v in start.get("headers", ()) if n != b"content-length"]
-            headers.append((b"content-length", str(len(body)).encode()))
-            await send({**start, "headers": headers})
-            await send({"type": "http.response.body", "body": body})
-
-        try:
-            await self._app(scope, receive, whole)
-        except ValueError as error:
-            if NAN in str(error).encode():
-                note_nan(scope)
-            raise
+def finish(path: str, head: Head, answer: bytes) -> bytes:
+    """An answer at `path` as its caller gets it."""
+    return labelled(answer, head.labels) if path == CLASSIFY and head.labels else answer
 
 
 def labelled(body: bytes, labels: tuple[str, ...]) -> bytes:
@@ -142,10 +95,3 @@ def labelled(body: bytes, labels: tuple[str, ...]) -> bytes:
         item["label"] = labels[likeliest]
     answer["labels"] = labels
     return json.dumps(answer).encode()
-
-
-def note_nan(scope: Scope) -> None:
-    """Note that the answer to a request as vLLM got it is corrupted."""
-    request_id = dict(scope["headers"]).get(b"x-request-id", b"").decode()
-    # With a prefix as vLLM writes one: an id may itself begin like a prefix.
-    VERDICTS.note(f"classify-{request_id}", corrupted=True)

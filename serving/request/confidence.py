@@ -26,10 +26,9 @@ from registry.errors import BadRequest
 from registry.model.catalog import Calibrated, Key, Version
 from registry.model.evidence import Engine
 from registry.model.standing import calibrated, calibration_withdrawn
+from serving.request.routes import CHAT, COMPLETIONS
 from serving.telemetry.metrics import CONFIDENCE, WITHHELD
 
-CHAT = "/v1/chat/completions"
-COMPLETIONS = "/v1/completions"
 REFUSAL = "This model is not sure enough of its answer to give it. Ask an expert."
 UNCALIBRATED = "The version has no calibration."
 

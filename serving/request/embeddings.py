@@ -1,7 +1,7 @@
-"""Answers of `/v1/embeddings`: one with NaN is noted, since no statistics of vLLM tell it.
+"""Answers of `/v1/embeddings`: whether their numbers are finite. Pure.
 
-vLLM counts NaN in the logits of requests that write; an embedding has none. In the encoding `float`
-NaN cannot be written, which is an error there; in `base64` it would pass for an answer.
+In the encoding `float` NaN cannot be written, which is an error there; in `base64` it would pass
+for an answer.
 """
 
 import base64
@@ -9,9 +9,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from serving.request.classification import NAN, note_nan
 
 
 class _Item(msgspec.Struct):
@@ -22,36 +19,9 @@ class _Answer(msgspec.Struct):
     data: list[_Item] = []
 
 
-class Embedded:
-    """vLLM's application, asked for embeddings."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the answer on whole; one with NaN is noted under the request's id before its end."""
-        start: Message = {}
-        body = b""
-
-        async def whole(message: Message) -> None:
-            nonlocal start, body
-            if message["type"] == "http.response.start":
-                start = message
-                return
-            body += message.get("body", b"")
-            if message.get("more_body", False):
-                return
-            if not is_finite(body) if start["status"] == 200 else NAN in body:
-                note_nan(scope)
-            await send(start)
-            await send({"type": "http.response.body", "body": body})
-
-        try:
-            await self._app(scope, receive, whole)
-        except ValueError as error:
-            if NAN in str(error).encode():
-                note_nan(scope)
-            raise
+def finish(answer: bytes) -> bytes | None:
+    """An answer as its caller gets it; None if it has NaN."""
+    return answer if is_finite(answer) else None
 
 
 def is_finite(answer: bytes) -> bool:

@@ -3,6 +3,7 @@
 Pure: a scope in, a value or a new scope out.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -82,7 +83,11 @@ def declared_length(scope: Scope) -> int | None:
 
 def routed(scope: Scope, path: str, *, usual: bool = True) -> bool:
     """Whether the application inside has a route of that path; `usual` if it does not say."""
-    routes: list[Any] | None = getattr(scope.get("app"), "routes", None)
-    if routes is None:
-        return usual
-    return any(getattr(route, "path", None) == path for route in routes)
+    app = scope.get("app")
+    return usual if getattr(app, "routes", None) is None else path in _paths(app)
+
+
+@functools.lru_cache(maxsize=4)
+def _paths(app: Any) -> frozenset[str]:
+    """The routes of an application, which has them all before its first request."""
+    return frozenset(path for route in app.routes if (path := getattr(route, "path", None)))

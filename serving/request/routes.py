@@ -4,13 +4,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.types import ASGIApp
-
-from serving.request import classification
+from serving.request import classification, embeddings
 from serving.request.bounds import Bound
 from serving.request.charges import most_tokens
-from serving.request.classification import CLASSIFY
-from serving.request.embeddings import Embedded
+from serving.request.classification import (
+    CLASSIFY,
+    CLASSIFY_FIELDS,
+    RERANK,
+    RERANK_FIELDS,
+    SCORE,
+    SCORE_FIELDS,
+)
 from serving.request.envelopes import MESSAGES
 from serving.request.fields import FIELDS, RESPONSES_FIELDS
 from serving.request.messages import MESSAGES_FIELDS, constraints
@@ -61,8 +65,8 @@ class Route:
     """Whom the caller names as its own user."""
     constraints: Callable[[Body], Body] = _same
     """A body's schemas and tools in the words of chat completions."""
-    around: Callable[[ASGIApp], ASGIApp] | None = None
-    """What stands between the gateway and vLLM there."""
+    finish: Callable[[bytes], bytes | None] | None = None
+    """Makes of a pooled answer what its caller gets; None where vLLM's answer is passed on."""
 
 
 ROUTES: Mapping[str, Route] = {
@@ -77,12 +81,17 @@ ROUTES: Mapping[str, Route] = {
         Route(path=MESSAGES, fields=MESSAGES_FIELDS, id_prefix="chatcmpl-", limit="max_tokens",
               end=b"event: message_delta", reports_usage=True, takes_rank=True,
               user=_anthropics_user, constraints=constraints),
-        Route(path=EMBEDDINGS, fields=FIELDS, id_prefix="embd-", around=Embedded,
+        Route(path=EMBEDDINGS, fields=FIELDS, id_prefix="embd-", finish=embeddings.finish,
               most_tokens=classification.most_tokens),
         *(
-            Route(path=path, fields=fields, classifies=True, most_tokens=classification.most_tokens,
-                  id_prefix="classify-" if path == CLASSIFY else "score-")
-            for path, fields in classification.ROUTES.items()
+            Route(path=path, fields=fields, id_prefix=prefix, classifies=True,
+                  most_tokens=classification.most_tokens)
+            for paths, fields, prefix in (
+                ((CLASSIFY,), CLASSIFY_FIELDS, "classify-"),
+                (SCORE, SCORE_FIELDS, "score-"),
+                (RERANK, RERANK_FIELDS, "score-"),
+            )
+            for path in paths
         ),
     )
 }  # fmt: skip

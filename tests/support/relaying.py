@@ -10,7 +10,7 @@ from serving.inflight import InFlight
 from serving.relay import Relay
 from serving.request.confidence import Judge
 from serving.request.routes import CHAT, ROUTES
-from serving.usage import Usage
+from serving.request.usage import Usage
 from tests.support.asking import into, whole
 
 

@@ -18,8 +18,8 @@ from serving.relay import Relay
 from serving.request.body import sequences
 from serving.request.charges import most_tokens
 from serving.request.classification import most_tokens as most_tokens_of_texts
+from serving.request.usage import Shown, Usage, ask_for_usage
 from serving.tiers.fairness import MAX_OUTSTANDING, ColdLoads, Hints
-from serving.usage import Shown, Usage, ask_for_usage
 from tests.support.asking import CHAT, chat, into, leaving_after, scope_of, send_to, whole
 from tests.support.catalogs import VERSION
 from tests.support.relaying import pieces_of, relayed

@@ -14,7 +14,8 @@ from adapters.heads import Head
 from registry.model.access import Secret
 from registry.model.domains import ChangePolicy
 from registry.model.policies import Policy
-from serving.request.classification import labelled, most_tokens, note_nan
+from serving.request.classification import labelled, most_tokens
+from serving.request.pooling import note_nan
 from serving.telemetry.verdicts import VERDICTS
 from serving.tiers.recovery import HeadProbe, Recovery
 from tests.support.asking import chat, scope_of, send_to

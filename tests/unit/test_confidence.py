@@ -18,8 +18,9 @@ from registry.errors import BadRequest
 from registry.model.catalog import Calibrated, Key, Version
 from registry.model.evidence import Engine
 from serving.request import confidence
-from serving.request.confidence import CHAT, COMPLETIONS, REFUSAL, Judge, Terms
+from serving.request.confidence import REFUSAL, Judge, Terms
 from serving.request.controls import control_tokens
+from serving.request.routes import CHAT, COMPLETIONS
 from tests.support.catalogs import VERSION
 from tests.support.oracle import ENGINE
 from tests.support.relaying import relayed

@@ -3,10 +3,12 @@
 import base64
 import json
 import struct
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from serving.request.embeddings import is_finite
@@ -15,7 +17,7 @@ from tests.support.asking import CHAT, scope_of, send_to
 from tests.support.replicas import Site, Upstream, make_site
 
 EMBEDDINGS = "/v1/embeddings"
-APP = SimpleNamespace(routes=[SimpleNamespace(path=EMBEDDINGS)])
+APP = Starlette(routes=[Route(EMBEDDINGS, lambda _: Response())])
 """vLLM's application over a model that makes embeddings and no text."""
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 
-class _Usage(msgspec.Struct):
+class Tokens(msgspec.Struct):
     """Both of OpenAI's spellings, and Anthropic's, which counts apart what a cache held."""
 
     prompt_tokens: int = 0
@@ -20,6 +20,11 @@ class _Usage(msgspec.Struct):
     output_tokens: int = 0
     cache_read_input_tokens: int | None = 0
     cache_creation_input_tokens: int | None = 0
+
+    @property
+    def made(self) -> int:
+        """Tokens of the answers."""
+        return (self.completion_tokens or 0) + self.output_tokens
 
     @property
     def prompt(self) -> int:
@@ -35,16 +40,16 @@ class _Choice(msgspec.Struct):
 class _Whole(msgspec.Struct):
     """A whole answer, or the `response` of an event."""
 
-    usage: _Usage | None = None
+    usage: Tokens | None = None
 
 
 class _Event(msgspec.Struct):
-    usage: _Usage | None = None
+    usage: Tokens | None = None
     choices: tuple[_Choice, ...] | None = None
     response: _Whole | None = None
 
 
-_USAGE = msgspec.json.Decoder(_Usage)
+_USAGE = msgspec.json.Decoder(Tokens)
 _WHOLE = msgspec.json.Decoder(_Whole)
 _EVENT = msgspec.json.Decoder(_Event)
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -85,8 +90,8 @@ class Usage:
         self._shown = shown or Shown()
         self._n = n
         self._one = sequences == 1
-        self._total: _Usage | None = None
-        self._choices: dict[int, _Usage] = {}
+        self._total: Tokens | None = None
+        self._choices: dict[int, Tokens] = {}
 
     @property
     def reported(self) -> bool:
@@ -97,8 +102,8 @@ class Usage:
     def tokens(self) -> int:
         """How many tokens were made."""
         if self._total is not None:
-            return (self._total.completion_tokens or 0) + self._total.output_tokens
-        return sum(usage.completion_tokens or 0 for usage in self._choices.values())
+            return self._total.made
+        return sum(usage.made for usage in self._choices.values())
 
     @property
     def prompt_tokens(self) -> int:
@@ -106,7 +111,7 @@ class Usage:
         if self._total is not None:
             return self._total.prompt
         by_prompt = {index // self._n: usage for index, usage in self._choices.items()}
-        return sum(usage.prompt_tokens for usage in by_prompt.values())
+        return sum(usage.prompt for usage in by_prompt.values())
 
     def read_whole(self, data: bytes) -> None:
         """Note what a whole answer reports."""
