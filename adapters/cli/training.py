@@ -2,16 +2,15 @@
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
 
 from adapters.cli.sources import AsJson
 from adapters.home import SMALL_MODEL, default_model, home
-from adapters.recipe import AnyRecipe, BadRecipe, Classify
+from adapters.recipe import BadRecipe
 from adapters.training.processes import is_first
 from adapters.training.serving import not_served
 
@@ -57,18 +56,18 @@ def train(
     Example: lorary train financial-classify data=tickets.jsonl adapter=support/queue
     """
     from adapters import recipes
+    from adapters.training import run
     from adapters.training.progress import progress_bar
 
     chosen = recipes.load(recipe).changed(assignments or [])
     base_directory = base or base_of(chosen.base)
-    rehearse, run = _functions(chosen)
     if dry_run:
-        _tell_estimate(rehearse(chosen, base_directory), chosen.max_tokens, as_json)
+        _tell_estimate(run.rehearse(chosen, base_directory), chosen.max_tokens, as_json)
         return
     directory = out or home() / "adapters" / chosen.adapter
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(home() / "logs" / chosen.adapter))
     with progress_bar(chosen, quiet=as_json or not is_first()) as advance:
-        provenance, reused = run(
+        provenance, reused = run.train(
             chosen,
             base_directory,
             directory,
@@ -89,17 +88,6 @@ def train(
         print(_dropped(provenance.dropped_items, chosen.max_tokens))
     if why_not is not None:
         print(why_not)
-
-
-def _functions(recipe: AnyRecipe) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """What estimates and what trains the recipe's stage."""
-    if isinstance(recipe, Classify):
-        from adapters.training.classification import run
-
-        return run.rehearse, run.train
-    from adapters.training import run as others
-
-    return others.rehearse, others.train
 
 
 def base_of(name: str) -> Path:

@@ -42,7 +42,7 @@ import msgspec
 from adapters import json_lines
 from adapters.packs import TASKS, DomainPack, Item
 from adapters.packs.pack import lot
-from adapters.recipe import BadRecipe, Kto, Online, Recipe, Sft
+from adapters.recipe import BadRecipe, Classify, Kto, Online, Recipe, Sft
 from adapters.training import conversations
 from adapters.training.conversations import Conversation, asking
 from adapters.training.rows import Judged, Pair, Row, Turn
@@ -78,22 +78,31 @@ def corpus_of(recipe: Recipe) -> Corpus[Any]:
     Raises `BadRecipe` for a source that is not there, or a row that does not suit the stage.
     """
     match recipe:
+        case Classify():
+            from adapters.training.classification import rows
+
+            return rows.corpus_of(recipe)
         case Sft():
-            return _load(recipe, _turns_of_pack, _turns)
+            return read_corpus(recipe, _turns_of_pack, _turns)
         case Online():
             verifiable = recipe.reward == "verifiable"
-            return _load(recipe, _turns_of_pack, _verifiable if verifiable else _prompts)
+            return read_corpus(recipe, _turns_of_pack, _verifiable if verifiable else _prompts)
         case Kto():
-            return _load(recipe, _judged_of_pack, _judged)
+            return read_corpus(recipe, _judged_of_pack, _judged)
         case _:
-            return _load(recipe, _pairs_of_pack, _pairs)
+            return read_corpus(recipe, _pairs_of_pack, _pairs)
 
 
-def _load(
+def read_corpus(
     recipe: Recipe,
     from_pack: Callable[[DomainPack, Sequence[Item]], Iterable[R]],
     from_row: Callable[[dict[str, Any]], Iterable[R]],
 ) -> Corpus[R]:
+    """The rows of the recipe's sources, split from its validation rows by unit.
+
+    from_pack, from_row: make rows of a domain pack's items and of a row of any other source. Raises
+    `BadRecipe`.
+    """
     rows: list[R] = []
     digests, packs, origin = [], [], {}
     reviews = set[str]()
@@ -200,12 +209,12 @@ def _turns(row: dict[str, Any]) -> Iterable[Turn]:
     key = _conversation_key(row)
     if key:
         found = conversations.answered(row[key])
-        unit = _unit(row, found[-1][0])
+        unit = unit_of(row, found[-1][0])
         turns = [Turn(prompt, unit, answer) for prompt, answer in found]
         return _whole(row, (key, *_accepted(row)), turns)
     prompt = conversations.prompt(row["prompt"])
     key = "chosen" if "completion" not in row and "chosen" in row else "completion"
-    turn = Turn(prompt, _unit(row, prompt), conversations.answer(row[key], prompt))
+    turn = Turn(prompt, unit_of(row, prompt), conversations.answer(row[key], prompt))
     return _whole(row, ("prompt", key, *_accepted(row)), [turn])
 
 
@@ -219,13 +228,13 @@ def _prompts(row: dict[str, Any]) -> Iterable[Turn]:
             conversations.refuse_weightless(row[key])
             prompt, answer = prompt[:-1], prompt[-1].content
         conversations.awaiting(prompt)
-        turn = Turn(prompt, _unit(row, prompt), answer)
+        turn = Turn(prompt, unit_of(row, prompt), answer)
         return _whole(row, (key, *_accepted(row)), [turn])
     prompt = conversations.prompt(row["prompt"])
     key = "chosen" if row.get("completion") is None else "completion"
     given = row.get(key)
     answer = "" if given is None else conversations.answer(given, prompt)
-    turn = Turn(prompt, _unit(row, prompt), answer)
+    turn = Turn(prompt, unit_of(row, prompt), answer)
     return _whole(row, ("prompt", key, *_accepted(row)), [turn])
 
 
@@ -250,7 +259,7 @@ def _pairs(row: dict[str, Any]) -> Iterable[Pair]:
     better, worse = row.get("score_chosen"), row.get("score_rejected")
     if better is not None and worse is not None and better < worse:
         raise ValueError("score_chosen is below score_rejected: exchange the two answers")
-    pair = Pair(prompt, _unit(row, prompt), chosen, rejected)
+    pair = Pair(prompt, unit_of(row, prompt), chosen, rejected)
     return _whole(row, ("prompt", "chosen", "rejected"), [pair])
 
 
@@ -265,7 +274,7 @@ def _judged(row: dict[str, Any]) -> Iterable[Judged]:
         raise TypeError("label is neither true nor false")
     prompt = conversations.prompt(row["prompt"])
     answer = conversations.answer(row["completion"], prompt)
-    judged = Judged(prompt, _unit(row, prompt), answer, row["label"])
+    judged = Judged(prompt, unit_of(row, prompt), answer, row["label"])
     return _whole(row, ("prompt", "completion", "label"), [judged])
 
 
@@ -301,7 +310,8 @@ def _whole(row: dict[str, Any], read: Collection[str], made: Sequence[R]) -> Seq
     return made
 
 
-def _unit(row: dict[str, Any], prompt: Conversation) -> str:
+def unit_of(row: dict[str, Any], prompt: Conversation) -> str:
+    """What keeps a row together with others when rows are split: its `unit`, or its question."""
     unit = row.get("unit")
     return str(unit if conversations.has_content(unit) else prompt[-1].content)
 

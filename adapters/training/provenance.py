@@ -10,7 +10,7 @@ from adapters.admission import WEIGHTS
 from adapters.base_model import BaseModel
 from adapters.lineage import Lineage
 from adapters.packs import DomainPack
-from adapters.recipe import AnyRecipe
+from adapters.recipe import AnyRecipe, Classify
 from adapters.training.job import Forgetting, Record
 
 PACKAGES = ("torch", "transformers", "peft", "trl")
@@ -86,15 +86,18 @@ def make_plan(
         recipe=recipe,
         start_digest=None if start is None else _digest(start / WEIGHTS),
         reward_digest=None if reward is None else _digest(reward / WEIGHTS),
-        code=code_digest(),
+        code=code_digest(recipe),
         versions={name: version(name) for name in PACKAGES},
     )
 
 
-def code_digest() -> str:
-    """SHA-256 over the sources of the training code and the domain packs."""
+def code_digest(recipe: AnyRecipe) -> str:
+    """SHA-256 over the sources of the stage's training code and the domain packs."""
     here, hashing = Path(__file__).parent, hashlib.sha256()
-    for path in sorted([*here.glob("*.py"), *(here.parent / "packs").glob("*.py")]):
+    folders = [here, here.parent / "packs"]
+    if isinstance(recipe, Classify):
+        folders.append(here / "classification")
+    for path in sorted(path for folder in folders for path in folder.glob("*.py")):
         hashing.update(f"{path.name} {path.stat().st_size}\n".encode())
         hashing.update(path.read_bytes())
     return hashing.hexdigest()

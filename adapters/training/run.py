@@ -19,10 +19,12 @@ import msgspec
 from adapters.admission import CARD, CONFIG, CURVE, PROVENANCE, WEIGHTS, admit, files_in
 from adapters.base_model import BaseModel
 from adapters.errors import InvalidAdapter
+from adapters.heads import LABELS
 from adapters.home import home
 from adapters.recipe import (
     AnyRecipe,
     BadRecipe,
+    Classify,
     Dpo,
     Online,
     Ppo,
@@ -31,6 +33,7 @@ from adapters.recipe import (
     Sft,
 )
 from adapters.training.card import render
+from adapters.training.classification import card, rows
 from adapters.training.data import Corpus, corpus_of
 from adapters.training.job import Job, Outcome, Progress
 from adapters.training.processes import is_first
@@ -116,7 +119,7 @@ def train(
         _take(saved, made, recipe, base_directory)
         encoded = msgspec.json.format(msgspec.json.encode(provenance), indent=2)
         (made / PROVENANCE).write_bytes(encoded + b"\n")
-        (made / CARD).write_text(render(corpus, provenance))
+        _write_card(made, recipe, corpus, provenance)
         _draw(outcome, recipe, made / CURVE)
         if not_served(recipe) is None:
             problems = admit(files_in(made), base).problems
@@ -140,6 +143,10 @@ def run_stage(job: Job, corpus: Corpus[Any], out: Path) -> Outcome:
 def _stage(recipe: Recipe) -> Callable[[Job, Corpus[Any], Path], Outcome]:
     """The stage's function; torch and its kin, which it brings in, take seconds to import."""
     match recipe:
+        case Classify():
+            from adapters.training.classification import stage
+
+            return stage.fine_tune
         case Sft():
             from adapters.training import sft
 
@@ -203,6 +210,10 @@ def rehearse(recipe: AnyRecipe, base_directory: Path, *, steps: int = 3) -> dict
 def _fitting(recipe: AnyRecipe, corpus: Corpus[Any], base_directory: Path) -> Corpus[Any]:
     """See lengths.py; the tokenizer's library takes seconds to import."""
     be_quiet()
+    if isinstance(recipe, Classify):
+        from adapters.training.models import tokenizer_of
+
+        return rows.fitting(recipe, corpus, tokenizer_of(base_directory))
     from adapters.training.lengths import fitting
 
     return fitting(recipe, corpus, base_directory)
@@ -279,6 +290,18 @@ def _take(saved: Path, made: Path, recipe: Recipe, base_directory: Path) -> None
             config[key].sort()
     encoded = msgspec.json.format(msgspec.json.encode(config), indent=2)
     (made / CONFIG).write_bytes(encoded + b"\n")
+
+
+def _write_card(
+    folder: Path, recipe: AnyRecipe, corpus: Corpus[Any], provenance: Provenance
+) -> None:
+    """The model card; and the labels of a classification head."""
+    if not isinstance(recipe, Classify):
+        (folder / CARD).write_text(render(corpus, provenance))
+        return
+    labels = rows.labels_of(recipe, corpus)
+    (folder / LABELS).write_bytes(msgspec.json.format(msgspec.json.encode(labels)) + b"\n")
+    (folder / CARD).write_text(card.render(corpus, labels, provenance))
 
 
 def _draw(outcome: Outcome, recipe: Recipe, path: Path) -> None:

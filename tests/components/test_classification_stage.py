@@ -13,8 +13,8 @@ from adapters.admission import admit, files_in
 from adapters.base_model import BaseModel
 from adapters.recipe import Classify, parse_recipe
 from adapters.training import provenance
-from adapters.training.classification.run import rehearse, train
 from adapters.training.provenance import Provenance
+from adapters.training.run import rehearse, train
 from tests.support.tiny_model import one_thread, write_tiny_model
 
 WORDS = {"left": "port", "right": "starboard", "up": "aloft"}
@@ -123,9 +123,9 @@ def test_the_same_plan_is_not_trained_again(tiny: Path, trained: Path) -> None:
 
 def test_its_plan_covers_its_own_code_and_other_stages_plans_do_not(trained: Path) -> None:
     plan = json.loads((trained / "provenance.json").read_bytes())["plan"]
-    assert plan["code"] != provenance.code_digest()
-    here = Path(provenance.__file__).parent
-    assert not [path for path in here.glob("*.py") if path.parent.name == "classification"]
+    other = parse_recipe("stage: sft\nadapter: demo/directions\nbase: tiny\ndata: rows.jsonl\n")
+    assert plan["code"] == provenance.code_digest(recipe_for(trained.parent))
+    assert plan["code"] != provenance.code_digest(other)
 
 
 def test_it_goes_on_from_another_adapter(tiny: Path, trained: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from adapters import recipes
 from adapters.packs import PACKS
 from adapters.recipe import BadRecipe, Classify, parse_recipe
+from adapters.training.classification import rows as stage_rows
 from adapters.training.classification.rows import corpus_of, fitting
 
 HEADER = "stage: classify\nadapter: demo/rows\nbase: tiny\n"
@@ -24,11 +25,11 @@ def labels_of(folder: Path, *rows: Any, more: str = "") -> tuple[str, ...]:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = parse_recipe(f"{HEADER}data: {file}\n{more}")
     assert isinstance(recipe, Classify)
-    corpus, labels = corpus_of(recipe)
+    corpus = corpus_of(recipe)
     assert [row.question for row in corpus.train] == [
         row.get("text") or row["prompt"] for row in rows
     ]
-    return labels
+    return stage_rows.labels_of(recipe, corpus)
 
 
 def test_a_row_is_a_text_as_it_stands_and_labels_are_sorted(tmp_path: Path) -> None:
@@ -94,9 +95,9 @@ def test_a_recipe_that_contradicts_itself_is_refused(more: str, told: str) -> No
 def test_a_packs_texts_are_learnt_without_its_question_and_held_out_ones_never(domain: str) -> None:
     recipe = recipes.load(f"{domain}-classify")
     assert isinstance(recipe, Classify)
-    corpus, labels = corpus_of(recipe)
+    corpus = corpus_of(recipe)
     data = PACKS[domain].load()
-    assert labels == PACKS[domain].labels
+    assert stage_rows.labels_of(recipe, corpus) == PACKS[domain].labels
     assert [(row.question, row.answer) for row in corpus.train] == [
         (item.text, item.label) for item in data.train
     ]
@@ -111,7 +112,7 @@ def test_texts_that_are_too_long_are_refused_or_counted(tmp_path: Path) -> None:
     file.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     recipe = parse_recipe(f"{HEADER}data: {file}\nmax_tokens: 9\n")
     assert isinstance(recipe, Classify)
-    corpus, _ = corpus_of(recipe)
+    corpus = corpus_of(recipe)
     with pytest.raises(BadRecipe, match=r"2 texts are longer than max_tokens=9.*row 2 \(10\)"):
         fitting(recipe, corpus, tokenizer)
     dropping = recipe.changed(["too_long=drop"])

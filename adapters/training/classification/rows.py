@@ -13,7 +13,7 @@ from adapters.heads import wrong_label
 from adapters.packs import DomainPack, Item
 from adapters.recipe import BadRecipe, Classify
 from adapters.training.conversations import asking, refuse_unread
-from adapters.training.data import Corpus, _load, _unit
+from adapters.training.data import Corpus, read_corpus, unit_of
 from adapters.training.rows import Turn
 
 KEYS = (("text", "label"), ("prompt", "completion"))
@@ -21,14 +21,14 @@ SHOWN = 5
 """Rows that a refusal names."""
 
 
-def corpus_of(recipe: Classify) -> tuple[Corpus[Turn], tuple[str, ...]]:
-    """The rows, whose answers are labels, and the labels in the order of the head's rows.
+def corpus_of(recipe: Classify) -> Corpus[Turn]:
+    """The rows, whose answers are labels.
 
     Raises `BadRecipe` for a row without text or label, and for labels that no head may have.
     """
-    corpus = _load(recipe, _of_pack, _of_row)
-    rows = (*corpus.train, *corpus.validation)
-    return corpus, _labels(recipe, corpus.packs, rows)
+    corpus = read_corpus(recipe, _of_pack, _of_row)
+    labels_of(recipe, corpus)
+    return corpus
 
 
 def fitting(recipe: Classify, corpus: Corpus[Turn], tokenizer: Any) -> Corpus[Turn]:
@@ -54,11 +54,13 @@ def fitting(recipe: Classify, corpus: Corpus[Turn], tokenizer: Any) -> Corpus[Tu
     return replace(corpus, train=train, validation=validation, dropped=len(long))
 
 
-def _labels(recipe: Classify, packs: Sequence[DomainPack], rows: Sequence[Turn]) -> tuple[str, ...]:
+def labels_of(recipe: Classify, corpus: Corpus[Turn]) -> tuple[str, ...]:
+    """The labels in the order of the head's rows; raises as `corpus_of`."""
+    rows = (*corpus.train, *corpus.validation)
     used = {row.answer for row in rows}
     known = recipe.labels
-    if not known and len(packs) == len(recipe.data) == 1:
-        known = packs[0].labels
+    if not known and len(corpus.packs) == len(recipe.data) == 1:
+        known = corpus.packs[0].labels
     labels = known or tuple(sorted(used))
     if unknown := next((row for row in rows if row.answer not in labels), None):
         raise BadRecipe(
@@ -92,4 +94,4 @@ def _of_row(row: dict[str, Any]) -> Iterable[Turn]:
             raise ValueError(f"its {key} is no text, or empty")
     prompt = asking(text)
     refuse_unread(row, (text_key, label_key), (text, label))
-    return [Turn(prompt, _unit(row, prompt), label)]
+    return [Turn(prompt, unit_of(row, prompt), label)]

@@ -6,7 +6,7 @@ tokenised as `/classify` tokenises `input`: as they stand, with the tokenizer's 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import torch
@@ -22,6 +22,8 @@ from safetensors.torch import load_file
 
 from adapters.admission import WEIGHTS
 from adapters.heads import HEAD
+from adapters.recipe import Classify
+from adapters.training.classification.rows import labels_of
 from adapters.training.data import Corpus
 from adapters.training.fit import arguments, drawn, fit
 from adapters.training.job import Job, Outcome
@@ -29,12 +31,13 @@ from adapters.training.models import tokenizer_of
 from adapters.training.rows import Turn
 
 
-def fine_tune(job: Job, corpus: Corpus[Turn], labels: Sequence[str], out: Path) -> Outcome:
+def fine_tune(job: Job, corpus: Corpus[Turn], out: Path) -> Outcome:
     """Train LoRA and head on the corpus and save the adapter's tensors and configuration to `out`.
 
     The same recipe, data, base and versions give the same weights on the same kind of machine.
     """
-    recipe = job.recipe
+    recipe = cast(Classify, job.recipe)
+    labels = labels_of(recipe, corpus)
     transformers.set_seed(recipe.seed)
     tokenizer = tokenizer_of(job.base)
     model = classifier(job, labels, tokenizer)
