@@ -15,34 +15,34 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import httpx
+import aiohttp
 from matplotlib.figure import Figure
 
 from benchmarks.load import percentile, spread
 from benchmarks.servers import Served
-from benchmarks.serving.pair import HOST, SLOTS, Pair
-from benchmarks.serving.streams import SETTLE, Ask, client, run, stream
+from benchmarks.serving.pair import Pair
+from benchmarks.serving.streams import client, stream
 
-AT_ONCE = 16
 HOT_TOKENS = 24
 
 
 def measure(pair: Pair, *, quick: bool) -> dict[str, Any]:
     """Both servers at each number of adapters, then the unlucky adapter on both."""
-    counts = (2, 16) if quick else (2, 4, 8, 16, 32)
-    rounds, requests, tokens = (1, 24, 16) if quick else (2, 24, 16)
+    slots = pair.setting.slots
+    counts = (slots // 2, 4 * slots) if quick else tuple(slots * n // 2 for n in (1, 2, 4, 8, 16))
+    rounds = 1 if quick else pair.setting.rounds
     pair.grow(max(counts))
     for number in range(max(counts)):
         pair.load_bare(pair.library.name(number), pair.library.local(number))
-        run(pair.gated, [Ask(pair.library.name(number), 1)], at_once=1)
+        pair.run(pair.gated, [pair.ask(pair.library.name(number), 1)], at_once=1)
     print(
-        f"\nUniform traffic, {AT_ONCE} callers, {SLOTS} slots, {HOST} adapters in host memory, "
-        f"{rounds} paired rounds of {requests} requests of {tokens} tokens"
+        f"\nUniform traffic, {_callers(pair)} callers, {slots} slots, {pair.setting.places} "
+        f"adapters in host memory, {rounds} paired rounds"
     )
     print(f"  {'adapters':>8} {'':10} {'tokens/s':>22} {'first token p50, s':>22} {'p99':>6}")
     rows = []
     for count in counts:
-        for row in _at(pair, count, rounds, requests, tokens):
+        for row in _at(pair, count, rounds):
             rows.append(row)
             print(
                 f"  {count:8} {row['server']:10} {spread(row['rates'], '.1f'):>22}"
@@ -60,18 +60,25 @@ def measure(pair: Pair, *, quick: bool) -> dict[str, Any]:
             f"{'' if found['answered'] else ' and then still not answered'}; "
             f"the hot ones {found['hot']:.1f} tokens/s"
         )
-    return {"rows": rows, "unlucky": unlucky, "slots": SLOTS, "host": HOST}
+    return {"rows": rows, "unlucky": unlucky, "slots": slots, "host": pair.setting.places}
 
 
-def _at(pair: Pair, count: int, rounds: int, requests: int, tokens: int) -> list[dict[str, Any]]:
+def _callers(pair: Pair) -> int:
+    return 4 * pair.setting.slots
+
+
+def _at(pair: Pair, count: int, rounds: int) -> list[dict[str, Any]]:
     rates: dict[str, list[float]] = {pair.bare.name: [], pair.gated.name: []}
     firsts: dict[str, list[list[float]]] = {pair.bare.name: [], pair.gated.name: []}
     for index in range(rounds):
         chosen = random.Random(100 * count + index)
-        asks = [Ask(pair.library.name(chosen.randrange(count)), tokens) for _ in range(requests)]
+        asks = [
+            pair.ask(pair.library.name(chosen.randrange(count)), 16)
+            for _ in range(6 * pair.setting.slots)
+        ]
         sides = [pair.bare, pair.gated]
         for served in sides if index % 2 else reversed(sides):
-            done = run(served, asks, at_once=AT_ONCE)
+            done = pair.run(served, asks, at_once=_callers(pair))
             rates[served.name].append(done.tokens_per_second)
             firsts[served.name].append(done.firsts)
     return [
@@ -88,7 +95,7 @@ def _at(pair: Pair, count: int, rounds: int, requests: int, tokens: int) -> list
 
 async def _starve(pair: Pair, served: Served, seconds: float) -> dict[str, Any]:
     """Hot adapters in every slot, two callers each out of step; then one more asks as well."""
-    await asyncio.sleep(SETTLE)
+    await asyncio.sleep(pair.setting.settle)
     name = pair.library.name
     clock = asyncio.get_running_loop().time
     end = clock() + seconds
@@ -96,27 +103,28 @@ async def _starve(pair: Pair, served: Served, seconds: float) -> dict[str, Any]:
     waits = list[float]()
     answered = True
 
-    async def hot(connection: httpx.AsyncClient, number: int, first: int) -> None:
+    async def hot(connection: aiohttp.ClientSession, number: int, first: int) -> None:
         nonlocal tokens
         length = first
         while clock() < end:
-            tokens += len((await stream(connection, Ask(name(number), length))).came)
+            tokens += len((await stream(connection, served, pair.ask(name(number), length))).came)
             length = HOT_TOKENS
 
-    async def unlucky(connection: httpx.AsyncClient) -> None:
+    async def unlucky(connection: aiohttp.ClientSession) -> None:
         nonlocal answered
         await asyncio.sleep(2)
         while (asked := clock()) < end:
             try:
+                extra = pair.ask(name(pair.setting.slots), 4)
                 async with asyncio.timeout_at(end):
-                    waits.append((await stream(connection, Ask(name(SLOTS), 4))).first)
+                    waits.append((await stream(connection, served, extra)).first)
             except TimeoutError:
                 waits.append(clock() - asked)
                 answered = False
 
-    async with client(served) as connection, asyncio.TaskGroup() as callers:
+    async with client() as connection, asyncio.TaskGroup() as callers:
         callers.create_task(unlucky(connection))
-        for number in range(SLOTS):
+        for number in range(pair.setting.slots):
             for first in (HOT_TOKENS, HOT_TOKENS // 2):
                 callers.create_task(hot(connection, number, first))
     return {

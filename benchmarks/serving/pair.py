@@ -1,61 +1,67 @@
-"""Two real servers of the same model and settings: `lorary serve` over S3, and bare vLLM.
+"""Real servers of one model and the same settings: `lorary serve`, and bare vLLM.
 
-Both run for the whole measurement and are loaded in turn, so an idle one costs the other nothing
-but memory. Bare vLLM reads local directories that are loaded by its own route.
+All run for the whole measurement and are loaded in turn, so an idle one costs the others nothing
+but memory. The registry is on a real S3 server where one is installed, else in a directory. Bare
+vLLM finds local directories by its own resolver, by the same names.
 """
 
 import contextlib
 import os
+import shutil
 import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 
 from benchmarks.servers import Served
 from benchmarks.serving.library import Library
-from benchmarks.serving.streams import Ask, run
+from benchmarks.serving.setting import Setting
+from benchmarks.serving.streams import Ask, Load, Run
+from serving.hardware.presets import PRESETS
 from serving.launch import arguments, environment
 from serving.settings import ServingSettings
-from tests.support.s3 import s3_server
+from tests.support.s3 import BUCKET, s3_server
 from tests.support.servers import BIN, free_port, running
-
-SLOTS = 4
-"""--max-loras"""
-HOST = 8
-"""--max-cpu-loras: no more names are known to the engine."""
-DISK_BYTES = 800_000_000
-"""Room for forty adapters on the replica's disk."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Both servers and what they serve."""
+    """The servers, what they serve, and who asks them."""
 
+    setting: Setting
     library: Library
     gated: Served
     bare: Served
+    asking: Load
+    presets: Mapping[str, Served] = field(default_factory=dict)
+    """Further `lorary serve`s by LORARY_LORA_PRESET."""
 
-    def grow(self, size: int) -> None:
-        """Publish until the library has `size` adapters and the gate has read of them."""
-        self.await_commit(self.library.grow(size))
+    def run(self, served: Served, asks: Sequence[Ask], *, at_once: int, **how: Any) -> Run:
+        """`Load.run`."""
+        return self.asking.run(served, asks, at_once=at_once, **how)
+
+    def ask(self, model: str, tokens: int | None = None) -> Ask:
+        """A request of the setting's size."""
+        return Ask(model, tokens or self.setting.tokens, self.setting.words)
+
+    def grow(self, size: int, *kind: Any) -> None:
+        """Publish until the library has `size` adapters and every gate has read of them."""
+        self.await_commit(self.library.grow(size, *kind))
 
     def await_commit(self, sequence: int) -> None:
-        """Wait until the gate has read the registry's log up to there."""
+        """Wait until the gates have read the registry's log up to there."""
         deadline = time.monotonic() + 120
-        while self.health()["registry"]["sequence"] < sequence:
-            if time.monotonic() > deadline:
-                raise SystemExit("the replica does not follow its registry")
-            time.sleep(0.1)
-
-    def health(self) -> dict[str, dict[str, int]]:
-        """What the replica says of itself."""
-        found: dict[str, dict[str, int]] = httpx.get(f"{self.gated.url}/health").json()
-        return found
+        for served in (self.gated, *self.presets.values()):
+            while health(served)["registry"]["sequence"] < sequence:
+                if time.monotonic() > deadline:
+                    raise SystemExit(f"{served.name} does not follow its registry")
+                time.sleep(0.1)
 
     def metrics(self) -> dict[str, float]:
         """The replica's metrics page: every series and its value."""
@@ -70,76 +76,144 @@ class Pair:
         if reply.status_code != 200 and "already" not in reply.text:
             raise SystemExit(f"bare vLLM refuses {name}: {reply.text[:300]}")
 
-    def unload_bare(self, name: str) -> None:
-        """Let bare vLLM forget it."""
-        httpx.post(f"{self.bare.url}/v1/unload_lora_adapter", json={"lora_name": name})
-
     def warm_up(self) -> None:
-        """Let both answer a few times, so that nothing is measured that happens only once."""
-        self.grow(SLOTS)
-        asks = [Ask(self.library.name(number), 8) for number in range(SLOTS)] * 2
-        for number in range(SLOTS):
-            self.load_bare(self.library.name(number), self.library.local(number))
-        for served in (self.gated, self.bare):
-            run(served, asks, at_once=SLOTS)
+        """Let all answer a few times, so that nothing is measured that happens only once."""
+        slots = self.setting.slots
+        self.grow(slots)
+        for number in range(slots):
+            self.library.local(number)
+        asks = [self.ask(self.library.name(number), 8) for number in range(slots)] * 2
+        for served in (self.gated, self.bare, *self.presets.values()):
+            self.run(served, asks, at_once=slots)
+
+
+def health(served: Served) -> dict[str, dict[str, int]]:
+    """What a replica says of itself."""
+    found: dict[str, dict[str, int]] = httpx.get(f"{served.url}/health").json()
+    return found
 
 
 @contextlib.contextmanager
-def pair(folder: Path) -> Iterator[Pair]:
-    """Start everything; both servers at once, since importing vLLM takes most of a minute."""
+def pair(folder: Path, setting: Setting, presets: Sequence[str] = ()) -> Iterator[Pair]:
+    """Start everything at once, since importing vLLM takes most of a minute on a small machine."""
     with contextlib.ExitStack() as stack:
-        s3 = stack.enter_context(s3_server(folder))
-        os.environ.update(s3.environment)
-        library = Library(folder, s3)
-        stack.callback(library.registry.close)
-        starts = (_gated, _bare)
+        library = _library(stack, folder, setting)
+        asking = Load(setting.loaders, setting.settle)
+        stack.callback(asking.close)
         began = time.perf_counter()
-        with ThreadPoolExecutor(2) as pool:
-            gated, bare = pool.map(lambda start: start(stack, folder, library), starts)
-        made = Pair(library, gated, bare)
+        with ThreadPoolExecutor(8) as pool:
+            bare = pool.submit(_bare, stack, folder, library)
+            gated = pool.submit(_gated, stack, folder, library, "Lorary", {})
+            others = {
+                name: pool.submit(
+                    _gated, stack, folder, library, f"Lorary, {name}", {"LORARY_LORA_PRESET": name}
+                )
+                for name in presets
+            }
+            library.grow(setting.slots)
+        started = {name: server for name, one in others.items() if (server := _up(name, one))}
+        made = Pair(setting, library, gated.result(), bare.result(), asking, started)
+        print(f"  servers are up after {time.perf_counter() - began:.0f} s", flush=True)
         made.warm_up()
-        print(f"  both servers are up and warm after {time.perf_counter() - began:.0f} s")
+        print(f"  and warm after {time.perf_counter() - began:.0f} s", flush=True)
         yield made
 
 
-def _gated(stack: contextlib.ExitStack, folder: Path, library: Library) -> Served:
+def _up(name: str, starting: Future[Served]) -> Served | None:
+    """The started server; a preset that does not start is told and left out."""
+    try:
+        return starting.result()
+    except RuntimeError as error:
+        print(f"  preset {name} did not start: {error}", flush=True)
+        return None
+
+
+def _library(stack: contextlib.ExitStack, folder: Path, setting: Setting) -> Library:
+    if (BIN / "weed").exists():
+        s3 = stack.enter_context(s3_server(folder))
+        os.environ.update(s3.environment)
+        library = Library(folder, f"s3://{BUCKET}/bench", setting, s3=s3.endpoint)
+    else:
+        library = Library(folder, str(folder / "store"), setting)
+    library.local_folder.mkdir()
+    stack.callback(library.registry.close)
+    return library
+
+
+def _sizes(setting: Setting) -> dict[str, Any]:
+    """Settings that all servers share."""
+    return {
+        "model": str(setting.model),
+        "base_name": setting.base.name,
+        "verify_base": bool(setting.base.digest.strip("0")),
+        "max_loras": setting.slots,
+        "max_cpu_loras": setting.places,
+        "max_model_len": 2048,
+    }
+
+
+def _gated(
+    stack: contextlib.ExitStack,
+    folder: Path,
+    library: Library,
+    title: str,
+    variables: Mapping[str, str],
+) -> Served:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    variables = {
-        "LORARY_STORE": library.url,
-        "LORARY_ADAPTER_CACHE": str(folder / "cache"),
-        "LORARY_CACHE_BYTES": str(DISK_BYTES),
-        "LORARY_MAX_LORAS": str(SLOTS),
-        "LORARY_MAX_CPU_LORAS": str(HOST),
-    }
+    setting = library.setting
+    shared = {f"LORARY_{key.upper()}": str(value) for key, value in _sizes(setting).items()}
+    log = folder / f"{title.replace(', ', '-')}.log"
     process = stack.enter_context(
         running(
-            [str(BIN / "lorary"), "serve", "--port", str(port)],
-            folder / "gated.log",
+            [_lorary(), "serve", "--port", str(port), "--", *setting.options],
+            log,
             ready=f"{url}/health",
-            environment=variables,
-            seconds=400,
+            environment=shared
+            | {
+                "LORARY_STORE": library.url,
+                "LORARY_ADAPTER_CACHE": str(folder / f"cache-{title}"),
+                "LORARY_CACHE_BYTES": str(setting.disk_bytes),
+                **variables,
+            },
+            seconds=setting.patience,
         )
     )
-    return Served("Lorary", url, "", library.headers, process.pid)
+    return Served(title, url, "", library.headers, process.pid)
 
 
 def _bare(stack: contextlib.ExitStack, folder: Path, library: Library) -> Served:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    settings = ServingSettings(store=library.url, port=port, max_loras=SLOTS, max_cpu_loras=HOST)
-    options = [option for option in arguments(settings) if not option.startswith("--middleware")]
+    settings = ServingSettings(store=library.url, port=port, **_sizes(library.setting))
+    chosen = PRESETS[settings.lora_preset].options
+    lorarys_own = ("--middleware", "--worker-extension-cls")
+    options = [
+        option
+        for option in arguments(settings, library.setting.options, chosen)
+        if not option.startswith(lorarys_own)
+    ]
     process = stack.enter_context(
         running(
             [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry", *options],
             folder / "bare.log",
             ready=f"{url}/health",
             environment=environment(settings)
-            | {"VLLM_PLUGINS": "", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"},
-            seconds=400,
+            | {
+                "VLLM_PLUGINS": "lora_filesystem_resolver",
+                "VLLM_LORA_RESOLVER_CACHE_DIR": str(library.local_folder),
+                "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+                "VLLM_COMPUTE_NANS_IN_LOGITS": "0",
+            },
+            seconds=library.setting.patience,
         )
     )
     return Served("bare vLLM", url, "", {}, process.pid)
+
+
+def _lorary() -> str:
+    beside = BIN / "lorary"
+    return str(beside) if beside.exists() else shutil.which("lorary") or "lorary"
 
 
 def resident(served: Served) -> tuple[int, int]:
@@ -147,3 +221,9 @@ def resident(served: Served) -> tuple[int, int]:
     process = psutil.Process(served.pid)
     children = process.children(recursive=True)
     return process.memory_info().rss, sum(child.memory_info().rss for child in children)
+
+
+def cpu(served: Served) -> float:
+    """Seconds of CPU that the API process has used."""
+    times = psutil.Process(served.pid).cpu_times()
+    return float(times.user + times.system)

@@ -7,37 +7,56 @@ one by one into the engine. Bare vLLM is told by its own route, and has their fi
 already. Figures are ratios of the same server's quiet phase.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import httpx
 from matplotlib.figure import Figure
 
 from benchmarks.load import percentile, spread
-from benchmarks.serving.pair import SLOTS, Pair
-from benchmarks.serving.streams import SETTLE, Ask, client, stream
+from benchmarks.serving.pair import Pair
 
-STREAMS = SLOTS - 1
 PHASES = {"quiet": 0, "one a second": 1, "four every 4 s": 4}
 """How many adapters are loaded at one moment; as many seconds pass until the next."""
-FRESH = range(100, 500)
-"""Adapters that nobody else asks for."""
-SHOWN_FROM_MS = 30
+SHOWN_FROM_MS = 2
 """Tokens that were ready together come in one piece; such gaps are not shown."""
 
-Loader = Callable[[Sequence[int]], Awaitable[None]]
+Loader = Callable[[int], None]
 
 
 def measure(pair: Pair, *, quick: bool) -> dict[str, Any]:
     """The gaps between tokens, in seconds, by server and phase."""
-    rounds, tokens = (1, 48) if quick else (4, 64)
-    pair.grow(FRESH.stop)
-    for number in FRESH:
-        pair.library.local(number)
-    gaps = asyncio.run(_measure(pair, rounds, tokens))
-    print(f"\nTime between tokens of {STREAMS} streams while others load, {rounds} rounds; ms")
+    rounds = 1 if quick or not pair.setting.is_small else pair.setting.rounds
+    streams = min(16, pair.setting.slots - 1)
+    tokens = 48 if pair.setting.is_small else 600
+    fresh = iter(range(100, 100 + 40 * rounds * len(PHASES)))  # nobody else asks for these
+    pair.grow(100 + 40 * rounds * len(PHASES))
+    gaps: dict[tuple[str, str], list[list[float]]] = {}
+    sides: tuple[tuple[Any, Loader], ...] = (
+        (pair.gated, lambda number: _hint(pair, number)),
+        (pair.bare, lambda number: _load(pair, number)),
+    )
+    asks = [pair.ask(pair.library.name(number), tokens) for number in range(streams)]
+    for served, _ in sides:
+        pair.run(served, [pair.ask(ask.model, 2) for ask in asks], at_once=streams)
+    for _ in range(rounds):
+        for phase, at_once in PHASES.items():
+            for served, loader in sides:
+                with _loading(loader, fresh, at_once):
+                    found = pair.run(served, asks, at_once=streams).gaps
+                gaps.setdefault((served.name, phase), []).append(found)
+    return {"rows": _print(gaps, streams, rounds)}
+
+
+def _print(
+    gaps: dict[tuple[str, str], list[list[float]]], streams: int, rounds: int
+) -> list[dict[str, Any]]:
+    print(f"\nTime between tokens of {streams} streams while others load, {rounds} rounds; ms")
     print(f"  {'':28} {'p50':>6} {'p90':>6} {'p99':>6} {'most':>6}   {'p99 to quiet, by round'}")
     rows = []
     for (server, phase), by_round in gaps.items():
@@ -49,57 +68,39 @@ def measure(pair: Pair, *, quick: bool) -> dict[str, Any]:
         rows.append({"server": server, "phase": phase, "gaps": found, "p99_ratios": ratios})
         p50, p90, p99 = (1000 * percentile(found, share) for share in (0.5, 0.9, 0.99))
         print(
-            f"  {server + ', ' + phase:28} {p50:6.0f} {p90:6.0f} {p99:6.0f}"
+            f"  {server + ', ' + phase:28} {p50:6.1f} {p90:6.1f} {p99:6.1f}"
             f" {1000 * max(found):6.0f}   {spread(ratios, '.2f')}"
         )
-    return {"rows": rows}
+    return rows
 
 
-async def _measure(
-    pair: Pair, rounds: int, tokens: int
-) -> dict[tuple[str, str], list[list[float]]]:
-    name, fresh = pair.library.name, iter(FRESH)
-    gaps: dict[tuple[str, str], list[list[float]]] = {}
-    async with client(pair.gated) as gated, client(pair.bare) as bare:
-
-        async def hint(numbers: Sequence[int]) -> None:
-            body = {"models": [name(number) for number in numbers]}
-            (await gated.post("/v1/adapters/prefetch", json=body)).raise_for_status()
-
-        async def load(numbers: Sequence[int]) -> None:
-            bodies = [
-                {"lora_name": name(number), "lora_path": str(pair.library.local(number))}
-                for number in numbers
-            ]
-            posts = (bare.post("/v1/load_lora_adapter", json=body) for body in bodies)
-            for reply in await asyncio.gather(*posts):
-                reply.raise_for_status()
-
-        asks = [Ask(name(number), tokens) for number in range(STREAMS)]
-        for _ in range(rounds):
-            for phase, at_once in PHASES.items():
-                for server, connection, loader in (
-                    (pair.gated.name, gated, hint),
-                    (pair.bare.name, bare, load),
-                ):
-                    loading = asyncio.create_task(_keep_loading(loader, fresh, at_once))
-                    answers = await asyncio.gather(*(stream(connection, ask) for ask in asks))
-                    loading.cancel()
-                    ended = (await asyncio.gather(loading, return_exceptions=True))[0]
-                    if not isinstance(ended, asyncio.CancelledError):
-                        raise SystemExit(f"a load failed: {ended!r}")
-                    found = [gap for answer in answers for gap in answer.gaps]
-                    gaps.setdefault((server, phase), []).append(found)
-                    await asyncio.sleep(SETTLE)  # what was hinted at last finishes, too
-    return gaps
+def _hint(pair: Pair, number: int) -> None:
+    body = {"models": [pair.library.name(number)]}
+    url = f"{pair.gated.url}/v1/adapters/prefetch"
+    httpx.post(url, json=body, headers=pair.gated.headers, timeout=60).raise_for_status()
 
 
-async def _keep_loading(loader: Loader, fresh: Iterator[int], at_once: int) -> None:
-    """Until cancelled: new adapters, one a second on average."""
-    while at_once:
-        await asyncio.sleep(at_once)
-        await loader([next(fresh) for _ in range(at_once)])
-    await asyncio.Event().wait()
+def _load(pair: Pair, number: int) -> None:
+    pair.load_bare(pair.library.name(number), pair.library.local(number))
+
+
+@contextlib.contextmanager
+def _loading(loader: Loader, fresh: Iterator[int], at_once: int) -> Iterator[None]:
+    """Meanwhile, new adapters are loaded: one a second on average. Raises what a load raised."""
+    stop = threading.Event()
+
+    def keep_loading() -> None:
+        while at_once and not stop.wait(at_once):
+            numbers = [next(fresh) for _ in range(at_once)]
+            list(pool.map(loader, numbers))
+
+    with ThreadPoolExecutor(5) as pool:
+        running = pool.submit(keep_loading)
+        try:
+            yield
+        finally:
+            stop.set()
+        running.result()
 
 
 def draw(figures: dict[str, Any], path: Path) -> None:

@@ -13,7 +13,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from adapters.home import default_model
 from benchmarks.peers import peer
 from benchmarks.serving.library import DOMAIN
 from benchmarks.serving.pair import Pair
@@ -34,7 +33,7 @@ def measure(pair: Pair, *, quick: bool) -> dict[str, Any]:
     requests = 12 if quick else 48
     pair.await_commit(pair.library.name_production(ADAPTERS))
     names = [
-        f"{DOMAIN}/a{number}@1" if number % 2 else f"{DOMAIN}/a{number}"
+        f"{DOMAIN}/large{number}@1" if number % 2 else f"{DOMAIN}/large{number}"
         for number in range(ADAPTERS)
     ]
     before = _answered(pair)
@@ -43,7 +42,7 @@ def measure(pair: Pair, *, quick: bool) -> dict[str, Any]:
             str(peer("aiperf", AIPERF) / "aiperf"), "profile",
             "--model-names", ",".join(names), "--model-selection-strategy", "round-robin",
             "--url", pair.gated.url, "--api-key", pair.library.key.text,
-            "--endpoint-type", "chat", "--streaming", "--tokenizer", str(default_model()),
+            "--endpoint-type", "chat", "--streaming", "--tokenizer", str(pair.setting.model),
             "--request-count", str(requests), "--concurrency", str(AT_ONCE),
             "--synthetic-input-tokens-mean", "32", "--output-tokens-mean", "16",
             "--num-dataset-entries", str(requests), "--random-seed", "1",
@@ -61,7 +60,7 @@ def measure(pair: Pair, *, quick: bool) -> dict[str, Any]:
     for key, title in SHOWN.items():
         print(f"  {title:26} {summary[key]['avg']:8.2f}")
     print("  answers by adapter         " + ", ".join(f"{k} {v:.0f}" for k, v in shares.items()))
-    wanted = {(f"a{number}", "200"): requests / ADAPTERS for number in range(ADAPTERS)}
+    wanted = {(f"large{number}", "200"): requests / ADAPTERS for number in range(ADAPTERS)}
     if shares != wanted:
         raise SystemExit(f"wanted {wanted} answers by adapter and status, found {shares}")
     return {"summary": {key: summary[key] for key in SHOWN}, "requests": requests}
