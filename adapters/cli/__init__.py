@@ -2,10 +2,10 @@
 
 import typer
 
-from adapters.cli import converting, sources, training
+from adapters.cli import converting, sources, tasks, training
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to `lorary`."""
-    for part in (sources, training, converting):
+    for part in (sources, tasks, training, converting):
         part.register(app)
