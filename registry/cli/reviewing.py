@@ -12,6 +12,8 @@ from adapters.names import AdapterRef
 from registry import review_intake
 from registry.cli.output import AsJson, client, emit, say, table, warn
 from registry.errors import BadRequest
+from registry.model.harm import RULINGS, DecideHarm
+from registry.model.reviewing import SEVERITIES
 from registry.model.reviews import CloseReview, EraseReview
 from registry.review_export import from_label_studio
 
@@ -30,7 +32,9 @@ def register(app: typer.Typer) -> None:
     group.command("import")(import_tasks)
     group.command("complaints")(from_complaints)
     group.command("export")(export)
+    group.command("show")(show)
     group.command("close")(close)
+    group.command("decide")(decide)
     group.command("erase")(erase)
     app.add_typer(group, name=GROUP)
 
@@ -192,6 +196,16 @@ def export(
     emit(told, as_json, lambda: say(f"{out}: {len(rows)} rows"))
 
 
+def show(review: Id, as_json: AsJson = False) -> None:
+    """Show how far a review is; once it is closed, what was found and what was decided about harm.
+
+    Example: lorary review show 1f2e3d4c5b6a
+    """
+    with client() as registry:
+        shown = registry.review(review)
+    emit(shown, as_json, lambda: _show(shown))
+
+
 def close(review: Id, as_json: AsJson = False) -> None:
     """Accept no more judgements, and show whose answers they were.
 
@@ -199,10 +213,68 @@ def close(review: Id, as_json: AsJson = False) -> None:
     """
     with client() as registry:
         closed = registry.execute(CloseReview(review))
-    rows = [[f"@{f['version']}", f["correct"], f["incorrect"], f["harmful"], f["preferred"]]
-            for f in closed["found"]]  # fmt: skip
-    columns = ["version", "correct", "incorrect", "harmful", "preferred"]
-    emit(closed, as_json, lambda: table(columns, rows))
+    emit(closed, as_json, lambda: _show(closed))
+
+
+def decide(
+    review: Id,
+    item: Annotated[str, typer.Argument(help="The item, as `lorary review show` names it.")],
+    version: Annotated[int, typer.Option(min=1, help="The version that gave the answer.")],
+    ruling: Annotated[
+        str, typer.Option(help="not-harm, stands, or accepted (for this version alone).")
+    ],
+    reason: Annotated[str, typer.Option(help="Why; it is shown with your name.")],
+    as_json: AsJson = False,
+) -> None:
+    """Decide what a finding of harm in a closed review means for promotion.
+
+    It takes the role approve. Neither who published the weights decides, nor an expert who judged
+    the item. A finding is lifted when as many people lift it as say that there is harm.
+
+    Example: lorary review decide 1f2e3d4c5b6a 9a0b --version 8 --ruling not-harm --reason "..."
+    """
+    if ruling not in RULINGS:
+        raise BadRequest(f"{ruling[:40]!r} is no ruling. Use one of {', '.join(RULINGS)}.")
+    with client() as registry:
+        decided = registry.execute(DecideHarm(review, item, version, ruling, reason))
+    emit(decided, as_json, lambda: _show(decided))
+
+
+def _show(review: dict[str, Any]) -> None:
+    """A review as far as the reader may see it."""
+    state = "closed" if review["closed"] else "open"
+    if "found" not in review:
+        say(f"{review['title']}: {state}; its results are hidden from you until it is closed.")
+        return
+    path = f"{review['domain']}/{review['adapter']}"
+    say(
+        f"{review['title']}: {state}, {review['settled']} of {review['items']} items settled, "
+        f"{review['disputed']} disputed"
+    )
+    rows = [[f"{path}@{f['version']}", f["correct"], f["incorrect"], f["harmful"], f["preferred"]]
+            for f in review["found"]]  # fmt: skip
+    table(["version", "correct", "incorrect", "harmful", "preferred"], rows)
+    if not review["harm"]:
+        return
+    say("Answers found harmful:")
+    harm = [
+        [
+            found["item"],
+            f"{path}@{found['version']}",
+            f"{found['experts']} of {found['judged']}",
+            SEVERITIES[found["severity"]],
+            "blocks promotion" if found["blocks"] else "lifted",
+            f"{found['lifted_by']} of {found['needed']}",
+        ]
+        for found in review["harm"]
+    ]
+    table(["item", "version", "experts", "harm", "state", "people who lift it"], harm)
+    for found in review["harm"]:
+        for decision in found["decisions"]:
+            say(
+                f"{found['item']} of @{found['version']}: {RULINGS[decision['ruling']]}, by "
+                f"{decision['name']} on {decision['time']}: {decision['reason'] or 'hidden'}"
+            )
 
 
 def erase(review: Id, as_json: AsJson = False) -> None:

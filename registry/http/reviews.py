@@ -15,7 +15,7 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from adapters.fields import Name, Number
-from adapters.names import check_name
+from adapters.names import AdapterRef, check_name
 from registry import review_export
 from registry.errors import BadRequest, Conflict, Forbidden, VersionGone
 from registry.http.access import Caller, CallerDep
@@ -25,6 +25,7 @@ from registry.model.access import has_role
 from registry.model.blinding import are_texts_hidden, is_blind, requirements_shown
 from registry.model.catalog import Version, person
 from registry.model.gates import Requirement
+from registry.model.harm import harm_in
 from registry.model.reviewing import (
     MAX_ITEMS,
     Item,
@@ -298,8 +299,51 @@ def review_view(caller: Caller, review: Review) -> dict[str, Any]:
             "disputed": disputed,
             "agreement": msgspec.to_builtins(agreement(review)),
             "found": tally(review),
+            "harm": harm_view(caller, review),
         }
     return view
+
+
+def harm_view(caller: Caller, review: Review) -> list[dict[str, Any]]:
+    """What experts found harmful in a closed review, what was decided about it, and whether it
+    still keeps the version from guarded aliases. Empty while the review is open.
+
+    Reasons are left out where an open review hides the domain's texts: they may quote them.
+    """
+    if review.closed is None:
+        return []
+    catalog, me = caller.catalog, person(caller.catalog.keys, caller.key.id)
+    approves = has_role(caller.key, "approve", review.domain)
+    whole = find(catalog, review.id)  # harm that a revoked key judged counts, too
+    hidden = are_texts_hidden(catalog, caller.key, review.domain)
+    found = []
+    for place, number in enumerate(whole.versions):
+        version = catalog.find(AdapterRef(whole.domain, whole.adapter, number))
+        for harm in harm_in(whole, place, catalog):
+            found.append(
+                {
+                    "item": harm.item,
+                    "version": number,
+                    "experts": len(harm.experts),
+                    "judged": len(harm.judged),
+                    "severity": harm.severity,
+                    "needed": harm.needed,
+                    "lifted_by": harm.lifting(version),
+                    "blocks": harm.blocks(version),
+                    "you_may_decide": approves and me not in harm.barred,
+                    "decisions": [
+                        {
+                            "ruling": decision.ruling,
+                            "reason": "" if hidden else decision.reason,
+                            "by": decision.by,
+                            "name": catalog.keys[decision.by].name,
+                            "time": decision.time,
+                        }
+                        for decision in harm.decisions
+                    ],
+                }
+            )
+    return found
 
 
 def requirements_view(caller: Caller, version: Version, alias: str) -> tuple[Requirement, ...]:

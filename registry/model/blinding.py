@@ -5,6 +5,8 @@ judge in its domain with any of their keys. What would name its versions by bein
 alone is hidden for every version of the domain.
 """
 
+import msgspec
+
 from registry.model.access import has_role
 from registry.model.catalog import Catalog, Key, Version, person
 from registry.model.gates import EXPERT_REVIEW, Requirement, requirements
@@ -58,7 +60,11 @@ def requirements_shown(
     if not is_hidden(catalog, key, version.domain):
         return requirements(version, policy, catalog, now=now, alias=alias)
     hidden = {review.id for review in _hidden(catalog, key)}
-    reviews = {name: review for name, review in catalog.reviews.items() if name not in hidden}
+    reviews = {
+        name: _without_reasons(review)
+        for name, review in catalog.reviews.items()
+        if name not in hidden
+    }
     known = catalog.changed(reviews=reviews)
     asked = requirements(version, policy, known, now=now, alias=alias)
     placeholder = Requirement(
@@ -69,6 +75,13 @@ def requirements_shown(
         remedy="an evaluator closes the review: lorary review ls, lorary review close REVIEW",
     )
     return (*(item for item in asked if item.name != EXPERT_REVIEW), placeholder)
+
+
+def _without_reasons(review: Review) -> Review:
+    """The review without the reasons of decisions about harm, which may quote whose answer it was:
+    the same answers may be judged again in an open review."""
+    decisions = tuple(msgspec.structs.replace(d, reason="") for d in review.decisions)
+    return msgspec.structs.replace(review, decisions=decisions)
 
 
 def _hidden(catalog: Catalog, key: Key) -> list[Review]:

@@ -13,22 +13,24 @@ and for versions not fitted to what earlier reports on the same items revealed.
 import math
 from collections.abc import Iterator
 from datetime import timedelta
-from functools import partial
 
 import msgspec
 
 from adapters.names import DEFAULT_ALIAS
 from registry.model.catalog import Catalog, Evaluation, Version, in_good_standing, person
 from registry.model.evidence import Confident, Paired, SuiteResult, SuiteRule, Tally, effective
+from registry.model.harm import RULINGS, Harm, about, harm_of
 from registry.model.intervals import inferiority_p_value, lower_bound, upper_bound
 from registry.model.policies import Policy
-from registry.model.reviewing import Findings, Review, findings
+from registry.model.reviewing import findings
 from registry.model.standing import authors, evaluator_fault, roles_of
 from registry.signing import fingerprint
 from registry.times import instant
 
 HARM, EXPERT_REVIEW = "harm", "expert review"
 """Names of the two requirements that follow from reviews."""
+SHOWN, LONGEST = 3, 200
+"""Findings of harm that a requirement names, and letters of a reason that it shows."""
 
 
 class Requirement(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +61,8 @@ def requirements(
 
     A rollback to a version that the alias was promoted to before needs no new evaluation or review,
     so that it is never harder than the promotion was. Moves of the alias while it was unguarded, or
-    its policy asked for nothing, were no promotions. Harm found by experts blocks both.
+    its policy asked for nothing, were no promotions. Harm found by experts blocks both, until a
+    decision lifts the finding.
     """
     asked = [*_approvals(version, policy, catalog), *_signature(version, policy)]
     adapter = catalog.adapters[f"{version.domain}/{version.adapter}"]
@@ -141,21 +144,30 @@ def _signature(version: Version, policy: Policy) -> Iterator[Requirement]:
 
 
 def _reviewed(version: Version, needed: int, catalog: Catalog) -> Iterator[Requirement]:
-    """That experts found no answer of these weights harmful, and settled `needed` answers."""
-    found = _found(version, catalog)
-    if found.harmful:
+    """That no answer of these weights is found harmful, and that experts settled `needed`."""
+    found = harm_of(version, catalog)
+    if blocking := [harm for harm in found if harm.blocks(version)]:
         yield Requirement(
             name=HARM,
             met=False,
-            evidence=f"experts judged {found.harmful} answer(s) harmful",
-            remedy="where experts disagree, have a third one judge; else publish a safer version",
+            evidence=f"experts judged {len(blocking)} answer(s) harmful"
+            f"{_listed(_undecided(harm, version) for harm in blocking)}",
+            remedy=_remedy_of_harm(blocking, version),
+        )
+    elif found:
+        yield Requirement(
+            name=HARM,
+            met=True,
+            evidence=f"{len(found)} finding(s) of harm decided"
+            f"{_listed(_decided(harm, version, catalog) for harm in found)}",
         )
     if needed:
-        enough = found.items >= needed
+        settled = _settled(version, catalog)
+        enough = settled >= needed
         yield Requirement(
             name=EXPERT_REVIEW,
             met=enough,
-            evidence=f"{found.items} answers settled, {needed} required",
+            evidence=f"{settled} answers settled, {needed} required",
             remedy=""
             if enough
             else "have two experts judge more answers, in an open review (lorary review ls) or a "
@@ -163,31 +175,69 @@ def _reviewed(version: Version, needed: int, catalog: Catalog) -> Iterator[Requi
         )
 
 
-def about(version: Version, catalog: Catalog) -> Iterator[tuple[Review, int]]:
-    """The reviews of these weights, under any number and name they were published, each with their
-    place among its versions."""
-    index = catalog.index
-    named = dict.fromkeys(name for w in version.weights for name in index.get("review", w))
-    for review in (catalog.reviews[name] for name in named if name in catalog.reviews):
-        versions = catalog.adapters[f"{review.domain}/{review.adapter}"].versions
-        for place, number in enumerate(review.versions):
-            if versions[number - 1].same_weights(version):
-                yield review, place
-
-
-def _found(version: Version, catalog: Catalog) -> Findings:
-    """What all those reviews found: harm by experts of any domain, and what those settled who may
-    judge in the version's."""
-    stands = partial(in_good_standing, catalog.keys)
+def _settled(version: Version, catalog: Catalog) -> int:
+    """How many answers of these weights those settled who may judge in the version's domain."""
 
     def counts(key: str) -> bool:
-        return stands(key) and "review" in roles_of(catalog, key, version.domain)
+        standing = in_good_standing(catalog.keys, key)
+        return standing and "review" in roles_of(catalog, key, version.domain)
 
-    total = Findings()
-    for review, place in about(version, catalog):
-        harmful = findings(review, place, stands).harmful
-        total += msgspec.structs.replace(findings(review, place, counts), harmful=harmful)
-    return total
+    return sum(findings(review, place, counts).items for review, place in about(version, catalog))
+
+
+def _listed(findings: Iterator[str]) -> str:
+    """The first few, and how many more there are."""
+    every = [text for text in findings if text]
+    more = f"; and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
+    return f": {'; '.join(every[:SHOWN])}{more}" if every else ""
+
+
+def _undecided(harm: Harm, version: Version) -> str:
+    """Which finding it is, and what it lacks. Items of open reviews are not named."""
+    if harm.review.closed is None:
+        return ""
+    where = _where(harm, version)
+    return f"{where} (lifted by {harm.lifting(version)} of {harm.needed} people)"
+
+
+def _decided(harm: Harm, version: Version, catalog: Catalog) -> str:
+    if harm.review.domain != version.domain:
+        return _where(harm, version)
+    said = ", ".join(
+        f"{RULINGS[decision.ruling]} by {catalog.keys[decision.by].name}"
+        + (f" because: {_cut(decision.reason)}" if decision.reason else "")
+        for decision in harm.decisions
+    )
+    return f"{_where(harm, version)}: {said}"
+
+
+def _where(harm: Harm, version: Version) -> str:
+    """Of a review in another domain, which not all may see, no more than that."""
+    if harm.review.domain != version.domain:
+        return "a review in another domain"
+    return f"review {harm.review.id}, item {harm.item}, version {harm.number}"
+
+
+def _cut(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else line[: LONGEST - 3] + "..."
+
+
+def _remedy_of_harm(blocking: list[Harm], version: Version) -> str:
+    steps = []
+    if any(harm.review.closed is None for harm in blocking):
+        steps.append("where experts disagree, have a third one judge")
+    closed = [harm for harm in blocking if harm.review.closed is not None]
+    own = next((harm for harm in closed if harm.review.domain == version.domain), None)
+    if own is not None:
+        steps.append(
+            "approvers who neither published the weights nor judged the item decide: lorary review "
+            f"decide {own.review.id} {own.item} --version {own.number} --ruling not-harm "
+            "--reason TEXT"
+        )
+    elif closed:
+        steps.append("approvers of the other domain decide")
+    return f"{'; '.join(steps)}; else publish a safer version"
 
 
 def _suite(

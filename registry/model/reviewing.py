@@ -19,6 +19,8 @@ from adapters.agreement import Estimate, cohens_kappa, krippendorffs_alpha
 
 Verdict = Literal["correct", "incorrect", "harmful"]
 Preference = Literal["first", "second", "neither"]
+Ruling = Literal["not-harm", "stands", "accepted"]
+"""What may be decided about a finding of harm (`registry.model.harm`)."""
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 SEVERITIES = ("none", "slight", "serious", "grave")
 """How much harm an answer could do, by the number that is recorded."""
@@ -68,6 +70,17 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """Digest of the blob with `Notes`."""
 
 
+class HarmDecision(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody decided about one answer that experts found harmful."""
+
+    item: str
+    version: int
+    ruling: Ruling
+    reason: str
+    by: str
+    time: str
+
+
 class Review(msgspec.Struct, frozen=True, kw_only=True):
     """A list of items to be judged, and what was said of them."""
 
@@ -87,6 +100,8 @@ class Review(msgspec.Struct, frozen=True, kw_only=True):
     """How long after its end the review's texts are kept; None keeps them."""
     closed: str | None = None
     judgements: tuple[Judgement, ...] = ()
+    decisions: tuple[HarmDecision, ...] = ()
+    """About findings of harm, in the order of their time."""
 
     def by_item(self) -> dict[str, list[Judgement]]:
         """The judgements of every item, in the order of the items and of their time."""
@@ -253,40 +268,41 @@ def agreement(review: Review) -> Agreement:
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
-    """What experts found in one version's answers."""
+    """What experts settled about one version's answers."""
 
     items: int = 0
     """Answers that are settled."""
     correct: int = 0
     """Of those, the answers settled as correct."""
-    harmful: int = 0
-    """Answers settled as harmful, and unsettled ones that any expert judged harmful."""
 
     def __add__(self, other: "Findings") -> "Findings":
-        return Findings(
-            items=self.items + other.items,
-            correct=self.correct + other.correct,
-            harmful=self.harmful + other.harmful,
-        )
+        return Findings(items=self.items + other.items, correct=self.correct + other.correct)
 
 
 def findings(review: Review, place: int, counts: Callable[[str], bool]) -> Findings:
-    """What `review` found in the answers of the version at `place` of its versions.
+    """What `review` settled about the answers of the version at `place` of its versions.
 
-    counts: whether the judgements of an expert's key settle anything. A judgement of harm by any
-    key counts until judgements that count settle the answer otherwise.
+    counts: whether the judgements of an expert's key settle anything.
     """
     total = Findings()
     for judgements in review.by_item().values():
         verdict = settled_verdict([j for j in judgements if counts(j.expert)], place)
-        if verdict is None:
-            harmful = any(j.verdicts[place] == "harmful" for j in judgements)
-            total += Findings(harmful=int(harmful))
-        else:
-            total += Findings(
-                items=1, correct=int(verdict == "correct"), harmful=int(verdict == "harmful")
-            )
+        if verdict is not None:
+            total += Findings(items=1, correct=int(verdict == "correct"))
     return total
+
+
+def is_harmful(judgements: Sequence[Judgement], place: int, counts: Callable[[str], bool]) -> bool:
+    """Whether the answer at `place` of an item with these judgements was found harmful: settled
+    so, or judged so by anybody while it is not settled.
+
+    counts: as for `findings`. A judgement of harm by any key counts until judgements that count
+    settle the answer otherwise.
+    """
+    verdict = settled_verdict([j for j in judgements if counts(j.expert)], place)
+    if verdict is None:
+        return any(j.verdicts[place] == "harmful" for j in judgements)
+    return verdict == "harmful"
 
 
 def _triple(estimate: Estimate) -> tuple[float, float, float]:

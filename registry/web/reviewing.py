@@ -6,6 +6,7 @@ from fastapi import APIRouter, Form, Query, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from registry.errors import BadRequest, UnknownReview
+from registry.http.access import Caller
 from registry.http.reviews import (
     JudgementBody,
     fingerprint_of,
@@ -17,10 +18,15 @@ from registry.http.reviews import (
     shown_answers,
 )
 from registry.model.access import has_role
+from registry.model.blinding import are_texts_hidden
+from registry.model.harm import RULINGS, DecideHarm
 from registry.model.reviewing import (
     SEVERITIES,
     VERDICTS,
+    Item,
     Preference,
+    Review,
+    Ruling,
     Verdict,
     judged,
     left,
@@ -51,8 +57,37 @@ def show_review(viewer: ViewerDep, review: str) -> Response:
         viewer=viewer,
         review=review_view(viewer, found),
         path=f"{found.domain}/{found.adapter}",
+        texts=_texts_of_harm(viewer, found),
+        rulings=RULINGS,
+        severities=SEVERITIES,
         may_close=has_role(viewer.key, "evaluate", found.domain) and found.closed is None,
     )
+
+
+def _texts_of_harm(viewer: Caller, review: Review) -> dict[str, Item] | None:
+    """The items of a closed review by their ids, for whoever may decide about harm or evaluate;
+    None while an open review hides the domain's texts."""
+    domain = review.domain
+    reads = has_role(viewer.key, "approve", domain) or has_role(viewer.key, "evaluate", domain)
+    if review.closed is None or review.content is None or not reads:
+        return {}
+    hidden = are_texts_hidden(viewer.catalog, viewer.key, domain)
+    return None if hidden else items_of(viewer, review)
+
+
+@router.post("/reviews/{review}/decisions")
+def decide(
+    viewer: ViewerDep,
+    review: str,
+    item: Annotated[str, Form(max_length=200)],
+    version: Annotated[int, Form(ge=1)],
+    ruling: Annotated[Ruling, Form()],
+    reason: Annotated[str, Form(min_length=1, max_length=1000)],
+) -> Response:
+    """Record what the viewer decided about one finding of harm."""
+    found = seen(viewer, review)
+    viewer.registry.execute(DecideHarm(found.id, item, version, ruling, reason), viewer.key.id)
+    return RedirectResponse(f"/reviews/{review}#harm", 303)
 
 
 @router.get("/reviews/{review}/judge")

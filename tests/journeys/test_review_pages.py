@@ -13,7 +13,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from registry.client import RegistryClient
-from registry.errors import Forbidden, VersionGone
+from registry.errors import Forbidden, PromotionNotEarned, VersionGone
+from registry.model.aliases import MoveAlias
 from registry.model.domains import CreateDomain
 from registry.model.policies import Policy
 from registry.model.reviews import CloseReview, EraseReview
@@ -61,7 +62,7 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
             name: client.issue_key(name, [f"{role}:medical"])["key"]
             for name, role in (
                 ("team", "publish"), ("meter", "evaluate"), ("Dr Adams", "review"),
-                ("Dr Brown", "review"), ("Dr Clark", "review"),
+                ("Dr Brown", "review"), ("Dr Clark", "review"), ("Dr Dean", "approve"),
             )
         }  # fmt: skip
         with RegistryClient(url, keys["team"]) as team:
@@ -261,6 +262,73 @@ def test_closing_shows_whose_answers_they_were_and_the_gate_knows(
     expect(meter.get_by_text("It meets the domain's policy")).to_be_visible()
     keep(meter, "requirements")
     assert violations(meter) == []
+
+
+def test_harm_that_one_expert_found_is_decided_by_a_third_person_and_the_audit_log_names_them(
+    browser: Browser, clinic: Clinic
+) -> None:
+    """Two experts differ, the review closes, promotion is refused with the reason; an approver
+    decides on the review's page, and going Back there changes nothing."""
+    for earlier in clinic.meter.reviews():  # while one is open, it hides whose answers they are
+        clinic.meter.execute(CloseReview(earlier["id"]))
+    opened = clinic.meter.open_review(OTHERS | {"title": "A harmful answer?"})["id"]
+    harmful = Opinions(
+        lambda _question, answer: "harmful" if answer == "Eye" else "correct",
+    )
+    agreeable = Opinions(lambda _question, _answer: "correct")
+    for who, opinions in (("Dr Adams", harmful), ("Dr Brown", agreeable)):
+        expert = sign_in(browser, clinic.url, clinic.keys[who])
+        assert len(judge(expert, f"{clinic.url}/reviews/{opened}", opinions)) == 3
+    clinic.meter.execute(CloseReview(opened))
+    (finding,) = clinic.meter.review(opened)["harm"]
+    move = MoveAlias("medical", "icd10-coder", "production", 3)
+    policy = {"reviewed_items": 0}
+    clinic.operator.change_policy("medical", policy, weaken=True)
+    team = RegistryClient(clinic.url, clinic.keys["team"])
+    with pytest.raises(
+        PromotionNotEarned, match=f"lorary review decide {opened} {finding['item']}"
+    ):
+        team.execute(move)
+
+    dean = sign_in(browser, clinic.url, clinic.keys["Dr Dean"])
+    dean.goto(f"{clinic.url}/reviews/{opened}")
+    expect(dean.get_by_text("blocks promotion")).to_be_visible()
+    expect(dean.locator(".said")).to_have_text("Eye")
+    assert dean.locator("[name=ruling]:checked").count() == 0
+    keep(dean, "harm-found")
+    assert violations(dean) == []
+    dean.get_by_label("not harm").check()
+    dean.get_by_role("button", name="State this decision").click()
+    expect(dean.get_by_text("blocks promotion")).to_be_visible()  # the reason is missing
+    dean.get_by_label("Why?").fill("The chapter is wrong, and nobody is treated by it")
+    with dean.expect_navigation():
+        dean.get_by_role("button", name="State this decision").click()
+    expect(dean.get_by_text("lifted", exact=True)).to_be_visible()
+    keep(dean, "harm-decided")
+    assert violations(dean) == []
+    dean.go_back()
+    dean.wait_for_load_state()
+    assert dean.locator("[name=ruling]:checked").count() == 0
+    assert dean.get_by_label("Why?").input_value() == ""
+    expect(dean.get_by_text("Not harm, by Dr Dean")).to_be_visible()
+    dean.reload()
+    (finding,) = clinic.meter.review(opened)["harm"]
+    assert [d["ruling"] for d in finding["decisions"]] == ["not-harm"]
+
+    adams = sign_in(browser, clinic.url, clinic.keys["Dr Adams"])
+    adams.goto(f"{clinic.url}/reviews/{opened}")
+    expect(adams.get_by_text("Not harm, by Dr Dean")).to_be_visible()
+    assert adams.get_by_role("button", name="State this decision").count() == 0
+    with RegistryClient(clinic.url, clinic.keys["team"]) as team:
+        team.execute(move)
+    adams.goto(f"{clinic.url}/adapters/{PATH}/versions/3")
+    expect(adams.get_by_text("not harm by Dr Dean because: The chapter is wrong")).to_be_visible()
+    decided = [e for c in clinic.operator.log() for e in c["entries"]
+               if e["event"]["type"] == "HarmDecided"]  # fmt: skip
+    assert [(e["actor"], e["event"]["ruling"]) for e in decided] == [
+        (clinic.keys["Dr Dean"].split("_")[1], "not-harm")
+    ]
+    clinic.operator.change_policy("medical", {"reviewed_items": 3})
 
 
 def test_what_was_settled_trains_the_next_version_and_texts_can_be_given_up(

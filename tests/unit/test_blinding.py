@@ -403,7 +403,11 @@ def test_what_closed_reviews_found_stays_shown_while_another_is_open(hospital: H
     hospital.close(first)
     hospital.open()
     found = {r["name"]: r["evidence"] for r in hospital.asked("ada", 1)}
-    assert found["harm"] == "experts judged 8 answer(s) harmful"
+    items = hospital.registry.catalog.reviews[first].items[:3]
+    named = "; ".join(
+        f"review {first}, item {item}, version 1 (lifted by 0 of 1 people)" for item in items
+    )
+    assert found["harm"] == f"experts judged 8 answer(s) harmful: {named}; and 5 more"
     assert "harm" not in {r["name"] for r in hospital.asked("ada", 3)}
 
 

@@ -34,6 +34,7 @@ from registry.model.reviewing import (
     Verdict,
     agreement,
     findings,
+    is_harmful,
     left,
     order,
     progress,
@@ -346,14 +347,14 @@ def test_harm_by_two_persons_stands_whatever_a_third_says(
         ("i", (third, "correct"), "neither", None),
     )
     found = findings(made, 0, lambda _: True)
+    harmful = is_harmful(made.of("i"), 0, lambda _: True)
     if (first, second, third).count("harmful") >= 2:
-        assert found == Findings(items=1, harmful=1)
+        assert (found, harmful) == (Findings(items=1), True)
     elif first == second:
-        assert found == Findings(items=1, correct=int(first == "correct"))
+        assert (found, harmful) == (Findings(items=1, correct=int(first == "correct")), False)
     else:
-        assert found == Findings(
-            items=1, correct=int(third == "correct"), harmful=int(third == "harmful")
-        )
+        stands = Findings(items=1, correct=int(third == "correct"))
+        assert (found, harmful) == (stands, third == "harmful")
 
 
 def test_a_third_experts_preference_does_not_stand_beside_verdicts_that_were_overruled() -> None:

@@ -13,7 +13,7 @@ from registry.model.access import Secret
 from registry.model.aliases import MoveAlias
 from registry.model.catalog import File, Grant, Version
 from registry.model.domains import CreateDomain
-from registry.model.gates import about
+from registry.model.harm import about
 from registry.model.keys import IssueKey
 from registry.model.policies import Policy
 from registry.model.reviews import CloseReview, JudgeItem, OpenReview
