@@ -11,7 +11,7 @@
                answers at once
   callers      requests a second through Lorary and on bare vLLM, by the number of callers
   answers      whether the named adapter answers, beside bare vLLM
-  batch        what different adapters in a batch cost, with each of --presets
+  batch        what different adapters in a batch cost, with each --variant
   cold         an adapter's way from its store to its first token, beside the sum of its limits
   working-set  throughput and memory with 1 to 10,000 published adapters under Zipf traffic
   stall        time between the tokens of running streams while other adapters are loaded
@@ -76,7 +76,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--plot", type=Path, metavar="DIR", help="draw each part into this folder")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keep the servers' logs there")
-    parser.add_argument("--presets", help="LORARY_LORA_PRESETs to measure as well, with commas")
+    parser.add_argument(
+        "--variant",
+        action="append",
+        default=[],
+        metavar="TITLE:VARIABLE=VALUE",
+        help="measure `lorary serve` with another setting, too; for callers and batch",
+    )
     setting.add_arguments(parser)
     own, vllms = _divided(sys.argv[1:])
     options = parser.parse_args(own)
@@ -85,6 +91,10 @@ def main() -> None:
     if unknown := set(chosen) - PARTS.keys():
         parser.error(f"there is no part {unknown.pop()!r}; choose from {', '.join(PARTS)}")
     measured = setting.read(options, vllms)
+    variants = {
+        title: dict([setting_.split("=", 1)])
+        for title, setting_ in (one.split(":", 1) for one in options.variant)
+    }
     figures: dict[str, Any] = {"made on": measured.label()}
     failed = False
     print(json.dumps(figures["made on"]), flush=True)
@@ -99,8 +109,7 @@ def main() -> None:
                 if name == "gate":
                     figures[name] = gateways.measure(quick=options.quick)
                 else:
-                    presets = options.presets.split(",") if options.presets else ()
-                    servers = servers or stack.enter_context(pair(folder, measured, presets))
+                    servers = servers or stack.enter_context(pair(folder, measured, variants))
                     figures[name] = PARTS[name].measure(servers, quick=options.quick)
             except Exception as error:
                 if servers is None:

@@ -1,6 +1,6 @@
 """What different adapters in a batch cost: the same load on the base model and on 1, 8 and as many
-adapters as there are slots; all of them loaded. Each preset of vLLM's options that was started is
-measured beside the standard one, and bare vLLM, whose order of requests is its own.
+adapters as there are slots; all of them loaded. Each variant of Lorary's settings is measured, and
+bare vLLM, whose order of requests is its own.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ def measure(pair: Pair, *, quick: bool) -> dict[str, Any]:
     rounds, count = (1, callers) if quick else (pair.setting.rounds, 2 * callers)
     few = sorted({1, min(8, slots), slots})
     sides = [(pair.gated, [0, *few]), (pair.bare, [0, *few])]
-    sides += [(served, few) for served in pair.presets.values()]
+    sides += [(served, few) for served in pair.variants]
     print(f"\n{callers} callers over so many adapters, {rounds} rounds of {count}; requests/s")
     pair.grow(slots, "small")
     for number in range(slots):

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,8 @@ class Pair:
     gated: Served
     bare: Served
     asking: Load
-    presets: Mapping[str, Served] = field(default_factory=dict)
-    """Further `lorary serve`s by LORARY_LORA_PRESET."""
+    variants: Sequence[Served] = ()
+    """Further `lorary serve`s, each with other settings."""
 
     def run(self, served: Served, asks: Sequence[Ask], *, at_once: int, **how: Any) -> Run:
         """`Load.run`."""
@@ -57,7 +57,7 @@ class Pair:
     def await_commit(self, sequence: int) -> None:
         """Wait until the gates have read the registry's log up to there."""
         deadline = time.monotonic() + 120
-        for served in (self.gated, *self.presets.values()):
+        for served in (self.gated, *self.variants):
             while health(served)["registry"]["sequence"] < sequence:
                 if time.monotonic() > deadline:
                     raise SystemExit(f"{served.name} does not follow its registry")
@@ -78,13 +78,13 @@ class Pair:
 
     def warm_up(self) -> None:
         """Let all answer a few times, so that nothing is measured that happens only once."""
-        slots = self.setting.slots
-        self.grow(slots)
-        for number in range(slots):
+        few = min(4, self.setting.slots)
+        self.grow(few)
+        for number in range(few):
             self.library.local(number)
-        asks = [self.ask(self.library.name(number), 8) for number in range(slots)] * 2
-        for served in (self.gated, self.bare, *self.presets.values()):
-            self.run(served, asks, at_once=slots)
+        asks = [self.ask(self.library.name(number), 8) for number in range(few)] * 2
+        for served in (self.gated, self.bare, *self.variants):
+            self.run(served, asks, at_once=few)
 
 
 def health(served: Served) -> dict[str, dict[str, int]]:
@@ -94,8 +94,13 @@ def health(served: Served) -> dict[str, dict[str, int]]:
 
 
 @contextlib.contextmanager
-def pair(folder: Path, setting: Setting, presets: Sequence[str] = ()) -> Iterator[Pair]:
-    """Start everything at once, since importing vLLM takes most of a minute on a small machine."""
+def pair(
+    folder: Path, setting: Setting, variants: Mapping[str, Mapping[str, str]]
+) -> Iterator[Pair]:
+    """Start everything at once, since importing vLLM takes most of a minute on a small machine.
+
+    variants: environment variables of further `lorary serve`s by title.
+    """
     with contextlib.ExitStack() as stack:
         library = _library(stack, folder, setting)
         asking = Load(setting.loaders, setting.settle)
@@ -104,14 +109,12 @@ def pair(folder: Path, setting: Setting, presets: Sequence[str] = ()) -> Iterato
         with ThreadPoolExecutor(8) as pool:
             bare = pool.submit(_bare, stack, folder, library)
             gated = pool.submit(_gated, stack, folder, library, "Lorary", {})
-            others = {
-                name: pool.submit(
-                    _gated, stack, folder, library, f"Lorary, {name}", {"LORARY_LORA_PRESET": name}
-                )
-                for name in presets
-            }
+            others = [
+                pool.submit(_gated, stack, folder, library, f"Lorary, {title}", variables)
+                for title, variables in variants.items()
+            ]
             library.grow(setting.slots)
-        started = {name: server for name, one in others.items() if (server := _up(name, one))}
+        started = [server for one in others if (server := _up(one))]
         made = Pair(setting, library, gated.result(), bare.result(), asking, started)
         print(f"  servers are up after {time.perf_counter() - began:.0f} s", flush=True)
         made.warm_up()
@@ -119,12 +122,12 @@ def pair(folder: Path, setting: Setting, presets: Sequence[str] = ()) -> Iterato
         yield made
 
 
-def _up(name: str, starting: Future[Served]) -> Served | None:
-    """The started server; a preset that does not start is told and left out."""
+def _up(starting: Future[Served]) -> Served | None:
+    """The started server; a variant that does not start is told and left out."""
     try:
         return starting.result()
     except RuntimeError as error:
-        print(f"  preset {name} did not start: {error}", flush=True)
+        print(f"  a variant did not start: {error}", flush=True)
         return None
 
 
