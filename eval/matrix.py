@@ -22,7 +22,13 @@ class Cell:
 
     model: str
     domain: str
-    score: Proportion
+    right: tuple[bool, ...]
+    """By item, whether it was answered correctly: what paired tests need."""
+
+    @property
+    def score(self) -> Proportion:
+        """The share of correct answers, with its interval."""
+        return wilson(sum(self.right), len(self.right))
 
 
 async def measure(
@@ -52,7 +58,7 @@ async def measure(
         for domain, (pack, items) in held_out.items():
             own = domain == trained_for
             right = await asyncio.gather(*(correct(model, own, pack, item) for item in items))
-            cells.append(Cell(model, domain, wilson(sum(right), len(items))))
+            cells.append(Cell(model, domain, tuple(right)))
     return cells
 
 

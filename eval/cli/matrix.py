@@ -38,8 +38,7 @@ def matrix(
     from adapters.packs import PACKS
     from eval import report
     from eval.baseline import classify
-    from eval.matrix import measure
-    from eval.statistics import wilson
+    from eval.matrix import Cell, measure
 
     data = {domain: pack.load() for domain, pack in PACKS.items()}
     held_out = {domain: (PACKS[domain], data[domain].held_out[:n]) for domain in PACKS}
@@ -54,14 +53,13 @@ def matrix(
             cells = asyncio.run(asking)
         except openai.OpenAIError as error:
             raise EvaluationFailed(f"{url}: {error}. Check the server, --url and --key.") from error
-    baseline = {}
     for domain, (_, items) in held_out.items():
         labels = classify(data[domain].train, items)
-        right = sum(label == item.label for label, item in zip(labels, items, strict=True))
-        baseline[domain] = wilson(right, len(items))
+        right = (label == item.label for label, item in zip(labels, items, strict=True))
+        cells.append(Cell(report.TFIDF_ROW, domain, tuple(right)))
     if as_json:
-        print(json.dumps(report.as_document(cells, baseline), indent=2))
+        print(json.dumps(report.as_document(cells), indent=2))
     else:
-        report.show(cells, baseline, base)
+        report.show(cells, base)
     if plot is not None:
-        report.draw(cells, baseline, base, plot)
+        report.draw(cells, base, plot)
