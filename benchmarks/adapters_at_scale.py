@@ -55,14 +55,14 @@ class Policy:
 
 BARE = Policy(title="bare vLLM", bare=True)
 BEFORE = Policy(title="slots in turn, LRU (before)", half_life=LRU, patience=0.0)
-NOW = Policy(title="batching, LRFU (now)")
+NOW = Policy(title="batching, LRFU")
 POLICIES = (
     BARE,
     BEFORE,
     replace(BEFORE, title="slots in turn, LRFU", half_life=HALF_LIFE),
     replace(NOW, title="batching, LRU", half_life=LRU),
     NOW,
-    *(replace(NOW, title=f"now, 1/{part} of the slots", slots=part) for part in (2, 4)),
+    *(replace(NOW, title=f"the same, 1/{part} of the slots", slots=part) for part in (2, 4)),
 )
 
 

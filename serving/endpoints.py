@@ -3,7 +3,6 @@
 Extension point: the entry-point group `vllm.endpoint_plugins`; it replaces vLLM's own route.
 """
 
-import asyncio
 from argparse import Namespace
 from typing import Any
 
@@ -13,13 +12,10 @@ from fastapi.responses import JSONResponse
 from serving.options import check_engine
 from serving.replica import Replica
 from serving.telemetry import access_log
-from serving.tiers.batching import TOKENS, measure_delay
 from serving.tiers.engine import Engine
 from serving.tiers.recovery import PROBE_TOKENS, PROMPT_TOKENS, TOP, HeadProbe, Probe, Recovery
 from serving.tiers.trial import Trials
 
-DELAY_SECONDS = 30.0
-"""How long the measurement of a step's delay may take."""
 STALE_SECONDS = 30.0
 """A registry last read longer ago than this is called stale; what was read is still served."""
 
@@ -62,8 +58,7 @@ class Endpoints:
         recovery = Recovery(engine_client, probe, replica.shutdown.begin, ranks)
         places = engine_client.vllm_config.scheduler_config.max_num_seqs
         trials, on_cpu = Trials(recovery, registered), current_platform.is_cpu()
-        delay = 0.0 if on_cpu or pools else await _step_delay(replica, engine_client)
-        replica.attach(engine, trials, places, on_cpu, ranks, delay)
+        replica.attach(engine, trials, places, on_cpu, ranks)
         vocab_size = engine_client.model_config.get_vocab_size()
         try:
             tokenizer = TokenizerInfo.from_huggingface(
@@ -74,21 +69,6 @@ class Endpoints:
             replica.grammars.refuse_all("xgrammar cannot read this base model's tokenizer.")
         else:
             replica.grammars.attach(tokenizer.serialize_json(), vocab_size)
-
-
-async def _step_delay(replica: Replica, engine_client: Any) -> float:
-    """By how much a new prompt delays a step; 0 if it is not needed or cannot be measured."""
-    from vllm import SamplingParams
-
-    if replica.settings.batching_seconds is not None:
-        return 0.0
-    sampling = SamplingParams(temperature=0.0, max_tokens=TOKENS, ignore_eos=True)
-    try:
-        async with asyncio.timeout(DELAY_SECONDS):
-            return await measure_delay(engine_client, sampling)
-    except Exception as error:  # requests are then served one by one
-        access_log.failed("step delay", error)
-        return 0.0
 
 
 def _probe(replica: Replica, prompt_tokens: int, *, pools: bool) -> Probe:

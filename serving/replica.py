@@ -31,7 +31,6 @@ from serving.settings import ServingSettings
 from serving.shadow import Shadows
 from serving.shutdown import Shutdown
 from serving.task import Served
-from serving.telemetry import access_log
 from serving.telemetry.metrics import (
     CACHE_ADAPTERS,
     CACHE_BYTES,
@@ -43,7 +42,7 @@ from serving.telemetry.metrics import (
     SLOTS,
 )
 from serving.telemetry.residency import RESIDENCY_INFO, Snapshot
-from serving.tiers.batching import DELAYS, MOST_SECONDS, RequestBatcher
+from serving.tiers.batching import RequestBatcher
 from serving.tiers.cache import AdapterCache
 from serving.tiers.engine import Engine
 from serving.tiers.fairness import ColdLoads, Hints
@@ -51,7 +50,7 @@ from serving.tiers.popularity import HALF_LIFE
 from serving.tiers.ranks import Rank, Ranks
 from serving.tiers.residency import Residency
 from serving.tiers.scheduler import SlotScheduler
-from serving.tiers.shares import BATCHES, Shares
+from serving.tiers.shares import BATCHES, TIMES_FREE_ON_GPU, Shares
 from serving.tiers.trial import Trials
 from serving.tiers.warming import Warming
 
@@ -124,22 +123,19 @@ class Replica:
         places: int,
         on_cpu: bool,
         ranks: int = 1,
-        step_delay: float = 0.0,
     ) -> None:
         """Serve adapters through `engine`. Called once, before the first request.
 
         places: sequences in one of its batches. on_cpu: whether it runs on a CPU. ranks: its
-        data-parallel ranks, each with a batch and slots of its own. step_delay: by how many seconds
-        a new prompt delays a step.
+        data-parallel ranks, each with a batch and slots of its own.
         """
         settings = self.settings
-        patience = settings.batching_seconds
-        if patience is None:
-            patience = min(DELAYS * step_delay, MOST_SECONDS)
-        access_log.write("batching", longest_wait=patience, step_delay=step_delay)
         self._ranks = Ranks(
             [
-                Rank(SlotScheduler(settings.slots, settings.turn_seconds), RequestBatcher(patience))
+                Rank(
+                    SlotScheduler(settings.slots, settings.turn_seconds),
+                    RequestBatcher(settings.batching_seconds),
+                )
                 for _ in range(ranks)
             ],
             places,
@@ -154,7 +150,9 @@ class Replica:
             max_names=settings.max_cpu_loras,
         )
         self.on_cpu = on_cpu
-        self._shares = Shares(places * ranks, most=places // 2)
+        self._shares = Shares(
+            places * ranks, most=places // 2, times_free=1 if on_cpu else TIMES_FREE_ON_GPU
+        )
         self.lines_at_once = settings.batch_concurrency or max(1, places * ranks // BATCH_SHARE)
         self._shares.bound(BATCHES, self.lines_at_once)
         self._faults = Faults(trials, self.inflight)

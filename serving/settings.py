@@ -214,14 +214,13 @@ class ServingSettings(StoreSettings):
         description="How long an adapter may let requests in while others wait for one of the "
         "LORARY_MAX_LORAS slots; 0: the engine alone decides, and some may wait for ever.",
     )
-    batching_seconds: float | None = Field(
-        default=None,
+    batching_seconds: float = Field(
+        default=0.0,
         ge=0,
         le=10,
-        description="Longest time that a request for an adapter waits so that its prompt is "
-        "computed in one step with others'; 0: no request waits. Unset: on a GPU five times the "
-        "delay of a step by a new prompt, measured when the engine starts; 0 on a CPU, where "
-        "waiting gains nothing.",
+        description="Longest time that a request waits so that its prompt is computed in one step "
+        "with others'; 0: none waits. For a GPU that computes prompts eagerly and answers of "
+        "different lengths; measure whether it gains.",
     )
     max_cpu_loras: int = Field(
         default=16,

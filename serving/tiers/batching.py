@@ -7,9 +7,11 @@ different times, requests come one by one, and each delays all others.
 
 Here requests wait until together they have waited for half as long as their step delays the
 requests that run. This is the rule for delayed acknowledgments, whose cost is at most twice that
-of the best schedule. No request waits longer than `patience`, and none waits if no other runs. By
-how much such a step is longer depends on the device and on how vLLM runs the model, so it is
-measured when the engine starts (`measure_delay`).
+of the best schedule. No request waits longer than `patience`, and none waits if no other runs.
+
+It is off unless `LORARY_BATCHING_SECONDS` is set. A simulation says that it gains up to twice the
+answers where they differ in length; the one time it ran on a GPU, on one adapter and answers of one
+length, it cost a twentieth.
 
 Source: D. R. Dooly, S. A. Goldman and S. D. Scott, "TCP Dynamic Acknowledgment Delay: Theory and
 Practice", STOC 1998.
@@ -17,57 +19,14 @@ Practice", STOC 1998.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from itertools import pairwise
-from statistics import median
-from typing import Any, Protocol
 
 from serving.telemetry.metrics import BATCHING_WAIT
 
-DELAYS = 5
-"""The longest wait by default, in delays by a step with a new prompt."""
-MOST_SECONDS = 0.5
-"""Bound of that default."""
 STEP_SHARE = 0.1
 """What a step counts for each request that it delays, as a share of the longest wait: half of its
-delay by default. `python -m benchmarks.adapters_at_scale` with other delays chose both."""
-PROMPT_TOKENS = 16
-"""So few that the time of a prompt's step does not depend on them."""
-TOKENS = 9
-ROUNDS = 3
-FIRST_ID = 100
-"""Ordinary tokens in any vocabulary begin here."""
-
-
-class EngineClient(Protocol):
-    """What is used of vLLM's `EngineClient`."""
-
-    def generate(
-        self, prompt: Any, sampling_params: Any, request_id: str
-    ) -> AsyncGenerator[Any, None]:
-        """Run a request."""
-
-
-async def measure_delay(
-    client: EngineClient, sampling: Any, *, clock: Callable[[], float] = time.monotonic
-) -> float:
-    """By how many seconds a step with a new prompt is longer than one that only decodes.
-
-    The engine must be idle. sampling: vLLM's `SamplingParams` for `TOKENS` tokens, no fewer. Each
-    round has another prompt, or the prefix cache would answer.
-    """
-    firsts, others = [], []
-    for number in range(ROUNDS):
-        first_id = FIRST_ID + number * PROMPT_TOKENS
-        prompt = {"prompt_token_ids": list(range(first_id, first_id + PROMPT_TOKENS))}
-        times = [clock()]
-        async for _ in client.generate(prompt, sampling, f"lorary-delay-{number}"):
-            times.append(clock())
-        first, *gaps = [after - before for before, after in pairwise(times)]
-        firsts.append(first)
-        others += gaps
-    return max(0.0, min(firsts) - median(others)) if others else 0.0
+delay if the longest wait is five. `python -m benchmarks.adapters_at_scale` chose both."""
 
 
 class RequestBatcher:

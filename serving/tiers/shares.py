@@ -2,9 +2,11 @@
 
 vLLM puts as many sequences into a batch as it has places (`max_num_seqs`) and never takes one back:
 a key that fills them makes all others wait until an answer ends. Here a request goes to the engine
-only while its key would then hold no more places than were free before, and an eighth of them stays
-free for newcomers: one key alone gets half of the places, two get a third each. The rule is that of
-dynamic thresholds for a shared buffer (Choudhury and Hahne, IEEE/ACM Transactions on Networking
+only while its key would then hold no more than so many times the places that were free before, and
+an eighth of the places stays free for newcomers. On a CPU, where each sequence makes every step
+longer, it is once as many: one key alone gets half of the places, two get a third each. On a GPU,
+where it hardly does, it is eight times as many: one key alone gets seven eighths. The rule is that
+of dynamic thresholds for a shared buffer (Choudhury and Hahne, IEEE/ACM Transactions on Networking
 6(2), 1998). The first sequence of a key needs no more than one free place.
 
 What may not go yet waits in the line of its key, first come, first served. For its own key's
@@ -27,6 +29,10 @@ BATCHES = "\0batches"
 PATIENCE_SECONDS = 60.0
 RESERVE = 8
 """One in so many places stays free for keys that hold none."""
+TIMES_FREE_ON_GPU = 8
+"""Of the places that are free, so many times as many may one key hold on a GPU. With 1, 256 callers
+with one key and as many places got 0.84 of bare vLLM's answers from an H200: half of them waited
+([serving-performance.md](../../docs/serving-performance.md))."""
 
 
 @dataclass(slots=True, eq=False)
@@ -41,11 +47,18 @@ class Shares:
     """The places of one engine's batches. Use it from one event loop."""
 
     def __init__(
-        self, places: int, *, most: int | None = None, patience: float = PATIENCE_SECONDS
+        self,
+        places: int,
+        *,
+        most: int | None = None,
+        patience: float = PATIENCE_SECONDS,
+        times_free: int = 1,
     ) -> None:
         """places: of all data-parallel ranks together. most: places that one request may ask for;
-        by default half of them."""
+        by default half of them. times_free: how many times the places that are free one key may
+        hold."""
         self._places = places
+        self._times_free = times_free
         self.most = max(1, places // 2 if most is None else most)
         """Places that one request may ask for."""
         self._patience = patience
@@ -97,7 +110,7 @@ class Shares:
         free = self._places - self._held.total()
         if mine == 0 and count == 1:
             return free >= 1
-        return mine + count <= free and free - count >= self._places // RESERVE
+        return mine + count <= self._times_free * free and free - count >= self._places // RESERVE
 
     async def _wait(self, key: str, waiting: Waiting) -> None:
         """Return when the places are held."""

@@ -1,14 +1,12 @@
 """Requests enter the engine in groups, and none waits longer than it may."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.tiers.batching import STEP_SHARE, TOKENS, RequestBatcher, measure_delay
+from serving.tiers.batching import STEP_SHARE, RequestBatcher
 from tests.support.virtual_time import run_virtually
 
 PATIENCE = 0.25
@@ -135,44 +133,5 @@ def test_whatever_comes_and_leaves_nobody_waits_longer_than_the_bound(
         assert all(wait <= PATIENCE + 1e-6 for wait in waits)
         before = now()
         assert await request(many, 0.0) == before, "nothing is left behind"
-
-    run_virtually(work())
-
-
-class Timed:
-    """An engine whose steps take so many seconds, and that keeps every prompt."""
-
-    def __init__(self, with_prompt: float, without: float, *, merged: bool = False) -> None:
-        self.prompts: list[tuple[int, ...]] = []
-        self._with_prompt, self._without, self._merged = with_prompt, without, merged
-
-    async def generate(
-        self, prompt: Any, sampling_params: Any, request_id: str
-    ) -> AsyncGenerator[Any, None]:
-        del sampling_params, request_id
-        self.prompts.append(tuple(prompt["prompt_token_ids"]))
-        warm_up = 3.0 if len(self.prompts) == 1 else 0.0
-        await asyncio.sleep(self._with_prompt + warm_up)
-        yield None
-        for number in range(1, TOKENS):
-            await asyncio.sleep(self._without)
-            if not self._merged or number % 4 == 0:
-                yield None
-
-
-@pytest.mark.parametrize(
-    ("engine", "delay"), [(Timed(0.052, 0.007), 0.045), (Timed(0.012, 0.007), 0.005)]
-)
-def test_the_delay_of_a_step_is_measured_on_the_engine_itself(engine: Timed, delay: float) -> None:
-    async def work() -> None:
-        assert await measure_delay(engine, None, clock=now) == pytest.approx(delay)
-
-    run_virtually(work())
-    assert len(set(engine.prompts)) == len(engine.prompts), "the prefix cache would answer"
-
-
-def test_tokens_that_come_merged_make_no_delay_negative() -> None:
-    async def work() -> None:
-        assert await measure_delay(Timed(0.01, 0.007, merged=True), None, clock=now) == 0.0
 
     run_virtually(work())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from registry.errors import BadRequest
 from serving.errors import LimitReached
-from serving.tiers.shares import BATCHES, Shares
+from serving.tiers.shares import BATCHES, TIMES_FREE_ON_GPU, Shares
 from tests.unit.test_scheduler import pause
 
 PLACES = 16
@@ -34,6 +34,43 @@ def test_one_key_gets_half_of_an_idle_engine_and_the_next_one_enters_at_once() -
         end.set()
         await asyncio.gather(*tasks)
         assert Counter(log) == {"greedy": 9, "other": 1}
+
+    asyncio.run(work())
+
+
+def test_on_a_gpu_one_key_alone_gets_seven_eighths_and_the_next_one_enters_at_once() -> None:
+    async def work() -> None:
+        shares = Shares(PLACES, times_free=TIMES_FREE_ON_GPU)
+        end, log = asyncio.Event(), list[str]()
+        tasks = [asyncio.create_task(hold(shares, "greedy", 1, end, log)) for _ in range(PLACES)]
+        await pause()
+        assert len(log) == PLACES * 7 // 8
+        tasks.append(asyncio.create_task(hold(shares, "other", 1, end, log)))
+        await pause()
+        assert log[-1] == "other"
+        end.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(work())
+
+
+def test_as_a_greedy_keys_answers_end_their_places_go_to_the_key_that_has_fewest() -> None:
+    async def work() -> None:
+        shares, log = Shares(PLACES, times_free=TIMES_FREE_ON_GPU), list[str]()
+        ends = [asyncio.Event() for _ in range(PLACES)]
+        tasks = [asyncio.create_task(hold(shares, "greedy", 1, end, log)) for end in ends]
+        await pause()
+        last = asyncio.Event()
+        tasks += [asyncio.create_task(hold(shares, "other", 1, last, log)) for _ in range(6)]
+        await pause()
+        for end in ends[:6]:
+            end.set()
+            await pause()
+        assert Counter(log)["other"] == 6
+        for end in (*ends, last):
+            end.set()
+        await asyncio.gather(*tasks)
+        assert Counter(log) == {"greedy": PLACES, "other": 6}
 
     asyncio.run(work())
 
