@@ -42,8 +42,9 @@ from adapters.training.run import train  # noqa: E402
 from benchmarks.load import spread  # noqa: E402
 from benchmarks.servers import gated_vllm  # noqa: E402
 from benchmarks.site import MODEL, one_adapter  # noqa: E402
+from eval.asking import request_of, scored  # noqa: E402
 from eval.harness import run  # noqa: E402
-from eval.served import Answers, Model, ServedModel  # noqa: E402
+from eval.served import Answers, Asking, Model  # noqa: E402
 from eval.suites import suites_of  # noqa: E402
 from registry.registry import Registry  # noqa: E402
 from registry.store import LocalStore  # noqa: E402
@@ -82,18 +83,28 @@ def main() -> None:
         digest = registry.refresh().resolve(AdapterRef.parse(MODEL)).digest
         registry.close()
         tasks = folder / "tasks"
-        suites_of("medical")[0].limited(options.items).write(tasks)
+        suite = suites_of("medical")[0].limited(options.items)
+        suite.write(tasks)
         backend = running.enter_context(backend_process(folder, site.adapter, tasks))
         served = gated_vllm(running, site)
         key = site.headers["Authorization"].removeprefix("Bearer ")
         os.environ["OPENAI_API_KEY"] = key
 
         def ours(answers: Path) -> Turn:
-            client = ServedModel(
+            asking = Asking(
                 f"{served.url}/v1", key, Model(MODEL, digest), Answers(answers),
                 concurrency=options.concurrency,
             )  # fmt: skip
-            return timed(lambda: run(client, [TASK], tasks))
+            task = suite.tasks[0]
+            requests = [request_of(task, q, asking.model) for q in task.questions]
+
+            def ask() -> dict[str, Any]:
+                given = asking.all(requests)
+                pairs = zip(task.questions, given, strict=True)
+                right = [scored(task, question, answer).right for question, answer in pairs]
+                return {"samples": {TASK: [{"exact_match": each} for each in right]}}
+
+            return timed(ask)
 
         def client() -> Turn:
             from lm_eval.models.openai_completions import LocalChatCompletion
@@ -230,7 +241,7 @@ def answer_as_backend(adapter: Path, tasks: Path) -> None:
 
 
 def timed(evaluation: Callable[[], dict[str, Any]]) -> Turn:
-    """One evaluation by the harness."""
+    """One evaluation."""
     started = time.perf_counter()
     result = evaluation()
     took = time.perf_counter() - started

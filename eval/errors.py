@@ -5,6 +5,7 @@ LoraryError
 ├── EvaluationFailed     the server that was asked refused or did not answer
 ├── UnpaidLook           a look at items on which the domain's policy counts looks
 ├── UnknownSuite         no suite or task has that name
+├── NotExported          a task that lm-evaluation-harness cannot score
 ├── NoBrowser            no browser is there to print a PDF
 ├── NotEvaluated         no evaluation of that version is recorded
 └── WrongBytes           the server answered with another version than the one to be judged
@@ -39,6 +40,13 @@ class UnknownSuite(LoraryError):
 
     status = 404
     code = "suite_not_found"
+
+
+class NotExported(LoraryError):
+    """A task is scored in a way that lm-evaluation-harness does not have."""
+
+    status = 422
+    code = "not_exported"
 
 
 class WrongBytes(LoraryError):

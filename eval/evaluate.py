@@ -7,11 +7,13 @@ from typing import Any
 import msgspec
 
 from adapters.confidence import Calibration, calibrated
+from adapters.tasks.scoring import Rubric
 from eval import scoring
+from eval.asking import Answer, Server, ask, requests_of
 from eval.errors import EngineUnknown
-from eval.harness import Answer, Server, ask, requests_of
+from eval.judge import by_model, judged, judgements_of
 from eval.served import Model
-from eval.suites.suite import Suite
+from eval.suites.suite import COMPARED, Question, Suite, Task
 from registry.model.evidence import Engine, SuiteResult
 from registry.times import utc_now
 
@@ -62,7 +64,9 @@ class Evaluation:
 def work(suites: Sequence[Suite], subject: Subject) -> int:
     """How many questions an evaluation asks."""
     return sum(
-        requests_of(suite) + requests_of(suite, only_accuracy=True) * len(subject.others)
+        requests_of(suite)
+        + judgements_of(suite)
+        + requests_of(suite, only_compared=True) * len(subject.others)
         for suite in suites
     )
 
@@ -94,17 +98,26 @@ def evaluate(
             fresh=fresh,
             asked=lambda suite=suite: progress(suite.name, 1),  # type: ignore[misc]
         )
+        for task in by_model(suite):
+            answered[task.name] = judged(
+                server,
+                suite,
+                task,
+                answered[task.name],
+                fresh=fresh,
+                asked=lambda suite=suite: progress(suite.name, 1),  # type: ignore[misc]
+            )
         others = {
             model.digest: ask(
                 server,
                 model,
                 suite,
-                only_accuracy=True,
+                only_compared=True,
                 fresh=fresh,
                 asked=lambda suite=suite: progress(suite.name, 1),  # type: ignore[misc]
             )
             for model in subject.others
-            if suite.task("accuracy") is not None
+            if any(task.role in COMPARED for task in suite.tasks)
         }
         for given in (answered, *others.values()):
             times += [answer.time for answers in given.values() for answer in answers]
@@ -120,7 +133,7 @@ def evaluate(
         "production": {"name": subject.production.name, "digest": subject.production.digest}
         if subject.production
         else None,
-        "harness": _harness(),
+        "harness": _asked_by(suites),
         "engine": {**msgspec.to_builtins(server.engine), "fingerprint": server.engine.fingerprint},
         "answered": {"first": min(times, default=""), "last": max(times, default="")},
         "target_risk": target_risk,
@@ -157,8 +170,9 @@ def details_of(
         rows = [
             {
                 **msgspec.to_builtins(answer),
-                "prompt": question.prompt,
+                "prompt": answer.prompt or question.prompt,
                 "confidence": round(calibrated(answer.score, calibration), 6),
+                **_criteria(task, question),
             }
             for question, answer in zip(task.questions, answered[task.name], strict=True)
         ]
@@ -177,7 +191,17 @@ def details_of(
     }
 
 
-def _harness() -> str:
+def _criteria(task: Task, question: Question) -> dict[str, Any]:
+    """What experts look for in an answer, where a rubric says."""
+    if not isinstance(task.scoring, Rubric):
+        return {}
+    return {"criteria": msgspec.to_builtins(task.scoring.all_of(question))}
+
+
+def _asked_by(suites: Sequence[Suite]) -> str:
+    """What asked and scored."""
     from importlib.metadata import version
 
-    return f"lm-eval {version('lm_eval')}"
+    if any(task.harness for suite in suites for task in suite.tasks):
+        return f"lorary {version('lorary')}, lm-eval {version('lm_eval')}"
+    return f"lorary {version('lorary')}"

@@ -1,104 +1,76 @@
-"""Running lm-evaluation-harness on a suite, and reading its samples as answers."""
+"""lm-evaluation-harness: its own tasks asked through the served API, and tasks by its YAML.
 
-import contextlib
+Suites of Lorary's own are asked without it (eval.asking), and score as it does
+(`tests/journeys/test_evaluation.py`).
+"""
+
+import json
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
+import yaml
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
 
-from adapters.home import cache
-from eval.errors import UnknownSuite
-from eval.served import Answers, Model, ServedModel
-from eval.suites.suite import Suite, Task
-from registry.model.evidence import Engine
+from adapters.confidence import EVALUATED
+from adapters.tasks.harness_yaml import harness_task
+from eval.asking import Answer
+from eval.errors import EvaluationFailed, UnknownSuite
+from eval.served import Asking, Request
+from eval.suites.suite import Task
 
-
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """One item's answer by one model."""
-
-    id: str
-    unit: str
-    target: str
-    text: str
-    right: bool
-    """As lm-evaluation-harness scores it."""
-    score: float
-    """The answer's raw score: its probability for the model."""
-    time: str
-    """When it was given."""
+_NO_LIKELIHOODS = (
+    "Tasks that score how likely given answers are cannot be asked through the API: with adapters, "
+    "vLLM cannot compute log-probabilities of a prompt safely. Choose tasks that generate an "
+    "answer; many of the harness's have such a form, named generative."
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Where models are asked, what answers there, and how many questions at once."""
+class ServedModel(LM):  # type: ignore[misc]
+    """A model behind the API, as the harness sees models."""
 
-    url: str
-    key: str
-    engine: Engine
-    concurrency: int = 16
+    def __init__(self, asking: Asking) -> None:
+        super().__init__()
+        self._asking = asking
+
+    @property
+    def tokenizer_name(self) -> str:
+        """The server applies its own template; the model's name stands for it."""
+        return self._asking.model.name
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """The messages as they are: the server turns them into a prompt."""
+        del add_generation_prompt
+        return json.dumps(chat_history, ensure_ascii=False)
+
+    def generate_until(self, requests: list[Instance], **_: Any) -> list[str]:
+        """Answers by chat completions, at temperature 0 unless the task says another."""
+        asked = [request_of(str(request.args[0]), request.args[1]) for request in requests]
+        return [answer.text for answer in self._asking.all(asked)]
+
+    def loglikelihood(self, requests: list[Instance], **_: Any) -> list[tuple[float, bool]]:
+        """Not to be had: servers do not tell log-probabilities of a prompt for an adapter."""
+        del requests
+        raise EvaluationFailed(_NO_LIKELIHOODS)
+
+    def loglikelihood_rolling(self, requests: list[Instance], **_: Any) -> list[float]:
+        """Nor these."""
+        del requests
+        raise EvaluationFailed(_NO_LIKELIHOODS)
 
 
-def requests_of(suite: Suite, *, only_accuracy: bool = False) -> int:
-    """How many questions a suite puts to a model: a progress bar's length."""
-    return sum(len(task.questions) for task in _asked(suite, only_accuracy=only_accuracy))
-
-
-def ask(
-    server: Server,
-    model: Model,
-    suite: Suite,
-    *,
-    only_accuracy: bool = False,
-    fresh: bool = False,
-    asked: Callable[[], None] = lambda: None,
-) -> dict[str, list[Answer]]:
-    """A model's answers by task name, in the items' order.
-
-    only_accuracy: leave out what is asked of the version to be judged alone. Answers are kept by
-    the model's digest, the suite's two (which cover the decoding settings) and the engine's
-    fingerprint; what is kept is not asked again unless `fresh`. Raises `EngineUnknown`,
-    `EvaluationFailed` or `WrongBytes`.
-    """
-    engine = server.engine.fingerprint
-    kept = f"{suite.name}-{suite.digest[:16]}-{suite.held_out[:16]}-{engine[:16]}.jsonl"
-    answers = Answers(cache("evaluations", model.digest, kept), fresh=fresh)
-    served = ServedModel(
-        server.url,
-        server.key,
-        model,
-        answers,
-        engine=engine,
-        concurrency=server.concurrency,
-        asked=asked,
+def request_of(context: str, how: dict[str, Any]) -> Request:
+    """What the harness asks, as it is put to the API."""
+    return Request(
+        messages=tuple((each["role"], each["content"]) for each in json.loads(context)),
+        max_tokens=how["max_gen_toks"],
+        stop=tuple(how.get("until") or ()),
+        temperature=how.get("temperature", EVALUATED.temperature),
     )
-    tasks = _asked(suite, only_accuracy=only_accuracy)
-    titles = [task.title(hinted=model.is_base and task.needs_hint) for task in tasks]
-    samples = run(served, titles, _written(suite))["samples"] if tasks else {}
-    return {
-        task.name: _answers(task, samples[title], served)
-        for task, title in zip(tasks, titles, strict=True)
-    }
-
-
-def _asked(suite: Suite, *, only_accuracy: bool) -> list[Task]:
-    """The tasks that are put to a model."""
-    return [task for task in suite.tasks if task.role == "accuracy" or not only_accuracy]
-
-
-def _written(suite: Suite) -> Path:
-    """The suite's folder in the cache; one that stays, so that its items are read in once."""
-    folder = cache("suites", f"{suite.name}-{suite.digest[:16]}-{suite.held_out[:16]}")
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as made:
-            suite.write(Path(made), at=folder)
-            with contextlib.suppress(OSError):  # somebody else was faster
-                Path(made).rename(folder)
-                Path(made).mkdir()
-    return folder
 
 
 def run(
@@ -129,23 +101,32 @@ def run(
     return result
 
 
-def _answers(task: Task, samples: Sequence[dict[str, Any]], served: ServedModel) -> list[Answer]:
-    """Samples, whose order is the harness's, as answers in the order of the task's questions."""
-    by_place = {int(sample["doc_id"]): sample for sample in samples}
-    found = []
+def ask_by_harness(asking: Asking, task: Task) -> list[Answer]:
+    """The answers to a task that the harness asks and scores, in the order of its rows."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        rows = folder / "rows.jsonl"
+        rows.write_text("".join(f"{question.prompt}\n" for question in task.questions))
+        config = harness_task(task.harness, task.title(), str(rows))
+        (folder / "task.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+        found = run(ServedModel(asking), [task.title()], folder)
+    samples = {int(sample["doc_id"]): sample for sample in found["samples"][task.title()]}
+    answers = []
     for place, question in enumerate(task.questions):
-        sample = by_place[place]
-        context, how = sample["arguments"][0]
-        given = served.given(str(context), how)
-        found.append(
+        sample = samples[place]
+        request = request_of(*sample["arguments"][0])
+        given = asking.given(request)
+        answers.append(
             Answer(
                 id=question.id,
                 unit=question.unit,
-                target=question.target,
-                text=str((sample["resps"][0] if question.choices else sample["filtered_resps"])[0]),
+                target=str(sample["target"]),
+                text=given.text.strip(),
                 right=bool(sample["exact_match"]),
                 score=given.score,
                 time=given.time,
+                read=str(sample["filtered_resps"][0]),
+                prompt="\n\n".join(text for _, text in request.messages),
             )
         )
-    return found
+    return answers

@@ -17,10 +17,10 @@ import openai
 from adapters.home import cache
 from adapters.packs import PACKS, TASKS, DomainPack, Item
 from eval import scoring
+from eval.asking import Answer, Server
 from eval.baseline import classify
 from eval.errors import EngineUnknown, EvaluationFailed, UnknownSuite, WrongBytes
 from eval.evaluate import REPORT, Evaluation, details_of
-from eval.harness import Answer, Server
 from eval.served import EVALUATES, RETRIES, Answers, Generated, Model, check_answer
 from eval.statistics import Discordance, mcnemar
 from eval.suites.domains import divided
@@ -102,7 +102,7 @@ def evaluate_head(
     result = scoring.score(suite, answered, {}, None)
     tallies = {**result.tallies, PLAIN: scoring.tally(right, units)}
     result = msgspec.structs.replace(result, tallies=tallies)
-    gained = sum(a.right and not r for a, r in zip(answers, right, strict=True))
+    gained = sum(bool(a.right) and not r for a, r in zip(answers, right, strict=True))
     lost = sum(r and not a.right for a, r in zip(answers, right, strict=True))
     times = [answer.time for answer in answers]
     compared = {
@@ -163,6 +163,7 @@ def _ask(
                 target=question.target,
                 text=given.text,
                 right=given.text == question.target,
+                read=given.text,
                 score=given.score,
                 time=given.time,
             )

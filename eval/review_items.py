@@ -24,7 +24,7 @@ def choose(report: Mapping[str, Any], other: str | None, n: int) -> list[dict[st
     rows = [row for suite in report["suites"] for row in _rows(suite, other)]
     kinds = {
         "versions disagree": [row for row in rows if row["disagree"]],
-        "wrong and sure": [row for row in rows if not row["right"] and row["sure"] >= SURE],
+        "wrong and sure": [row for row in rows if row["right"] is False and row["sure"] >= SURE],
         "as likely right as wrong": [row for row in rows if SPLIT[0] <= row["sure"] <= SPLIT[1]],
         "at random": rows,
     }
@@ -47,7 +47,7 @@ def choose(report: Mapping[str, Any], other: str | None, n: int) -> list[dict[st
 
 def _rows(suite: Mapping[str, Any], other: str | None) -> Iterable[dict[str, Any]]:
     for task in suite["tasks"]:
-        if task["role"] != "accuracy" or not task["items"]:
+        if task["role"] not in ("accuracy", "rubric") or not task["items"]:
             continue
         beside: Sequence[Row | None] = [None] * len(task["items"])
         if other is not None:
@@ -59,11 +59,17 @@ def _rows(suite: Mapping[str, Any], other: str | None) -> Iterable[dict[str, Any
             yield {
                 "prompt": item["prompt"],
                 "answers": answers,
-                "target": item["target"],
+                "target": _reference(item),
                 "right": item["right"],
                 "sure": item["confidence"],
                 "disagree": len(set(answers)) > 1,
             }
+
+
+def _reference(item: Row) -> str:
+    """The right answer, or what a rubric asks of one."""
+    criteria = [f"- {c['says']} (weight {c['weight']:g})" for c in item.get("criteria", ())]
+    return "\n".join(filter(None, (item["target"], *criteria)))
 
 
 def _shuffled(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

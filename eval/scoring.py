@@ -1,6 +1,5 @@
 """Answers become counts, and confidence a calibration. Pure."""
 
-import re
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -8,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from adapters.confidence import Calibration, calibrated, withheld
-from eval.harness import Answer
+from adapters.tasks.scoring import Rubric
+from eval.asking import Answer
 from eval.statistics import certified_threshold, design_effect, fit_calibration
 from eval.statistics.calibration import apply
 from eval.suites.suite import Suite
@@ -71,7 +71,7 @@ def score(
                 right = _right(answers)
                 tallies[ACCURACY] = tally(right, units)
                 if suite.labels:
-                    known = [answer.text in suite.labels for answer in answers]
+                    known = [answer.read in suite.labels for answer in answers]
                     tallies["permitted answer"] = tally(known, units)
                 if calibration is not None:
                     levels = confident(answers, calibration)
@@ -90,15 +90,19 @@ def score(
                 tallies["no invented code"] = tally(real, units)
             case "unanswerable":
                 kept_back = [
-                    answer.text not in suite.labels
+                    answer.read not in suite.labels
+                    or (suite.unknown != "" and answer.read == suite.unknown)
                     or withheld(calibrated(answer.score, calibration), calibration)
                     for answer in answers
                 ]
                 tallies["withheld where nothing is right"] = tally(kept_back, units)
             case "safety":
-                patterns = {question.id: question.unsafe for question in task.questions}
-                safe = [is_safe(answer.text, patterns[answer.id]) for answer in answers]
-                tallies["safe"] = tally(safe, units)
+                tallies["safe"] = tally(_right(answers), units)
+            case "rubric":
+                judged = [answer for answer in answers if answer.right is not None]
+                if judged and isinstance(task.scoring, Rubric):
+                    name = f"rubric met, judged by the model {task.scoring.model}"
+                    tallies[name] = tally(_right(judged), [answer.unit for answer in judged])
             case "calibration" | "ordered":
                 pass
     return SuiteResult(
@@ -142,11 +146,6 @@ def confident(answers: Sequence[Answer], calibration: Calibration) -> list[Confi
     return found
 
 
-def is_safe(text: str, unsafe: Sequence[str]) -> bool:
-    """Whether an answer matches none of a probe's patterns."""
-    return not any(re.search(pattern, text, re.IGNORECASE) for pattern in unsafe)
-
-
 def _alike(values: npt.NDArray[np.float64], units: Sequence[str]) -> float:
     """The design effect; items of a single unit count as one."""
     return design_effect(values, units) if len(set(units)) > 1 else float(max(1, len(units)))
@@ -154,10 +153,10 @@ def _alike(values: npt.NDArray[np.float64], units: Sequence[str]) -> float:
 
 def _same(answered: Answered, suite: Suite, role: str, again: str) -> Tally:
     first = next(task.name for task in suite.tasks if task.role == role)
-    before = {answer.id: answer.text for answer in answered[first]}
+    before = {answer.id: answer.read for answer in answered[first]}
     both = [answer for answer in answered[again] if answer.id in before]
     return tally(
-        [before[answer.id] == answer.text for answer in both], [answer.unit for answer in both]
+        [before[answer.id] == answer.read for answer in both], [answer.unit for answer in both]
     )
 
 
@@ -166,4 +165,4 @@ def _scores(answers: Sequence[Answer]) -> list[float]:
 
 
 def _right(answers: Sequence[Answer]) -> list[bool]:
-    return [answer.right for answer in answers]
+    return [bool(answer.right) for answer in answers]

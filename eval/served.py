@@ -1,4 +1,4 @@
-"""A served model as lm-evaluation-harness sees it: asked through the OpenAI API, like any app.
+"""A served model, asked through the OpenAI API like by any app.
 
 Every answer is written down at once, so that a run that was cut short goes on where it stopped,
 and a run that ended costs nothing the second time.
@@ -6,8 +6,7 @@ and a run that ended costs nothing the second time.
 
 import asyncio
 import hashlib
-import json
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,6 @@ from typing import Any
 import httpx
 import msgspec
 import openai
-from lm_eval.api.instance import Instance
-from lm_eval.api.model import LM
 
 from adapters.confidence import EVALUATED, raw_score
 from eval.errors import EngineUnknown, EvaluationFailed, WrongBytes
@@ -29,11 +26,6 @@ EVALUATES = {"x-lorary-evaluate": "true"}
 """Asks for answers that the domain would withhold; it takes the role evaluate."""
 RETRIES = 8
 """A busy server says when to come again, and the client comes."""
-_NO_LIKELIHOODS = (
-    "Tasks that score how likely given answers are cannot be asked through the API: with adapters, "
-    "vLLM cannot compute log-probabilities of a prompt safely. Choose tasks that generate an "
-    "answer; many of the harness's have such a form, named generative."
-)
 
 
 class Generated(msgspec.Struct, frozen=True, array_like=True):
@@ -42,6 +34,21 @@ class Generated(msgspec.Struct, frozen=True, array_like=True):
     text: str
     score: float
     time: str
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked, and how the answer is generated: what an answer is kept by."""
+
+    messages: tuple[tuple[str, str], ...]
+    """Role and content of each; the last is the user's."""
+    max_tokens: int
+    stop: tuple[str, ...]
+    temperature: float = EVALUATED.temperature
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of all of it."""
+        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +120,7 @@ class Answers:
         self._known[key] = answer
 
 
-class ServedModel(LM):  # type: ignore[misc]
+class Asking:
     """One model behind the API. It keeps the raw score of each answer beside its text."""
 
     def __init__(
@@ -128,105 +135,74 @@ class ServedModel(LM):  # type: ignore[misc]
         asked: Callable[[], None] = lambda: None,
     ) -> None:
         """engine: the fingerprint of the only engine that may answer; "" for any."""
-        super().__init__()
         self._engine = engine
         self._url, self._key = url, key
-        self._model = model
+        self.model = model
         self._answers = answers
         self._concurrency = concurrency
         self._asked = asked
 
-    @property
-    def tokenizer_name(self) -> str:
-        """The server applies its own template; the model's name stands for it."""
-        return self._model.name
+    def all(self, requests: Sequence[Request]) -> list[Generated]:
+        """The answers in the order of the requests; those that are kept are not asked for again.
 
-    def apply_chat_template(
-        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
-    ) -> str:
-        """The messages as they are: the server turns them into a prompt."""
-        del add_generation_prompt
-        return json.dumps(chat_history, ensure_ascii=False)
+        Raises `EngineUnknown`, `EvaluationFailed` or `WrongBytes`.
+        """
+        return asyncio.run(self._gather(requests))
 
-    def generate_until(self, requests: list[Instance], **_: Any) -> list[str]:
-        """Answers at temperature 0 by chat completions."""
-        asked = [(str(request.args[0]), request.args[1]) for request in requests]
-        answers = self._all([self._generate(context, how) for context, how in asked])
-        return [answer.text for answer in answers]
-
-    def loglikelihood(self, requests: list[Instance], **_: Any) -> list[tuple[float, bool]]:
-        """Not to be had: servers do not tell log-probabilities of a prompt for an adapter."""
-        del requests
-        raise EvaluationFailed(_NO_LIKELIHOODS)
-
-    def loglikelihood_rolling(self, requests: list[Instance], **_: Any) -> list[float]:
-        """Nor these."""
-        del requests
-        raise EvaluationFailed(_NO_LIKELIHOODS)
-
-    def given(self, context: str, how: dict[str, Any]) -> Generated:
+    def given(self, request: Request) -> Generated:
         """An answer that was given."""
-        return msgspec.convert(self._answers.get(_key("generate", context, how)), Generated)
+        return msgspec.convert(self._answers.get(request.key), Generated)
 
-    def _all(self, questions: Sequence[Callable[[openai.AsyncOpenAI], Any]]) -> list[Any]:
-        return asyncio.run(self._gather(questions))
-
-    async def _gather(self, questions: Sequence[Callable[[openai.AsyncOpenAI], Any]]) -> list[Any]:
+    async def _gather(self, requests: Sequence[Request]) -> list[Generated]:
         limit = asyncio.Semaphore(self._concurrency)
         client = openai.AsyncOpenAI(
             base_url=self._url,
             api_key=self._key or "none",
             timeout=600,
             max_retries=RETRIES,
-            default_headers={} if self._model.is_base else EVALUATES,
+            default_headers={} if self.model.is_base else EVALUATES,
         )
 
-        async def one(question: Callable[[openai.AsyncOpenAI], Coroutine[Any, Any, Any]]) -> Any:
+        async def one(request: Request) -> Generated:
             async with limit:
-                answer = await question(client)
+                answer = await self._answer(client, request)
             self._asked()
             return answer
 
         try:
             async with client, asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(question)) for question in questions]
+                tasks = [group.create_task(one(request)) for request in requests]
         except* openai.OpenAIError as errors:
             first = errors.exceptions[0]
             raise EvaluationFailed(
-                f"{self._url} as {self._model.name}: {first}. What was answered is kept: check the "
+                f"{self._url} as {self.model.name}: {first}. What was answered is kept: check the "
                 "server and the key, then run the command again."
             ) from first
         except* (WrongBytes, EngineUnknown, EvaluationFailed) as errors:
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    def _generate(
-        self, context: str, how: dict[str, Any]
-    ) -> Callable[[openai.AsyncOpenAI], Coroutine[Any, Any, Generated]]:
-        key = _key("generate", context, how)
-
-        async def ask(client: openai.AsyncOpenAI) -> Generated:
-            known = self._answers.get(key)
-            if known is not None:
-                return msgspec.convert(known, Generated)
-            reply = await client.chat.completions.with_raw_response.create(
-                model=self._model.name,
-                messages=json.loads(context),
-                temperature=how.get("temperature", EVALUATED.temperature),
-                max_completion_tokens=how["max_gen_toks"],
-                stop=how.get("until") or None,
-                logprobs=True,
-            )
-            check_answer(self._model, self._url, self._engine, reply.headers)
-            choice = reply.parse().choices[0]
-            listed = choice.logprobs.content if choice.logprobs else None
-            tokens = [token.logprob for token in listed or ()]
-            text = choice.message.content or ""
-            answer = Generated(text, raw_score(tokens) if tokens else 0.0, utc_now())
-            self._answers.add(key, answer)
-            return answer
-
-        return ask
+    async def _answer(self, client: openai.AsyncOpenAI, request: Request) -> Generated:
+        key = request.key
+        known = self._answers.get(key)
+        if known is not None:
+            return msgspec.convert(known, Generated)
+        reply = await client.chat.completions.with_raw_response.create(
+            model=self.model.name,
+            messages=[{"role": role, "content": text} for role, text in request.messages],  # type: ignore[misc]
+            temperature=request.temperature,
+            max_completion_tokens=request.max_tokens,
+            stop=list(request.stop) or None,
+            logprobs=True,
+        )
+        check_answer(self.model, self._url, self._engine, reply.headers)
+        choice = reply.parse().choices[0]
+        listed = choice.logprobs.content if choice.logprobs else None
+        tokens = [token.logprob for token in listed or ()]
+        text = choice.message.content or ""
+        answer = Generated(text, raw_score(tokens) if tokens else 0.0, utc_now())
+        self._answers.add(key, answer)
+        return answer
 
 
 def check_answer(model: Model, url: str, engine: str, headers: Mapping[str, str]) -> None:
@@ -247,8 +223,3 @@ def check_answer(model: Model, url: str, engine: str, headers: Mapping[str, str]
             "which it says it runs. Ask one replica, or replicas that are started alike; if it was "
             "started anew, run the command again."
         )
-
-
-def _key(kind: str, *parts: Any) -> str:
-    text = json.dumps([kind, *parts], sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -8,9 +8,10 @@ from typing import Annotated
 import msgspec
 import typer
 
+from adapters import recipes
 from adapters.cli.sources import AsJson
 from adapters.home import SMALL_MODEL, default_model, home
-from adapters.recipe import BadRecipe
+from adapters.recipe import AnyRecipe, BadRecipe
 from adapters.training.processes import is_first
 from adapters.training.serving import not_served
 
@@ -21,10 +22,16 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A YAML file, or a shipped recipe: medical, ...")],
+    recipe: Annotated[
+        str, typer.Argument(help="A YAML file, or a shipped recipe: medical, ... None with --task.")
+    ] = "",
     assignments: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Change the recipe, such as steps=200."),
+    ] = None,
+    task: Annotated[
+        Path | None,
+        typer.Option(help="A task's folder: train as its recipe.yaml says, on its training side."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where to put the result.")] = None,
     base: Annotated[Path | None, typer.Option(help="The base model's directory.")] = None,
@@ -54,12 +61,13 @@ def train(
     Example: lorary train medical-dpo data=judged.jsonl start=out/icd10-coder
 
     Example: lorary train financial-classify data=tickets.jsonl adapter=support/queue
+
+    Example: lorary train --task radiology-modality steps=60 --out out/modality
     """
-    from adapters import recipes
     from adapters.training import run
     from adapters.training.progress import progress_bar
 
-    chosen = recipes.load(recipe).changed(assignments or [])
+    chosen = _chosen(recipe, list(assignments or []), task)
     base_directory = base or base_of(chosen.base)
     if dry_run:
         _tell_estimate(run.rehearse(chosen, base_directory), chosen.max_tokens, as_json)
@@ -88,6 +96,18 @@ def train(
         print(_dropped(provenance.dropped_items, chosen.max_tokens))
     if why_not is not None:
         print(why_not)
+
+
+def _chosen(recipe: str, assignments: list[str], task: Path | None) -> AnyRecipe:
+    """The recipe with its changes. Raises `BadRecipe`."""
+    from adapters.training.tasks import recipe_of
+
+    if task is None:
+        return recipes.load(recipe).changed(assignments)
+    if recipe:
+        assignments.insert(0, recipe)
+    said = [each.removeprefix("adapter=") for each in assignments if each.startswith("adapter=")]
+    return recipe_of(task, *said[-1:]).changed(assignments)
 
 
 def base_of(name: str) -> Path:

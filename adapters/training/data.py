@@ -1,4 +1,4 @@
-"""What a recipe trains on: rows from domain packs, JSON Lines files and the hub, with their digest.
+"""What a recipe trains on: rows from domain packs, tasks' folders, JSON Lines files and the hub.
 
 Rows of a JSON Lines file or a hub data set, by stage:
 
@@ -25,6 +25,9 @@ A part of any source is named as in `datasets`, in percent, but of its units: `m
 `medical[60%:]` have none in common, so that preferences are about questions that fine-tuning has
 not seen.
 
+A task's folder gives the items of its training side as its first prompt asks them, with the target
+as the answer; those that are held out, or fit the calibration, are never read.
+
 A domain pack has no judgements by people. Its preference pairs are made from its verifiable
 answers: the right label is preferred to another label drawn at random, or to what the model that is
 continued answers wrongly (mistakes.py). They show the machinery at work, not what experts prefer.
@@ -46,6 +49,7 @@ from adapters.recipe import BadRecipe, Classify, Kto, Online, Recipe, Sft
 from adapters.training import conversations
 from adapters.training.conversations import Conversation, asking
 from adapters.training.rows import Judged, Pair, Row, Turn
+from adapters.training.tasks import is_task, of_task
 
 HUB = "hub:"
 PART = re.compile(r"(?P<name>.+)\[(?:(?P<first>\d{1,3})%)?:(?:(?P<end>\d{1,3})%)?\]")
@@ -119,7 +123,10 @@ def read_corpus(
             rows += [replace(row, where=f"{name}, {row.question!r:.60}") for row in made]
             origin[source] = ", ".join(f"{s.package} {s.version}" for s in pack.sources)
         else:
-            raw, digest = _read(name)
+            if is_task(name):
+                raw, digest = of_task(name, labelled=isinstance(recipe, Classify))
+            else:
+                raw, digest = _read(name)
             digests.append(digest)
             used = [(g, row) for g, row in _converted(name, raw, from_row) if among(row.unit)]
             rows += [row for _, row in used]
@@ -170,8 +177,9 @@ def _read(source: str) -> tuple[list[dict[str, Any]], str]:
     path = Path(source)
     if path.suffix != ".jsonl" or not path.is_file():
         raise BadRecipe(
-            f"data names {source!r}, which is no .jsonl file here and no task "
-            f"({', '.join(TASKS)}). Correct the name, or write hub:ID for a hub data set."
+            f"data names {source!r}, which is no .jsonl file here, no task's folder, and no task "
+            f"that Lorary ships ({', '.join(TASKS)}). Correct the name, or write hub:ID for a hub "
+            "data set."
         )
     content = path.read_bytes()
     try:

@@ -1,12 +1,14 @@
 """Commands that judge a version: eval, report, harness, review open."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from adapters.names import DEFAULT_ALIAS, AdapterRef
+from eval.cli.suites import suites_from
 from eval.errors import NotEvaluated, UnknownSuite, UnpaidLook
 from registry.cli.output import AsJson, client, emit, escaped, say, table
 from registry.cli.reviewing import GROUP, KeepDays, Title, open_review
@@ -36,6 +38,10 @@ def evaluate(
     url: Url = API,
     suite: Annotated[
         list[str], typer.Option(help="Only this suite; by default all of the domain.")
+    ] = [],  # noqa: B006 - typer copies it
+    task: Annotated[
+        list[Path],
+        typer.Option(help="A task's folder, instead of the domain's suites; may be repeated."),
     ] = [],  # noqa: B006 - typer copies it
     n: Annotated[
         int | None,
@@ -71,6 +77,8 @@ def evaluate(
     Example: lorary eval medical/icd10-coder@7 --url http://127.0.0.1:8000/v1
 
     Example: lorary eval medical/icd10-coder@7 --n 50 --suite medical-task --out report.json
+
+    Example: lorary eval radiology/modality@1 --task radiology-modality
     """
     from eval.quiet import quiet_libraries
 
@@ -79,7 +87,7 @@ def evaluate(
     from rich.progress import Progress
 
     from eval import evaluate as judging
-    from eval.harness import Server
+    from eval.asking import Server
     from eval.heads import evaluate_head
     from eval.served import Model, engine_of
     from registry.settings import ClientSettings
@@ -88,8 +96,8 @@ def evaluate(
     key = ClientSettings().key.get_secret_value()
     with client() as registry:
         version = registry.resolve(ref)
-        head = _head_suite(parsed.domain, version, suite, n)
-        chosen = [head.suite] if head else _chosen(parsed.domain, suite)
+        head = None if task else _head_suite(parsed.domain, version, suite, n)
+        chosen = [head.suite] if head else _chosen(parsed.domain, suite, task)
         if n is not None and head is None:
             chosen = [one.limited(n) for one in chosen]
         base = next(b for b in registry.bases() if b["name"] == version["base"])
@@ -188,8 +196,8 @@ def harness(
 
     quiet_libraries()
     from adapters.home import cache
-    from eval.harness import run
-    from eval.served import Answers, Model, ServedModel, engine_of
+    from eval.harness import ServedModel, run
+    from eval.served import Answers, Asking, Model, engine_of
     from registry.settings import ClientSettings
 
     key = ClientSettings().key.get_secret_value()
@@ -198,7 +206,7 @@ def harness(
     engine = engine_of(url, key, version["base"]).fingerprint
     kept = cache("evaluations", version["digest"], f"harness-{engine[:16]}.jsonl")
     model = Model(version["ref"], version["digest"])
-    served = ServedModel(url, key, model, Answers(kept, fresh=fresh), engine=engine)
+    served = ServedModel(Asking(url, key, model, Answers(kept, fresh=fresh), engine=engine))
     found = run(served, task, include, limit=limit)["results"]
     rows = [
         [name, measure.partition(",")[0], value]
@@ -246,10 +254,8 @@ def open_for_experts(
     emit(opened, as_json, lambda: say(told))
 
 
-def _chosen(domain: str, names: list[str]) -> list[Any]:
-    from eval.suites import suites_of
-
-    known = {suite.name: suite for suite in suites_of(domain)}
+def _chosen(domain: str, names: list[str], folders: Sequence[Path]) -> list[Any]:
+    known = {suite.name: suite for suite in suites_from(domain, folders)}
     for name in names:
         if name not in known:
             raise UnknownSuite(f"There is no suite {name!r}. Choose {', '.join(known)}.")

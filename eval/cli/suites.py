@@ -7,8 +7,14 @@ from typing import Annotated, Any
 import typer
 
 from adapters.names import DEFAULT_ALIAS
+from eval.errors import UnknownSuite
 from eval.suites import Suite
 from registry.cli.output import AsJson, emit, say, table
+
+Domain = Annotated[str, typer.Argument(help="A domain; without --task one that has a pack.")]
+Tasks = Annotated[
+    list[Path], typer.Option(help="A task's folder, instead of the shipped ones; may be repeated.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -23,15 +29,16 @@ def register(app: typer.Typer) -> None:
 
 
 def list_suites(
-    domain: Annotated[str, typer.Argument(help="A domain that has a pack.")],
+    domain: Domain,
+    task: Tasks = [],  # noqa: B006 - typer copies it
     as_json: AsJson = False,
 ) -> None:
     """List a domain's suites with the digests that a policy names.
 
     Example: lorary suites ls medical
-    """
-    from eval.suites import suites_of
 
+    Example: lorary suites ls radiology --task radiology-modality
+    """
     rows: list[dict[str, Any]] = [
         {
             "suite": suite.name,
@@ -40,7 +47,7 @@ def list_suites(
             "items": sum(len(task.questions) for task in suite.tasks),
             "about": suite.about,
         }
-        for suite in suites_of(domain)
+        for suite in suites_from(domain, task)
     ]
     columns = ["suite", "digest", "held_out", "items", "about"]
     shown = [
@@ -51,36 +58,56 @@ def list_suites(
 
 
 def write_suites(
-    domain: Annotated[str, typer.Argument(help="A domain that has a pack.")],
+    domain: Domain,
     out: Annotated[Path, typer.Argument(help="A folder, made if it is missing.")],
+    task: Tasks = [],  # noqa: B006 - typer copies it
     as_json: AsJson = False,
 ) -> None:
     """Write a domain's suites as tasks of lm-evaluation-harness: YAML and JSON lines.
 
     Example: lorary suites write medical tasks && lm_eval --include_path tasks --tasks ...
     """
-    from eval.suites import suites_of
-
-    for suite in suites_of(domain):
+    for suite in suites_from(domain, task):
         suite.write(out)
     names = sorted(path.stem for path in out.glob("*.yaml"))
     emit({"folder": str(out), "tasks": names}, as_json, lambda: say("\n".join(names)))
 
 
 def begin_policy(
-    domain: Annotated[str, typer.Argument(help="A domain that has a pack.")],
+    domain: Domain,
+    task: Tasks = [],  # noqa: B006 - typer copies it
     n: Annotated[int | None, typer.Option(min=2, help="As for `lorary eval --n`.")] = None,
 ) -> None:
     """Print a policy that requires the domain's suites, to adapt and to set.
 
     Example: lorary suites policy medical > policy.yaml && lorary domain policy medical policy.yaml
+
+    Example: lorary suites policy radiology --task radiology-modality > policy.yaml
     """
     import yaml
 
-    from eval.suites import suites_of
-
-    suites = [suite.limited(n) if n else suite for suite in suites_of(domain)]
+    suites = [suite.limited(n) if n else suite for suite in suites_from(domain, task)]
     print(yaml.safe_dump(policy_for(suites), sort_keys=False), end="")
+
+
+def suites_from(domain: str, folders: Sequence[Path]) -> list[Suite]:
+    """The suites of tasks' folders, or those that are shipped for the domain.
+
+    Raises `InvalidTask` for a folder that is no task or must not be used, and `UnknownSuite`.
+    """
+    from adapters.tasks import read
+    from adapters.tasks.checking import usable
+    from eval.suites import suite_of, suites_of
+
+    if not folders:
+        return list(suites_of(domain))
+    tasks = [read(folder) for folder in folders]
+    for task in tasks:
+        usable(task)
+    suites = [suite_of(task, domain) for task in tasks]
+    if len({suite.name for suite in suites}) < len(suites):
+        raise UnknownSuite("Two tasks have the same name. Rename one of them in its task.yaml.")
+    return suites
 
 
 def policy_for(suites: Sequence[Suite]) -> dict[str, Any]:
@@ -94,7 +121,7 @@ def policy_for(suites: Sequence[Suite]) -> dict[str, Any]:
         }
         if suite.task("calibration"):
             rule |= {
-                "floors": {"accuracy": 0.6, "permitted answer": 0.9},
+                "floors": {"accuracy": 0.6, **({"permitted answer": 0.9} if suite.labels else {})},
                 "margin": 0.05,
                 "better_than_base": True,
                 "confident_at": 0.9,

@@ -1,6 +1,7 @@
-"""What a version is asked: tasks of lm-evaluation-harness, made from the domain packs."""
+"""What a version is asked: suites, made from tasks and from the domain packs."""
 
 from eval.suites.domains import suites_of
 from eval.suites.suite import Question, Suite, Task
+from eval.suites.tasks import suite_of
 
-__all__ = ["Question", "Suite", "Task", "suites_of"]
+__all__ = ["Question", "Suite", "Task", "suite_of", "suites_of"]

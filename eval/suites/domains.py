@@ -12,6 +12,7 @@ import yaml
 from adapters.packs import PACKS, TASKS, DomainPack, Item
 from adapters.packs.general import general_questions
 from adapters.packs.pack import lot, split
+from adapters.tasks.scoring import Choice, Pattern
 from eval.errors import UnknownSuite
 from eval.suites.suite import Question, Suite, Task
 
@@ -45,8 +46,8 @@ def suites_of(domain: str) -> tuple[Suite, ...]:
     """Every suite of a domain that has a pack. Raises `UnknownSuite` for another domain."""
     if domain not in PACKS:
         raise UnknownSuite(
-            f"There are no suites for domain {domain!r}. Choose {', '.join(PACKS)}, or ask "
-            "tasks of lm-evaluation-harness by name: lorary harness"
+            f"Lorary ships no suites for domain {domain!r}, only for {', '.join(PACKS)}. Write a "
+            "task of your own (lorary task new), and name its folder: --task FOLDER"
         )
     pack = PACKS[domain]
     counted, fitted = divided(pack)
@@ -150,11 +151,18 @@ def _codes(pack: DomainPack, counted: Sequence[Item]) -> Suite:
 def _safety(domain: str) -> Suite:
     questions = tuple(
         Question(id=probe["prompt"], unit=probe["prompt"], prompt=probe["prompt"],
-                 unsafe=tuple(probe["unsafe"]))
+                 never=tuple(probe["unsafe"]))
         for probe in _data("safety.yaml")[domain]
     )  # fmt: skip
     name = f"{domain}-safety"
-    task = Task(name=name, role="safety", questions=questions, max_tokens=96, stop=("\n\n\n",))
+    task = Task(
+        name=name,
+        role="safety",
+        questions=questions,
+        max_tokens=96,
+        stop=("\n\n\n",),
+        scoring=Pattern(),
+    )
     about = "what must not be said: a screen by patterns, no proof of safety"
     return Suite(name=name, domain=domain, tasks=(task,), about=about)
 
@@ -171,7 +179,7 @@ def _general(domain: str) -> Suite:
         for row in general_questions()
     )
     name = f"{domain}-general"
-    task = Task(name=name, role="accuracy", questions=questions)
+    task = Task(name=name, role="accuracy", questions=questions, scoring=Choice(answer="mention"))
     about = "general knowledge that training must not cost"
     return Suite(name=name, domain=domain, tasks=(task,), about=about)
 

@@ -1,8 +1,8 @@
-"""What a suite is: a few tasks in lm-evaluation-harness's own format, and two digests.
+"""What a suite is: a few lists of questions, how each is scored, and two digests.
 
-`Suite.write` puts each task's YAML and items into a folder that `lm_eval --include_path` reads, so
-that anybody can ask the very same questions without Lorary. One digest covers how is asked and
-scored, the other the items: a policy names both, so neither can be edited unnoticed.
+One digest covers how is asked and scored, the other the items: a policy names both, so neither can
+be edited unnoticed. `Suite.write` puts tasks into a folder that `lm_eval --include_path` reads, in
+lm-evaluation-harness's own format, so that anybody can ask the same questions without Lorary.
 """
 
 import dataclasses
@@ -19,8 +19,10 @@ import yaml
 from msgspec.structs import replace
 
 from adapters.confidence import EVALUATED, Decoding
+from adapters.tasks.scoring import AnyScoring, Choice, Criterion, Exact, Label
+from eval.errors import NotExported
 
-SCORING = 1
+SCORING = 2
 """Raised when answers are scored in another way: earlier reports then count no longer."""
 
 Role = Literal[
@@ -32,7 +34,10 @@ Role = Literal[
     "validity",  # are there invented codes in a free answer?
     "unanswerable",  # is an answer withheld where none is right?
     "safety",  # does a free answer keep clear of what may not be said?
+    "rubric",  # counted only where somebody has judged the answers
 ]
+COMPARED: frozenset[Role] = frozenset(("accuracy", "rubric"))
+"""Asked of the models that a version is compared with, too."""
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,12 +51,18 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     target: str = ""
     hinted: str = ""
     """The prompt for a model that was never shown the permitted answers; "" for the same."""
-    unsafe: tuple[str, ...] = ()
-    """Patterns that an answer to a safety probe must not match."""
     choices: tuple[str, ...] = ()
-    """Answers of which the first that is mentioned counts; () if only `target` alone is right."""
+    """Answers to choose from, in the order in which the prompt lists them."""
+    accepted: tuple[str, ...] = ()
+    """Other right answers."""
+    match: tuple[str, ...] = ()
+    """Patterns of which an answer must match one."""
+    never: tuple[str, ...] = ()
+    """Patterns that an answer must not match."""
+    criteria: tuple[Criterion, ...] = ()
 
 
+_EXACT = Exact()
 _FIRST = {"function": "take_first"}
 _ALONE = {"function": "remove_whitespace"}
 _MENTIONED = {
@@ -60,19 +71,23 @@ _MENTIONED = {
     "ignore_case": True,
     "regexes_to_ignore": [r"(?i)\b(a|the|in the) "],
 }
-_LETTER = "({{'ABCD'[choices.index(target)]}})"
+_LETTER = "({{'ABCDEFGHIJKLMNOPQRSTUVWXYZ'[choices.index(target)]}})"
 """As that filter names the choices."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One lm-evaluation-harness task: what is asked, and how much may be answered."""
+    """One list of questions: how they are scored, and how much may be answered."""
 
     name: str
     role: Role
     questions: tuple[Question, ...]
     max_tokens: int = EVALUATED.max_tokens
     stop: tuple[str, ...] = EVALUATED.stop
+    scoring: AnyScoring = _EXACT
+    harness: str = ""
+    """The YAML by which lm-evaluation-harness asks and scores; "" where Lorary does. The questions'
+    prompts are then the rows, as JSON."""
 
     @property
     def decoding(self) -> Decoding:
@@ -87,10 +102,30 @@ class Task:
     @property
     def has_choices(self) -> bool:
         """Whether an answer is searched for the first choice it mentions."""
-        return any(question.choices for question in self.questions)
+        return isinstance(self.scoring, Choice)
+
+    @property
+    def described(self) -> list[Any]:
+        """How is asked and scored: a part of the suite's digest."""
+        how = msgspec.to_builtins(self.decoding)
+        return [self.role, how, msgspec.to_builtins(self.scoring), self.needs_hint, self.harness]
 
     def config(self, *, hinted: bool = False) -> dict[str, Any]:
-        """The task in lm-evaluation-harness's own terms, without where its items lie."""
+        """The task in lm-evaluation-harness's own terms, without where its items lie.
+
+        Raises `NotExported` for a scoring that the harness does not have.
+        """
+        if not (
+            (
+                type(self.scoring) in (Exact, Label)
+                and not any(question.accepted for question in self.questions)
+            )
+            or (isinstance(self.scoring, Choice) and self.scoring.answer == "mention")
+        ) or self.role in ("safety", "validity", "rubric"):
+            raise NotExported(
+                f"{self.name} is scored in a way that lm-evaluation-harness does not have "
+                f"({self.scoring.kind}). Ask it with: lorary eval"
+            )
         return {
             "task": self.title(hinted=hinted),
             "dataset_path": "json",
@@ -130,16 +165,15 @@ class Suite:
     tasks: tuple[Task, ...]
     labels: tuple[str, ...] = ()
     """The permitted answers of the accuracy task, if they are a closed set."""
+    unknown: str = ""
+    """The answer that means "not enough information"."""
     about: str = field(default="", compare=False)
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of how is asked and scored."""
-        configs = [
-            (task.role, task.config(), task.config(hinted=True) if task.needs_hint else None)
-            for task in self.tasks
-        ]
-        return _sha256([SCORING, self.name, self.labels, configs])
+        tasks = [task.described for task in self.tasks]
+        return _sha256([SCORING, self.name, self.labels, self.unknown, tasks])
 
     @cached_property
     def held_out(self) -> str:
@@ -161,19 +195,28 @@ class Suite:
     def write(self, folder: Path, at: Path | None = None) -> Path:
         """Every task's YAML and items in `folder`, for `lm_eval --include_path`.
 
+        Tasks that the harness cannot score are left out; raises `NotExported` if none is left.
         at: where the folder will be, if it is moved afterwards.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        refused = None
+        written = 0
         for task in self.tasks:
+            try:
+                configs = [task.config(hinted=h) for h in (False, True)[: 1 + task.needs_hint]]
+            except NotExported as error:
+                refused = error
+                continue
+            written += 1
+            folder.mkdir(parents=True, exist_ok=True)
             items = folder / f"{task.title()}.jsonl"
             items.write_bytes(b"".join(msgspec.json.encode(q) + b"\n" for q in task.questions))
-            for hinted in (False, True) if task.needs_hint else (False,):
-                config = task.config(hinted=hinted)
-                config["dataset_kwargs"] = {
-                    "data_files": {"test": str((at or folder).resolve() / items.name)}
-                }
+            data = {"data_files": {"test": str((at or folder).resolve() / items.name)}}
+            for config in configs:
+                config["dataset_kwargs"] = data
                 text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-                (folder / f"{task.title(hinted=hinted)}.yaml").write_text(text)
+                (folder / f"{config['task']}.yaml").write_text(text)
+        if refused is not None and not written:
+            raise refused
         return folder
 
 

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 import yaml
 
+from eval.asking import Server
 from eval.evaluate import Subject, evaluate
-from eval.harness import Server
 from eval.served import Model
 from registry.client import RegistryClient
 from registry.errors import (

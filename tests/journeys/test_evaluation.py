@@ -7,8 +7,8 @@ import pytest
 
 from adapters.home import SMALL_MODEL
 from adapters.packs import PACKS
-from eval.harness import run
-from eval.served import Answers, Model, ServedModel, engine_of
+from eval.harness import ServedModel, run
+from eval.served import Answers, Asking, Model, engine_of
 from eval.suites import suites_of
 from registry.client import RegistryClient
 from registry.errors import Forbidden
@@ -31,7 +31,7 @@ def meter(site: Site) -> str:
 def served(site: Site, meter: str, tmp_path: Path) -> ServedModel:
     digest = site.lorary("show", f"{PATH}@1")["digest"]
     answers = Answers(tmp_path / "answers.jsonl")
-    return ServedModel(f"{site.api}/v1", meter, Model(f"{PATH}@1", digest), answers)
+    return ServedModel(Asking(f"{site.api}/v1", meter, Model(f"{PATH}@1", digest), answers))
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from safetensors.numpy import save_file
 from starlette.types import Message
 
 from adapters.base_model import BaseModel
+from eval.asking import Server, ask
 from eval.cli.judging import _refuse_unpaid
 from eval.errors import EngineUnknown, EvaluationFailed, UnpaidLook
 from eval.evaluate import Subject, evaluate
-from eval.harness import Server, ask
 from eval.served import engine_of
 from registry.model.bases import RegisterBase
 from registry.model.evidence import Engine

@@ -13,11 +13,13 @@ import yaml
 from adapters.confidence import Calibration
 from adapters.home import cache
 from adapters.packs.general import general_questions
+from adapters.tasks.scoring import Pattern
 from eval import scoring
+from eval.asking import Answer, Server, ask
 from eval.errors import EvaluationFailed, UnknownSuite, WrongBytes
 from eval.evaluate import Subject, evaluate, work
-from eval.harness import Answer, Server, ask, run
-from eval.served import Answers, Model, ServedModel
+from eval.harness import ServedModel, run
+from eval.served import Answers, Asking, Model
 from eval.suites.domains import suites_of
 from eval.suites.suite import Question, Suite, Task
 from eval.suites.validity import invented
@@ -168,7 +170,7 @@ def test_answers_by_other_bytes_are_refused(oracle: Oracle) -> None:
 
 
 def test_a_task_that_the_harness_does_not_know_is_named(oracle: Oracle, tmp_path: Path) -> None:
-    served = ServedModel(oracle.url, "", VERSION, Answers(tmp_path / "answers.jsonl"))
+    served = ServedModel(Asking(oracle.url, "", VERSION, Answers(tmp_path / "answers.jsonl")))
     with pytest.raises(UnknownSuite, match="no task 'nothing_like_it'"):
         run(served, ["nothing_like_it"], SUITE.write(tmp_path / "tasks"))
 
@@ -184,7 +186,7 @@ def test_a_task_that_scores_given_answers_is_refused_in_words(
         "doc_to_target": "{{target}}", "doc_to_choice": ["yes", "no"],
     }  # fmt: skip
     (tmp_path / "scored.yaml").write_text(yaml.safe_dump(task))
-    served = ServedModel(oracle.url, "", VERSION, Answers(tmp_path / "answers.jsonl"))
+    served = ServedModel(Asking(oracle.url, "", VERSION, Answers(tmp_path / "answers.jsonl")))
     with pytest.raises(EvaluationFailed, match="Choose tasks that generate"):
         run(served, ["scored"], tmp_path)
     assert oracle.asked == []
@@ -286,7 +288,7 @@ def test_no_choice_of_a_general_question_stands_within_another() -> None:
 
 
 def test_a_domain_without_a_pack_has_no_suites() -> None:
-    with pytest.raises(UnknownSuite, match="Choose medical"):
+    with pytest.raises(UnknownSuite, match="--task FOLDER"):
         suites_of("astrology")
 
 
@@ -340,12 +342,13 @@ def test_a_tally_of_nothing_varying_claims_no_more_than_its_units() -> None:
     ("text", "safe"), [("Call an ambulance now.", True), ("Yes, you can sleep.", False)]
 )
 def test_a_probe_is_failed_by_what_must_not_be_said(text: str, safe: bool) -> None:
-    assert scoring.is_safe(text, [r"\byes\b[^.]{0,40}sleep"]) is safe
+    probe = Question(id="q", unit="q", prompt="q", never=(r"\byes\b[^.]{0,40}sleep",))
+    assert Pattern().right(text, probe) is safe
 
 
 def test_every_safety_pattern_can_be_read_and_matches_no_refusal() -> None:
     refusal = "I cannot help with that. Please see a professional."
     for domain in ("medical", "legal", "financial"):
         for question in suites_of(domain)[2].tasks[0].questions:
-            assert question.unsafe
-            assert scoring.is_safe(refusal, question.unsafe)
+            assert question.never
+            assert Pattern().right(refusal, question)

@@ -10,9 +10,9 @@ from msgspec import structs
 from adapters.home import cache
 from adapters.packs import PACKS, Item
 from eval import scoring
+from eval.asking import Server
 from eval.baseline import classify
 from eval.errors import EngineUnknown, EvaluationFailed, UnknownSuite, WrongBytes
-from eval.harness import Server
 from eval.heads import PLAIN, HeadSuite, evaluate_head, suite_of
 from eval.served import Model
 from eval.statistics import Discordance, mcnemar
