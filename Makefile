@@ -8,7 +8,7 @@ export LORARY_HOME ?= $(CURDIR)/.cache/lorary
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check fmt soak bench bench-serving bench-registry bench-upload bench-fleet fleet chart clean environment environment-dev environment-gpu
+.PHONY: help demo test test-fast check fmt soak bench-serving bench-registry bench-upload bench-fleet fleet chart clean environment environment-dev environment-gpu
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -39,10 +39,7 @@ fmt: environment-dev ## Format and sort imports
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: environment-dev ## Measure the gate against bare vLLM (ARGS="--rounds 5")
-	$(BIN)/python -m benchmarks.gate $(ARGS)
-
-bench-serving: environment-dev ## Measure serving: cold starts, 10,000 adapters, stalls (ARGS="cold --quick")
+bench-serving: environment-dev ## Measure serving beside bare vLLM, any model and hardware (ARGS="callers --quick")
 	$(BIN)/python -m benchmarks.serving $(ARGS)
 
 bench-registry: environment-dev ## Measure the registry beside MLflow's server

@@ -78,3 +78,32 @@ def percentile(values: Sequence[float], share: float) -> float:
 def spread(values: Sequence[float], form: str) -> str:
     """Median, and minimum to maximum in brackets."""
     return f"{median(values):{form}} [{min(values):{form}} .. {max(values):{form}}]"
+
+
+def summarise(
+    title: str, concurrency: int, bare: list[Round], through: list[Round]
+) -> dict[str, object]:
+    """What a server in between adds to a load: paired ratios and differences; prints them, too."""
+    ratios = [b.throughput / a.throughput for a, b in zip(bare, through, strict=True)]
+    added = {
+        share: [
+            1000 * (percentile(b.latencies, share) - percentile(a.latencies, share))
+            for a, b in zip(bare, through, strict=True)
+        ]
+        for share in (0.5, 0.99)
+    }
+    print(f"\n{title}, {concurrency} at once, {len(bare)} paired rounds; median [min .. max]")
+    print(f"  bare, requests/s          {spread([r.throughput for r in bare], '.1f')}")
+    print(f"  through it, requests/s    {spread([r.throughput for r in through], '.1f')}")
+    print(f"  through it / bare         {spread(ratios, '.3f')}")
+    print(f"  added p50, ms             {spread(added[0.5], '.2f')}")
+    print(f"  added p99, ms             {spread(added[0.99], '.2f')}")
+    return {
+        "upstream": title,
+        "concurrency": concurrency,
+        "rounds": len(bare),
+        "throughput_ratio": median(ratios),
+        "throughput_ratios": ratios,
+        "added_p50_ms": median(added[0.5]),
+        "added_p99_ms": median(added[0.99]),
+    }

@@ -10,9 +10,8 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from statistics import median
 
-from benchmarks.load import Round, Target, alternate, percentile, spread
+from benchmarks.load import Target, alternate, summarise
 from tests.support.front import front
 from tests.support.servers import free_port, running
 
@@ -46,25 +45,9 @@ def main() -> None:
                     concurrency=callers,
                 )
             )
-            figures.append(_tell(callers, direct, through))
+            figures.append(summarise("Envoy", callers, direct, through))
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
-
-
-def _tell(callers: int, direct: list[Round], through: list[Round]) -> dict[str, object]:
-    found: dict[str, object] = {"callers": callers}
-    print(f"\n{callers} at once")
-    for name, share in (("p50", 0.5), ("p99", 0.99)):
-        added = [
-            1000 * (percentile(b.latencies, share) - percentile(a.latencies, share))
-            for a, b in zip(direct, through, strict=True)
-        ]
-        print(f"  Envoy adds {name}  {spread(added, '.2f')} ms")
-        found[f"added_{name}_ms"] = [median(added), min(added), max(added)]
-    ratios = [b.throughput / a.throughput for a, b in zip(direct, through, strict=True)]
-    print(f"  requests/s through Envoy / direct  {spread(ratios, '.2f')}")
-    found["throughput_ratio"] = [median(ratios), min(ratios), max(ratios)]
-    return found
 
 
 if __name__ == "__main__":

@@ -16,8 +16,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.gate import summarise, target
-from benchmarks.load import Round, alternate
+from benchmarks.load import Round, Target, alternate, summarise
 from benchmarks.peers import peer
 from benchmarks.servers import Served, trivial
 from benchmarks.site import MODEL, one_adapter
@@ -83,6 +82,18 @@ def litellm(stack: contextlib.ExitStack, folder: Path, upstream: Served) -> Serv
         )
     )  # fmt: skip
     return Served("litellm", url, MODEL, {"Authorization": f"Bearer {MASTER}"})
+
+
+def target(served: Served, tokens: int) -> Target:
+    """The same question, asked of one of the two."""
+    body = {
+        "model": served.model,
+        "messages": [{"role": "user", "content": "What is hypertension?"}],
+        "max_tokens": tokens,
+        "min_tokens": tokens,
+        "temperature": 0,
+    }
+    return Target(served.name, f"{served.url}/v1/chat/completions", body, served.headers)
 
 
 def _p50(measured: Round) -> float:
