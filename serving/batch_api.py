@@ -147,7 +147,7 @@ class _Owned:
         return _page([file.shown() for file in files], more=more)
 
     async def _send_content(self, name: str, exchange: Exchange) -> None:
-        """Send a file's content piece by piece, as fast as its caller reads."""
+        """Send a file's content piece by piece, as fast as its caller reads each."""
         file = await self._run(self._shared.files.get, self._owner, name)
         pieces = self._shared.files.content(self._owner, name)
         piece = await self._run(_next, pieces) or b""
@@ -163,6 +163,7 @@ class _Owned:
             following = await self._run(_next, pieces)
             more = following is not None
             await exchange.send({"type": "http.response.body", "body": piece, "more_body": more})
+            exchange.restart_reader()
             if following is None:
                 return
             piece = following

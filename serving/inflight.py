@@ -29,7 +29,7 @@ LEAVE_SECONDS = 1.0
 """How long the engine may take to let go of a request that was ended."""
 READER_SECONDS = 30.0
 """How long, in all, a caller may keep an answer waiting because it does not read: what it holds of
-the engine's slots and of its key's limits is given back then."""
+the engine's slots and of its key's limits is given back then. Of a file, each piece."""
 
 
 class Exchange:
@@ -104,6 +104,11 @@ class Exchange:
         finally:
             self._blocked += monotonic() - self._sending
             self._sending = 0.0
+
+    def restart_reader(self) -> None:
+        """Count anew how long the caller keeps the answer waiting: where it is a file, sent as fast
+        as it is read, its size decides how long that takes."""
+        self._blocked = 0.0
 
     async def conclude(self, reason: LoraryError) -> None:
         """Tell the caller: raises `reason`, or makes it the last event of a stream."""

@@ -33,7 +33,10 @@ class Answer:
 
     @property
     def _code(self) -> Any:
-        return (msgspec.json.decode(self.body, type=_Refusal).error or {}).get("code")
+        try:
+            return (msgspec.json.decode(self.body, type=_Refusal).error or {}).get("code")
+        except (ValueError, msgspec.MsgspecError):  # no error of the gateway
+            return None
 
 
 class _Refusal(msgspec.Struct):

@@ -15,7 +15,9 @@ from registry.errors import StoreUnavailable
 from registry.model.access import Secret
 from registry.model.catalog import Grant
 from registry.model.keys import IssueKey, RevokeKey
+from serving import inflight
 from serving.batch_lines import GatewayLines, worker
+from serving.batches.files import DAY
 from serving.batches.worker import Worker
 from serving.gate import Gate
 from serving.generation import LATER
@@ -269,6 +271,15 @@ def test_a_file_out_of_bounds_is_refused(tmp_path: Path) -> None:
     site.registry.close()
 
 
+def test_nobody_keeps_a_file_longer_than_the_operator_does(tmp_path: Path) -> None:
+    site = make_site(tmp_path, batch_keep_days=2)
+    wanted = {"expires_after[anchor]": "created_at", "expires_after[seconds]": str(30 * DAY)}
+    for fields in (dict[str, str](), wanted):
+        status, shown = upload(site, site.medical, b"x", **fields)
+        assert (status, shown["expires_at"]) == (200, shown["created_at"] + 2 * DAY)
+    site.registry.close()
+
+
 def test_an_owner_uploads_one_file_at_a_time_whichever_key_it_takes(site: Site) -> None:
     mine, other = Secret.generate(), Secret.generate()
     for secret in (mine, other):
@@ -320,6 +331,26 @@ def test_files_and_batches_are_listed_in_pages_and_deleted(site: Site) -> None:
         assert call(site, me, "GET", f"/v1/files?{query}")[0] == 400
     _, shown = call(site, me, "POST", f"/v1/batches/{first}/cancel")
     assert shown["status"] == "cancelling"
+
+
+@pytest.mark.parametrize(("seconds", "whole_file"), [(0.2, True), (60, False)])
+def test_a_file_is_sent_to_whoever_reads_on_however_long_that_takes(
+    site: Site, monkeypatch: pytest.MonkeyPatch, seconds: float, whole_file: bool
+) -> None:
+    _, file = upload(site, site.medical, b"x" * (6 << 20))
+    monkeypatch.setattr(inflight, "READER_SECONDS", 1.0)
+    read = 0
+
+    async def slow(message: Message) -> None:
+        nonlocal read
+        await asyncio.sleep(seconds if message["type"] == "http.response.body" else 0)
+        read += len(message.get("body", b""))
+
+    scope = scope_of("GET", f"/v1/files/{file['id']}/content", site.medical)
+    gate = Gate(Upstream(), site.replica)
+    asyncio.run(asyncio.wait_for(gate(scope, whole(b""), slow), 20))
+    assert (read == 6 << 20) == whole_file
+    assert len(site.replica.inflight) == 0
 
 
 def test_a_download_that_cannot_go_on_breaks_off(site: Site) -> None:

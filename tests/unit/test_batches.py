@@ -111,6 +111,12 @@ def test_each_line_is_answered_and_errors_stand_in_a_file_of_their_own(site: Sit
     assert not asyncio.run(site.worker().step())
 
 
+@pytest.mark.parametrize("body", [b"Service Unavailable", b"", b"null", b'{"error": "busy"}'])
+def test_only_a_refusal_of_the_gateways_keeps_a_batch_waiting(body: bytes) -> None:
+    assert not Answer(503, body).must_wait
+    assert Answer(503, b'{"error": {"code": "leaving"}}').must_wait
+
+
 @pytest.mark.parametrize("body", [b"Internal Server Error", b"", b"null", b"\xff"])
 def test_an_answer_that_is_no_json_object_spoils_no_batch(site: Site, body: bytes) -> None:
     site.answer = lambda asked: OK if asked["model"] == "medical" else Answer(500, body)
