@@ -221,6 +221,33 @@ def test_a_caller_who_reads_slowly_is_waited_for_no_longer_in_all(
     site.registry.close()
 
 
+def test_a_stream_that_is_ended_waits_for_its_reader_no_longer_than_the_engine_may_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last event says why it ended; nobody may hold its place by not reading that one."""
+    monkeypatch.setattr(inflight, "LEAVE_SECONDS", 0.05)
+    told = asyncio.Event()
+
+    async def stuck(message: Message) -> None:
+        if b"deadline_exceeded" in message.get("body", b""):
+            told.set()
+            await asyncio.sleep(60)
+
+    pieces = (b'data: {"choices": []}\n\n',) * 40
+    upstream = Upstream(pieces=pieces, kind=b"text/event-stream", pause=0.05)
+    site = make_site(tmp_path, request_seconds=0.5)
+
+    async def work() -> None:
+        gate = Gate(upstream, site.replica)
+        receive = whole(body_for("medical/coder"))
+        await asyncio.wait_for(gate(scope_of("POST", CHAT, site.medical), receive, stuck), 5)
+
+    asyncio.run(work())
+    assert told.is_set()
+    assert given_back(site)()
+    site.registry.close()
+
+
 def test_a_body_is_read_only_for_a_key_that_may_send_it(tmp_path: Path) -> None:
     read = False
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from starlette.types import Message
+from starlette.types import Message, Receive, Scope, Send
 
 from registry.model.domains import ChangePolicy
 from registry.model.policies import Policy
@@ -243,11 +243,26 @@ def test_tools_that_read_as_usage_pass_no_token_limit(tmp_path: Path) -> None:
     assert statuses == [200] * 3 + [429] * 9
 
 
-def test_what_fails_costs_no_tokens(tmp_path: Path) -> None:
+class Failing(Upstream):
+    """vLLM that answers with an error, or breaks down without an answer."""
+
+    def __init__(self, status: int | None) -> None:
+        super().__init__()
+        self.status = status
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.status is None:
+            raise RuntimeError("the engine's process is gone")
+        await send({"type": "http.response.start", "status": self.status, "headers": []})
+        await send({"type": "http.response.body", "body": b'{"error": {}}'})
+
+
+@pytest.mark.parametrize("status", [400, 500, None])
+def test_what_fails_costs_no_tokens(tmp_path: Path, status: int | None) -> None:
+    """Each of these requests reserves more than 2,000 tokens."""
     site = make_site(tmp_path, key_tokens_per_minute=5000)
-    failing = Upstream(failing="medical/coder@1")
-    statuses = [chat(site, failing, "medical", site.medical)[0] for _ in range(10)]
-    assert statuses == [500] * 10
+    statuses = [chat(site, Failing(status), "medical", site.medical)[0] for _ in range(10)]
+    assert statuses == [status or 500] * 10
     site.registry.close()
 
 
@@ -291,6 +306,25 @@ def test_hints_of_many_keys_are_loaded_one_at_a_time_and_in_turn(tmp_path: Path)
     site.registry.close()
     assert most == 1
     assert loaded.index(many[-1].adapter) <= 2
+
+
+def test_keys_with_many_hints_are_served_one_hint_each_in_turn(tmp_path: Path) -> None:
+    site = make_site(tmp_path)
+    many = versions(site, 6)
+    loaded: list[str] = []
+
+    async def warm(version: Any) -> None:
+        loaded.append(version.adapter)
+
+    async def work() -> None:
+        hints = Hints(warm)
+        hints.add("first", many[:3])
+        hints.add("second", many[3:])
+        await settled(lambda: len(loaded) == 6)
+
+    asyncio.run(work())
+    site.registry.close()
+    assert loaded == [f"many-{number}" for number in (0, 3, 1, 4, 2, 5)]
 
 
 def test_one_keys_cold_requests_do_not_get_ahead_of_anothers(tmp_path: Path) -> None:
@@ -370,6 +404,9 @@ def test_salts_differ_by_tenant_and_cannot_be_chosen(tmp_path: Path) -> None:
     salts = [json.loads(body)["cache_salt"] for body in upstream.bodies]
     assert salts[0] == salts[1]
     assert len(set(salts)) == 4
+    site.publish("legal", "coder", b"legal coder")
+    chat(site, upstream, "legal/coder", site.legal)
+    assert json.loads(upstream.bodies[-1])["cache_salt"] == salts[2], "a domain's, not a name's"
     separate = Policy(guarded=(), prefix_cache="key")
     site.registry.execute(ChangePolicy("medical", separate, weaken=True), site.operator.id)
     site.replica.follower.refresh()

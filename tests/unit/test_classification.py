@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from adapters.heads import Head
 from registry.model.access import Secret
 from registry.model.domains import ChangePolicy
 from registry.model.policies import Policy
+from serving.gate import Gate
 from serving.request.classification import labelled, most_tokens
 from serving.request.pooling import note_nan
 from serving.telemetry.verdicts import VERDICTS
 from serving.tiers.recovery import HeadProbe, Recovery
-from tests.support.asking import chat, scope_of, send_to
-from tests.support.replicas import BASE, Site, Upstream, make_site
+from tests.support.asking import chat, into, scope_of, send_to, whole
+from tests.support.replicas import BASE, Site, Upstream, answered, make_site
 from tests.support.vllm_engine import LoRARequest, VllmEngine
 
 COLOURS = Head(size=3, labels=("red", "green", "blue"))
@@ -77,6 +78,22 @@ def test_content_length_is_that_of_the_answer_with_labels(heads: Site) -> None:
     assert int(headers["content-length"]) == len(json.dumps(body))
 
 
+def test_an_answer_with_labels_has_one_length_whatever_vllm_said(heads: Site) -> None:
+    data, sent = answer(PROBS[0]), list[Message]()
+
+    async def vllm(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-type", b"application/json"),
+                   (b"content-length", str(len(data)).encode())]  # fmt: skip
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": data})
+
+    body = json.dumps({"model": "medical/colours", "input": "a"}).encode()
+    scope = scope_of("POST", "/classify", heads.medical)
+    asyncio.run(Gate(vllm, heads.replica)(scope, whole(body), into(sent)))
+    lengths = [value for name, value in sent[0]["headers"] if name == b"content-length"]
+    assert lengths == [str(len(answered(sent)[2])).encode()]
+
+
 @pytest.mark.parametrize("path", ["/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank"])
 def test_a_head_with_one_score_is_served_where_one_number_is_wanted(heads: Site, path: str) -> None:
     fields: dict[str, Any] = {"query": "q", "documents": ["a", "b"]}
@@ -88,6 +105,8 @@ def test_a_head_with_one_score_is_served_where_one_number_is_wanted(heads: Site,
     status, _, body = ask(heads, upstream, path, heads.medical, model="medical/colours", **fields)
     assert (status, body["error"]["code"]) == (409, "wrong_task")
     assert "has 3 labels" in body["error"]["message"]
+    heads.publish("medical", "urgent", b"urgent", head=Head(size=2, labels=("no", "yes")))
+    assert ask(heads, upstream, path, heads.medical, model="medical/urgent", **fields)[0] == 409
     assert len(upstream.bodies) == 1
 
 

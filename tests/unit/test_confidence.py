@@ -348,6 +348,10 @@ def test_an_answer_longer_than_any_that_was_certified_is_none_of_them() -> None:
         assert not verdict["calibrated"]
         assert verdict["withheld"] == abstains
         assert "longer" in verdict["reason"]
+    longest = chat_answer(*[-0.0001] * SURE.decoding.max_tokens)
+    sent = judge(whole(longest), Terms(CALIBRATED, True, True, False, SURE))
+    verdict = body_of(sent)["choices"][0]["lorary"]
+    assert (verdict["calibrated"], verdict["withheld"]) == (True, False)
 
 
 def test_the_small_models_control_tokens_are_known(tmp_path: Path) -> None:

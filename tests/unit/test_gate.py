@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from registry.errors import StoreUnavailable
+from registry.log.follower import Follower
 from registry.model.access import Secret
 from registry.model.aliases import MoveAlias
 from registry.model.canary import SplitAlias
-from registry.model.catalog import Grant
+from registry.model.catalog import Catalog, Grant
 from registry.model.keys import IssueKey, RevokeKey
 from registry.model.versions import RevokeVersion
 from serving.gate import Gate
+from serving.replica import Replica
 from tests.support.asking import CHAT, chat, into, scope_of, whole
 from tests.support.replicas import BASE, Site, Upstream, answered, make_site
 
@@ -59,6 +62,18 @@ def test_the_base_model_is_served_by_its_own_name(site: Site, upstream: Upstream
     assert status == 200
     assert headers["x-lorary-base"] == BASE
     assert "x-lorary-adapter" not in headers
+
+
+def test_a_key_that_may_not_infer_gets_nothing_of_the_base_model(
+    site: Site, upstream: Upstream
+) -> None:
+    key = Secret.generate()
+    command = IssueKey(key.id, "monitor", key.digest, (Grant("observe", "*"),))
+    site.registry.execute(command, site.operator.id)
+    site.replica.follower.refresh()
+    status, _, body = chat(site, upstream, BASE, key)
+    assert (status, body["error"]["code"]) == (403, "forbidden")
+    assert upstream.scopes == []
 
 
 def test_a_moved_alias_is_followed(site: Site, upstream: Upstream) -> None:
@@ -154,6 +169,41 @@ def test_before_the_registry_was_read_nothing_is_served(
     # Keys are unknown by now, so anybody may read this; the cause is for the log.
     assert "store:9000" not in json.dumps(body)
     assert "store:9000" in caplog.text
+
+
+def test_a_server_that_starts_takes_requests_once_it_has_read_its_registry(tmp_path: Path) -> None:
+    """vLLM's server listens when its start is complete."""
+    made = make_site(tmp_path)
+    may_read = threading.Event()
+
+    class Late(Follower):
+        def refresh(self) -> Catalog:
+            may_read.wait(10)
+            return super().refresh()
+
+    replica, engine = Replica(made.replica.settings), made.engine
+    replica.attach(engine.driven(), engine.tried(), engine.places, on_cpu=False)
+    replica.follower = Late(made.registry.store)
+    sent: list[Message] = []
+
+    async def vllm(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "lifespan.startup.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def work() -> None:
+        replica.follower.start()
+        serving = Gate(vllm, replica)({"type": "lifespan"}, whole(b""), into(sent))
+        running = asyncio.create_task(serving)
+        await asyncio.sleep(0.1)
+        assert sent == []
+        may_read.set()
+        await running
+        assert replica.follower.has_read
+
+    asyncio.run(work())
+    assert len(sent) == 2
+    replica.follower.stop()
+    made.registry.close()
 
 
 def test_an_adapter_whose_bytes_are_damaged_is_not_served(

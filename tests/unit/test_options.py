@@ -9,7 +9,7 @@ import pytest
 
 from serving.errors import CannotServe
 from serving.launch import arguments, environment, preflight
-from serving.options import check_engine, check_options
+from serving.options import LOGPROBS, check_engine, check_options
 from serving.request.fields import MAX_CHOICES
 from serving.settings import ServingSettings
 from tests.support.tiny_model import write_tiny_model
@@ -184,14 +184,15 @@ def running(**changed: Any) -> SimpleNamespace:
         ({"enable_lora": False}, "without adapters"),
         ({"policy": "fcfs"}, "not 'priority'"),
         ({"max_logprobs": 0}, "Raise --max-logprobs"),
-        ({"max_logprobs": 2}, "Raise --max-logprobs"),
+        ({"max_logprobs": LOGPROBS - 1}, "Raise --max-logprobs"),
         ({"convert_type": "classify"}, "LORARY_TASK is 'generate'"),
     ],
 )
 def test_an_engine_that_came_up_otherwise_is_not_served(changed: dict[str, Any], told: str) -> None:
     settings = ServingSettings(max_loras=4, max_cpu_loras=16, max_lora_rank=64)
     check_engine(running(), settings)
-    check_engine(running(max_logprobs=-1), settings)
+    for enough in (LOGPROBS, -1):
+        check_engine(running(max_logprobs=enough), settings)
     with pytest.raises(CannotServe, match=told):
         check_engine(running(**changed), settings)
 

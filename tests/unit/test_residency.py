@@ -7,10 +7,11 @@ from contextlib import AsyncExitStack
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from prometheus_client import REGISTRY
 
 from registry.model.catalog import Version
-from serving.errors import EngineRefused
+from serving.errors import DiskFull, EngineRefused
 from serving.tiers.residency import Residency
 from tests.support.replicas import Site
 from tests.support.tiers import SIZE, made, run, settled, use, versions
@@ -264,6 +265,22 @@ def test_a_restart_counts_what_lies_there_and_drops_the_oldest_first(site: Site)
         await use(again, many[2])
         await settled(lambda: not cache.path(many[0]).exists())
         assert await use(again, many[1]) in ("disk", "bucket")
+
+    run(work)
+
+
+def test_a_disk_is_not_emptied_for_what_does_not_fit_all_the_same(site: Site) -> None:
+    engine = VllmEngine()
+    kept, other = versions(site, 2)
+    huge = replace(other, files=tuple(replace(file, size=1 << 60) for file in other.files))
+
+    async def work() -> None:
+        residency, cache = made(site, engine)
+        await use(residency, kept)
+        with pytest.raises(DiskFull):
+            await use(residency, huge)
+        assert cache.holds(kept)
+        assert await use(residency, kept) == "engine"
 
     run(work)
 

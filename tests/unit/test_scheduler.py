@@ -79,6 +79,39 @@ def test_an_adapter_with_endless_requests_cannot_keep_its_slot() -> None:
     asyncio.run(work())
 
 
+def test_an_adapter_that_waited_has_a_whole_turn_too() -> None:
+    async def work() -> None:
+        clock = Instants()
+        turns = SlotScheduler(1, TURN, clock=clock)
+        ends = {name: asyncio.Event() for name in ("hot", "cold", "third", "cold again")}
+        served = []
+
+        async def ask(adapter: str, name: str) -> None:
+            async with turns.take(adapter):
+                served.append(name)
+                await ends[name].wait()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ask("hot", "hot"))
+            await pause()
+            clock.now += 10 * TURN
+            group.create_task(ask("cold", "cold"))
+            await pause()
+            ends["hot"].set()
+            await pause()
+            group.create_task(ask("third", "third"))
+            clock.now += TURN / 2
+            await pause()
+            group.create_task(ask("cold", "cold again"))
+            await pause()
+            assert served == ["hot", "cold", "cold again"], "half of its turn is left"
+            for end in ends.values():
+                end.set()
+        assert served[-1] == "third"
+
+    asyncio.run(work())
+
+
 def test_who_leaves_the_queue_takes_no_slot() -> None:
     async def work() -> None:
         turns, end = SlotScheduler(1, TURN), asyncio.Event()

@@ -75,6 +75,24 @@ def test_as_a_greedy_keys_answers_end_their_places_go_to_the_key_that_has_fewest
     asyncio.run(work())
 
 
+def test_one_key_may_fill_its_share_to_the_last_place() -> None:
+    """An eighth of 16 places is for newcomers: of the 8 that others left, one key takes 6."""
+
+    async def work() -> None:
+        shares, end, log = Shares(PLACES, most=PLACES), asyncio.Event(), list[str]()
+        tasks = [asyncio.create_task(hold(shares, "other", 8, end, log))]
+        await pause()
+        tasks.append(asyncio.create_task(hold(shares, "seven", 7, end, log)))
+        tasks.append(asyncio.create_task(hold(shares, "six", 6, end, log)))
+        await pause()
+        assert log == ["other", "six"]
+        end.set()
+        await asyncio.gather(*tasks)
+        assert log == ["other", "six", "seven"]
+
+    asyncio.run(work())
+
+
 def test_the_priority_is_how_much_the_key_has_in_the_engine() -> None:
     async def work() -> None:
         shares = Shares(PLACES)

@@ -58,6 +58,20 @@ def test_series_of_versions_are_bounded() -> None:
     assert kept == ["7", "8", "9"]
 
 
+def test_a_version_that_is_asked_for_all_the_time_keeps_its_series() -> None:
+    series = Series(most=3)
+    for number in range(10):
+        for labels in (("kept", "busy", "1"), ("kept", "seldom", str(number))):
+            series.touch(labels)
+            TOKENS.labels(*labels).inc()
+    counted = [
+        (sample.labels["adapter"], sample.labels["version"], sample.value)
+        for sample in next(iter(TOKENS.collect())).samples
+        if sample.labels["domain"] == "kept" and sample.name.endswith("_total")
+    ]
+    assert sorted(counted) == [("busy", "1", 10), ("seldom", "8", 1), ("seldom", "9", 1)]
+
+
 def test_a_long_answer_leaves_no_series_that_is_never_forgotten(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
