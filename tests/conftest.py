@@ -1,11 +1,13 @@
 """Fixtures for every level: one real S3 server a session, stores of both kinds."""
 
+import functools
 import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from httpx import create_ssl_context
 from hypothesis import HealthCheck, settings
 
 from registry.store import LocalStore, ObjectStore, open_store
@@ -16,6 +18,16 @@ settings.register_profile(
 )
 settings.register_profile("ci", parent=settings.get_profile("default"), max_examples=200)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _certificates_are_read_once() -> Iterator[None]:
+    """httpx reads all certificates for each client anew, which takes 66 ms of computing; most tests
+    ask by clients of one request, and none speaks TLS."""
+    with pytest.MonkeyPatch.context() as patch:
+        once = functools.cache(create_ssl_context)
+        patch.setattr("httpx._transports.default.create_ssl_context", once)
+        yield
 
 
 @pytest.fixture(scope="session")
