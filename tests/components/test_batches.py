@@ -1,8 +1,6 @@
 """Files, batches and Anthropic's messages on real vLLM, by the ordinary clients of both APIs."""
 
 import json
-import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -18,7 +16,8 @@ from safetensors.numpy import save
 
 from adapters.base_model import BaseModel
 from tests.support.adapters import tensors, write_described
-from tests.support.servers import BIN, free_port, registry_server, running
+from tests.support.published import published
+from tests.support.servers import BIN, free_port, running
 from tests.support.tiny_model import write_tiny_model
 
 pytest.importorskip("vllm")
@@ -111,17 +110,6 @@ class Site:
         return [json.loads(line) for line in text.splitlines()]
 
 
-def lorary(*arguments: str, **environment: str) -> Any:
-    done = subprocess.run(
-        [str(BIN / "lorary"), *arguments, "--json"],
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return json.loads(done.stdout)
-
-
 def body(model: str, text: str = SECRET, **fields: Any) -> dict[str, Any]:
     given = {"max_tokens": 6, "temperature": 0} | fields
     return {"model": model, "messages": [{"role": "user", "content": text}], **given}
@@ -132,26 +120,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("batches")
     base = write_tiny_model(folder / "base", heads=2)
     described = BaseModel.from_directory(base, "tiny")
-    store, key_file = str(folder / "store"), folder / "operator.key"
-    lorary("init", "--key-file", str(key_file), LORARY_STORE=store)
-    with registry_server(store, folder) as registry:
-        asked = {"LORARY_REGISTRY_URL": registry, "LORARY_KEY": key_file.read_text().strip()}
-        lorary("base", "add", str(base), "--name", "tiny", **asked)
-        lorary("domain", "create", "demo", "--no-guard", **asked)
-        targets = sorted({module.rpartition(".")[2] for module in described.modules})
-        for seed, name in enumerate(("one", "two")):
-            weights = save({n: 4 * a for n, a in tensors(described, seed=seed).items()})
-            made = folder / name
-            write_described(made, described, weights, r=4, target_modules=targets)
-            lorary("push", str(made), f"demo/{name}", "--alias", "production", **asked)
-        key, other = (
-            lorary("keys", "issue", name, "--grant", "infer:*", **asked)["key"]
-            for name in ("app", "other")
-        )
-        site = Site(folder, base, key, other)
-        with site.held:
-            site.start()
-            yield site
+    targets = sorted({module.rpartition(".")[2] for module in described.modules})
+    made = {}
+    for seed, name in enumerate(("one", "two")):
+        weights = save({n: 4 * a for n, a in tensors(described, seed=seed).items()})
+        made[name] = folder / name
+        write_described(made[name], described, weights, r=4, target_modules=targets)
+    key, other = published(folder / "store", described, made, ("app", "other")).apps
+    site = Site(folder, base, key, other)
+    with site.held:
+        site.start()
+        yield site
 
 
 def test_each_line_is_answered_by_the_model_that_it_names(site: Site) -> None:

@@ -5,7 +5,6 @@ What transformers and PEFT compute for the same text is the reference.
 
 import asyncio
 import json
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,8 @@ from registry.store import LocalStore
 from registry.store.blobs import Blobs, content_digest
 from tests.support.adapters import head_tensors, tensors, write_described
 from tests.support.catalogs import FACTS
-from tests.support.servers import BIN, free_port, registry_server, running
+from tests.support.published import published
+from tests.support.servers import BIN, free_port, running
 from tests.support.tiny_model import one_thread, write_tiny_model
 
 pytest.importorskip("vllm")
@@ -67,19 +67,6 @@ class Server:
             registry.close()
 
 
-def lorary(*arguments: str, **environment: str) -> Any:
-    import os
-
-    done = subprocess.run(
-        [str(BIN / "lorary"), *arguments, "--json"],
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return json.loads(done.stdout)
-
-
 def saved(base: BaseModel, size: int, seed: int) -> dict[str, np.ndarray]:
     """LoRA and head, large enough that another adapter's would show."""
     head = {name: 8 * a for name, a in head_tensors(size, WIDTH, seed=seed).items()}
@@ -102,36 +89,32 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("classify")
     base = write_tiny_model(folder / "base", heads=2)
     described = BaseModel.from_directory(base, "tiny")
-    store, key_file = folder / "store", folder / "operator.key"
-    lorary("init", "--key-file", str(key_file), LORARY_STORE=str(store))
-    operator = key_file.read_text().strip()
-    with registry_server(str(store), folder) as registry:
-        site = {"LORARY_REGISTRY_URL": registry, "LORARY_KEY": operator}
-        lorary("base", "add", str(base), "--name", "tiny", **site)
-        lorary("domain", "create", "demo", "--no-guard", **site)
-        for seed, (name, labels) in enumerate(NAMES.items()):
-            weights = save(saved(described, len(labels or "1"), seed))
-            made = write_head(folder / name, described, weights, labels)
-            lorary("push", str(made), f"demo/{name}", "--alias", "production", **site)
-        key = lorary("keys", "issue", "app", "--grant", "infer:*", **site)["key"]
-        port = free_port()
-        url = f"http://127.0.0.1:{port}"
-        command = [str(BIN / "lorary"), "serve", "--task", "classify", "--port", str(port)]
-        with running(
-            [*command, "--", "--dtype=float32", "--enforce-eager"],
-            folder / "serve.log",
-            ready=f"{url}/health",
-            environment={
-                "LORARY_STORE": str(store),
-                "LORARY_MODEL": str(base),
-                "LORARY_BASE_NAME": "tiny",
-                "LORARY_MAX_LABELS": "8",
-                "LORARY_MAX_MODEL_LEN": "1024",
-                "LORARY_HOME": str(folder / "home"),
-            },
-            seconds=400,
-        ):
-            yield Server(url, key, operator, store, folder, base)
+    store = folder / "store"
+    heads = {
+        name: write_head(
+            folder / name, described, save(saved(described, len(labels or "1"), seed)), labels
+        )
+        for seed, (name, labels) in enumerate(NAMES.items())
+    }
+    keys = published(store, described, heads)
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [str(BIN / "lorary"), "serve", "--task", "classify", "--port", str(port)]
+    with running(
+        [*command, "--", "--dtype=float32", "--enforce-eager"],
+        folder / "serve.log",
+        ready=f"{url}/health",
+        environment={
+            "LORARY_STORE": str(store),
+            "LORARY_MODEL": str(base),
+            "LORARY_BASE_NAME": "tiny",
+            "LORARY_MAX_LABELS": "8",
+            "LORARY_MAX_MODEL_LEN": "1024",
+            "LORARY_HOME": str(folder / "home"),
+        },
+        seconds=400,
+    ):
+        yield Server(url, keys.apps[0], keys.operator, store, folder, base)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,6 @@
-"""A team's day with the real command line against a real registry service, on both stores."""
+"""A team's day with the real command line against a real registry service.
+
+Where files are written, read and collected, on both stores; what is only decided, on one."""
 
 import asyncio
 import json
@@ -21,10 +23,10 @@ from registry.client import AsyncRegistryClient, RegistryClient
 from registry.model.aliases import MoveAlias
 from registry.registry import Registry
 from registry.signing import fingerprint
-from registry.store import ObjectStore
+from registry.store import LocalStore, ObjectStore
 from tests.support.adapters import TINY, write_adapter
 from tests.support.keys import key_pair
-from tests.support.servers import BIN, free_port, registry_server, running
+from tests.support.servers import BIN, free_port, registry_in_thread, registry_server, running
 
 
 class Shell:
@@ -61,7 +63,14 @@ class Shell:
 
 
 @pytest.fixture
-def shell(store: ObjectStore, store_url: str, tmp_path: Path) -> Iterator[Shell]:
+def shell(local_store: LocalStore, tmp_path: Path) -> Iterator[Shell]:
+    key = Registry.create(local_store, name="team", key_name="operator").text
+    with registry_in_thread(local_store.url) as url:
+        yield Shell(url, key, local_store.url, tmp_path / "home")
+
+
+@pytest.fixture
+def shell_on_each(store: ObjectStore, store_url: str, tmp_path: Path) -> Iterator[Shell]:
     key = Registry.create(store, name="team", key_name="operator").text
     with registry_server(store_url, tmp_path) as url:
         yield Shell(url, key, store_url, tmp_path / "home")
@@ -79,7 +88,8 @@ def write_model(directory: Path) -> Path:
     return directory
 
 
-def test_a_team_publishes_promotes_looks_and_pulls(shell: Shell, tmp_path: Path) -> None:
+def test_a_team_publishes_promotes_looks_and_pulls(shell_on_each: Shell, tmp_path: Path) -> None:
+    shell = shell_on_each
     shell.run("domain", "create", "medical", "--no-guard")
     model = write_model(tmp_path / "tiny")
     assert shell.json("base", "add", str(model))["modules"] == len(TINY.modules)
@@ -208,8 +218,14 @@ def test_a_refused_push_names_every_problem(shell: Shell, tmp_path: Path) -> Non
 
 
 def test_other_domains_are_closed_and_errors_arrive_as_their_classes(
-    shell: Shell, tmp_path: Path
+    local_store: LocalStore, tmp_path: Path
 ) -> None:
+    key = Registry.create(local_store, name="team", key_name="operator").text
+    with registry_server(local_store.url, tmp_path) as url:
+        look_elsewhere(Shell(url, key, local_store.url, tmp_path / "home"), tmp_path)
+
+
+def look_elsewhere(shell: Shell, tmp_path: Path) -> None:
     for domain in ("medical", "legal"):
         shell.run("domain", "create", domain, "--no-guard")
     shell.run("base", "add", str(write_model(tmp_path / "tiny")))
@@ -365,7 +381,10 @@ def test_who_may_move_production_is_the_policy_s_to_say(shell: Shell, tmp_path: 
     shell.run("alias", "set", "medical/coder@1", "production")
 
 
-def test_a_registry_is_tidied_exported_and_brought_back(shell: Shell, tmp_path: Path) -> None:
+def test_a_registry_is_tidied_exported_and_brought_back(
+    shell_on_each: Shell, tmp_path: Path
+) -> None:
+    shell = shell_on_each
     shell.run("domain", "create", "medical", "--no-guard", "--keep", "1")
     shell.run("base", "add", str(write_model(tmp_path / "tiny")))
     for seed in (1, 2):

@@ -13,9 +13,9 @@ import torch
 from safetensors.numpy import save
 
 from adapters.base_model import BaseModel
-from tests.components.test_batches import lorary
 from tests.support.adapters import tensors, write_described
-from tests.support.servers import BIN, free_port, registry_server, running
+from tests.support.published import published
+from tests.support.servers import BIN, free_port, running
 from tests.support.tiny_model import one_thread, write_tiny_model
 
 pytest.importorskip("vllm")
@@ -37,32 +37,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(folder: Path) -> Iterator[openai.OpenAI]:
-    store, key_file = str(folder / "store"), folder / "operator.key"
-    lorary("init", "--key-file", str(key_file), LORARY_STORE=store)
-    with registry_server(store, folder) as registry:
-        asked = {"LORARY_REGISTRY_URL": registry, "LORARY_KEY": key_file.read_text().strip()}
-        lorary("base", "add", str(folder / "base"), "--name", "tiny", **asked)
-        lorary("domain", "create", "demo", "--no-guard", **asked)
-        for name in ("one", "two"):
-            lorary("push", str(folder / name), f"demo/{name}", "--alias", "production", **asked)
-        key = lorary("keys", "issue", "app", "--grant", "infer:*", **asked)["key"]
-        port = free_port()
-        url = f"http://127.0.0.1:{port}"
-        with running(
-            [str(BIN / "lorary"), "serve", "--port", str(port), "--", "--runner=pooling",
-             "--convert=embed", "--dtype=float32", "--enforce-eager"],
-            folder / "serve.log",
-            ready=f"{url}/health",
-            environment={
-                "LORARY_STORE": store,
-                "LORARY_MODEL": str(folder / "base"),
-                "LORARY_BASE_NAME": "tiny",
-                "LORARY_MAX_MODEL_LEN": "1024",
-                "LORARY_HOME": str(folder / "home"),
-            },
-            seconds=400,
-        ):  # fmt: skip
-            yield openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
+    described = BaseModel.from_directory(folder / "base", "tiny")
+    made = {name: folder / name for name in ("one", "two")}
+    keys = published(folder / "store", described, made)
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with running(
+        [str(BIN / "lorary"), "serve", "--port", str(port), "--", "--runner=pooling",
+         "--convert=embed", "--dtype=float32", "--enforce-eager"],
+        folder / "serve.log",
+        ready=f"{url}/health",
+        environment={
+            "LORARY_STORE": str(folder / "store"),
+            "LORARY_MODEL": str(folder / "base"),
+            "LORARY_BASE_NAME": "tiny",
+            "LORARY_MAX_MODEL_LEN": "1024",
+            "LORARY_HOME": str(folder / "home"),
+        },
+        seconds=400,
+    ):  # fmt: skip
+        yield openai.OpenAI(base_url=f"{url}/v1", api_key=keys.apps[0], max_retries=0)
 
 
 def expected(folder: Path, adapter: str | None) -> np.ndarray:

@@ -22,7 +22,7 @@ from registry.registry import Registry
 from registry.store import ObjectStore
 from registry.store.blobs import Blobs
 from tests.support.adapters import write_adapter
-from tests.support.servers import registry_server
+from tests.support.servers import registry_in_thread
 
 WIDE = BaseModel(
     name="wide",
@@ -33,11 +33,9 @@ WIDE = BaseModel(
 
 
 @pytest.fixture
-def registry(
-    store: ObjectStore, store_url: str, tmp_path: Path
-) -> Iterator[tuple[RegistryClient, str]]:
+def registry(store: ObjectStore, store_url: str) -> Iterator[tuple[RegistryClient, str]]:
     key = Registry.create(store, name="transfers", key_name="operator").text
-    with registry_server(store_url, tmp_path) as url, RegistryClient(url, key) as client:
+    with registry_in_thread(store_url) as url, RegistryClient(url, key) as client:
         client.execute(CreateDomain("medical", Policy(guarded=())))
         client.add_base(WIDE)
         yield client, url

@@ -20,8 +20,8 @@ from tests.journeys.conftest import Site
 ROUNDING = 0.25
 """Nats by which bfloat16 arithmetic may differ between engines."""
 QUESTIONS = 3
-MADE = ("sft", "rslora", "qlora", "dpo", "kto", "dora-converted")
-"""Beside the demonstration's own adapters, which `site` serves."""
+MADE = ("rslora", "qlora", "dpo", "kto", "dora-converted")
+"""Beside the demonstration's own adapters, which `site` serves: plain LoRAs of stage `sft`."""
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def make(kind: str, folder: Path, start: Path) -> Path:
     if kind in ("dpo", "kto"):
         recipe = recipes.load(f"medical-{kind}").changed([*changes, f"start={start}"])
     else:
-        recipe = recipes.load("legal").changed([*changes, f"method={name.replace('sft', 'lora')}"])
+        recipe = recipes.load("legal").changed([*changes, f"method={name}"])
     train(recipe, default_model(), folder / name, progress=lambda *_: None)
     if not kind.endswith("converted"):
         return folder / name
