@@ -3,6 +3,7 @@
 The base model and the adapters are made on first use and kept under LORARY_HOME, as the demo does.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -15,8 +16,17 @@ from typing import Any
 import openai
 import pytest
 
+from adapters.base_model import BaseModel
+from adapters.children import started
 from adapters.home import SMALL_MODEL, default_model, home
+from adapters.names import DEFAULT_ALIAS
 from adapters.packs import PACKS
+from registry.client import RegistryClient
+from registry.model.aliases import MoveAlias
+from registry.model.domains import CreateDomain, SetDefaultAdapter
+from registry.model.policies import Policy
+from registry.registry import Registry
+from registry.store import LocalStore
 from tests.support.servers import BIN, free_port, registry_server, running
 
 CACHE_BYTES = 110_000_000
@@ -84,55 +94,95 @@ def run_lorary(*arguments: str, **variables: str) -> Any:
     return json.loads(done.stdout)
 
 
-def adapter_directory(domain: str) -> Path:
-    """Where a trained adapter is kept: the demo's own place."""
-    return home() / "demo" / "adapters" / domain
+def recipe_of(domain: str) -> tuple[Path, list[str]]:
+    """Where a trained adapter is kept, and what its recipe is changed by.
+
+    The demo's own, if it trained one here; else one that was asked no general questions, which take
+    a tenth of the training.
+    """
+    demo = home() / "demo" / "adapters" / domain
+    if demo.exists():
+        return demo, []
+    return home() / "journeys" / domain, ["forgetting=false"]
 
 
 @pytest.fixture(scope="session")
-def trained() -> dict[str, Path]:
-    """The three adapters, trained unless the same plan made them before."""
+def training(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], dict[str, Path]]]:
+    """The three adapters in the making, unless the same plan made them before; what waits for them.
+
+    All at once, each with its share of the cores: a training leaves much of a second core idle.
+    """
     run_lorary("small-model")
-    for domain in PACKS:
-        run_lorary("train", domain, "--out", str(adapter_directory(domain)), "--reuse")
-    return {domain: adapter_directory(domain) for domain in PACKS}
+    logs = tmp_path_factory.mktemp("training")
+    threads = max(1, (os.cpu_count() or 1) // len(PACKS))
+    directories, processes = {}, {}
+    with contextlib.ExitStack() as stack:
+        for domain in PACKS:
+            directories[domain], changes = recipe_of(domain)
+            command = ["train", domain, *changes, "--out", str(directories[domain]), "--reuse"]
+            processes[domain] = stack.enter_context(
+                started(
+                    [str(BIN / "lorary"), *command],
+                    stack.enter_context((logs / domain).open("wb")),
+                    environment={"OMP_NUM_THREADS": str(threads)},
+                )
+            )
+
+        def ended() -> dict[str, Path]:
+            for domain, process in processes.items():
+                assert process.wait() == 0, (logs / domain).read_text(errors="replace")[-4000:]
+            return directories
+
+        yield ended
 
 
 @pytest.fixture(scope="session")
-def site(trained: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Everything started, published and promoted."""
+def trained(training: Callable[[], dict[str, Path]]) -> dict[str, Path]:
+    """The three trained adapters."""
+    return training()
+
+
+@pytest.fixture(scope="session")
+def site(
+    training: Callable[[], dict[str, Path]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """Everything started, published and promoted. vLLM starts while the adapters are trained."""
     folder = tmp_path_factory.mktemp("site")
-    store = str(folder / "store")
-    key_file = folder / "operator.key"
-    run_lorary("init", "--key-file", str(key_file), LORARY_STORE=store)
-    operator = key_file.read_text().strip()
+    store = LocalStore(folder / "store")
+    operator = Registry.create(store, name="site", key_name="operator").text
     port = free_port()
     api = f"http://127.0.0.1:{port}"
-    with registry_server(store, folder) as registry:
-        made = Site(api, registry, store, folder, operator, "", "")
-        made.lorary("base", "add", str(default_model()), "--name", SMALL_MODEL)
-        for domain, directory in trained.items():
-            path = f"{domain}/{PACKS[domain].adapter}"
-            made.lorary("domain", "create", domain, "--no-guard")
-            made.lorary("push", str(directory), path, "--alias", "production")
-            made.lorary("domain", "default", domain, PACKS[domain].adapter)
-        made.app = made.lorary("keys", "issue", "app", "--grant", "infer:*")["key"]
-        made.doctor = made.lorary("keys", "issue", "dr", "--grant", "infer:medical")["key"]
-        serving = made.lorary("keys", "issue", "replicas", "--grant", "serve:*")["key"]
+    with (
+        registry_server(store.url, folder) as registry,
+        RegistryClient(registry, operator) as client,
+    ):
+        client.add_base(BaseModel.from_directory(default_model(), SMALL_MODEL))
+        for domain in PACKS:
+            client.execute(CreateDomain(domain, Policy(guarded=())))
+        app = client.issue_key("app", ["infer:*"])["key"]
+        doctor = client.issue_key("dr", ["infer:medical"])["key"]
+        serving = client.issue_key("replicas", ["serve:*"])["key"]
+        made = Site(api, registry, str(store.root), folder, operator, app, doctor)
         with running(
             [str(BIN / "lorary"), "serve", "--port", str(port), "--", *TOOLS],
             folder / "serve.log",
             ready=f"{api}/health",
             environment={
-                "LORARY_STORE": store,
+                "LORARY_STORE": store.url,
                 "LORARY_REGISTRY_URL": registry,
                 "LORARY_SERVING_KEY": serving,
                 "LORARY_ADAPTER_CACHE": str(folder / "cache"),
                 "LORARY_CACHE_BYTES": str(CACHE_BYTES),
                 "LORARY_MAX_CPU_LORAS": str(ENGINE_NAMES),
             },
-            seconds=300,
+            seconds=600,
         ):
+            for domain, directory in training().items():
+                adapter = PACKS[domain].adapter
+                client.push(directory, f"{domain}/{adapter}")
+                client.execute(MoveAlias(domain, adapter, DEFAULT_ALIAS, 1))
+                client.execute(SetDefaultAdapter(domain, adapter))
+            made.settle(lambda: {*PACKS} <= {model.id for model in made.client().models.list()})
             yield made
-            for client in made.clients.values():
-                client.close()
+            for each in made.clients.values():
+                each.close()
