@@ -5,10 +5,13 @@ GPU_VENV := .venv-gpu
 BIN    := $(VENV)/bin
 # Everything Lorary keeps for this checkout: models, data, the demo's store.
 export LORARY_HOME ?= $(CURDIR)/.cache/lorary
+# pip compiles nothing: of 29,000 files most are never imported. Python compiles those that are, once,
+# for which this must be empty.
+export PYTHONDONTWRITEBYTECODE :=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check fmt soak bench-serving bench-registry bench-upload bench-fleet fleet chart clean environment environment-dev environment-gpu
+.PHONY: help demo test test-fast check tools small-model fmt soak bench-serving bench-registry bench-upload bench-fleet fleet chart clean environment environment-dev environment-gpu
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -17,11 +20,12 @@ demo: ## Train, publish, serve and ask three specialists; stays up (ARGS="--port
 	@started=$$(date +%s) && $(MAKE) --no-print-directory environment \
 	  && exec $(BIN)/python demo.py --started $$started $(ARGS)
 
-test: environment-dev check ## Everything CI runs: lint, types, every test
-	@sh scripts/install-browser.sh
-	@sh scripts/install-operations.sh $(BIN)
+test: environment-dev ## Everything CI runs: lint, types, every test
+	@$(MAKE) --no-print-directory --jobs 3 check tools small-model
 ifeq ($(strip $(ARGS)),)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit tests/components
+	@# What takes long begins first, or one core would wait for it at the end. Threads that wait for
+	@# others give up their core: there are more of them than cores.
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/components tests/unit
 	$(BIN)/python -m pytest tests/journeys
 else
 	$(BIN)/python -m pytest $(ARGS)
@@ -34,6 +38,13 @@ check: environment-dev ## Lint and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+tools: environment
+	@sh scripts/install-browser.sh
+	@sh scripts/install-operations.sh $(BIN)
+
+small-model: environment
+	@$(BIN)/lorary small-model >/dev/null
 
 fmt: environment-dev ## Format and sort imports
 	$(BIN)/ruff format .
@@ -73,15 +84,16 @@ environment-dev: $(VENV)/.ready-dev
 # The pins are complete, so pip resolves nothing. The CPU build of torch is on PyTorch's own index.
 $(VENV)/.ready: requirements/cpu.txt pyproject.toml scripts/install.sh
 	@sh scripts/install.sh $(PYTHON) $(VENV) requirements/cpu.txt
-	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/pip install --quiet --no-compile --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # In an environment of its own: vLLM's builds for CPUs and GPUs have one import name.
 $(GPU_VENV)/.ready: requirements/gpu.txt pyproject.toml scripts/install.sh
 	@sh scripts/install.sh $(PYTHON) $(GPU_VENV) requirements/gpu.txt
-	@$(GPU_VENV)/bin/pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(GPU_VENV)/bin/pip install --quiet --no-compile --no-deps --no-build-isolation --editable .
+	@$(GPU_VENV)/bin/python -m compileall -qq --workers 0 $(GPU_VENV)/lib || true  # on all cores
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready requirements/dev.txt
-	@$(BIN)/pip install --quiet --no-deps --requirement requirements/dev.txt
+	@$(BIN)/pip install --quiet --no-compile --no-deps --requirement requirements/dev.txt
 	@touch $@

@@ -16,9 +16,10 @@ esac
 echo "Installing $(grep -c '^[^#].*==' "$requirements") pinned packages ($size) into $venv ..."
 # --no-deps: the list is complete. That for CPUs leaves out torchvision, torchaudio and torchcodec,
 # whose usual builds break the CPU build of torch.
-if ! "$venv/bin/pip" install --quiet --no-deps --requirement "$requirements"; then
+# --no-compile: Python compiles what is imported when it is; all files would take three minutes.
+if ! "$venv/bin/pip" install --quiet --no-compile --no-deps --requirement "$requirements"; then
     case $requirements in *gpu.txt) exit 1 ;; esac
     echo "Trying again with PyTorch's own index for the CPU build of torch ..." >&2
-    "$venv/bin/pip" install --quiet --no-deps --requirement "$requirements" \
+    "$venv/bin/pip" install --quiet --no-compile --no-deps --requirement "$requirements" \
         --extra-index-url https://download.pytorch.org/whl/cpu
 fi
