@@ -6,7 +6,7 @@ medical/icd10-coder              short for @production
 medical                          the domain's default adapter
 
 Adapters are named by the rules of the Hugging Face Hub, so that its clients can name them. A
-registry holds no two names that differ in case only.
+registry holds no two names that differ in case only. Tasks are named by the same rules.
 """
 
 import re
@@ -92,11 +92,11 @@ class AdapterRef:
         return self.path if selector is None else f"{self.path}@{selector}"
 
 
-def check_name(name: str, kind: Literal["domain", "adapter"]) -> str:
+def check_name(name: str, kind: Literal["domain", "adapter", "task"]) -> str:
     """`name` itself if it is a well-formed name of that kind; else `InvalidName`."""
     rule, grammar = (_NAME, _GRAMMAR) if kind == "domain" else (_ADAPTER, _ADAPTERS_GRAMMAR)
     if not rule.fullmatch(name):
-        article = "a" if kind == "domain" else "an"
+        article = "an" if kind == "adapter" else "a"
         raise InvalidName(
             f"{_shown(name)} is not {article} {kind} name. Use {grammar}{_such_as(name)}."
         )

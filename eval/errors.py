@@ -6,6 +6,7 @@ LoraryError
 ├── UnpaidLook           a look at items on which the domain's policy counts looks
 ├── UnknownSuite         no suite or task has that name
 ├── NotExported          a task that lm-evaluation-harness cannot score
+├── TaskDiffers          a pushed task asks something else here than the policy names
 ├── NoBrowser            no browser is there to print a PDF
 ├── NotEvaluated         no evaluation of that version is recorded
 └── WrongBytes           the server answered with another version than the one to be judged
@@ -47,6 +48,11 @@ class NotExported(LoraryError):
 
     status = 422
     code = "not_exported"
+class TaskDiffers(LoraryError):
+    """A task's files make other questions here than those that the domain's policy names."""
+
+    status = 409
+    code = "task_differs"
 
 
 class WrongBytes(LoraryError):

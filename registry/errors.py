@@ -19,7 +19,7 @@ LoraryError
 ├── NotFound
 │   ├── UnknownDomain, UnknownAdapter, NoDefaultAdapter
 │   ├── UnknownVersion, UnknownAlias, UnknownFile, UnknownKey, UnknownBase, UnknownReview,
-│   └── UnknownWebhook
+│   └── UnknownWebhook, UnknownTask
 ├── VersionRevoked           a version that nobody may be served
 ├── VersionGone              a version whose bytes were given up
 ├── Conflict                 the state does not allow it (a name taken, an alias moved)
@@ -244,6 +244,16 @@ class UnknownWebhook(NotFound):
     """No such webhook."""
 
     code = "webhook_not_found"
+
+
+class UnknownTask(NotFound):
+    """No such task in a domain that exists."""
+
+    code = "task_not_found"
+
+    def __init__(self, path: str, near: Sequence[str] = ()) -> None:
+        listing = f"lorary task ls {path.partition('/')[0]}"
+        super().__init__(f"There is no task {path!r}.{_did_you_mean(near, listing)}")
 
 
 class UnknownBase(NotFound):

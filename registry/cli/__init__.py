@@ -19,6 +19,7 @@ from registry.cli import (
     reviewing,
     setup,
     shadowing,
+    tasks,
 )
 from registry.cli.extras import explain
 from registry.cli.output import plain
@@ -45,6 +46,7 @@ def build() -> typer.Typer:
         domains,
         governing,
         evidence,
+        tasks,
         reviewing,
         keeping,
         events,

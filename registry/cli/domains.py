@@ -15,6 +15,7 @@ import yaml
 
 from adapters.plain_yaml import InvalidYaml, load_yaml
 from registry.cli.output import AsJson, client, emit, say, warn
+from registry.cli.task_rules import pinned
 from registry.errors import BadRequest
 from registry.model.domains import CreateDomain, SetDefaultAdapter
 from registry.model.policies import Policy, differences, merged, weakened
@@ -123,6 +124,8 @@ def change_policy(
 
     Example: lorary domain policy medical policy.yaml
 
+    Example: lorary domain policy radiology --set 'suites=[{task: modality@2}]'
+
     Example: lorary domain policy medical --edit
     """
     flags = {
@@ -142,6 +145,7 @@ def change_policy(
         if edit:
             edited = in_editor(_as_yaml(shown["policy"] | changes))
             changes |= parse_policy(edited, "The edited policy")
+        changes = pinned(changes, registry, domain)
         if changes:
             old = msgspec.convert(shown["policy"], Policy)
             new = merged(old, changes)

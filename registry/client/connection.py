@@ -10,6 +10,8 @@ from registry import errors
 from registry.errors import AdmissionRefused, OutcomeUnknown, StoreUnavailable
 
 PREFIX = "/api/v1"
+PAGE = 1000
+"""Entries of a full page of a listing."""
 
 
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
@@ -61,6 +63,15 @@ class Connection:
             ) from error
         check(reply)
         return reply.json() if reply.content else None
+
+    def pages(self, path: str, name: str, **query: str) -> list[dict[str, Any]]:
+        """All pages of a listing, whose entries are identified by their field `name`."""
+        listed: list[dict[str, Any]] = self.call("GET", path, params=query)
+        page = listed
+        while len(page) >= PAGE:
+            page = self.call("GET", path, params={**query, "after": page[-1][name]})
+            listed += page
+        return listed
 
     def silent(self, error: httpx.TransportError) -> StoreUnavailable:
         """What to tell when no answer came."""

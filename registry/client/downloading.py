@@ -24,14 +24,16 @@ ATTEMPTS = 4
 
 def download(
     connection: Connection,
-    ref: str,
+    source: str,
     file: dict[str, Any],
     destination: Path,
     progress: Progress,
     *,
     parallel: int,
 ) -> None:
-    """Bring one file of version `ref` to `destination`, whole and verified or not at all.
+    """Bring one file to `destination`, whole and verified or not at all.
+
+    source: the route, below `/api/v1`, that has it under the query `path`.
 
     Raises `StoreUnavailable` if the connection keeps breaking, or `DigestMismatch`.
     """
@@ -49,7 +51,7 @@ def download(
         os.ftruncate(descriptor, size)
 
         def fetch(start: int) -> None:
-            _fetch(connection, ref, file["path"], descriptor, start, lengths[start], counter)
+            _fetch(connection, source, file["path"], descriptor, start, lengths[start], counter)
             with arrived.open("a") as record:
                 record.write(f"{start}\n")
 
@@ -79,7 +81,7 @@ def _listed(partial: Path, arrived: Path) -> set[int]:
 
 def _fetch(
     connection: Connection,
-    ref: str,
+    source: str,
     path: str,
     descriptor: int,
     start: int,
@@ -91,7 +93,7 @@ def _fetch(
         done = 0
         headers = {"Range": f"bytes={start}-{start + length - 1}", "Accept-Encoding": "identity"}
         request = connection.http.stream(
-            "GET", f"{PREFIX}/files/{ref}", params={"path": path}, headers=headers
+            "GET", PREFIX + source, params={"path": path}, headers=headers
         )
         try:
             with request as reply:

@@ -18,7 +18,13 @@ import httpx
 
 from registry.client.connection import Connection, check, check_bucket
 from registry.client.progress import Counter, Progress
-from registry.errors import BeingCollected, Conflict, OutcomeUnknown, StoreUnavailable
+from registry.errors import (
+    BeingCollected,
+    Conflict,
+    ContentMissing,
+    OutcomeUnknown,
+    StoreUnavailable,
+)
 
 PART = 2 << 20
 """Bytes of a part."""
@@ -108,6 +114,33 @@ def upload(
     raise StoreUnavailable(
         f"The upload keeps failing ({failure}). Repeat the push: it goes on where it stopped."
     )
+
+
+def publish(
+    connection: Connection,
+    files: Sequence[Described],
+    place: str,
+    body: dict[str, Any],
+    progress: Progress,
+    *,
+    parallel: int,
+) -> dict[str, Any]:
+    """Send what the registry lacks of `files`, then post `body`, which lists them, to `place`.
+
+    Returns what is published. Raises what the registry refuses, and as `upload`.
+    """
+    for attempt in range(ATTEMPTS):
+        upload(connection, files, progress, parallel=parallel)
+        try:
+            published: dict[str, Any] = connection.call("POST", place, json=body, timeout=600)
+        except (ContentMissing, BeingCollected):
+            # Garbage was collected between the two: what went is sent again.
+            if attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(0.5 * 2**attempt)
+        else:
+            return published
+    raise AssertionError("the last attempt returned or raised")
 
 
 def _send(

@@ -1,6 +1,5 @@
 """The registry's verbs."""
 
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,18 +17,17 @@ from registry.client.connection import Connection
 from registry.client.downloading import download
 from registry.client.events import EventVerbs
 from registry.client.progress import Progress, no_progress
-from registry.client.uploading import ATTEMPTS, describe, upload
-from registry.errors import BadRequest, BeingCollected, ContentMissing
+from registry.client.tasks import TaskVerbs
+from registry.client.uploading import describe, publish
+from registry.errors import BadRequest
 from registry.model.base import Command
 
 Json: TypeAlias = "dict[str, Any]"
-PAGE = 1000
-"""Entries of a full page of a listing."""
 PARALLEL = 4
 """Connections that move one file's parts."""
 
 
-class RegistryClient(EventVerbs):
+class RegistryClient(EventVerbs, TaskVerbs):
     """One registry, one key. Use it as a context manager, or close it. Thread-safe."""
 
     def __init__(self, url: str, key: str, *, timeout: float = 60.0) -> None:
@@ -65,15 +63,6 @@ class RegistryClient(EventVerbs):
         answer: Json = self.call(method, path, json=body)
         return answer
 
-    def _pages(self, path: str, name: str, **query: str) -> list[Json]:
-        """All pages of a listing, whose entries are identified by their field `name`."""
-        listed: list[Json] = self.call("GET", path, params=query)
-        page = listed
-        while len(page) >= PAGE:
-            page = self.call("GET", path, params={**query, "after": page[-1][name]})
-            listed += page
-        return listed
-
     # Versions
 
     def push(
@@ -107,20 +96,8 @@ class RegistryClient(EventVerbs):
             raise InvalidAdapter(f"{directory} holds no files. Name the one PEFT saved to.")
         base = base or _declared_base(directory)
         body = {"base": base, "files": [file.listed for file in files], "expected": expected}
-        for attempt in range(ATTEMPTS):
-            upload(self._connection, files, progress, parallel=parallel)
-            try:
-                version: Json = self.call(
-                    "POST", f"/adapters/{ref.path}/versions", json=body, timeout=600
-                )
-            except (ContentMissing, BeingCollected):
-                # Garbage was collected between the two: what went is sent again.
-                if attempt == ATTEMPTS - 1:
-                    raise
-                time.sleep(0.5 * 2**attempt)
-            else:
-                return version
-        raise AssertionError("the last attempt returned or raised")
+        place = f"/adapters/{ref.path}/versions"
+        return publish(self._connection, files, place, body, progress, parallel=parallel)
 
     def pull(
         self,
@@ -137,9 +114,8 @@ class RegistryClient(EventVerbs):
             if Path(file["path"]).name != file["path"]:
                 raise InvalidAdapter(f"{file['path']!r} leads out of {directory}. Do not use it.")
             destination = directory / file["path"]
-            download(
-                self._connection, version["ref"], file, destination, progress, parallel=parallel
-            )
+            source = f"/files/{version['ref']}"
+            download(self._connection, source, file, destination, progress, parallel=parallel)
         return version
 
     def resolve(self, ref: str) -> Json:
@@ -168,7 +144,7 @@ class RegistryClient(EventVerbs):
     def adapters(self, domain: str | None = None, search: str = "") -> list[Json]:
         """Every adapter the key may see whose name holds `search`, with its newest versions."""
         query = {name: text for name, text in (("domain", domain), ("search", search)) if text}
-        return self._pages("/adapters", "path", **query)
+        return self._connection.pages("/adapters", "path", **query)
 
     def adapter(self, path: str) -> Json:
         """One adapter: its versions, aliases, and how they moved."""
@@ -179,7 +155,7 @@ class RegistryClient(EventVerbs):
 
     def domains(self) -> list[Json]:
         """The domains the key may see."""
-        return self._pages("/domains", "name")
+        return self._connection.pages("/domains", "name")
 
     def domain(self, name: str) -> Json:
         """One domain: its policy and its default adapter. Raises `UnknownDomain`."""
@@ -198,7 +174,7 @@ class RegistryClient(EventVerbs):
 
     def bases(self) -> list[Json]:
         """The registered base models."""
-        return self._pages("/bases", "name")
+        return self._connection.pages("/bases", "name")
 
     def add_base(self, base: BaseModel) -> Json:
         """Register a base model."""
@@ -214,7 +190,7 @@ class RegistryClient(EventVerbs):
 
     def keys(self) -> list[Json]:
         """The API keys, without their secrets."""
-        return self._pages("/keys", "id")
+        return self._connection.pages("/keys", "id")
 
     def issue_key(
         self,
@@ -252,7 +228,7 @@ class RegistryClient(EventVerbs):
 
     def reviews(self) -> list[Json]:
         """The reviews in the domains the key may see, the newest first."""
-        return self._pages("/reviews", "id")
+        return self._connection.pages("/reviews", "id")
 
     def review(self, review: str) -> Json:
         """How far a review is, and how far its experts agree."""

@@ -21,6 +21,7 @@ from registry.http import (
     metrics,
     reading,
     reviews,
+    tasks,
     uploads,
     webhooks,
 )
@@ -87,7 +88,8 @@ def create_app(settings: RegistrySettings) -> FastAPI:
     app.add_middleware(bodies.BodyLimits, settings=settings)
     app.add_middleware(Observed)
     errors.install(app)
-    for part in (reading, uploads, commands, governing, evaluations, reviews, events, webhooks):
+    parts = (reading, uploads, commands, governing, evaluations, tasks, reviews, events, webhooks)
+    for part in parts:
         app.include_router(part.router, prefix=PREFIX, responses=_errors(Envelope))
     for pages in (browsing, acting, reviewing):
         app.include_router(pages.router)

@@ -20,7 +20,7 @@ from adapters.errors import LoraryError
 from registry.errors import BadRequest, Forbidden, Overloaded, TooLarge, TooSlow, Unauthenticated
 from registry.http.errors import HUB, PAGES, BodyRefused, answer
 from registry.hub import tickets
-from registry.model.access import Role, authenticate, bearer
+from registry.model.access import UPLOADERS, Role, authenticate, bearer
 from registry.model.catalog import Catalog, Key
 from registry.registry import Registry
 from registry.settings import RegistrySettings
@@ -54,8 +54,9 @@ class Rule:
 
     largest: int
     """Bytes."""
-    role: Role | None = None
-    """A role that the caller must hold in some domain; the route asks for the right one."""
+    roles: tuple[Role, ...] = ()
+    """Of which the caller must hold one in some domain; the route asks for the right one. Empty:
+    any key."""
     open: int = 0
     """Bytes that a caller who is not known may send."""
     memory: int | None = None
@@ -65,15 +66,15 @@ class Rule:
 def rules(upload: int) -> tuple[tuple[str, re.Pattern[str], Rule], ...]:
     """The rules by method and path, the first match counts. upload: largest file in bytes."""
     table = (
-        ("PUT", r"/api/v1/(?:blobs|parts)/[^/]+", Rule(upload, "publish", memory=STREAMED)),
-        ("POST", r"/api/v1/uploads", Rule(16 * MIB, "publish")),
-        ("POST", r"/api/v1/adapters/.*/evaluations", Rule(40 * MIB, "evaluate")),
-        ("POST", r"/api/v1/reviews", Rule(32 * MIB, "evaluate")),
-        ("POST", r"/api/v1/bases", Rule(16 * MIB, "operate")),
-        ("POST", r"/api/models/.*/commit/.*", Rule(2 * upload, "publish", memory=STREAMED)),
-        ("POST", r"/api/models/.*/preupload/.*", Rule(4 * MIB, "publish")),
+        ("PUT", r"/api/v1/(?:blobs|parts)/[^/]+", Rule(upload, UPLOADERS, memory=STREAMED)),
+        ("POST", r"/api/v1/uploads", Rule(16 * MIB, UPLOADERS)),
+        ("POST", r"/api/v1/adapters/.*/evaluations", Rule(40 * MIB, ("evaluate",))),
+        ("POST", r"/api/v1/reviews", Rule(32 * MIB, ("evaluate",))),
+        ("POST", r"/api/v1/bases", Rule(16 * MIB, ("operate",))),
+        ("POST", r"/api/models/.*/commit/.*", Rule(2 * upload, ("publish",), memory=STREAMED)),
+        ("POST", r"/api/models/.*/preupload/.*", Rule(4 * MIB, ("publish",))),
         ("POST", r"/api/validate-yaml", Rule(8 * MIB, open=64 * KIB)),
-        ("POST", r"/upload", Rule(2 * upload, "publish", memory=32 * MIB)),
+        ("POST", r"/upload", Rule(2 * upload, ("publish",), memory=32 * MIB)),
         ("POST", r"/log(?:in|out)", Rule(OPEN, open=OPEN)),
     )
     return tuple((method, re.compile(path, re.DOTALL), rule) for method, path, rule in table)
@@ -139,7 +140,7 @@ class BodyLimits:
         rule = next((r for m, p, r in self._rules if m == method and p.fullmatch(path)), None)
         if path.startswith("/lfs/"):
             key, size = await _known(request, _ticket)
-            rule = Rule(size, "publish", memory=STREAMED)
+            rule = Rule(size, ("publish",), memory=STREAMED)
         else:
             page, api = PAGES.fullmatch(path), path.startswith("/api/") or HUB.fullmatch(path)
             if rule is None and not page and not api:
@@ -152,9 +153,10 @@ class BodyLimits:
                     raise
                 return "", Rule(rule.open, open=rule.open)
         request.state.actor = key.id
-        if rule.role is not None and all(grant.role != rule.role for grant in key.grants):
+        if rule.roles and all(grant.role not in rule.roles for grant in key.grants):
+            asked = " or ".join(map(repr, rule.roles))
             raise Forbidden(
-                f"Key {key.id} has the role {rule.role!r} in no domain. Ask an operator for it."
+                f"Key {key.id} has the role {asked} in no domain. Ask an operator for it."
             )
         if _larger(declared, rule.largest):
             raise _too_large(rule)

@@ -16,7 +16,14 @@ from adapters.names import AdapterRef, check_name
 from registry.http.access import Caller, CallerDep
 from registry.http.reviews import review_view
 from registry.http.schemas import body_of, given
-from registry.http.views import adapter_view, domain_view, key_view, plain, version_view
+from registry.http.views import (
+    adapter_view,
+    domain_view,
+    key_view,
+    plain,
+    task_version_view,
+    version_view,
+)
 from registry.http.webhooks import webhook_view
 from registry.model.base import Command, Event
 from registry.model.canary import RollBackSplit, SplitRolledBack
@@ -25,6 +32,7 @@ from registry.model.machine import commands
 from registry.model.reviews import find
 from registry.model.shadow import ReportShadow
 from registry.model.standing import calibrated
+from registry.model.tasks import find as find_task
 
 Json: TypeAlias = "dict[str, Any]"
 
@@ -105,6 +113,12 @@ def _domain(caller: Caller, command: Any) -> Json:
     return domain_view(caller.registry.catalog.domain(command.domain))
 
 
+def _task(caller: Caller, command: Any) -> Json:
+    return task_version_view(
+        find_task(caller.registry.catalog, command.domain, command.task, command.version)
+    )
+
+
 def _key(caller: Caller, command: Any) -> Json:
     return key_view(caller.registry.catalog.keys[command.key])
 
@@ -121,6 +135,7 @@ def _webhook(caller: Caller, command: Any) -> Json:
 _RESOURCES: tuple[tuple[str, Callable[[Caller, Any], Json]], ...] = (
     ("/adapters/{domain}/{adapter}/versions/{version}", _version),
     ("/adapters/{domain}/{adapter}", _adapter),
+    ("/domains/{domain}/tasks/{task}/versions/{version}", _task),
     ("/domains", _domain),
     ("/keys/{key}", _key),
     ("/reviews/{review}", _review),

@@ -19,7 +19,7 @@ from registry.http.access import Caller, CallerDep
 from registry.http.schemas import AssemblyBody, PublishBody, Sha256, UploadsBody
 from registry.http.transfers import plan_upload
 from registry.http.views import plain, version_view
-from registry.model.access import has_role
+from registry.model.access import UPLOADERS
 from registry.model.standing import calibrated
 from registry.publish.incoming import incoming
 from registry.publish.publishing import publish
@@ -28,18 +28,21 @@ from registry.store.blobs import Blobs, blob_key, part_key
 router = APIRouter(tags=["publishing"])
 
 
-def publisher(caller: CallerDep) -> Caller:
-    """A caller who may publish somewhere; raises `Forbidden`."""
-    if not any(has_role(caller.key, "publish", grant.domain) for grant in caller.key.grants):
-        raise Forbidden(f"Key {caller.key.id} may not publish. Ask an operator for the role.")
+def uploader(caller: CallerDep) -> Caller:
+    """A caller who may publish adapters or tasks somewhere; raises `Forbidden`."""
+    if not any(grant.role in UPLOADERS for grant in caller.key.grants):
+        raise Forbidden(
+            f"Key {caller.key.id} has the role {' or '.join(map(repr, UPLOADERS))} in no domain. "
+            "Ask an operator for it."
+        )
     return caller
 
 
-PublisherDep = Annotated[Caller, Depends(publisher)]
+UploaderDep = Annotated[Caller, Depends(uploader)]
 
 
 @router.post("/uploads")
-def plan_uploads(caller: PublisherDep, body: UploadsBody) -> dict[str, list[dict[str, Any]]]:
+def plan_uploads(caller: UploaderDep, body: UploadsBody) -> dict[str, list[dict[str, Any]]]:
     """What must be sent, and where to, before these files can be published: nothing twice."""
     limit = caller.settings.max_upload_bytes
     for file in body.files:
@@ -60,7 +63,7 @@ def plan_uploads(caller: PublisherDep, body: UploadsBody) -> dict[str, list[dict
 
 
 @router.post("/uploads/{sha256}/assembly", status_code=204)
-def assemble(caller: PublisherDep, sha256: Sha256, body: AssemblyBody) -> None:
+def assemble(caller: UploaderDep, sha256: Sha256, body: AssemblyBody) -> None:
     """Join uploaded parts, once they have been hashed as the store holds them."""
     blobs = Blobs(caller.registry.store)
     try:
@@ -71,7 +74,7 @@ def assemble(caller: PublisherDep, sha256: Sha256, body: AssemblyBody) -> None:
 
 @router.put("/blobs/{sha256}", status_code=204)
 async def upload_blob(
-    caller: PublisherDep,
+    caller: UploaderDep,
     sha256: Sha256,
     request: Request,
 ) -> None:
@@ -81,7 +84,7 @@ async def upload_blob(
 
 @router.put("/parts/{sha256}", status_code=204)
 async def upload_part(
-    caller: PublisherDep,
+    caller: UploaderDep,
     sha256: Sha256,
     request: Request,
 ) -> None:

@@ -15,6 +15,8 @@ from registry.model.catalog import (
     Catalog,
     Domain,
     Key,
+    Task,
+    TaskVersion,
     Version,
 )
 from registry.model.keys import AccessRecovered, KeyIssued
@@ -134,6 +136,37 @@ def domain_view(domain: Domain) -> dict[str, Any]:
     """A domain, its policy and its default adapter."""
     view: dict[str, Any] = msgspec.to_builtins(domain)
     return view
+
+
+def task_view(task: Task, newest: int = SHOWN) -> dict[str, Any]:
+    """A task and its `newest` versions, without their files."""
+    versions = [task_version_view(version) for version in task.versions[-newest:]]
+    for version in versions:
+        del version["files"]
+    return {
+        "path": f"{task.domain}/{task.name}",
+        "name": task.name,
+        "versions": versions,
+        "version_count": len(task.versions),
+    }
+
+
+def task_version_view(version: TaskVersion, *, digests: bool = False) -> dict[str, Any]:
+    """A version of a task; its files with their digests only if `digests`."""
+    view: dict[str, Any] = msgspec.to_builtins(version)
+    if not digests:
+        for file in view["files"]:
+            del file["sha256"]
+    return {
+        "ref": str(version.ref),
+        "about": version.about,
+        "licence": version.licence,
+        "message": version.message,
+        "retired": version.retired,
+        "items": version.items,
+        "bytes": version.size,
+        **{("version" if name == "number" else name): value for name, value in view.items()},
+    }
 
 
 def key_view(key: Key) -> dict[str, Any]:

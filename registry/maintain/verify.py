@@ -168,6 +168,11 @@ def _check_blobs(check: _Check, catalog: Catalog) -> dict[str, int]:
             if content_digest(version.files) != version.digest:
                 text = f"{version.ref}: its digest is not that of its list of files"
                 check.findings.append(text)
+    for task in catalog.tasks.values():
+        for asked in task.versions:
+            if content_digest(asked.files) != asked.digest:
+                text = f"task {asked.ref}: its digest is not that of its list of files"
+                check.findings.append(text)
     needed = {use.digest: use for use in blob_uses(catalog)}
     blobs, sizes = Blobs(check.store), dict[str, int]()
     for done, (digest, use) in enumerate(needed.items(), start=1):

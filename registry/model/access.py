@@ -23,6 +23,8 @@ Role = Literal[
 ROLES: tuple[Role, ...] = get_args(Role)
 EXPERTS: tuple[Role, ...] = ("review", "approve")
 """Roles whose holders are counted as persons."""
+UPLOADERS: tuple[Role, ...] = ("publish", "evaluate")
+"""Roles that upload files: of adapters, and of tasks."""
 ANY_DOMAIN = "*"
 BOOTSTRAP = "bootstrap"
 """The actor of a registry's first commit, before any key exists."""

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import msgspec
 
 from registry.model.access import ANY_DOMAIN, Role
-from registry.model.catalog import Adapter, Base, Catalog, Domain, Key, Version, Webhook
+from registry.model.catalog import Adapter, Base, Catalog, Domain, Key, Task, Version, Webhook
 from registry.model.index import Fact, Index
 from registry.model.reviewing import Review
 
@@ -32,6 +32,7 @@ class Draft:
     keys: dict[str, Key]
     reviews: dict[str, Review]
     webhooks: dict[str, Webhook]
+    tasks: dict[str, Task]
     condemned: tuple[str, ...]
     swept: int
     sequence: int

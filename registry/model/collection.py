@@ -79,7 +79,7 @@ class BlobUse(NamedTuple):
 
 def blob_uses(catalog: Catalog) -> Iterator[BlobUse]:
     """Every need of a blob: by a base model, a version whose bytes are kept, an evaluation (which
-    outlives the bytes) or a review whose texts are kept."""
+    outlives the bytes), a task that is not retired, or a review whose texts are kept."""
     for base in catalog.bases.values():
         yield BlobUse(base.shapes, None, f"base model {base.name}")
     for adapter in catalog.adapters.values():
@@ -91,6 +91,11 @@ def blob_uses(catalog: Catalog) -> Iterator[BlobUse]:
                     yield BlobUse(version.analysis, None, f"{version.ref} analysis")
             for evaluation in version.evaluations:
                 yield BlobUse(evaluation.report, None, f"{version.ref} evaluation")
+    for task in catalog.tasks.values():
+        for asked in task.versions:
+            if asked.retired is None:
+                for file in asked.files:
+                    yield BlobUse(file.sha256, file.size, f"task {asked.ref} {file.path}")
     for review in catalog.reviews.values():
         if review.content is not None:
             yield BlobUse(review.content, None, f"review {review.id}")

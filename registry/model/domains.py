@@ -9,6 +9,7 @@ from registry.model.access import ANY_DOMAIN, Role, as_role
 from registry.model.base import Command, Draft, Event, Route
 from registry.model.catalog import Catalog, Domain
 from registry.model.policies import Policy, weakened
+from registry.model.tasks import check_rule
 from registry.signing import fingerprint
 
 RESERVED = frozenset(("adapters", "api", "lfs", "reviews", "static"))
@@ -67,7 +68,7 @@ class CreateDomain(Command, frozen=True):
         check_name(self.domain, "domain")
         if self.domain in RESERVED:
             raise errors.BadRequest(f"{self.domain!r} is part of an address here. Choose another.")
-        check_policy(self.policy)
+        check_policy(self.policy, catalog, self.domain)
         known = catalog.domains.get(self.domain)
         if known is None:
             yield self.caused()
@@ -93,7 +94,7 @@ class ChangePolicy(Command, frozen=True):
         Raises `Conflict` if the policy is no longer the expected one, and `PolicyWeakened` for a
         policy that protects less unless the command says that it may.
         """
-        check_policy(self.policy)
+        check_policy(self.policy, catalog, self.domain)
         old = catalog.domain(self.domain).policy
         if old == self.policy:
             return
@@ -124,9 +125,9 @@ class SetDefaultAdapter(Command, frozen=True):
             yield self.caused()
 
 
-def check_policy(policy: Policy) -> None:
-    """Raises `BadRequest` for a policy that cannot be kept. Its fields' own limits are checked
-    before."""
+def check_policy(policy: Policy, catalog: Catalog, domain: str) -> None:
+    """Raises `BadRequest` for a policy that `domain` cannot keep, and `UnknownTask` or
+    `UnknownVersion` for a task that it lacks. The fields' own limits are checked before."""
     for alias in policy.guarded:
         check_alias(alias)
     as_role(policy.guarded_role)
@@ -143,3 +144,5 @@ def check_policy(policy: Policy) -> None:
             )
     if len({rule.suite for rule in policy.suites}) < len(policy.suites):
         raise errors.BadRequest("A suite occurs twice in the policy. Join its rules.")
+    for rule in policy.suites:
+        check_rule(catalog, domain, rule)

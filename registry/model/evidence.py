@@ -119,12 +119,27 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
         return names + sorted(s for s in settings if self.settings.get(s) != other.settings.get(s))
 
 
+class TaskSuite(msgspec.Struct, frozen=True):
+    """One suite of a task, pinned as a policy names it and an evaluation reports it."""
+
+    suite: Name
+    digest: Digest
+    """SHA-256 of how is asked and scored."""
+    held_out: Digest
+    """SHA-256 of the items."""
+    items: Count = 0
+    """Questions in all of its parts."""
+
+
 class SuiteRule(msgspec.Struct, frozen=True, kw_only=True):
     """What a policy requires of one suite, pinned to the very questions and items."""
 
     suite: Name
     digest: Digest
     held_out: Digest
+    task: Line = ""
+    """The version of the domain's task that the suite belongs to, such as `findings@2`; "" for a
+    suite that Lorary ships."""
     floors: Annotated[dict[Name, Share], MaxLen(100)] = {}
     """By tally: the share that the lower confidence bound must reach."""
     margin: Share | None = None

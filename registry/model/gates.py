@@ -252,7 +252,7 @@ def _suite(
     found = _report(rule, version, policy, catalog, now)
     if isinstance(found, str):
         yield Requirement(
-            name=f"{rule.suite}: report",
+            name=f"{_title(rule)}: report",
             met=False,
             evidence=found,
             remedy=f"lorary eval {version.ref}, with an evaluator's key",
@@ -261,7 +261,7 @@ def _suite(
     evaluation, result, look = found
     paid = look <= policy.looks
     yield Requirement(
-        name=f"{rule.suite}: report",
+        name=f"{_title(rule)}: report",
         met=paid,
         evidence=f"{evaluation.report[:12]} of {evaluation.time[:10]}, look {look} of "
         f"{policy.looks} at its held-out items",
@@ -269,17 +269,25 @@ def _suite(
     )
     alpha = policy.alpha / policy.looks
     for name, floor in sorted(rule.floors.items()):
-        yield _floor(rule.suite, name, floor, result.tallies.get(name), alpha)
+        yield _floor(_title(rule), name, floor, result.tallies.get(name), alpha)
     if rule.better_than_base:
         base = catalog.bases[version.base].digest
         pair = next((pair for pair in result.paired if pair.other == base), None)
-        yield _against(f"{rule.suite}: better than {version.base}", pair, 0.0, alpha)
+        yield _against(f"{_title(rule)}: better than {version.base}", pair, 0.0, alpha)
     if rule.margin is not None and production is not None and production.digest != version.digest:
         pair = next((pair for pair in result.paired if pair.other == production.digest), None)
-        yield _against(f"{rule.suite}: no worse than {production.ref}", pair, rule.margin, alpha)
+        yield _against(f"{_title(rule)}: no worse than {production.ref}", pair, rule.margin, alpha)
     if rule.confident_errors is not None:
         level = next((c for c in result.confident if c.at == rule.confident_at), None)
         yield _confident(rule, rule.confident_errors, level, alpha)
+
+
+def _title(rule: SuiteRule) -> str:
+    """The suite or, of a task that was pushed, the task's version."""
+    if not rule.task:
+        return rule.suite
+    title = f"task {rule.task}"
+    return title if rule.suite == rule.task.partition("@")[0] else f"{rule.suite} of {title}"
 
 
 def _report(
@@ -345,7 +353,9 @@ def _against(title: str, pair: Paired | None, margin: float, alpha: float) -> Re
 
 
 def _confident(rule: SuiteRule, limit: float, level: Confident | None, alpha: float) -> Requirement:
-    title = f"{rule.suite}: at most {_percent(limit)} wrong when {_percent(rule.confident_at)} sure"
+    title = (
+        f"{_title(rule)}: at most {_percent(limit)} wrong when {_percent(rule.confident_at)} sure"
+    )
     if level is None:
         return Requirement(name=title, met=False, evidence="not measured", remedy="evaluate anew")
     bound = upper_bound(effective(level.wrong, level), effective(level.n, level), alpha)

@@ -21,6 +21,7 @@ from registry.model import (
     keys,
     reviews,
     shadow,
+    tasks,
     versions,
     webhooks,
 )
@@ -38,6 +39,7 @@ CONCEPTS = (
     shadow,
     feedback,
     evaluations,
+    tasks,
     reviews,
     harm,
     collection,

@@ -144,13 +144,15 @@ RULE_FIELDS: dict[str, Weaker] = {
     "suite": _never,
     "digest": _other,
     "held_out": _other,
+    "task": _never,
     "floors": _any_lower,
     "margin": _limit_relaxed,
     "better_than_base": _switched_off,
     "confident_at": _higher,
     "confident_errors": _limit_relaxed,
 }
-"""The same for a suite's rule. Other questions are another exam, which counts as weaker."""
+"""The same for a suite's rule. Other questions are another exam, which counts as weaker; what they
+are follows from the digests, whatever the task is called."""
 
 
 def merged(old: Policy, changes: Mapping[str, Any]) -> Policy:

@@ -16,11 +16,12 @@ from registry.errors import StoreError, UnknownFile, VersionGone
 from registry.http.access import Caller
 from registry.http.reviews import requirements_view
 from registry.http.transfers import answer_file
-from registry.http.views import SHOWN, commit_view
+from registry.http.views import LISTED, SHOWN, commit_view
 from registry.log.commits import CommitLog
 from registry.model.access import has_role, require_some_audit
-from registry.model.catalog import Adapter, Version
+from registry.model.catalog import Adapter, TaskVersion, Version
 from registry.model.comparisons import summary
+from registry.model.tasks import paths
 from registry.model.trials import in_words
 from registry.publish.examining import peers
 from registry.store.blobs import Blobs
@@ -61,6 +62,8 @@ def catalogue(
         number=number,
         pages=max(1, math.ceil(len(found) / PAGE)),
         catalog=viewer.catalog,
+        tasks=_tasks(viewer, domain),
+        required=_required(viewer, domain),
     )
 
 
@@ -208,6 +211,20 @@ def _history(adapter: Adapter) -> list[tuple[str, str, str, str]]:
         if version.revoked_at is not None
     ]
     return sorted(rows, reverse=True)[:SHOWN]
+
+
+def _tasks(viewer: Caller, domain: str) -> list[TaskVersion]:
+    """The newest versions of the domain's tasks, in the order of their names."""
+    if domain not in viewer.catalog.domains or not viewer.may_see(domain):
+        return []
+    tasks = (viewer.catalog.tasks[path] for path in paths(viewer.catalog, domain))
+    return [version for task in tasks for version in reversed(task.versions[-LISTED:])]
+
+
+def _required(viewer: Caller, domain: str) -> set[str]:
+    """The versions of tasks that the domain's policy names."""
+    found = viewer.catalog.domains.get(domain)
+    return {rule.task for rule in found.policy.suites} if found else set()
 
 
 def _words(path: str, adapter: Adapter) -> str:

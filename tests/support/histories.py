@@ -24,6 +24,7 @@ from registry.model.bases import RegisterBase
 from registry.model.catalog import Catalog, Grant
 from registry.model.comparisons import Comparison
 from registry.model.creation import CreateRegistry
+from registry.model.evidence import TaskSuite
 from registry.model.keys import IssueKey, permanent_operators
 from registry.model.machine import commands, decide, fold
 from registry.model.trials import Arm, Bounds, Evidence
@@ -33,7 +34,7 @@ WORDS: dict[str, Sequence[Any]] = {"domain": ("medical", "legal"), "adapter": ("
          "answered": ("2026-11-24T00:00:00Z", 1_780_000_000), "guarded_role": ("publish",),
          "role": ROLES, "guarded": (("production",), ()), "signers": ((),),
          "signature_required": (False,), "approvers": ({},), "card_sections": ((),),
-         "held_out": ("a" * 64,), "suites": ((),),
+         "held_out": ("a" * 64,), "suites": ((), (TaskSuite("s", "a" * 64, "b" * 64, 1),)),
          "approvals": (0, 1), "reviewed_items": (0,), "bounds": (Bounds(min_requests=1), None),
          "evidence": (Evidence(candidate=Arm(requests=90, errors=80), stable=Arm(requests=90)),),
          "split": range(1, 6), "share": (0.1, 1.0),

@@ -117,7 +117,7 @@ def test_a_file_of_that_name_that_is_there_is_replaced(tmp_path: Path) -> None:
     connection.http = httpx.Client(base_url="http://a", transport=httpx.MockTransport(answer))
     file = {"path": "README.md", "size": 3, "sha256": sha256(b"new").hexdigest()}
     for _ in range(2):
-        download(connection, "a/b@1", file, place, no_progress, parallel=1)
+        download(connection, "/files/a/b@1", file, place, no_progress, parallel=1)
         assert place.read_bytes() == b"new"
     assert asked == ["bytes=0-2"], "what is there already is not fetched again"
     connection.close()
@@ -155,7 +155,7 @@ def test_a_file_that_arrived_damaged_is_not_kept(tmp_path: Path) -> None:
     connection = served(DATA[::-1], [])
     file = {"path": "x", "size": len(DATA), "sha256": sha256(DATA).hexdigest()}
     with pytest.raises(DigestMismatch, match="damaged"):
-        download(connection, "a/b@1", file, tmp_path / "x", no_progress, parallel=1)
+        download(connection, "/files/a/b@1", file, tmp_path / "x", no_progress, parallel=1)
     assert list(tmp_path.iterdir()) == []
     connection.close()
 
@@ -173,7 +173,7 @@ def test_a_pull_goes_on_from_the_ranges_that_were_recorded_whole(
         asked = list[str]()
         connection = served(DATA, asked)
         file = {"path": "x", "size": len(DATA), "sha256": digest}
-        download(connection, "a/b@1", file, tmp_path / "x", no_progress, parallel=1)
+        download(connection, "/files/a/b@1", file, tmp_path / "x", no_progress, parallel=1)
         assert (tmp_path / "x").read_bytes() == DATA
         assert sorted(asked) == [f"bytes={span}" for span in fetched]
         (tmp_path / "x").unlink()

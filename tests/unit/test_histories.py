@@ -83,7 +83,9 @@ def test_the_log_holds_the_whole_state_and_each_event_would_be_decided_again(
         assert stored.commit == commit
         assert audit(state, commit) == []
         state = follow(state, stored)
-    for table in ("bases", "domains", "adapters", "keys", "reviews", "webhooks", "condemned"):
+    for table in Catalog.__struct_fields__:
+        if table in ("sequence", "head", "time"):
+            continue
         assert getattr(state, table) == getattr(history.catalog, table), table
 
 

@@ -128,6 +128,7 @@ def filled(client: TestClient, path: str) -> str:
         "sha256": "0" * 64,
         "path": "README.md", "name": "README.md", "report": "0" * 64, "ticket": "a.b.1.c",
         "branch": "dev", "webhook": next(iter(catalog.webhooks), "none"),
+        "task": next((task.name for task in catalog.tasks.values()), "none"),
     }  # fmt: skip
     return re.sub(r"\{(\w+)(?::path)?\}", lambda m: known[m[1]], path)
 
