@@ -33,7 +33,6 @@ def register(app: typer.Typer) -> None:
     group = group_of(app)
     group.command("new")(new)
     group.command("check")(check_folder)
-    group.command("show")(show)
 
 
 def group_of(app: typer.Typer) -> typer.Typer:
@@ -93,9 +92,9 @@ def check_folder(folder: Folder, as_json: AsJson = False) -> None:
 
 
 def show(folder: Folder, as_json: AsJson = False) -> None:
-    """Show what a task asks, how it is scored, its digest, and its first held-out items.
+    """Show what a task's folder asks, how it is scored, its digest, and its first held-out items.
 
-    Example: lorary task show radiology-modality
+    `lorary task show` with a folder; the registry's command also shows what was pushed.
     """
     task = read(folder)
     items = task.side("held_out")[:SHOWN]
