@@ -84,7 +84,8 @@ class PublishTask(Command, frozen=True):
     """Make stored files the task's next version. They were verified already.
 
     Publishing again what is the newest version already changes nothing and succeeds, as with
-    adapters.
+    adapters. The same files with other suites are another version: a later Lorary may ask or score
+    them otherwise.
     """
 
     event = TaskPublished
@@ -104,7 +105,7 @@ class PublishTask(Command, frozen=True):
     """Only if this is the task's newest version now (0: it has none), retired or not."""
 
     def decide(self, catalog: Catalog, by: str, now: str) -> Iterable[Event]:
-        """The task's next version, unless its newest has these very files.
+        """The task's next version, unless its newest has these very files and suites.
 
         Raises `BadRequest` for files or suites that no version may have, `Conflict` for a name
         that differs from another in case only, `VersionConflict` if there is another version than
@@ -121,8 +122,10 @@ class PublishTask(Command, frozen=True):
             if other := next((p for p in catalog.tasks if p.lower() == lower), None):
                 raise errors.Conflict(f"{other} exists, and differs in case only. Push that one.")
         versions = catalog.tasks[path].versions if path in catalog.tasks else ()
-        if versions and versions[-1].digest == self.digest and versions[-1].retired is None:
-            return
+        if versions and versions[-1].retired is None:
+            newest = versions[-1]
+            if (newest.digest, newest.suites) == (self.digest, self.suites):
+                return
         if self.expected is not None and self.expected != len(versions):
             raise errors.VersionConflict(
                 f"The newest version of the task {path} is {len(versions)}, not {self.expected}. "

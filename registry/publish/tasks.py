@@ -28,9 +28,9 @@ def publish_task(
 ) -> TaskVersion:
     """Make the stored blobs that `files` name the task's next version.
 
-    suites, message, expected: as for `PublishTask`. The newest version's files again return that
-    version. Raises `InvalidTask` with every problem of the files, `ContentMissing` for files to
-    upload (again), and what `decide` raises.
+    suites, message, expected: as for `PublishTask`. The newest version's files and suites again
+    return that version. Raises `InvalidTask` with every problem of the files, `ContentMissing` for
+    files to upload (again), and what `decide` raises.
     """
     catalog = registry.refresh()
     check_name(task, "task")

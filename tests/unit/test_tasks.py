@@ -82,6 +82,7 @@ def test_versions_are_numbered_and_the_newest_again_changes_nothing() -> None:
         (1, METER, NOW), (2, METER, NOW),
     ]  # fmt: skip
     assert decide(catalog, version(2), METER, NOW) == ()
+    assert decide(catalog, version(2, suites=(suite(9),)), METER, NOW), "scored otherwise since"
     assert do(catalog, version(1), METER).tasks["medical/modality"].versions[2].digest == (
         task.versions[0].digest
     )
