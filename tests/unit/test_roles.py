@@ -116,6 +116,9 @@ def bodies(client: TestClient) -> dict[tuple[str, str], Any]:
             "digest": DIGEST, "report": {},
             "results": [{"suite": "s", "digest": DIGEST, "held_out": DIGEST, "tallies": {}}],
         },
+        ("POST", "/api/v1/domains/{domain}/tasks/{task}/versions"): {
+            "files": [file], "suites": [{"suite": "s", "digest": DIGEST, "held_out": DIGEST}],
+        },
         ("POST", "/api/v1/reviews"): {
             "domain": HERE, "adapter": "coder", "versions": [1], "title": "t",
             "items": [{"prompt": "p", "answers": ["a"]}],
@@ -152,7 +155,7 @@ def test_every_route_takes_the_roles_of_the_table_and_no_others(
                     continue
                 answer = client.request(
                     method,
-                    filled(client, path) + ("?path=README.md" if "/files/" in path else ""),
+                    filled(client, path) + ("?path=README.md" if "/files" in path else ""),
                     headers={"Authorization": caller.header},
                     follow_redirects=False,
                     json=sent.get((method, path)) if method != "GET" else None,
