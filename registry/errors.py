@@ -17,9 +17,8 @@ LoraryError
 ├── Unauthenticated          no key, or none that opens anything
 ├── Forbidden                a valid key without the role for this domain
 ├── NotFound
-│   ├── UnknownDomain, UnknownAdapter, NoDefaultAdapter
-│   ├── UnknownVersion, UnknownAlias, UnknownFile, UnknownKey, UnknownBase, UnknownReview,
-│   └── UnknownWebhook, UnknownTask
+│   ├── UnknownDomain, UnknownAdapter, NoDefaultAdapter, UnknownVersion, UnknownAlias
+│   └── UnknownFile, UnknownKey, UnknownBase, UnknownReview, UnknownWebhook, UnknownTask
 ├── VersionRevoked           a version that nobody may be served
 ├── VersionGone              a version whose bytes were given up
 ├── Conflict                 the state does not allow it (a name taken, an alias moved)
@@ -34,8 +33,7 @@ LoraryError
 ├── BadRequest               a request that cannot be read
 ├── NotOffered               something that the Hub's clients ask for and Lorary does not do
 ├── RangeNotSatisfiable      a part of a file that lies outside it
-├── TooLarge                 more bytes than a limit allows
-├── TooSlow                  a body that did not arrive in time
+├── TooLarge, TooSlow        more bytes than a limit allows; a body that did not arrive in time
 └── Overloaded               too many unfinished requests: repeat in a moment
 """
 
@@ -67,12 +65,9 @@ class AlreadyExists(StoreError):
 
 
 class OutcomeUnknown(StoreError):
-    """No answer came back; it may have landed. Read before retrying.
+    """No answer came back; it may have landed. Read before retrying."""
 
-    504 and no `Retry-After`: clients that repeat a 503 by themselves must not repeat this.
-    """
-
-    status = 504
+    status = 504  # and no `Retry-After`: clients that repeat a 503 themselves must not repeat this
     code = "outcome_unknown"
 
 
@@ -250,10 +245,6 @@ class UnknownTask(NotFound):
     """No such task in a domain that exists."""
 
     code = "task_not_found"
-
-    def __init__(self, path: str, near: Sequence[str] = ()) -> None:
-        listing = f"lorary task ls {path.partition('/')[0]}"
-        super().__init__(f"There is no task {path!r}.{_did_you_mean(near, listing)}")
 
 
 class UnknownBase(NotFound):

@@ -12,7 +12,7 @@ from registry.http.schemas import Body, FieldsOf, given
 from registry.http.transfers import answer_file
 from registry.http.views import LISTED, task_version_view, task_view
 from registry.model.access import has_role, may_audit
-from registry.model.catalog import TaskVersion
+from registry.model.task_versions import TaskVersion
 from registry.model.tasks import PublishTask, find, paths
 from registry.publish.tasks import publish_task
 

@@ -15,13 +15,12 @@ from registry.model.catalog import (
     Catalog,
     Domain,
     Key,
-    Task,
-    TaskVersion,
     Version,
 )
 from registry.model.keys import AccessRecovered, KeyIssued
 from registry.model.opinions import Feedback
 from registry.model.reviews import ItemJudged, ReviewOpened
+from registry.model.task_versions import Task, TaskVersion
 from registry.model.trials import Rollback, Split, in_words
 
 UNBLINDING = frozenset(

@@ -15,9 +15,10 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import msgspec
 
 from registry.model.access import ANY_DOMAIN, Role
-from registry.model.catalog import Adapter, Base, Catalog, Domain, Key, Task, Version, Webhook
+from registry.model.catalog import Adapter, Base, Catalog, Domain, Key, Version, Webhook
 from registry.model.index import Fact, Index
 from registry.model.reviewing import Review
+from registry.model.task_versions import Task
 
 S = TypeVar("S", bound=msgspec.Struct)
 

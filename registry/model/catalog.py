@@ -12,29 +12,23 @@ import msgspec
 
 from adapters.admission import WEIGHTS, Facts
 from adapters.confidence import Calibration
-from adapters.fields import Count, Digest, Name, Path
+from adapters.fields import Name
 from adapters.lineage import Lineage
 from adapters.names import DEFAULT_ALIAS, AdapterRef
 from adapters.spectra import Spectrum
 from registry import errors
 from registry.model.comparisons import Shadow
-from registry.model.evidence import Approval, Engine, SuiteResult, TaskSuite
+from registry.model.evidence import Approval, Engine, SuiteResult
 from registry.model.index import Index
 from registry.model.opinions import Feedback
 from registry.model.policies import Policy
 from registry.model.reviewing import Review
+from registry.model.task_versions import File as File
+from registry.model.task_versions import Task
 from registry.model.trials import Canary, Rollback, Split, bucket
 
 MAX_COMPARED = 200
 """Names that an unknown one is compared with."""
-
-
-class File(msgspec.Struct, frozen=True, gc=False):
-    """One file of a version: its path inside the adapter, size in bytes and digest."""
-
-    path: Path
-    size: Count
-    sha256: Digest
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -214,53 +208,6 @@ class Domain(msgspec.Struct, frozen=True):
     default: str | None = None
     looks: dict[str, int] = {}
     """By digest of a held-out set: how many evaluations on it were recorded."""
-
-
-class TaskVersion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """One immutable version of a task: how a domain's versions are asked and scored."""
-
-    domain: str
-    task: str
-    number: int
-    digest: str
-    """As of an adapter's version: of its files' paths, sizes and digests."""
-    files: tuple[File, ...]
-    suites: tuple[TaskSuite, ...]
-    publisher: str
-    published: str
-    about: str = ""
-    licence: str = ""
-    message: str = ""
-    retired: str | None = None
-    """Why it was retired, and its files given up; None while a policy may name it."""
-
-    @property
-    def ref(self) -> AdapterRef:
-        """Its pinned name, formed as an adapter's."""
-        return AdapterRef(self.domain, self.task, version=self.number)
-
-    @property
-    def named(self) -> str:
-        """Its name inside the domain, as rules of a policy have it."""
-        return f"{self.task}@{self.number}"
-
-    @property
-    def size(self) -> int:
-        """Bytes of all its files."""
-        return sum(file.size for file in self.files)
-
-    @property
-    def items(self) -> int:
-        """Questions in all its suites."""
-        return sum(suite.items for suite in self.suites)
-
-
-class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """A task of a domain: its versions in order."""
-
-    domain: str
-    name: str
-    versions: tuple[TaskVersion, ...] = ()
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,9 +23,10 @@ from adapters.fields import Comment, Count, Digest, Name, Number, Reason, is_lin
 from adapters.names import AdapterRef, check_name
 from registry import errors
 from registry.model.base import Command, Draft, Event, Route, made_of
-from registry.model.catalog import Catalog, File, Task, TaskVersion
+from registry.model.catalog import Catalog, File
 from registry.model.collection import spare
 from registry.model.evidence import SuiteRule, TaskSuite
+from registry.model.task_versions import Task, TaskVersion
 
 MAX_FILES = 20
 """Files of one version."""
@@ -171,7 +172,9 @@ def find(catalog: Catalog, domain: str, task: str, number: int | None = None) ->
     path = f"{domain}/{task}"
     found = catalog.tasks.get(path)
     if found is None:
-        raise errors.UnknownTask(path, difflib.get_close_matches(path, paths(catalog, domain)))
+        near = difflib.get_close_matches(path, paths(catalog, domain))
+        advice = f"Did you mean {', '.join(near)}?" if near else f"See: lorary task ls {domain}"
+        raise errors.UnknownTask(f"There is no task {path!r}. {advice}")
     number = len(found.versions) if number is None else number
     if not 1 <= number <= len(found.versions):
         raise errors.UnknownVersion(path, number, len(found.versions))

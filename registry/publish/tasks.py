@@ -7,9 +7,10 @@ from adapters.tasks import InvalidTask, Problem, TaskFolder, parse
 from adapters.tasks.folder import MAX_BYTES, SPEC
 from registry import errors
 from registry.model.access import require
-from registry.model.catalog import Catalog, File, TaskVersion
+from registry.model.catalog import Catalog, File
 from registry.model.evidence import TaskSuite
 from registry.model.index import is_record
+from registry.model.task_versions import TaskVersion
 from registry.model.tasks import PublishTask, check_files
 from registry.registry import Registry
 from registry.store.blobs import Blobs, content_digest

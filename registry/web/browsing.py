@@ -19,8 +19,9 @@ from registry.http.transfers import answer_file
 from registry.http.views import LISTED, SHOWN, commit_view
 from registry.log.commits import CommitLog
 from registry.model.access import has_role, require_some_audit
-from registry.model.catalog import Adapter, TaskVersion, Version
+from registry.model.catalog import Adapter, Version
 from registry.model.comparisons import summary
+from registry.model.task_versions import TaskVersion
 from registry.model.tasks import paths
 from registry.model.trials import in_words
 from registry.publish.examining import peers
