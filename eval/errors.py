@@ -48,6 +48,8 @@ class NotExported(LoraryError):
 
     status = 422
     code = "not_exported"
+
+
 class TaskDiffers(LoraryError):
     """A task's files make other questions here than those that the domain's policy names."""
 
