@@ -32,14 +32,14 @@ main()
 @pytest.mark.parametrize(
     ("command", "blocked", "extra"),
     [
-        ("eval medical/coder@1", "lm_eval", "lorary[eval]"),
+        ("eval medical/coder@1", "openai", "lorary[eval]"),
         ("harness medical/coder@1 --task gsm8k", "lm_eval", "lorary[eval]"),
         ("matrix", "openai", "lorary[eval]"),
         ("train {folder}/recipe.yaml --base {folder}", "transformers", "lorary[train]"),
         ("train {folder}/recipe.yaml --base {folder}", "torch", "lorary[train]"),
         ("convert {folder} {folder}/out --base {folder}", "peft", "lorary[train]"),
         ("merge {folder} {folder}/out --base {folder}", "torch", "lorary[train]"),
-        ("eval medical/coder@1", "tqdm", "lorary[eval,train]"),
+        ("harness medical/coder@1 --task gsm8k", "tqdm", "lorary[eval,train]"),
     ],
 )
 def test_the_extra_is_named(command: str, blocked: str, extra: str, tmp_path: Path) -> None:
