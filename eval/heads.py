@@ -7,7 +7,7 @@ recorded as a tally of its own, and the report has the pairing.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import httpx
@@ -15,7 +15,11 @@ import msgspec
 import openai
 
 from adapters.home import cache
-from adapters.packs import PACKS, TASKS, DomainPack, Item
+from adapters.packs import TASKS, DomainPack, Item
+from adapters.tasks import TaskFolder
+from adapters.tasks.builders import divided
+from adapters.tasks.format import Side
+from adapters.tasks.scoring import Label
 from eval import scoring
 from eval.asking import Answer, Server
 from eval.baseline import classify
@@ -23,10 +27,10 @@ from eval.errors import EngineUnknown, EvaluationFailed, UnknownSuite, WrongByte
 from eval.evaluate import REPORT, Evaluation, details_of
 from eval.served import EVALUATES, RETRIES, Answers, Generated, Model, check_answer
 from eval.statistics import Discordance, mcnemar
-from eval.suites.domains import divided
 from eval.suites.suite import Question, Suite, Task
 from registry.times import utc_now
 
+SIDES: tuple[Side, Side] = ("train", "held_out")
 AT_ONCE = 16
 """Texts in one request."""
 PLAIN = "accuracy of TF-IDF and logistic regression"
@@ -48,32 +52,46 @@ class HeadSuite:
         return self if n is None else HeadSuite(self.suite.limited(n), self.train)
 
 
-def suite_of(domain: str, labels: Sequence[str]) -> HeadSuite:
+def suite_of(domain: str, labels: Sequence[str], folders: Sequence[TaskFolder] = ()) -> HeadSuite:
     """The held-out items of the domain's task that has exactly these labels.
 
-    Raises `UnknownSuite` if there is none.
+    folders: look among these tasks instead. Raises `UnknownSuite` if there is none.
     """
+    for task in folders:
+        if isinstance(task.spec.score, Label) and set(labels) == set(task.spec.labels):
+            train, held_out = (
+                tuple(Item(item.text, item.target, item.group) for item in task.side(side))
+                for side in SIDES
+            )
+            return HeadSuite(_suite(task.spec.name, domain, labels, held_out), train)
+    if folders:
+        raise UnknownSuite(
+            "None of these tasks has exactly the labels of this version's head. Name the task that "
+            "it was trained for."
+        )
     tasks = {name: t for name, t in TASKS.items() if t.domain == domain and not t.exam}
     for name, pack in tasks.items():
         if set(labels) == _labels(pack):
-            # Of the demonstration's tasks there are more held-out items than the pack keeps.
-            items = divided(pack)[0] if pack is PACKS[domain] else pack.load().held_out
-            questions = tuple(
-                Question(id=item.text, unit=item.unit, prompt=item.text, target=item.label)
-                for item in items
-            )
-            task = Task(name=f"{name}-labels", role="accuracy", questions=questions)
-            suite = Suite(
-                name=f"{name}-labels",
-                domain=domain,
-                tasks=(task,),
-                labels=tuple(sorted(labels)),
-                about="accuracy of a classification head, beside a plain text classifier",
-            )
-            return HeadSuite(suite, pack.load().train)
+            # Only the demonstration's tasks are asked of writing adapters, which need calibration.
+            items = divided(pack)[0] if pack.judged else pack.load().held_out
+            return HeadSuite(_suite(name, domain, labels, items), pack.load().train)
     raise UnknownSuite(
         f"No task of domain {domain!r} has the labels of this version's head. Its tasks are "
         f"{', '.join(tasks) or 'none'}; train on one of them, or measure with /classify."
+    )
+
+
+def _suite(name: str, domain: str, labels: Sequence[str], items: Iterable[Item]) -> Suite:
+    questions = tuple(
+        Question(id=item.text, unit=item.unit, prompt=item.text, target=item.label)
+        for item in items
+    )
+    return Suite(
+        name=f"{name}-labels",
+        domain=domain,
+        tasks=(Task(name=f"{name}-labels", role="accuracy", questions=questions),),
+        labels=tuple(sorted(labels)),
+        about="accuracy of a classification head, beside a plain text classifier",
     )
 
 

@@ -12,7 +12,6 @@ from eval.asking import Answer
 from eval.statistics import certified_threshold, design_effect, fit_calibration
 from eval.statistics.calibration import apply
 from eval.suites.suite import Suite
-from eval.suites.validity import invented
 from registry.model.evidence import ACCURACY, Confident, Paired, SuiteResult, Tally
 
 LEVELS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -86,8 +85,7 @@ def score(
             case "reordered":
                 tallies["same answer in other order"] = _same(answered, suite, "ordered", task.name)
             case "validity":
-                real = [not invented(suite.domain, answer.text) for answer in answers]
-                tallies["no invented code"] = tally(real, units)
+                tallies["no invented code"] = tally(_right(answers), units)
             case "unanswerable":
                 kept_back = [
                     answer.read not in suite.labels

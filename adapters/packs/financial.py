@@ -65,6 +65,7 @@ PACK = DomainPack(
     sources=(SOURCE,),
     read=read,
     demo_text="Inventories",
+    judged=60,
     limits="Not for filings or investment decisions without an accountant's check.",
     per_label=(200, 24),
 )

@@ -60,6 +60,7 @@ PACK = DomainPack(
     demo_text="Seton Hall L. Rev.",
     limits="Not legal advice. It does not check that a cited source exists, or what it says.",
     per_label=(220, 26),
+    judged=75,
 )
 
 

@@ -78,6 +78,7 @@ PACK = DomainPack(
     demo_text="Ectopic pregnancy",
     limits="Not for patient care or billing without a certified coder's check.",
     per_label=(150, 12),
+    judged=30,
 )
 
 

@@ -59,6 +59,9 @@ class DomainPack:
     """What the adapter must not be used for; goes into its card."""
     per_label: tuple[int, int] = (400, 16)
     """At most so many items of one label in training and in the held-out set."""
+    judged: int = 0
+    """Held-out items of one label for judging, more than the pack keeps: some 600 in all where the
+    source has as many. 0: those it keeps."""
     phrasings: tuple[str, ...] = ()
     """Other ways to put the instruction; each item is asked in one of them, always the same."""
     exam: bool = False

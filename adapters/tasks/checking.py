@@ -83,7 +83,7 @@ def check(task: TaskFolder) -> Checked:
         (problems if rule == "refuse" else remarks).extend(
             Problem(ITEMS, number, f"This held-out item {what}. Put both into one unit.")
             for number, item in task.placed()
-            if (item.text, item.group) in bad and side_of(item, spec) != "train"
+            if (item.text, item.group) in bad and side_of(item, spec) in ("held_out", "calibration")
         )
     problems += _contradictions(task)
     remarks += _remarks(task, counts, labels)
@@ -118,6 +118,8 @@ def _contradictions(task: TaskFolder) -> list[Problem]:
     first: dict[str, tuple[int, str]] = {}
     found = []
     for number, item in task.placed():
+        if item.split == "unanswerable":
+            continue
         asked = "\n".join((item.text, *item.choices, *item.fields.values())).casefold()
         line, target = first.setdefault(asked, (number, item.target))
         if target != item.target:

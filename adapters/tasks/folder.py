@@ -111,7 +111,7 @@ class TaskFolder:
             return self.listed
         from adapters.tasks.builders import BUILDERS
 
-        return BUILDERS[self.spec.builder](self.spec)
+        return tuple(BUILDERS[self.spec.builder]())
 
     def placed(self) -> Iterator[tuple[int, Item]]:
         """Every item with its line in `items.jsonl`; those of a builder are numbered."""
@@ -321,7 +321,10 @@ def _item_faults(spec: TaskSpec, items: Sequence[tuple[int, Item]]) -> list[Prob
     given = {"accepted", "choices", "match", "never", "criteria"}
     for number, item in items:
         faults: list[str] = []
-        if said := spec.score.fault(item, spec.labels):
+        if item.split == "unanswerable":
+            if item.target:
+                faults.append("No answer is right where split is unanswerable. Leave target out.")
+        elif said := spec.score.fault(item, spec.labels):
             faults.append(said)
         faults += [
             f"Kind {spec.score.kind} reads no {field}. Remove it."

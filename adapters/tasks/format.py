@@ -22,8 +22,9 @@ Label = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\n\r\x00]
 Template = Annotated[str, Meta(min_length=1, max_length=8000)]
 Stop = Annotated[str, Meta(min_length=1, max_length=32)]
 Key = Annotated[str, Meta(max_length=60, pattern=r"^[a-z][a-z0-9_]*$")]
-Side = Literal["train", "held_out", "calibration"]
-"""Where an item counts: in training, in the judgement, or in fitting confidence."""
+Side = Literal["train", "held_out", "calibration", "unanswerable"]
+"""Where an item counts: in training, in the judgement, in fitting confidence, or only in whether an
+answer is withheld where none is right."""
 LISTED = ("text", "labels", "choices")
 """What a template may hold besides an item's own fields."""
 
@@ -87,7 +88,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     text: Annotated[str, Meta(min_length=1, max_length=20_000)]
     target: Annotated[str, Meta(max_length=4000)] = ""
-    """The reference answer."""
+    """The reference answer; none where `split` is unanswerable."""
     id: Annotated[str, Meta(max_length=200)] = ""
     """Names the item; by default its text."""
     unit: Annotated[str, Meta(max_length=200)] = ""

@@ -6,6 +6,7 @@
     ├── Choice    one of the choices of a question, by its letter or its words
     ├── Numeric   a number within a tolerance
     ├── Pattern   what an answer must match, and what it must not (adapters.bounded_patterns)
+    ├── Vocabulary  no code in it is invented
     ├── Rubric    weighted criteria, judged by experts or, marked as such, by a model
     └── Harness   as an lm-evaluation-harness task says
 
@@ -241,6 +242,24 @@ class Pattern(Scoring, frozen=True, kw_only=True, tag="pattern"):
         return None
 
 
+class Vocabulary(Scoring, frozen=True, kw_only=True, tag="vocabulary"):
+    """A free answer holds no code that reads like one of a vocabulary's and is none."""
+
+    of: Literal["icd-10-cm", "us-reporters", "us-gaap"]
+
+    def right(self, text: str, item: Expected) -> bool:
+        """Whether nothing is invented. Raises `SourceUnavailable` if the list cannot be had."""
+        from adapters.packs.vocabularies import invented
+
+        del item
+        return not invented(self.of, text[:MAX_READ])
+
+    def fault(self, item: Expected, labels: Sequence[str]) -> str | None:
+        """No target is needed."""
+        del item, labels
+        return None
+
+
 class Rubric(Scoring, frozen=True, kw_only=True, tag="rubric"):
     """Weighted criteria, those of the task and those of each item."""
 
@@ -297,10 +316,10 @@ class Harness(Scoring, frozen=True, kw_only=True, tag="harness"):
         return None
 
 
-AnyScoring = Exact | Label | Choice | Numeric | Pattern | Rubric | Harness
+AnyScoring = Exact | Label | Choice | Numeric | Pattern | Vocabulary | Rubric | Harness
 KINDS: Mapping[str, type[Scoring]] = {
     str(kind.__struct_config__.tag): kind
-    for kind in (Exact, Label, Choice, Numeric, Pattern, Rubric, Harness)
+    for kind in (Exact, Label, Choice, Numeric, Pattern, Vocabulary, Rubric, Harness)
 }
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from adapters.names import DEFAULT_ALIAS, AdapterRef
-from eval.cli.suites import suites_from
+from eval.cli.suites import suites_from, usable_task
 from eval.errors import NotEvaluated, UnknownSuite, UnpaidLook
 from registry.cli.output import AsJson, client, emit, escaped, say, table
 from registry.cli.reviewing import GROUP, KeepDays, Title, open_review
@@ -96,7 +96,7 @@ def evaluate(
     key = ClientSettings().key.get_secret_value()
     with client() as registry:
         version = registry.resolve(ref)
-        head = None if task else _head_suite(parsed.domain, version, suite, n)
+        head = _head_suite(parsed.domain, version, suite, n, task)
         chosen = [head.suite] if head else _chosen(parsed.domain, suite, task)
         if n is not None and head is None:
             chosen = [one.limited(n) for one in chosen]
@@ -263,7 +263,11 @@ def _chosen(domain: str, names: list[str], folders: Sequence[Path]) -> list[Any]
 
 
 def _head_suite(
-    domain: str, version: dict[str, Any], names: list[str], n: int | None
+    domain: str,
+    version: dict[str, Any],
+    names: list[str],
+    n: int | None,
+    folders: Sequence[Path],
 ) -> "HeadSuite | None":
     """What a version with a classification head is judged by; None for one that writes."""
     head = version["facts"].get("head")
@@ -271,7 +275,8 @@ def _head_suite(
         return None
     from eval.heads import suite_of
 
-    found = suite_of(domain, head["labels"]).limited(n)
+    tasks = [usable_task(folder) for folder in folders]
+    found = suite_of(domain, head["labels"], tasks).limited(n)
     for name in names:
         if name != found.suite.name:
             raise UnknownSuite(

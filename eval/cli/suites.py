@@ -7,6 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from adapters.names import DEFAULT_ALIAS
+from adapters.tasks import TaskFolder, read
+from adapters.tasks.checking import usable
 from eval.errors import UnknownSuite
 from eval.suites import Suite
 from registry.cli.output import AsJson, emit, say, table
@@ -95,19 +97,21 @@ def suites_from(domain: str, folders: Sequence[Path]) -> list[Suite]:
 
     Raises `InvalidTask` for a folder that is no task or must not be used, and `UnknownSuite`.
     """
-    from adapters.tasks import read
-    from adapters.tasks.checking import usable
     from eval.suites import suite_of, suites_of
 
     if not folders:
         return list(suites_of(domain))
-    tasks = [read(folder) for folder in folders]
-    for task in tasks:
-        usable(task)
-    suites = [suite_of(task, domain) for task in tasks]
+    suites = [suite_of(usable_task(folder), domain) for folder in folders]
     if len({suite.name for suite in suites}) < len(suites):
         raise UnknownSuite("Two tasks have the same name. Rename one of them in its task.yaml.")
     return suites
+
+
+def usable_task(folder: Path) -> TaskFolder:
+    """A task that may be judged by. Raises `InvalidTask`."""
+    task = read(folder)
+    usable(task)
+    return task
 
 
 def policy_for(suites: Sequence[Suite]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""What a version is asked: suites, made from tasks and from the domain packs."""
+"""What a version is asked: suites, made from tasks."""
 
-from eval.suites.domains import suites_of
+from eval.suites.shipped import suites_of
 from eval.suites.suite import Question, Suite, Task
 from eval.suites.tasks import suite_of
 

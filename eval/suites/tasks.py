@@ -4,7 +4,7 @@ NAME                the held-out items; counted, and paired with other models
 NAME-calibration    those that fit confidence
 NAME-rephrased      some of the held-out items in the other prompts' words
 NAME-ordered, NAME-reordered    with labels or choices listed, and listed backwards
-NAME-unanswerable   held-out items whose answer is `unknown`
+NAME-unanswerable   held-out items whose answer is `unknown`, and items without any
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,9 +14,11 @@ import msgspec
 from adapters.packs.pack import lot
 from adapters.tasks import Item, TaskFolder
 from adapters.tasks.format import fill, names_in
-from adapters.tasks.scoring import Choice, Harness, Label, Rubric
+from adapters.tasks.scoring import Choice, Harness, Label, Pattern, Rubric, Vocabulary
 from eval.suites.suite import Question, Role, Suite, Task
 
+ALONE: frozenset[Role] = frozenset(("accuracy", "rubric", "safety", "validity"))
+"""Roles of a part that has the task's own name."""
 SMALL = 60
 """Items of the parts that ask the same again."""
 
@@ -29,8 +31,8 @@ def suite_of(task: TaskFolder, domain: str) -> Suite:
     spec = task.spec
     if isinstance(spec.score, Harness):
         tasks: Sequence[Task] = (_by_harness(task),)
-    elif isinstance(spec.score, Rubric):
-        tasks = (_part(task, "rubric", task.side("held_out")),)
+    elif (role := _alone(task)) is not None:
+        tasks = (_part(task, role, task.side("held_out")),)
     else:
         tasks = [part for part in _parts(task) if part.questions]
     return Suite(
@@ -41,6 +43,17 @@ def suite_of(task: TaskFolder, domain: str) -> Suite:
         unknown=spec.unknown,
         about=spec.about,
     )
+
+
+def _alone(task: TaskFolder) -> Role | None:
+    """The role of a task that has a single part: nothing in it is right, or only not wrong."""
+    score = task.spec.score
+    if isinstance(score, Rubric):
+        return "rubric"
+    if isinstance(score, Vocabulary):
+        return "validity"
+    asked = isinstance(score, Pattern) and (score.match or any(i.match for i in task.items))
+    return "safety" if isinstance(score, Pattern) and not asked else None
 
 
 def _parts(task: TaskFolder) -> Iterable[Task]:
@@ -54,9 +67,8 @@ def _parts(task: TaskFolder) -> Iterable[Task]:
     if (template := _listing(task)) is not None:
         yield _part(task, "ordered", again, template=template)
         yield _part(task, "reordered", again, template=template, backwards=True)
-    if spec.unknown:
-        nobody = [item for item in counted if item.target == spec.unknown]
-        yield _part(task, "unanswerable", nobody)
+    nobody = [item for item in counted if spec.unknown and item.target == spec.unknown]
+    yield _part(task, "unanswerable", (*nobody, *task.side("unanswerable")))
 
 
 def _part(
@@ -93,7 +105,7 @@ def _part(
             )
         )
     return Task(
-        name=spec.name if role in ("accuracy", "rubric") else f"{spec.name}-{role}",
+        name=spec.name if role in ALONE else f"{spec.name}-{role}",
         role=role,
         questions=tuple(questions),
         max_tokens=spec.answer.max_tokens,

@@ -13,6 +13,7 @@ import yaml
 from adapters.confidence import Calibration
 from adapters.home import cache
 from adapters.packs.general import general_questions
+from adapters.packs.vocabularies import invented
 from adapters.tasks.scoring import Pattern
 from eval import scoring
 from eval.asking import Answer, Server, ask
@@ -20,9 +21,8 @@ from eval.errors import EvaluationFailed, UnknownSuite, WrongBytes
 from eval.evaluate import Subject, evaluate, work
 from eval.harness import ServedModel, run
 from eval.served import Answers, Asking, Model
-from eval.suites.domains import suites_of
+from eval.suites import suites_of
 from eval.suites.suite import Question, Suite, Task
-from eval.suites.validity import invented
 from registry.model.evidence import Paired, Tally
 from tests.support.oracle import ENGINE, Oracle, serving
 
@@ -256,9 +256,9 @@ def test_a_domains_items_are_held_out_and_calibration_shares_no_unit(domain: str
     assert not units["calibration"] & train
     assert not units["accuracy"] & units["calibration"]
     assert len(task.tasks[0].questions) >= 200
-    assert [suite.name for suite in others] == [
-        f"{domain}-{name}" for name in ("codes", "safety", "general", "exam")
-    ]
+    assert {suite.name for suite in others} == {
+        "general", f"{domain}-codes", f"{domain}-safety", f"{domain}-exam"
+    }  # fmt: skip
     for suite in others:
         assert suite.tasks[0].questions
 
@@ -272,7 +272,7 @@ def test_of_a_general_question_the_first_choice_that_an_answer_mentions_counts()
         "Which direction does the sun rise?": ("The sun rises in the east.", True),
         "Which animal barks?": ("I do not know.", False),
     }
-    general = next(s for s in suites_of("legal") if s.name == "legal-general")
+    general = next(s for s in suites_of("legal") if s.name == "general")
     with serving(Oracle(lambda _, question: (said.get(question, ("", False))[0], 0.9), {})) as o:
         found = ask(Server(o.url, "", ENGINE), BASE, general)[general.tasks[0].name]
     given = {answer.id: answer for answer in found}
@@ -293,19 +293,19 @@ def test_a_domain_without_a_pack_has_no_suites() -> None:
 
 
 @pytest.mark.parametrize(
-    ("domain", "text", "found"),
+    ("vocabulary", "text", "found"),
     [
-        ("medical", "Use E11.9, not E11.999 or X99.Z.", ["E11.999", "X99.Z"]),
-        ("medical", "A fracture: S72.001A.", []),
-        ("legal", "See 410 U.S. 113 and 12 Zz. Imag. 34.", ["Zz. Imag."]),
-        ("financial", "AccountsPayableCurrent and ProfitOfDreams", ["ProfitOfDreams"]),
-        ("financial", "Current Assets", []),
+        ("icd-10-cm", "Use E11.9, not E11.999 or X99.Z.", ["E11.999", "X99.Z"]),
+        ("icd-10-cm", "A fracture: S72.001A.", []),
+        ("us-reporters", "See 410 U.S. 113 and 12 Zz. Imag. 34.", ["Zz. Imag."]),
+        ("us-gaap", "AccountsPayableCurrent and ProfitOfDreams", ["ProfitOfDreams"]),
+        ("us-gaap", "Current Assets", []),
     ],
 )
 def test_invented_codes_are_found_and_real_ones_left(
-    domain: str, text: str, found: list[str]
+    vocabulary: str, text: str, found: list[str]
 ) -> None:
-    assert invented(domain, text) == found
+    assert invented(vocabulary, text) == found
 
 
 def given(n: int, *, right: float, seed: int = 0) -> list[Answer]:
@@ -349,6 +349,8 @@ def test_a_probe_is_failed_by_what_must_not_be_said(text: str, safe: bool) -> No
 def test_every_safety_pattern_can_be_read_and_matches_no_refusal() -> None:
     refusal = "I cannot help with that. Please see a professional."
     for domain in ("medical", "legal", "financial"):
-        for question in suites_of(domain)[2].tasks[0].questions:
+        safety = next(s for s in suites_of(domain) if s.name == f"{domain}-safety")
+        assert safety.tasks[0].role == "safety"
+        for question in safety.tasks[0].questions:
             assert question.never
             assert Pattern().right(refusal, question)

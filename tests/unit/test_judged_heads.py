@@ -9,6 +9,7 @@ from msgspec import structs
 
 from adapters.home import cache
 from adapters.packs import PACKS, Item
+from adapters.tasks import parse
 from eval import scoring
 from eval.asking import Server
 from eval.baseline import classify
@@ -16,9 +17,10 @@ from eval.errors import EngineUnknown, EvaluationFailed, UnknownSuite, WrongByte
 from eval.heads import PLAIN, HeadSuite, evaluate_head, suite_of
 from eval.served import Model
 from eval.statistics import Discordance, mcnemar
-from eval.suites.domains import suites_of
+from eval.suites import suites_of
 from eval.suites.suite import Question, Suite, Task
 from tests.support.oracle import ENGINE, Oracle, serving
+from tests.unit.test_task_folder import content
 
 VERSION = Model("medical/head@2", "2" * 64)
 BASE = Model("tiny", "0" * 64, is_base=True)
@@ -121,3 +123,14 @@ def test_a_head_is_judged_by_the_held_out_texts_of_the_task_with_its_labels(doma
 def test_labels_of_no_task_have_no_suite() -> None:
     with pytest.raises(UnknownSuite, match="No task of domain 'legal' has the labels"):
         suite_of("legal", ("a", "b"))
+
+
+def test_a_head_of_a_teams_own_task_is_judged_by_that_tasks_held_out_texts() -> None:
+    task = parse(content())
+    found = suite_of("radiology", ("MRI", "CT"), [task])
+    assert [q.prompt for q in found.suite.tasks[0].questions] == [
+        item.text for item in task.side("held_out")
+    ]
+    assert [item.text for item in found.train] == [item.text for item in task.side("train")]
+    with pytest.raises(UnknownSuite, match="exactly the labels"):
+        suite_of("radiology", ("CT", "XR"), [task])

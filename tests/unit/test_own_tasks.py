@@ -11,11 +11,12 @@ import yaml
 from adapters.tasks import TaskFolder, parse
 from eval import evaluate as judging
 from eval.asking import Server, ask
-from eval.errors import NotExported
+from eval.errors import NotExported, UnknownSuite
 from eval.reports import page
 from eval.review_items import choose
 from eval.served import Model
-from eval.suites import Suite, suite_of
+from eval.suites import Suite, suite_of, suites_of
+from eval.suites.shipped import shipped
 from registry.model.evidence import impossible
 from tests.support.oracle import ENGINE, Oracle, serving
 
@@ -280,3 +281,27 @@ def test_no_part_of_a_direct_task_needs_the_harness(oracle: Oracle) -> None:
         "import eval.evaluate, eval.heads, eval.suites, eval.scoring, eval.judge\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_shipped_task_is_a_folder_like_any_other_and_none_is_found_by_a_table() -> None:
+    tasks = {found.spec.name: found for found in shipped()}
+    assert len(tasks) == 13
+    for name, found in tasks.items():
+        assert found.spec.domain == "" or name.startswith(f"{found.spec.domain}-")
+    with pytest.raises(UnknownSuite, match="--task FOLDER"):
+        suites_of("")
+
+
+def test_items_without_any_right_answer_count_only_where_one_is_withheld() -> None:
+    items = [*labelled(), {"text": "A report 3 of nothing", "split": "unanswerable"}]
+    suite = suite_of(task({"kind": "label"}, items, labels=LABELS), "radiology")
+    asked = suite.task("unanswerable")
+    assert asked is not None
+    assert [question.prompt for question in asked.questions] == ["Which? A report 3 of nothing"]
+    assert not {q.id for q in asked.questions} & {q.id for q in suite.tasks[0].questions}
+
+
+def test_patterns_that_only_forbid_are_a_screen_for_safety() -> None:
+    items = [{"text": f"q{i}", "never": ["always"]} for i in range(4)]
+    suite = suite_of(task({"kind": "pattern"}, items), "radiology")
+    assert [part.role for part in suite.tasks] == ["safety"]

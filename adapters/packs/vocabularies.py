@@ -1,9 +1,13 @@
-"""Codes, citations and tags in a free answer that do not exist."""
+"""Codes, citations and tags in a free answer that do not exist.
+
+Whether a code that exists fits the question is another matter.
+"""
 
 import functools
 import json
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Callable, Mapping
 
 from adapters.packs import financial, legal, medical
 
@@ -12,17 +16,31 @@ CITATION = re.compile(r"\b\d{1,4} ([A-Z][\w.'& ]{0,40}?) \d{1,5}\b")
 TAG = re.compile(r"\b(?:[A-Z][a-z0-9]+){2,}\b")
 
 
-def invented(domain: str, text: str) -> list[str]:
-    """What reads like one of the domain's codes in `text` and is none, in order.
+def invented(vocabulary: str, text: str) -> list[str]:
+    """What reads like a member of the vocabulary in `text` and is none, in order.
 
-    medical: ICD-10-CM codes; legal: reporters in citations; financial: US-GAAP tags. Whether a code
-    that exists fits the question is another matter.
+    vocabulary: one of `VOCABULARIES`. Raises `SourceUnavailable` if its list cannot be had.
     """
-    if domain == "medical":
-        return [code for code in ICD.findall(text) if not _is_icd(code)]
-    if domain == "legal":
-        return [name for name in CITATION.findall(text) if _folded(name) not in _reporters()]
+    return VOCABULARIES[vocabulary](text)
+
+
+def _no_icd(text: str) -> list[str]:
+    return [code for code in ICD.findall(text) if not _is_icd(code)]
+
+
+def _no_reporter(text: str) -> list[str]:
+    return [name for name in CITATION.findall(text) if _folded(name) not in _reporters()]
+
+
+def _no_tag(text: str) -> list[str]:
     return [tag for tag in TAG.findall(text) if tag not in _tags()]
+
+
+VOCABULARIES: Mapping[str, Callable[[str], list[str]]] = {
+    "icd-10-cm": _no_icd,
+    "us-reporters": _no_reporter,
+    "us-gaap": _no_tag,
+}
 
 
 def _is_icd(code: str) -> bool:
