@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from adapters.names import DEFAULT_ALIAS, AdapterRef
-from eval.cli.suites import suites_from, usable_task
+from eval.cli.suites import shipped_suites, suites_from, usable_task
 from eval.errors import NotEvaluated, UnknownSuite, UnpaidLook
+from eval.pushed import fetched, required
 from registry.cli.output import AsJson, client, emit, escaped, say, table
 from registry.cli.reviewing import GROUP, KeepDays, Title, open_review
+from registry.client import RegistryClient
 from registry.errors import UnknownAlias
 
 if TYPE_CHECKING:
@@ -40,8 +42,11 @@ def evaluate(
         list[str], typer.Option(help="Only this suite; by default all of the domain.")
     ] = [],  # noqa: B006 - typer copies it
     task: Annotated[
-        list[Path],
-        typer.Option(help="A task's folder, instead of the domain's suites; may be repeated."),
+        list[str],
+        typer.Option(
+            help="A task's folder, or TASK[@VERSION] of the domain's pushed ones, instead of what "
+            "the policy names; may be repeated."
+        ),
     ] = [],  # noqa: B006 - typer copies it
     n: Annotated[
         int | None,
@@ -74,6 +79,9 @@ def evaluate(
     A version with a classification head is asked through /classify, beside TF-IDF and logistic
     regression on the same items.
 
+    Without --task, the tasks that the domain's policy names are asked, as they were pushed; and the
+    suites that Lorary ships for the domain, where the policy names one of them or no task.
+
     Example: lorary eval medical/icd10-coder@7 --url http://127.0.0.1:8000/v1
 
     Example: lorary eval medical/icd10-coder@7 --n 50 --suite medical-task --out report.json
@@ -96,8 +104,12 @@ def evaluate(
     key = ClientSettings().key.get_secret_value()
     with client() as registry:
         version = registry.resolve(ref)
-        head = _head_suite(parsed.domain, version, suite, n, task)
-        chosen = [head.suite] if head else _chosen(parsed.domain, suite, task)
+        head = _head_suite(registry, parsed.domain, version, suite, n, task)
+        policy = _policy(registry.domains(), parsed.domain)
+        if head is not None:
+            chosen = [head.suite]
+        else:
+            chosen = _chosen(registry, parsed.domain, suite, task, policy)
         if n is not None and head is None:
             chosen = [one.limited(n) for one in chosen]
         base = next(b for b in registry.bases() if b["name"] == version["base"])
@@ -112,7 +124,6 @@ def evaluate(
             if current and current["digest"] != version["digest"] and not current["revoked"]
             else None,
         )
-        policy = _policy(registry.domains(), parsed.domain)
         if not record:
             _refuse_unpaid(chosen, policy)
         engine = engine_of(url, key, base["name"])
@@ -254,8 +265,24 @@ def open_for_experts(
     emit(opened, as_json, lambda: say(told))
 
 
-def _chosen(domain: str, names: list[str], folders: Sequence[Path]) -> list[Any]:
-    known = {suite.name: suite for suite in suites_from(domain, folders)}
+def _chosen(
+    registry: RegistryClient,
+    domain: str,
+    names: list[str],
+    tasks: Sequence[str],
+    policy: dict[str, Any],
+) -> list[Any]:
+    """The suites that are asked: of `tasks`, else of those that the policy names.
+
+    names: only these of them.
+    """
+    rules = policy.get("suites", ())
+    asked = [] if tasks else required(registry, domain, rules)
+    if not asked:
+        asked = suites_from(domain, tasks)
+    elif not all(rule.get("task") for rule in rules):
+        asked = [*shipped_suites(domain), *asked]
+    known = {suite.name: suite for suite in asked}
     for name in names:
         if name not in known:
             raise UnknownSuite(f"There is no suite {name!r}. Choose {', '.join(known)}.")
@@ -263,11 +290,12 @@ def _chosen(domain: str, names: list[str], folders: Sequence[Path]) -> list[Any]
 
 
 def _head_suite(
+    registry: RegistryClient,
     domain: str,
     version: dict[str, Any],
     names: list[str],
     n: int | None,
-    folders: Sequence[Path],
+    tasks: Sequence[str],
 ) -> "HeadSuite | None":
     """What a version with a classification head is judged by; None for one that writes."""
     head = version["facts"].get("head")
@@ -275,8 +303,13 @@ def _head_suite(
         return None
     from eval.heads import suite_of
 
-    tasks = [usable_task(folder) for folder in folders]
-    found = suite_of(domain, head["labels"], tasks).limited(n)
+    named = [
+        usable_task(Path(task))
+        if Path(task).is_dir()
+        else fetched(registry, registry.task(f"{domain}/{task}"))
+        for task in tasks
+    ]
+    found = suite_of(domain, head["labels"], named).limited(n)
     for name in names:
         if name != found.suite.name:
             raise UnknownSuite(

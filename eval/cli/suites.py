@@ -10,12 +10,17 @@ from adapters.names import DEFAULT_ALIAS
 from adapters.tasks import TaskFolder, read
 from adapters.tasks.checking import usable
 from eval.errors import UnknownSuite
+from eval.pushed import newest, pushed_suite
 from eval.suites import Suite
-from registry.cli.output import AsJson, emit, say, table
+from registry.cli.output import AsJson, client, emit, say, table
 
-Domain = Annotated[str, typer.Argument(help="A domain; without --task one that has a pack.")]
+Domain = Annotated[str, typer.Argument(help="The domain's name.")]
 Tasks = Annotated[
-    list[Path], typer.Option(help="A task's folder, instead of the shipped ones; may be repeated.")
+    list[str],
+    typer.Option(
+        help="A task's folder, or TASK[@VERSION] of the domain's pushed ones, instead of the "
+        "shipped suites; may be repeated."
+    ),
 ]
 
 
@@ -82,9 +87,12 @@ def begin_policy(
 ) -> None:
     """Print a policy that requires the domain's suites, to adapt and to set.
 
+    Without --task those that Lorary ships; for a domain that it ships none for, the newest version
+    of each pushed task.
+
     Example: lorary suites policy medical > policy.yaml && lorary domain policy medical policy.yaml
 
-    Example: lorary suites policy radiology --task radiology-modality > policy.yaml
+    Example: lorary suites policy radiology --task modality@2 > policy.yaml
     """
     import yaml
 
@@ -92,16 +100,29 @@ def begin_policy(
     print(yaml.safe_dump(policy_for(suites), sort_keys=False), end="")
 
 
-def suites_from(domain: str, folders: Sequence[Path]) -> list[Suite]:
-    """The suites of tasks' folders, or those that are shipped for the domain.
+def suites_from(domain: str, tasks: Sequence[str]) -> list[Suite]:
+    """The suites of tasks, each a folder or a pushed `TASK[@VERSION]`; without any those that are
+    shipped for the domain or, if none are, of the newest versions of all its pushed tasks.
 
-    Raises `InvalidTask` for a folder that is no task or must not be used, and `UnknownSuite`.
+    Raises `InvalidTask` for a folder that is no task or must not be used, `UnknownSuite`, and what
+    the registry refuses.
     """
     from eval.suites import suite_of, suites_of
 
-    if not folders:
-        return list(suites_of(domain))
-    suites = [suite_of(usable_task(folder), domain) for folder in folders]
+    if not tasks and (shipped := shipped_suites(domain)):
+        return shipped
+    if all(Path(task).is_dir() for task in tasks) and tasks:
+        suites = [suite_of(usable_task(Path(task)), domain) for task in tasks]
+    else:
+        with client() as registry:
+            suites = [
+                suite_of(usable_task(Path(task)), domain)
+                if Path(task).is_dir()
+                else pushed_suite(registry, domain, task)
+                for task in tasks or newest(registry, domain)
+            ]
+    if not suites:
+        return list(suites_of(domain))  # which says what there is
     if len({suite.name for suite in suites}) < len(suites):
         raise UnknownSuite("Two tasks have the same name. Rename one of them in its task.yaml.")
     return suites
@@ -114,6 +135,16 @@ def usable_task(folder: Path) -> TaskFolder:
     return task
 
 
+def shipped_suites(domain: str) -> list[Suite]:
+    """The suites that Lorary ships for the domain; none for most."""
+    from eval.suites import suites_of
+
+    try:
+        return list(suites_of(domain))
+    except UnknownSuite:
+        return []
+
+
 def policy_for(suites: Sequence[Suite]) -> dict[str, Any]:
     """A policy that requires `suites`, with rules to begin from."""
     rules: list[dict[str, Any]] = []
@@ -122,6 +153,7 @@ def policy_for(suites: Sequence[Suite]) -> dict[str, Any]:
             "suite": suite.name,
             "digest": suite.digest,
             "held_out": suite.held_out,
+            **({"task": suite.pushed} if suite.pushed else {}),
         }
         if suite.task("calibration"):
             rule |= {

@@ -168,6 +168,8 @@ class Suite:
     unknown: str = ""
     """The answer that means "not enough information"."""
     about: str = field(default="", compare=False)
+    pushed: str = field(default="", compare=False)
+    """The version of the domain's task that it was made of, such as `findings@2`; "" if of none."""
 
     @cached_property
     def digest(self) -> str:
@@ -187,10 +189,10 @@ class Suite:
     def limited(self, n: int) -> "Suite":
         """The suite with at most n items a task: for a quick look, never for a gate.
 
-        Its items have another digest.
+        Its items have another digest, so it is no pushed version's.
         """
         cut = tuple(dataclasses.replace(task, questions=task.questions[:n]) for task in self.tasks)
-        return dataclasses.replace(self, tasks=cut)
+        return dataclasses.replace(self, tasks=cut, pushed="")
 
     def write(self, folder: Path, at: Path | None = None) -> Path:
         """Every task's YAML and items in `folder`, for `lm_eval --include_path`.

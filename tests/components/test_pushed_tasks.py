@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import yaml
 
 from registry.client import AsyncRegistryClient, RegistryClient
 from registry.errors import (
@@ -27,6 +29,7 @@ from registry.model.domains import CreateDomain
 from registry.registry import Registry
 from registry.store import LocalStore
 from tests.support.adapters import TINY, write_adapter
+from tests.support.oracle import ENGINE, Oracle, serving
 from tests.support.pushed_tasks import contents, suite
 from tests.support.servers import BIN, registry_server
 
@@ -42,8 +45,10 @@ class Desk:
     meter: RegistryClient
     keys: dict[str, str]
 
-    def run(self, *arguments: str, who: str = "operator") -> subprocess.CompletedProcess[str]:
-        variables = {"LORARY_REGISTRY_URL": self.url, "LORARY_KEY": self.keys[who]}
+    def run(
+        self, *arguments: str, who: str = "operator", **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        variables = {"LORARY_REGISTRY_URL": self.url, "LORARY_KEY": self.keys[who], **more}
         return subprocess.run(
             [str(BIN / "lorary"), *arguments],
             env={**os.environ, **variables},
@@ -185,3 +190,48 @@ def test_the_log_is_sound_and_an_export_holds_the_tasks(desk: Desk, tmp_path: Pa
     assert registry.refresh().tasks[PATH].versions[0].digest
     registry.close()
     assert verify(copy).sound
+
+
+def test_a_domain_without_a_pack_is_pushed_required_evaluated_and_promoted_by_commands(
+    desk: Desk, tmp_path: Path
+) -> None:
+    domain, ref = "cardiology", "cardiology/reader@1"
+    desk.operator.execute(CreateDomain(domain))
+    for who in ("team", "meter"):
+        roles = {"team": ["publish"], "meter": ["evaluate", "infer"]}[who]
+        grants = [f"{role}:{domain}" for role in roles]
+        desk.keys[f"{domain} {who}"] = desk.operator.issue_key(f"{domain} {who}", grants)["key"]
+    team, meter = f"{domain} team", f"{domain} meter"
+    with RegistryClient(desk.url, desk.keys[team]) as publisher:
+        digest = publisher.push(write_adapter(tmp_path / "a", seed=5), "cardiology/reader")[
+            "digest"
+        ]
+    folder = tmp_path / "task"
+    written(folder, contents(n=240))
+    home = {"LORARY_HOME": str(tmp_path / "home")}
+
+    def run(*arguments: str, who: str) -> subprocess.CompletedProcess[str]:
+        done = desk.run(*arguments, who=who, **home)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    assert f"{domain}/modality@1" in run("task", "push", str(folder), domain, who=meter).stdout
+    begun = yaml.safe_load(run("suites", "policy", domain, who=meter).stdout)
+    (rule,) = begun["suites"]
+    assert (rule["suite"], rule["task"]) == ("modality", "modality@1")
+    file = tmp_path / "policy.yaml"
+    file.write_text(yaml.safe_dump(begun | {"approvals": 0}))
+    run("domain", "policy", domain, str(file), "--yes", who="operator")
+    lacking = desk.run("gate", ref, who=team, **home)
+    assert (lacking.returncode, "task modality@1: report" in lacking.stdout) == (1, True)
+
+    def answer(model: str, question: str) -> tuple[str, float]:
+        right = ("x-ray", "ultrasound")[int(re.findall(r"report (\d+)", question)[-1]) % 2]
+        return (right, 0.97) if model == ref else ("mri", 0.5)
+
+    engine = msgspec.structs.replace(ENGINE, base=TINY.digest)
+    with serving(Oracle(answer, {ref: digest}, engine=engine)) as oracle:
+        run("eval", ref, "--url", oracle.url, who=meter)
+    run("gate", ref, who=team)
+    run("alias", "set", ref, "production", who=team)
+    assert desk.operator.adapter("cardiology/reader")["aliases"] == {"production": 1}
