@@ -81,6 +81,13 @@ class Recipe(
     """Prompt and answer together, for every row; none is cut."""
     too_long: Literal["refuse", "drop"] = "refuse"
     """Whether longer rows are refused before training begins, or left out and counted."""
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    """What products are computed in, the frozen base held in: `auto` takes bfloat16 on a GPU that
+    has it, else float32. Trained weights and the optimiser are float32 always."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, about a third more time."""
+    saved_as: Literal["bfloat16", "float32"] = "bfloat16"
+    """How the result's tensors are saved: bfloat16 is half the bytes that a server loads."""
     seed: Whole = 0
     validation: Share = 0.0
     """Share of the training units kept out to watch the loss on; the held-out set stays unseen."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +11,11 @@ import typer
 
 from adapters import recipes
 from adapters.cli.sources import AsJson
+from adapters.handover import Registry
 from adapters.home import SMALL_MODEL, default_model, home
-from adapters.recipe import AnyRecipe, BadRecipe
+from adapters.names import AdapterRef
+from adapters.recipe import AnyRecipe, BadRecipe, Reward
+from adapters.training.fits import Fit
 from adapters.training.processes import is_first
 from adapters.training.serving import not_served
 
@@ -22,6 +26,7 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
+    context: typer.Context,
     recipe: Annotated[
         str, typer.Argument(help="A YAML file, or a shipped recipe: medical, ... None with --task.")
     ] = "",
@@ -45,6 +50,22 @@ def train(
         list[str] | None,
         typer.Option(help="Also log to tensorboard, mlflow, trackio, ... if installed."),
     ] = None,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DOMAIN/NAME", help="Publish the result as that adapter's next version."
+        ),
+    ] = None,
+    parent: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VERSION",
+            help="What `start` is, as DOMAIN/NAME@NUMBER; with --push the registry is asked.",
+        ),
+    ] = None,
+    memory_check: Annotated[
+        bool, typer.Option(help="Measure first whether it fits into memory, and refuse if not.")
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Train what a recipe says and write a publishable directory.
@@ -63,15 +84,22 @@ def train(
     Example: lorary train financial-classify data=tickets.jsonl adapter=support/queue
 
     Example: lorary train --task radiology-modality steps=60 --out out/modality
+
+    Example: lorary train mine.yaml --push support/queue
     """
-    from adapters.training import run
+    from adapters.training import continued, run
     from adapters.training.progress import progress_bar
 
     chosen = _chosen(recipe, list(assignments or []), task)
     base_directory = base or base_of(chosen.base)
+    if is_first() and (warning := continued.answers_seen(chosen)) is not None:
+        print(f"Note: {warning}", file=sys.stderr)
     if dry_run:
         _tell_estimate(run.rehearse(chosen, base_directory), chosen.max_tokens, as_json)
         return
+    registry = None if push is None else _registry(context, chosen, push)
+    if parent is None and registry is not None:
+        parent = continued.parent_of(chosen, registry)
     directory = out or home() / "adapters" / chosen.adapter
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(home() / "logs" / chosen.adapter))
     with progress_bar(chosen, quiet=as_json or not is_first()) as advance:
@@ -82,20 +110,45 @@ def train(
             reuse=reuse,
             progress=advance,
             report_to=tuple(report_to or ()),
+            on_fit=_tell_fit if memory_check else None,
+            parent=parent,
         )
     if not is_first():
         return
     why_not = not_served(chosen)
+    published = None
+    if registry is not None and push is not None:
+        published = registry.publish(directory, push, chosen.base)
     if as_json:
-        told = {"path": str(directory), "reused": reused, "not_served": why_not}
+        told = {
+            "path": str(directory), "reused": reused, "not_served": why_not, "published": published
+        }  # fmt: skip
         print(json.dumps({**told, **msgspec.to_builtins(provenance)}, indent=2))
         return
     how = "kept, nothing changed" if reused else f"trained in {provenance.seconds:.0f} s"
     print(f"{directory}: {how}, loss {provenance.final_loss:.3f}")
+    if provenance.leaked_items:
+        print(_leaked(provenance.leaked_items))
     if provenance.dropped_items:
         print(_dropped(provenance.dropped_items, chosen.max_tokens))
     if why_not is not None:
         print(why_not)
+    if published is not None:
+        print(f"Published as {published}.")
+
+
+def _registry(context: typer.Context, recipe: AnyRecipe, push: str) -> Registry:
+    """The registry to publish in; raises `BadRecipe` before training for what could not be."""
+    reference = AdapterRef.parse(push)
+    if reference.adapter is None or reference.version or reference.alias:
+        raise BadRecipe(f"--push is {push!r}; write DOMAIN/NAME.")
+    why_not = not_served(recipe)
+    if why_not is not None and not isinstance(recipe, Reward):
+        raise BadRecipe(f"The result could not be published. {why_not}")
+    if context.obj is None:
+        raise BadRecipe("--push works in the command `lorary` only.")
+    registry: Registry = context.obj
+    return registry
 
 
 def _chosen(recipe: str, assignments: list[str], task: Path | None) -> AnyRecipe:
@@ -117,6 +170,11 @@ def base_of(name: str) -> Path:
     raise BadRecipe(f"Where does the base model {name!r} lie? Say it with --base DIRECTORY.")
 
 
+def _tell_fit(fit: Fit) -> None:
+    if is_first() and fit.fits:
+        print(fit.said, file=sys.stderr)
+
+
 def _tell_estimate(estimate: dict[str, float], most: int, as_json: bool) -> None:
     if as_json:
         print(json.dumps(estimate, indent=2))
@@ -124,13 +182,29 @@ def _tell_estimate(estimate: dict[str, float], most: int, as_json: bool) -> None
     print(
         f"{estimate['steps']:.0f} steps of {estimate['step_seconds']:.2f} s: "
         f"{estimate['seconds'] / 60:.1f} min, {estimate['setup_seconds']:.0f} s of it before the "
-        f"first step. Memory {estimate['peak_bytes'] / 1e9:.1f} GB. "
+        f"first step. Memory {estimate['peak_bytes'] / 1e9:.1f} GB; {_largest(estimate)}"
         f"{estimate['trainable']:,.0f} of {estimate['parameters']:,.0f} parameters are trained. "
         "Measured on this machine over three steps; what the model is asked before, between and "
         "after is not counted."
     )
+    if estimate["leaked"]:
+        print(_leaked(int(estimate["leaked"])))
     if estimate["dropped"]:
         print(_dropped(int(estimate["dropped"]), most))
+
+
+def _largest(estimate: dict[str, float]) -> str:
+    """The largest step's memory, which the three that were run need not show."""
+    if not estimate["needed_bytes"]:
+        return "what the largest step needs was not measured. "
+    return (
+        f"the largest step needs about {estimate['needed_bytes'] / 1e9:.1f} GB of "
+        f"{estimate['free_bytes'] / 1e9:.1f} GB free. "
+    )
+
+
+def _leaked(rows: int) -> str:
+    return f"Left out {rows} rows whose text a task among the sources holds out."
 
 
 def _dropped(rows: int, most: int) -> str:

@@ -6,10 +6,10 @@ training text. Only what crosses the split is looked for: items of one unit are 
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from adapters.packs.pack import DataSet, Item
+from adapters.packs.pack import HELD_OUT_SHARE, DataSet, DomainPack, Item, lot
 
 PASSAGE = 13
 """Words."""
@@ -57,6 +57,20 @@ def contamination(data: DataSet, trained_on: Sequence[str] = ()) -> Contaminatio
         elif any(run in seen.get(min(PASSAGE, len(words)), ()) for run in _runs(words, PASSAGE)):
             passages.append(item)
     return Contamination(tuple(exact), tuple(passages), len(data.held_out))
+
+
+def held_out_texts(pack: DomainPack) -> frozenset[tuple[str, ...]]:
+    """The words of every text on the held-out side of a task's split.
+
+    Also of items that the task leaves out as too many of one label: their units are held out.
+    """
+    held = (item for item in pack.read() if pack.exam or lot(item.unit) < HELD_OUT_SHARE)
+    return frozenset(tuple(_words(item.text)) for item in held)
+
+
+def among(text: str, held: Collection[tuple[str, ...]]) -> bool:
+    """Whether `held` has the text: equal but for case, punctuation and spacing."""
+    return tuple(_words(text)) in held
 
 
 def _words(text: str) -> list[str]:

@@ -27,11 +27,11 @@ class Answer:
     confidence: float
 
 
-def load(base: Path, trained: Path | None) -> Any:
-    """The base, the base with an adapter by plain PEFT, or a fully fine-tuned model."""
+def load(base: Path, trained: Path | None, dtype: torch.dtype = torch.float32) -> Any:
+    """The base, the base with an adapter by plain PEFT, or a fully fine-tuned model; on the CPU."""
     if trained is not None and not (trained / CONFIG).is_file():
-        return AutoModelForCausalLM.from_pretrained(trained, dtype=torch.float32).eval()
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        return AutoModelForCausalLM.from_pretrained(trained, dtype=dtype).eval()
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
     return model.eval() if trained is None else PeftModel.from_pretrained(model, trained).eval()
 
 

@@ -137,10 +137,14 @@ def _preferences(recipe: Recipe, from_packs: bool) -> str:
 
 def _dropped(provenance: Provenance) -> str:
     """What of the data was left out."""
-    if not provenance.dropped_items:
-        return ""
-    most = provenance.plan.recipe.max_tokens
-    return f" {provenance.dropped_items} items longer than {most} tokens were left out."
+    said = ""
+    if provenance.leaked_items:
+        said += f" {provenance.leaked_items} items were left out because another task of the data"
+        said += " holds them out."
+    if provenance.dropped_items:
+        most = provenance.plan.recipe.max_tokens
+        said += f" {provenance.dropped_items} items longer than {most} tokens were left out."
+    return said
 
 
 def _forgetting(provenance: Provenance) -> str:

@@ -7,6 +7,8 @@ Rows of a JSON Lines file or a hub data set, by stage:
     kto                {"prompt": ..., "completion": ..., "label": true or false}
     ppo, rloo, grpo    {"prompt": ...}, and "completion" where the reward is `verifiable`
 
+Alpaca's rows and OpenAI's preferences are read, too (formats.py).
+
 A prompt is text, or a conversation (conversations.py) that ends with the user's message: system
 message and earlier turns are part of what the model is trained to answer. An answer is text or the
 assistant's message. Of "messages" every answer by the assistant is learnt, each after the whole
@@ -43,11 +45,12 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from adapters import json_lines
-from adapters.packs import TASKS, DomainPack, Item
+from adapters.packs import TASKS, DomainPack, Item, contamination
 from adapters.packs.pack import lot
 from adapters.recipe import BadRecipe, Classify, Kto, Online, Recipe, Sft
 from adapters.training import conversations
 from adapters.training.conversations import Conversation, asking
+from adapters.training.formats import renamed
 from adapters.training.rows import Judged, Pair, Row, Turn
 from adapters.training.tasks import is_task, of_task
 
@@ -74,6 +77,8 @@ class Corpus(Generic[R]):
     """The expert reviews that rows say they come from."""
     dropped: int = 0
     """Rows that were left out because they are too long (lengths.py)."""
+    leaked: int = 0
+    """Rows that were left out because a task among the sources holds their text out."""
 
 
 def corpus_of(recipe: Recipe) -> Corpus[Any]:
@@ -108,6 +113,8 @@ def read_corpus(
     `BadRecipe`.
     """
     rows: list[R] = []
+    held = _held_out(recipe.data)
+    leaked = 0
     digests, packs, origin = [], [], {}
     reviews = set[str]()
     for source in recipe.data:
@@ -119,7 +126,10 @@ def read_corpus(
             data = pack.load()
             packs.append(pack)
             digests.append(data.digest)
-            made = from_pack(pack, [item for item in data.train if among(item.unit)])
+            items = [item for item in data.train if among(item.unit)]
+            allowed = [item for item in items if not contamination.among(item.text, held)]
+            leaked += len(items) - len(allowed)
+            made = from_pack(pack, allowed)
             rows += [replace(row, where=f"{name}, {row.question!r:.60}") for row in made]
             origin[source] = ", ".join(f"{s.package} {s.version}" for s in pack.sources)
         else:
@@ -128,7 +138,9 @@ def read_corpus(
             else:
                 raw, digest = _read(name)
             digests.append(digest)
-            used = [(g, row) for g, row in _converted(name, raw, from_row) if among(row.unit)]
+            chosen = [(g, row) for g, row in _converted(name, raw, from_row) if among(row.unit)]
+            used = [(g, row) for g, row in chosen if not _asks_held_out(row.question, held)]
+            leaked += len(chosen) - len(used)
             rows += [row for _, row in used]
             reviews |= {g["review"] for g, _ in used if isinstance(g.get("review"), str)}
             origin[source] = f"{len(raw)} rows, SHA-256 {digest[:12]}"
@@ -145,8 +157,30 @@ def read_corpus(
     joined = hashlib.sha256("\n".join(digests).encode()).hexdigest()
     digest = digests[0] if len(digests) == 1 else joined
     return Corpus(
-        tuple(train), tuple(kept_out), replay, digest, tuple(packs), origin, tuple(sorted(reviews))
+        tuple(train),
+        tuple(kept_out),
+        replay,
+        digest,
+        tuple(packs),
+        origin,
+        tuple(sorted(reviews)),
+        leaked=leaked,
     )
+
+
+def _held_out(sources: Sequence[str]) -> frozenset[tuple[str, ...]]:
+    """The texts that the tasks among several sources hold out; one task alone holds its own."""
+    names = {part(source)[0] for source in sources}
+    if len(names) < 2:
+        return frozenset()
+    packs = [TASKS[name] for name in names if name in TASKS]
+    return frozenset().union(*map(contamination.held_out_texts, packs))
+
+
+def _asks_held_out(question: str, held: Collection[tuple[str, ...]]) -> bool:
+    """Whether a question is a held-out text, or asks about one as a task does: "Noun: TEXT"."""
+    asked = question.rpartition("\n\n")[2].partition(": ")[2]
+    return contamination.among(question, held) or contamination.among(asked, held)
 
 
 def part(source: str) -> tuple[str, Callable[[str], bool]]:
@@ -154,13 +188,30 @@ def part(source: str) -> tuple[str, Callable[[str], bool]]:
 
     Raises `BadRecipe` for a part that holds nothing.
     """
+    name, first, end = share_of(source)
+    return name, lambda unit: first <= lot(f"part {unit}") < end
+
+
+def share_of(source: str) -> tuple[str, float, float]:
+    """A source's name, and from where to where in 0..1 its part reaches; raises as `part`."""
     found = PART.fullmatch(source)
     if found is None:
-        return source, lambda _: True
+        return source, 0.0, 1.0
     first, end = int(found["first"] or 0) / 100, int(found["end"] or 100) / 100
     if not 0 <= first < end <= 1:
         raise BadRecipe(f"{source!r} names no part. Write NAME[:60%] or NAME[60%:].")
-    return found["name"], lambda unit: first <= lot(f"part {unit}") < end
+    return found["name"], first, end
+
+
+def seen_before(sources: Sequence[str], earlier: Sequence[str]) -> list[str]:
+    """Which sources have units in common with those that an earlier training named."""
+    parts = [share_of(source) for source in earlier]
+
+    def common(source: str) -> bool:
+        name, first, end = share_of(source)
+        return any(name == n and first < e and f < end for n, f, e in parts)
+
+    return [source for source in sources if common(source)]
 
 
 def _read(source: str) -> tuple[list[dict[str, Any]], str]:
@@ -197,12 +248,7 @@ def _converted(
         try:
             if not isinstance(row, dict):
                 raise ValueError("it is no JSON object")  # noqa: TRY004, TRY301 - as the others
-            if "instruction" in row:
-                raise ValueError(  # noqa: TRY301 - as the others
-                    "it is in Alpaca's format (instruction, input, output): write prompt and "
-                    "completion"
-                )
-            for made in from_row(row):
+            for made in from_row(renamed(row)):
                 yield row, replace(made, where=f"{source}, row {number}")
         except (KeyError, TypeError, ValueError, IndexError) as error:
             lacking = f"it lacks {error}" if isinstance(error, KeyError) else str(error)

@@ -14,6 +14,7 @@ import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
 from adapters.recipe import Online
+from adapters.training.device import computes_in_bfloat16, device
 from adapters.training.forgetting import General
 from adapters.training.job import Job, Outcome, Progress, Record
 from adapters.training.models import REFERENCE
@@ -38,9 +39,9 @@ def arguments(job: Job) -> dict[str, Any]:
         "lr_scheduler_type": recipe.schedule,
         "warmup_steps": recipe.warmup_steps,
         "seed": recipe.seed,
-        "use_cpu": not torch.cuda.is_available(),
-        "bf16": False,
-        "gradient_checkpointing": False,
+        "use_cpu": device().type == "cpu",
+        "bf16": computes_in_bfloat16(recipe),
+        "gradient_checkpointing": recipe.gradient_checkpointing,
         "dataloader_pin_memory": False,
         "logging_steps": 1,
         "save_strategy": "steps",
@@ -70,11 +71,14 @@ def fit(trainer: Any, job: Job, out: Path) -> Outcome:
     trainer.add_callback(_Marker())
     if job.recipe.patience:
         trainer.add_callback(EarlyStoppingCallback(job.recipe.patience))
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:  # TRL makes what is trained on a 4-bit base bfloat16
+            parameter.data = parameter.data.float()
     general = General(job, trainer.model, trainer.processing_class)
     checkpoint = newest_checkpoint(job.workspace)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     steps = [record for record in trainer.state.log_history if "train_runtime" not in record]
-    return finished(trainer.model, steps, general, out)
+    return finished(job, trainer.model, steps, general, out)
 
 
 def drawn(rows: Sequence[R], count: int, seed: int) -> list[R]:
@@ -86,19 +90,28 @@ def drawn(rows: Sequence[R], count: int, seed: int) -> list[R]:
     return [rows[i] for i in order[:count]]
 
 
-def finished(model: Any, history: list[Record], general: General, out: Path) -> Outcome:
-    """Save what was trained: the one adapter without its frozen reference, or the whole model."""
+def finished(job: Job, model: Any, history: list[Record], general: General, out: Path) -> Outcome:
+    """Save what was trained: the one adapter without its frozen reference, or the whole model.
+
+    General questions are asked of the values that are saved.
+    """
     named = getattr(model, "peft_config", None)
+    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    kept = getattr(torch, job.recipe.saved_as)
+    for _, parameter in trained:
+        parameter.data = parameter.data.to(kept).float()
+    forgetting = general.again(model)
+    for _, parameter in trained:
+        parameter.data = parameter.data.to(kept)
     options = {} if named is None else {"selected_adapters": ["default"]}
     model.save_pretrained(out, safe_serialization=True, **options)
-    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     return Outcome(
         history=history,
         trainable=sum(p.numel() for n, p in trained if f".{REFERENCE}." not in n),
         parameters=sum(p.numel() for p in model.parameters())
         if named is None
         else model.get_nb_trainable_parameters()[1],
-        forgetting=general.again(model),
+        forgetting=forgetting,
     )
 
 

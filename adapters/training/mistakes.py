@@ -14,6 +14,7 @@ from typing import Any
 from adapters.recipe import BadRecipe
 from adapters.training.answering import load
 from adapters.training.data import Corpus
+from adapters.training.device import base_dtype, device
 from adapters.training.fit import drawn
 from adapters.training.job import Job
 from adapters.training.models import encode
@@ -36,7 +37,7 @@ def with_own_mistakes(job: Job, corpus: Corpus[Pair], tokenizer: Any) -> Corpus[
     recipe = job.recipe
     if job.start is None or all(pair.judged for pair in corpus.train):
         return corpus
-    model = load(job.base, job.start)
+    model = load(job.base, job.start, base_dtype(recipe)).to(device())
 
     def said(asked: Sequence[Pair]) -> dict[Pair, str]:
         if not asked:

@@ -35,6 +35,7 @@ from transformers import (
 from adapters.admission import WEIGHTS
 from adapters.recipe import Recipe
 from adapters.training.conversations import Conversation
+from adapters.training.device import base_dtype, device
 from adapters.training.job import Job
 from adapters.training.packing import Example
 
@@ -71,18 +72,20 @@ def encode(tokenizer: Any, prompt: Conversation, answer: str) -> Example:
 
 
 def base_model(recipe: Recipe, base: Path) -> Any:
-    """The base model in float32; for qlora in NF4 with double quantisation (arXiv 2305.14314).
+    """The base model; for qlora in NF4 with double quantisation (arXiv 2305.14314).
 
     On a CPU with AVX512-BF16, a 4-bit layer that is asked without gradients turns its weights into
     a layout for good that no gradient passes through. So a model to train is told not to.
     """
-    options: dict[str, Any] = {"dtype": torch.float32}
+    dtype = base_dtype(recipe)
+    options: dict[str, Any] = {"dtype": dtype}
     if recipe.method == "qlora":
+        options["device_map"] = {"": device()}
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.float32,
+            bnb_4bit_compute_dtype=dtype,
         )
     model = AutoModelForCausalLM.from_pretrained(base, **options)
     for layer in model.modules():
@@ -105,7 +108,7 @@ def scorer(job: Job) -> tuple[Any, Any]:
     With an adapter to start from, its weights are where training begins: what it knows of the task
     need not be learnt again from preferences (Ouyang et al., arXiv 2203.02155, 3.5).
     """
-    options: dict[str, Any] = {"dtype": torch.float32, "num_labels": 1}
+    options: dict[str, Any] = {"dtype": base_dtype(job.recipe), "num_labels": 1}
     model = AutoModelForSequenceClassification.from_pretrained(job.base, **options)
     if job.start is None:
         return model, peft_config(job.recipe, "SEQ_CLS")
@@ -117,13 +120,13 @@ def scorer(job: Job) -> tuple[Any, Any]:
     return scoring, None
 
 
-def reward_model(base: Path, directory: Path, tokenizer: Any) -> Any:
-    """A trained reward model, frozen."""
-    scored = AutoModelForSequenceClassification.from_pretrained(
-        base, dtype=torch.float32, num_labels=1
-    )
+def reward_model(
+    base: Path, directory: Path, tokenizer: Any, dtype: torch.dtype = torch.float32
+) -> Any:
+    """A trained reward model, frozen, on the device; its base's weights are held in `dtype`."""
+    scored = AutoModelForSequenceClassification.from_pretrained(base, dtype=dtype, num_labels=1)
     scored.config.pad_token_id = tokenizer.pad_token_id
-    return PeftModel.from_pretrained(scored, directory).eval()
+    return PeftModel.from_pretrained(scored, directory).eval().to(device())
 
 
 def peft_config(recipe: Recipe, task: str = "CAUSAL_LM") -> Any:

@@ -13,16 +13,19 @@ Advantages are not whitened: near the optimum all of them vanish, and dividing b
 would blow noise up to full steps.
 """
 
+import contextlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from adapters.recipe import Ppo
 from adapters.training.data import Corpus
+from adapters.training.device import device, random_state, restore_random_state
 from adapters.training.fit import KEPT, MARKER, drawn, finished, newest_checkpoint
 from adapters.training.forgetting import General
 from adapters.training.job import Job, Outcome, Record
@@ -32,6 +35,9 @@ from adapters.training.rewards import reward_of
 from adapters.training.rollouts import Rollouts, sample, scored
 from adapters.training.rows import Turn
 from adapters.training.trackers import Trackers
+
+MAX_NORM = 1.0
+"""To which the gradients of policy and critic are clipped, each of them."""
 
 Judge = Callable[[int, Rollouts], torch.Tensor]
 """From the step and its answers to one reward each, (N,)."""
@@ -45,7 +51,7 @@ def advantages(
     All: (N, T). Positions after an answer's end count nothing and are zero.
     """
     rewards, values = rewards * mask, values * mask
-    following = torch.zeros(rewards.shape[0])
+    following = torch.zeros_like(rewards[:, 0])
     gained = torch.zeros_like(rewards)
     for t in reversed(range(rewards.shape[1])):
         after = values[:, t + 1] if t + 1 < rewards.shape[1] else torch.zeros_like(values[:, 0])
@@ -77,6 +83,9 @@ def train(job: Job, corpus: Corpus[Turn], out: Path) -> Outcome:
         from peft import get_peft_model
 
         model = get_peft_model(model, peft_config)
+    model.to(device())
+    if recipe.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
     rows = drawn(corpus.train, recipe.steps * recipe.batch, recipe.seed)
     prompts = [encode(tokenizer, row.prompt, "").prompt for row in rows]
     reward = reward_of(job, tokenizer)
@@ -98,7 +107,7 @@ def train(job: Job, corpus: Corpus[Turn], out: Path) -> Outcome:
         if (step + 1) % recipe.save_every == 0 and step + 1 < recipe.steps:
             loop.save(job.workspace, step + 1)
     trackers.close()
-    return finished(model, loop.history, general, out)
+    return finished(job, model, loop.history, general, out)
 
 
 class Loop:
@@ -109,13 +118,16 @@ class Loop:
         self.history: list[Record] = []
         self._recipe = recipe
         self._part, self._pad, self._end = part, pad, end
-        self._critic = torch.nn.Linear(model.config.hidden_size, 1)
+        self._device = model.device
+        self._critic = torch.nn.Linear(model.config.hidden_size, 1).to(self._device)
         torch.nn.init.zeros_(self._critic.weight)
         learnt = [p for n, p in model.named_parameters() if p.requires_grad and REFERENCE not in n]
+        self._learnt = (learnt, list(self._critic.parameters()))
+        rates = (recipe.learning_rate, recipe.value_learning_rate)
         self._optimizer = torch.optim.AdamW(
             [
-                {"params": learnt, "lr": recipe.learning_rate},
-                {"params": self._critic.parameters(), "lr": recipe.value_learning_rate},
+                {"params": group, "lr": rate}
+                for group, rate in zip(self._learnt, rates, strict=True)
             ],
             weight_decay=0.0,
         )
@@ -137,11 +149,11 @@ class Loop:
             pad=self._pad,
             end=self._end,
         )
-        reward = judge(number, rollouts)
+        reward = judge(number, rollouts).to(self._device)
         divergence = (rollouts.logprobs - rollouts.reference) * rollouts.mask
         rewards = -recipe.beta * divergence
         last = rollouts.mask.sum(1) - 1
-        rewards[torch.arange(len(last)), last] += reward
+        rewards[torch.arange(len(last), device=self._device), last] += reward
         gained, returns = advantages(rewards, rollouts.values, rollouts.mask, recipe.gae_lambda)
         losses = [self._epoch(rollouts, gained, returns) for _ in range(recipe.epochs)]
         record = {
@@ -161,19 +173,20 @@ class Loop:
     ) -> tuple[float, float, float]:
         """One optimiser step on the whole batch: the two losses, and the share that was clipped."""
         recipe, tokens = self._recipe, rollouts.mask.sum()
-        sums = torch.zeros(3)
+        sums = torch.zeros(3, device=self._device)
         for begin in range(0, len(rollouts.ids), self._part):
             rows = slice(begin, begin + self._part)
             part = rollouts.part(rows)
-            new, hidden = scored(self.model, part.ids, part.seen, part.mask.shape[1])
+            with _recomputing(self.model, recipe):
+                new, hidden = scored(self.model, part.ids, part.seen, part.mask.shape[1])
             policy_loss = clipped_loss(new, part.logprobs, gained[rows], recipe.clip)
             value_loss = (self._critic(hidden).squeeze(-1) - returns[rows]) ** 2
             both = torch.stack([(loss * part.mask).sum() for loss in (policy_loss, value_loss)])
             torch.autograd.backward(both.sum() / tokens)
             clipped = ((new - part.logprobs).exp() - 1).abs() > recipe.clip
             sums += torch.stack([*both.detach(), (clipped * part.mask).sum()])
-        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        for group in self._learnt:  # apart: the critic's far larger gradient would scale the other
+            torch.nn.utils.clip_grad_norm_(group, MAX_NORM)
         self._optimizer.step()
         self._schedule.step()
         self._optimizer.zero_grad()
@@ -190,7 +203,7 @@ class Loop:
             "critic": self._critic.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
-            "random": torch.get_rng_state(),
+            "random": random_state(),
             "history": self.history,
         }
         torch.save(state, folder / "state.pt")
@@ -204,11 +217,27 @@ class Loop:
         checkpoint = newest_checkpoint(workspace)
         if checkpoint is None:
             return 0
-        state = torch.load(checkpoint / "state.pt", weights_only=True)
+        state = torch.load(checkpoint / "state.pt", weights_only=True, map_location="cpu")
         self.model.load_state_dict(state["policy"], strict=False)
         self._critic.load_state_dict(state["critic"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
-        torch.set_rng_state(state["random"])
+        restore_random_state(state["random"])
         self.history = state["history"]
         return int(checkpoint.name.rpartition("-")[2])
+
+
+@contextlib.contextmanager
+def _recomputing(model: Any, recipe: Ppo) -> Iterator[None]:
+    """Within the block, layers keep no activations if the recipe says so.
+
+    They do that in training mode only, which the model is not in: dropout stays off.
+    """
+    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    for layer in layers:
+        layer.training = recipe.gradient_checkpointing
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.training = False

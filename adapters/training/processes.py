@@ -8,6 +8,9 @@ import os
 
 from adapters.recipe import BadRecipe, Ppo, Recipe
 
+_SHARDING = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+"""What `accelerate launch` sets for each."""
+
 
 def count() -> int:
     """How many processes train together."""
@@ -21,6 +24,11 @@ def is_first() -> bool:
 
 def share(recipe: Recipe) -> int:
     """Examples that a process computes at once; raises `BadRecipe` if a batch has no such share."""
+    if any(os.environ.get(name) == "true" for name in _SHARDING):
+        raise BadRecipe(
+            "lorary train does not shard a base among processes (FSDP, DeepSpeed): each holds it "
+            "whole. Start it without, or with method=qlora for a base that is too large."
+        )
     if isinstance(recipe, Ppo) and count() > 1:
         raise BadRecipe("Stage ppo trains in one process. Use rloo or grpo on several.")
     parts = recipe.accumulate * count()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from adapters.admission import WEIGHTS
+from adapters.admission import PROVENANCE, WEIGHTS
 from adapters.base_model import BaseModel
 from adapters.lineage import Lineage
 from adapters.packs import DomainPack
@@ -52,6 +52,8 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     train_items: int
     dropped_items: int = 0
     """Left out because they are longer than the recipe's `max_tokens`."""
+    leaked_items: int = 0
+    """Left out because a task among the sources holds their text out."""
     held_out_items: int
     """Of the domain packs: never trained on."""
     final_loss: float
@@ -63,6 +65,14 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     """Most memory the process held, or on a GPU the most allocated there."""
     forgetting: Forgetting | None = None
     history: list[Record]
+
+
+def existing(out: Path) -> Provenance | None:
+    """The provenance of the adapter in `out`, or None if there is none."""
+    try:
+        return msgspec.json.decode((out / PROVENANCE).read_bytes(), type=Provenance)
+    except (OSError, ValueError):
+        return None
 
 
 def make_plan(
@@ -84,8 +94,8 @@ def make_plan(
         data_digest=data_digest,
         sources=sources,
         recipe=recipe,
-        start_digest=None if start is None else _digest(start / WEIGHTS),
-        reward_digest=None if reward is None else _digest(reward / WEIGHTS),
+        start_digest=None if start is None else weights_digest(start),
+        reward_digest=None if reward is None else weights_digest(reward),
         code=code_digest(recipe),
         versions={name: version(name) for name in PACKAGES},
     )
@@ -103,10 +113,14 @@ def code_digest(recipe: AnyRecipe) -> str:
     return hashing.hexdigest()
 
 
-def lineage_of(plan: Plan, reviews: tuple[str, ...]) -> Lineage:
-    """What the registry reads: the plan, and the expert reviews among its data."""
+def lineage_of(plan: Plan, reviews: tuple[str, ...], parent: str | None) -> Lineage:
+    """What the registry reads: the plan, its parent, and the expert reviews among its data."""
     return Lineage(
-        data=plan.data_digest, recipe=plan.recipe.digest, code=plan.code, reviews=reviews
+        parent=parent,
+        data=plan.data_digest,
+        recipe=plan.recipe.digest,
+        code=plan.code,
+        reviews=reviews,
     )
 
 
@@ -116,6 +130,7 @@ def thinned(history: list[Record]) -> list[Record]:
     return [r for i, r in enumerate(history) if i % stride == 0 or "eval_loss" in r]
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
+def weights_digest(directory: Path) -> str:
+    """SHA-256 of the weights of the adapter in a directory."""
+    with (directory / WEIGHTS).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

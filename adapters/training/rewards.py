@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from adapters.training.device import base_dtype
 from adapters.training.job import Job
 from adapters.training.models import plain_prompt, reward_model
 from adapters.training.rows import Turn
@@ -20,12 +21,16 @@ Reward = Callable[[Sequence[Turn], Sequence[str]], torch.Tensor]
 
 def reward_of(job: Job, tokenizer: Any) -> Reward:
     """The recipe's reward."""
-    return verifiable if job.reward is None else learnt(job.base, job.reward, tokenizer)
+    if job.reward is None:
+        return verifiable
+    return learnt(job.base, job.reward, tokenizer, base_dtype(job.recipe))
 
 
-def learnt(base: Path, directory: Path, tokenizer: Any) -> Reward:
-    """The score of a reward model that stage reward trained."""
-    scored = reward_model(base, directory, tokenizer)
+def learnt(
+    base: Path, directory: Path, tokenizer: Any, dtype: torch.dtype = torch.float32
+) -> Reward:
+    """The score of a reward model that stage reward trained, on the device."""
+    scored = reward_model(base, directory, tokenizer, dtype)
 
     def reward(rows: Sequence[Turn], answers: Sequence[str]) -> torch.Tensor:
         texts = [

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from peft import PeftModel
+from transformers import GenerationConfig
 
 from adapters.training.models import REFERENCE
 
@@ -57,21 +59,37 @@ def draw(model: Any, prompts: Sequence[Sequence[int]], most: int, pad: int, end:
     width = max(len(prompt) for prompt in prompts)
     padded = [[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts]
     asked = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    seen = torch.tensor(asked)
-    ids = model.generate(
-        input_ids=torch.tensor(padded),
-        attention_mask=seen,
-        do_sample=True,
-        temperature=1.0,
-        top_k=0,
-        top_p=1.0,
-        max_new_tokens=most,
-        pad_token_id=pad,
-        eos_token_id=end,
-    )
+    seen = torch.tensor(asked, device=model.device)
+    with _nothing_preset(model):
+        ids = model.generate(
+            input_ids=torch.tensor(padded, device=model.device),
+            attention_mask=seen,
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            max_new_tokens=most,
+            pad_token_id=pad,
+            eos_token_id=end,
+        )
     ended = (ids[:, width:] == end).int()
     mask = (ended.cumsum(1) - ended == 0).int()
     return Drawn(ids, torch.cat([seen, mask], 1), mask)
+
+
+@contextlib.contextmanager
+def _nothing_preset(model: Any) -> Iterator[None]:
+    """Within the block, nothing that comes with the base changes what is drawn.
+
+    Its generation_config.json may hold a repetition penalty or the like.
+    """
+    own = model.get_base_model() if isinstance(model, PeftModel) else model
+    before = own.generation_config
+    own.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        own.generation_config = before
 
 
 def sample(

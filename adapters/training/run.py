@@ -20,7 +20,6 @@ from adapters.admission import CARD, CONFIG, CURVE, PROVENANCE, WEIGHTS, admit, 
 from adapters.base_model import BaseModel
 from adapters.errors import InvalidAdapter
 from adapters.heads import LABELS
-from adapters.home import home
 from adapters.recipe import (
     AnyRecipe,
     BadRecipe,
@@ -34,12 +33,27 @@ from adapters.recipe import (
 )
 from adapters.training.card import render
 from adapters.training.classification import card, rows
+from adapters.training.continued import reward_directory, trained_before
 from adapters.training.data import Corpus, corpus_of
+from adapters.training.fits import Fit
 from adapters.training.job import Job, Outcome, Progress
 from adapters.training.processes import is_first
-from adapters.training.provenance import Provenance, lineage_of, make_plan, thinned
+from adapters.training.provenance import (
+    Provenance,
+    existing,
+    lineage_of,
+    make_plan,
+    thinned,
+)
 from adapters.training.quiet import be_quiet
 from adapters.training.serving import not_served
+
+
+class DoesNotFit(BadRecipe):
+    """The device has too little memory for the largest step."""
+
+    status = 409
+    code = "does_not_fit"
 
 
 class TrainingRuns(BadRecipe):
@@ -47,14 +61,6 @@ class TrainingRuns(BadRecipe):
 
     status = 409
     code = "training_runs"
-
-
-def existing(out: Path) -> Provenance | None:
-    """The provenance of the adapter in `out`, or None if there is none."""
-    try:
-        return msgspec.json.decode((out / PROVENANCE).read_bytes(), type=Provenance)
-    except (OSError, ValueError):
-        return None
 
 
 def train(
@@ -65,14 +71,20 @@ def train(
     reuse: bool = False,
     progress: Progress,
     report_to: tuple[str, ...] = (),
+    on_fit: Callable[[Fit], None] | None = None,
+    parent: str | None = None,
 ) -> tuple[Provenance, bool]:
     """Train into `out`, going on where a killed training of the same plan left off.
+
+    on_fit: given what the largest step needs, before training begins; without it that is not
+    measured. Raises `DoesNotFit` after it if the device has less. parent: the registry's version
+    that `start` is, for the lineage.
 
     With `reuse`, an adapter that the same plan made before is kept; the second value says whether
     it was. Raises `InvalidAdapter` if the result should be servable and would not be admitted.
     """
     base = BaseModel.from_directory(base_directory, recipe.base)
-    start, reward = _trained_before(recipe.start), _reward(recipe)
+    start, reward = trained_before(recipe.start), reward_directory(recipe)
     corpus = corpus_of(recipe)
     plan = make_plan(recipe, base, corpus.digest, corpus.packs, start, reward)
     before = existing(out)
@@ -80,6 +92,8 @@ def train(
         return before, True
     began = time.monotonic()
     corpus = _fitting(recipe, corpus, base_directory)
+    if on_fit is not None:
+        _check_memory(recipe, corpus, base_directory, on_fit)
     with contextlib.ExitStack() as stack:
         workspace = stack.enter_context(_workspace(out, plan.digest))
         saved, made = workspace / "saved", workspace / "made"
@@ -100,11 +114,12 @@ def train(
         )
         outcome = run_stage(job, corpus, saved)
         provenance = Provenance(
-            lineage=lineage_of(plan, corpus.reviews),
+            lineage=lineage_of(plan, corpus.reviews, parent),
             plan=plan,
             plan_digest=plan.digest,
             train_items=len(corpus.train),
             dropped_items=corpus.dropped,
+            leaked_items=corpus.leaked,
             held_out_items=sum(len(pack.load().held_out) for pack in corpus.packs),
             final_loss=outcome.final_loss,
             seconds=round(time.monotonic() - began, 1),
@@ -137,6 +152,9 @@ def train(
 def run_stage(job: Job, corpus: Corpus[Any], out: Path) -> Outcome:
     """Run the recipe's stage; its files are in `out`."""
     be_quiet()
+    from adapters.training.device import make_repeatable
+
+    make_repeatable()
     return _stage(job.recipe)(job, corpus, out)
 
 
@@ -175,19 +193,25 @@ def rehearse(recipe: AnyRecipe, base_directory: Path, *, steps: int = 3) -> dict
 
     `seconds` of the whole, of which `setup_seconds` before the first step; `step_seconds`;
     `peak_bytes`; `trainable` and all `parameters`; rows `dropped` as too long. Evaluations are not
-    counted.
+    counted. `needed_bytes` of the largest step and `free_bytes` of its device (memory.py), both 0
+    where they cannot be measured.
     """
     without = ["evaluate_every=0", "patience=0", "validation=0", "forgetting=false"]
     short = recipe.changed([f"steps={steps}", *without])
     began = time.monotonic()
     ends: list[float] = []
     corpus = _fitting(short, corpus_of(short), base_directory)
+    from adapters.training.memory import fit_of
+
+    measuring = time.monotonic()
+    fit = fit_of(recipe, corpus, base_directory)
+    began += time.monotonic() - measuring
     with tempfile.TemporaryDirectory() as folder:
         job = Job(
             recipe=short,
             base=base_directory,
-            start=_trained_before(recipe.start),
-            reward=_reward(recipe),
+            start=trained_before(recipe.start),
+            reward=reward_directory(recipe),
             workspace=Path(folder, "work"),
             progress=lambda *_: ends.append(time.monotonic()),
         )
@@ -204,7 +228,34 @@ def rehearse(recipe: AnyRecipe, base_directory: Path, *, steps: int = 3) -> dict
         "trainable": outcome.trainable,
         "parameters": outcome.parameters,
         "dropped": corpus.dropped,
+        "leaked": corpus.leaked,
+        "needed_bytes": 0 if fit is None else fit.needed,
+        "free_bytes": 0 if fit is None else fit.free,
     }
+
+
+def _check_memory(
+    recipe: AnyRecipe, corpus: Corpus[Any], base_directory: Path, on_fit: Callable[[Fit], None]
+) -> None:
+    from adapters.training.memory import fit_of
+
+    fit = fit_of(recipe, corpus, base_directory)
+    if fit is None:
+        return
+    on_fit(fit)
+    if not fit.fits:
+        raise DoesNotFit(f"{fit.said} {_smaller(recipe)}")
+
+
+def _smaller(recipe: Recipe) -> str:
+    """What would need less memory."""
+    ways = [] if recipe.gradient_checkpointing else ["gradient_checkpointing=true"]
+    if recipe.accumulate < recipe.batch:
+        ways.append(f"accumulate={recipe.batch}")
+    if recipe.method in ("full", "lora") and "qlora" in recipe.methods:
+        ways.append("method=qlora")
+    ways.append("a lower max_tokens")
+    return f"Set {', '.join(ways)}; or train anyway with --no-memory-check."
 
 
 def _fitting(recipe: AnyRecipe, corpus: Corpus[Any], base_directory: Path) -> Corpus[Any]:
@@ -221,10 +272,11 @@ def _fitting(recipe: AnyRecipe, corpus: Corpus[Any], base_directory: Path) -> Co
 
 def peak_bytes() -> int:
     """The most memory this process has held, on its GPU if it has one."""
-    import torch
+    from adapters.training.device import peak_device_bytes
 
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
+    there = peak_device_bytes()
+    if there is not None:
+        return there
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -250,26 +302,6 @@ def _workspace(out: Path, plan: str) -> Iterator[Path]:
         for left_over in ("saved", "made"):
             shutil.rmtree(ours / left_over, ignore_errors=True)
         yield ours
-
-
-def _trained_before(named: str) -> Path | None:
-    """The directory that `start` or `reward` names."""
-    if not named:
-        return None
-    places = (Path(named), home() / "adapters" / named)
-    for place in places:
-        if (place / WEIGHTS).is_file():
-            return place
-    raise BadRecipe(
-        f"There is no trained adapter {named!r}, neither at that path nor at {places[1]}. "
-        "Train it first, or name its directory."
-    )
-
-
-def _reward(recipe: Recipe) -> Path | None:
-    if not isinstance(recipe, Online) or recipe.reward == "verifiable":
-        return None
-    return _trained_before(recipe.reward)
 
 
 def _take(saved: Path, made: Path, recipe: Recipe, base_directory: Path) -> None:

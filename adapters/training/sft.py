@@ -46,7 +46,7 @@ def fine_tune(job: Job, corpus: Corpus[Turn], out: Path) -> Outcome:
                 "remove_unused_columns": False,
             }
         ),
-        train_dataset=_parts(map(encoded, _batches(corpus.train, corpus.replay, recipe))),
+        train_dataset=_parts(map(encoded, batches(corpus.train, corpus.replay, recipe))),
         eval_dataset=_parts(map(encoded, _in_order(corpus.validation, recipe.batch)))
         if recipe.evaluate_every
         else None,
@@ -57,7 +57,7 @@ def fine_tune(job: Job, corpus: Corpus[Turn], out: Path) -> Outcome:
     return fit(trainer, job, out)
 
 
-def _batches(rows: Sequence[Turn], replayed: Sequence[Turn], recipe: Sft) -> list[list[Turn]]:
+def batches(rows: Sequence[Turn], replayed: Sequence[Turn], recipe: Sft) -> list[list[Turn]]:
     """The parts of every step, drawn without repetition within an epoch."""
     general = round(recipe.batch * recipe.replay)
     each = recipe.batch - general

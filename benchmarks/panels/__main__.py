@@ -33,8 +33,9 @@ from adapters.small_model import build
 from adapters.training.answering import Answer, answers, load, right
 from adapters.training.data import part
 from adapters.training.progress import progress_bar
+from adapters.training.provenance import existing
 from adapters.training.quiet import be_quiet
-from adapters.training.run import existing, train
+from adapters.training.run import train
 from benchmarks.panels import page
 from benchmarks.panels.moved import Moved, moved
 from benchmarks.panels.panel import Panel

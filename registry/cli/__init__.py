@@ -22,6 +22,7 @@ from registry.cli import (
     tasks,
 )
 from registry.cli.extras import explain
+from registry.cli.handover import SettingsRegistry
 from registry.cli.output import plain
 
 COMMANDS = "lorary.commands"
@@ -61,7 +62,7 @@ def build() -> typer.Typer:
 def main() -> None:
     """Run `lorary`. Exit code 1 for whatever was refused or failed, 2 for wrong usage."""
     try:
-        build()()
+        build()(obj=SettingsRegistry())
     except LoraryError as error:
         print(plain(f"lorary: {error.message}"), file=sys.stderr)
         sys.exit(1)

@@ -1,16 +1,11 @@
 """Every method trains, loads in unmodified PEFT, and says whether vLLM can serve it."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 import torch
-import yaml
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, get_scheduler, set_seed
 
@@ -28,7 +23,8 @@ from adapters.training.forgetting import (
     padded_likelihoods,
 )
 from adapters.training.models import base_model, encode, peft_config, tokenizer_of
-from adapters.training.run import existing, rehearse, train
+from adapters.training.provenance import existing
+from adapters.training.run import rehearse, train
 from adapters.training.serving import not_served
 from benchmarks.methods.bottleneck import bottleneck
 from tests.support.tiny_model import one_thread, write_rows, write_tiny_model
@@ -258,28 +254,6 @@ def by_plain_peft(base: Path, recipe: Recipe) -> list[float]:
     return losses
 
 
-def test_two_processes_share_each_batch_and_learn_what_one_learns(
-    trained: Trained, tmp_path: Path
-) -> None:
-    recipe = trained.recipe("lora")
-    file, out = tmp_path / "recipe.yaml", tmp_path / "shared"
-    fields = {"stage": recipe.stage, **msgspec.to_builtins(recipe)}
-    file.write_text(yaml.safe_dump(fields))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    lorary = [str(Path(sys.executable).with_name("lorary")), "train", str(file)]
-    subprocess.run(
-        [*launch, *lorary, "--base", trained.base, "--out", out],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=True,
-    )
-    alone, shared = existing(trained("lora")), existing(out)
-    assert alone is not None
-    assert shared is not None
-    losses = [[r["loss"] for r in told.history if "loss" in r] for told in (alone, shared)]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    assert losses[0][-1] < losses[0][0]
-
-
 def test_bottleneck_adapters_learn_by_adapterhubs_library_beside_our_package_of_its_name(
     trained: Trained,
 ) -> None:
@@ -297,3 +271,4 @@ def test_a_dry_run_tells_time_and_memory_and_leaves_nothing(trained: Trained) ->
     assert estimate["seconds"] > 1000 * estimate["step_seconds"] > 0
     assert estimate["peak_bytes"] > 100e6, "torch alone takes more than this"
     assert estimate["trainable"] < estimate["parameters"]
+    assert 0 < estimate["needed_bytes"] < estimate["free_bytes"]

@@ -1,5 +1,8 @@
 """The tasks as they are built from their sources: enough of everything, and no leaks."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from adapters.packs import PACKS, TASKS
@@ -7,6 +10,8 @@ from adapters.packs.abstaining import UNKNOWN
 from adapters.packs.contamination import contamination
 from adapters.packs.datacard import data_card, manifest
 from adapters.packs.legal import invented
+from adapters.recipe import Sft
+from adapters.training.data import corpus_of
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -59,3 +64,22 @@ def test_a_citation_of_a_reporter_that_does_not_exist_is_told() -> None:
         "and 99 Blt. Rep. 8."
     )
     assert invented(answer) == ["12 Foo. Bar. 77", "99 Blt. Rep. 8"]
+
+
+def test_mixed_tasks_train_on_nothing_that_one_of_them_holds_out(tmp_path: Path) -> None:
+    """Diagnoses are split by category in one task, by full code in the other."""
+    tasks = [TASKS[name] for name in ("medical", "medical-category")]
+    held = {item.text.casefold() for task in tasks for item in task.load().held_out}
+    corpus = corpus_of(Sft(adapter="medical/both", data=("medical", "medical-category")))
+    assert corpus.leaked > 100
+    assert not [row for row in corpus.train if row.question.partition(": ")[2].casefold() in held]
+    alone = corpus_of(Sft(adapter="medical/one", data=("medical",)))
+    assert (alone.leaked, len(alone.train)) == (0, len(tasks[0].load().train))
+    file = tmp_path / "rows.jsonl"
+    known, unknown = tasks[0].load().held_out[0], "an ache that nobody coded"
+    prompts = [known.text.upper(), tasks[0].question(known), f"Code it.\n\nTerm: {unknown}"]
+    rows = [{"prompt": prompt, "completion": known.label} for prompt in prompts]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    mixed = corpus_of(Sft(adapter="medical/mixed", data=("medical", str(file))))
+    assert mixed.leaked == 2
+    assert mixed.train[-1].question == prompts[2]

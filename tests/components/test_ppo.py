@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from adapters.recipe import Ppo
 from adapters.training.ppo import Loop, advantages, clipped_loss
-from adapters.training.rollouts import Rollouts, reference_of, sample, scored
+from adapters.training.rollouts import Rollouts, draw, reference_of, sample, scored
 from tests.support.tiny_model import one_thread
 
 PROMPT = [2, 3, 4]
@@ -145,3 +145,51 @@ def test_a_checkpoint_brings_back_policy_critic_optimiser_and_chance(tmp_path: P
         resumed.step(step, [PROMPT] * 8, judge)
     assert resumed.history == whole.history
     torch.testing.assert_close(first_token(resumed.model), first_token(whole.model), atol=0, rtol=0)
+
+
+def test_a_critic_that_is_far_off_does_not_shorten_the_policys_step() -> None:
+    """Their gradients are clipped apart."""
+
+    def after_one_epoch(returns: float) -> list[torch.Tensor]:
+        model = tiny_policy()
+        loop = Loop(model, recipe(batch=8), part=256, pad=0, end=1)
+        torch.manual_seed(4)
+        critic = torch.nn.Linear(16, 1)
+        rollouts = sample(model, critic, [PROMPT] * 8, most=1, pad=0, end=1)
+        gained = REWARDS[rollouts.ids[:, -1]][:, None]
+        loop._epoch(rollouts, gained, torch.full_like(gained, returns))
+        return [p.detach().clone() for p in model.parameters() if p.requires_grad]
+
+    torch.testing.assert_close(after_one_epoch(0.0), after_one_epoch(1e4), rtol=0, atol=0)
+
+
+def test_what_comes_with_the_base_does_not_change_what_is_sampled() -> None:
+    """A repetition penalty in generation_config.json would make it another policy's sample."""
+
+    def drawn(**preset: Any) -> list[list[int]]:
+        model = tiny_policy()
+        model.get_base_model().generation_config.update(**preset)
+        torch.manual_seed(5)
+        answers = draw(model, [PROMPT] * 8, most=6, pad=0, end=1).answers
+        assert model.get_base_model().generation_config.repetition_penalty == preset.get(
+            "repetition_penalty"
+        ), "the model keeps its own"
+        return answers
+
+    assert drawn(repetition_penalty=50.0, bad_words_ids=[[4], [5], [6]]) == drawn()
+
+
+def test_recomputed_activations_give_the_same_step() -> None:
+    """Though nothing is in training mode, so that no dropout is drawn."""
+
+    def stepped(**more: Any) -> list[torch.Tensor]:
+        model = tiny_policy()
+        if more:
+            model.gradient_checkpointing_enable()
+        loop = Loop(model, recipe(batch=8, **more), part=256, pad=0, end=1)
+        torch.manual_seed(6)
+        loop.step(0, [PROMPT] * 8, lambda _, rollouts: REWARDS[rollouts.ids[:, -1]])
+        assert not any(module.training for module in model.modules())
+        return [p.detach().clone() for p in model.parameters() if p.requires_grad]
+
+    torch.testing.assert_close(stepped(gradient_checkpointing=True), stepped(), rtol=0, atol=1e-7)

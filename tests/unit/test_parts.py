@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.recipe import BadRecipe, Sft
-from adapters.training.data import corpus_of, part
+from adapters.training.data import corpus_of, part, seen_before
 
 
 @given(st.integers(1, 99), st.sets(st.text(), min_size=1))
@@ -33,6 +33,22 @@ def test_the_whole_is_every_unit(unit: str) -> None:
 def test_a_part_that_holds_nothing_is_refused(source: str) -> None:
     with pytest.raises(BadRecipe, match="names no part"):
         part(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "earlier", "seen"),
+    [
+        ("medical[60%:]", "medical[:60%]", False),
+        ("medical[60%:]", "medical", True),
+        ("medical[60%:]", "medical[:61%]", True),
+        ("medical", "medical[90%:]", True),
+        ("medical", "legal", False),
+    ],
+)
+def test_what_an_earlier_training_has_seen_is_known_by_its_parts(
+    source: str, earlier: str, seen: bool
+) -> None:
+    assert seen_before(["other.jsonl", source], [earlier]) == [source] * seen
 
 
 def test_a_part_of_a_file_names_no_review_whose_rows_it_leaves_out(tmp_path: Path) -> None:

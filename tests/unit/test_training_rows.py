@@ -88,6 +88,40 @@ def test_sharegpt_and_content_in_parts_are_read(tmp_path: Path) -> None:
     assert first.prompt == second.prompt == messages(ASKED)
 
 
+def test_alpacas_instruction_and_input_are_the_prompt_and_its_output_the_answer(
+    tmp_path: Path,
+) -> None:
+    row = {"instruction": "Which ward?", "input": "Fever.", "output": "urgent"}
+    whole = "Below is an instruction.\n### Which ward?\n### Fever.\n### Response: urgent"
+    bare = {"instruction": "Which ward?", "input": "", "output": "urgent"}
+    first, second = corpus(tmp_path, "sft", {**row, "text": whole}, bare).train
+    assert (first.prompt, first.answer) == (
+        (Message("user", "Which ward?\n\nFever."),), "urgent",
+    )  # fmt: skip
+    assert (second.prompt, second.answer) == (messages(THEN), "urgent")
+    judged = {"instruction": "Which ward?", "chosen": "urgent", "rejected": "routine"}
+    (pair,) = corpus(tmp_path, "dpo", judged).train
+    assert (pair.prompt, pair.chosen, pair.rejected) == (messages(THEN), "urgent", "routine")
+
+
+def test_openais_preferences_are_read_as_pairs(tmp_path: Path) -> None:
+    row = {
+        "input": {"messages": WHOLE[:-1], "tools": []},
+        "preferred_output": [ANSWER],
+        "non_preferred_output": [{**ANSWER, "content": "routine"}],
+    }
+    (pair,) = corpus(tmp_path, "dpo", row).train
+    assert pair.prompt == messages(*WHOLE[:-1])
+    assert (pair.chosen, pair.rejected) == ("urgent", "routine")
+    for changed, reason in (
+        ({"input": {"messages": WHOLE[:-1], "tools": [{"type": "function"}]}}, "key 'tools'"),
+        ({"input": "Which ward?"}, "holds no messages"),
+        ({"non_preferred_output": []}, "neither text nor a list of messages"),
+    ):
+        with pytest.raises(BadRecipe, match=rf"row 1 does not suit .*{reason}"):
+            corpus(tmp_path, "dpo", {**row, **changed})
+
+
 def test_keys_that_describe_a_row_or_repeat_what_is_read_are_passed_over(tmp_path: Path) -> None:
     described = {"id": 7, "source": "ward", "licence": "CC0", "tags": ["a"], "split": "train"}
     pair = {"prompt": "Which ward?", "chosen": [THEN, ANSWER], "rejected": "routine"}
@@ -139,7 +173,13 @@ PICTURE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url"
         ({"prompt": [ASKED], "completion": [SAID, THEN]}, "answer ends with a message by the user"),
         ({"prompt": [ASKED], "completion": [THEN, ANSWER]}, "are not the prompt's"),
         ({"prompt": "x", "completion": "y", "system": "Be brief."}, "its key 'system' is not read"),
-        ({"instruction": "x", "input": "", "output": "y"}, "Alpaca's format"),
+        ({"instruction": "x", "input": "", "output": ""}, "its output is no text, or empty"),
+        ({"instruction": "", "input": "x", "output": "y"}, "its instruction is no text"),
+        ({"instruction": "x", "input": ["z"], "output": "y"}, "its input is no text"),
+        ({"instruction": "x", "input": ""}, "it lacks 'completion'"),
+        ({"instruction": "x", "prompt": "z", "output": "y"}, "an instruction and a prompt"),
+        ({"instruction": "x", "output": "y", "history": [["a", "b"]]}, "'history' is not read"),
+        ({"instruction": "x", "output": "y", "text": "x, then z"}, "its key 'text' is not read"),
         (["x", "y"], "no JSON object"),
         ({**ROW, "label": False}, "was rejected"),
         ({**ROW, "accepted": False}, "its key 'accepted' is not read"),

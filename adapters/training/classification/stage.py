@@ -25,6 +25,7 @@ from adapters.heads import HEAD
 from adapters.recipe import Classify
 from adapters.training.classification.rows import labels_of
 from adapters.training.data import Corpus
+from adapters.training.device import base_dtype
 from adapters.training.fit import arguments, drawn, fit
 from adapters.training.job import Job, Outcome
 from adapters.training.models import tokenizer_of
@@ -65,7 +66,7 @@ def classifier(job: Job, labels: Sequence[str], tokenizer: Any) -> Any:
     recipe = job.recipe
     base = transformers.AutoModelForSequenceClassification.from_pretrained(
         job.base,
-        dtype=torch.float32,
+        dtype=base_dtype(recipe),
         num_labels=len(labels),
         problem_type="single_label_classification",
     )
