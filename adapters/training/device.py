@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 import torch
+import torch.utils.deterministic
 
 from adapters.recipe import Recipe
 

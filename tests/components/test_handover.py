@@ -19,7 +19,7 @@ from adapters.base_model import BaseModel
 from registry.cli import build
 from registry.cli.handover import SettingsRegistry
 from registry.client import RegistryClient
-from registry.errors import AdmissionRefused
+from registry.errors import AdmissionRefused, StoreUnavailable
 from registry.model.domains import CreateDomain
 from registry.model.policies import Policy
 from registry.registry import Registry
@@ -150,6 +150,11 @@ class Arguments:
         return {"learning_rate": 0.1, "output_dir": self.output_dir}
 
 
+class Unreachable(RegistryClient):
+    def push(self, *_: Any, **__: Any) -> dict[str, Any]:
+        raise StoreUnavailable("The registry does not answer.")
+
+
 def saved(site: Site, folder: Path) -> Path:
     """A checkpoint that was published above, as a trainer leaves it."""
     site.client.pull("demo/triage@1", folder / "checkpoint-2")
@@ -160,7 +165,7 @@ def test_a_registry_that_cannot_be_reached_does_not_end_a_training(
     site: Site, tmp_path: Path
 ) -> None:
     folder = saved(site, tmp_path)
-    with RegistryClient("http://127.0.0.1:9", site.key, timeout=1) as nobody:
+    with Unreachable(site.url, site.key) as nobody:
         publish = PublishCheckpoints(nobody, "demo/triage")
         publish.on_save(Arguments(folder), State(), None)
     assert publish.published == []
