@@ -14,6 +14,7 @@ import functools
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +115,8 @@ def needed_bytes(recipe: Recipe, base: Path, load: Load) -> int | None:
     """Bytes that a step on `load` takes at most, the weights included; None if unknown."""
     if device().type == "cpu" and not _REFERENCES.exists():
         return None
-    layers = AutoConfig.from_pretrained(base).num_hidden_layers
-    one, two = (measured(lambda n=n: step_of_layers(recipe, base, load, n)) for n in (1, 2))
+    layers = int(AutoConfig.from_pretrained(base).num_hidden_layers)
+    one, two = (measured(partial(step_of_layers, recipe, base, load, few)) for few in (1, 2))
     needed = one[0] + (layers - 1) * max(0, two[0] - one[0])
     if recipe.method == "qlora":
         linear = layers * (two[1] - one[1])
@@ -170,7 +171,7 @@ def step_of_layers(recipe: Recipe, base: Path, load: Load, layers: int) -> int:
         logits = model.train()(input_ids=ids, **more).logits.float()
         flat = logits.reshape(-1, logits.shape[-1])
         loss = torch.nn.functional.cross_entropy(flat, torch.zeros_like(flat[:, 0]).long())
-    loss.backward()
+    torch.autograd.backward(loss)
     optimizer.step()
     return linear
 

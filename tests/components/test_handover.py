@@ -112,7 +112,8 @@ def documented(heading: str) -> str:
 def test_the_documented_callback_publishes_each_checkpoint_of_plain_trl(
     site: Site, tmp_path: Path
 ) -> None:
-    write_rows(tmp_path / "triage.jsonl", count=8)
+    rows = [{"prompt": f"Item {n}: which ward?", "completion": "urgent"} for n in range(8)]
+    (tmp_path / "triage.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     program = documented("From a training elsewhere").replace("BASE", str(site.base))
     (tmp_path / "program.py").write_text(program.replace("medical/", "demo/"))
     done = subprocess.run(
