@@ -195,8 +195,6 @@ def _tell_estimate(estimate: dict[str, float], most: int, as_json: bool) -> None
 
 def _largest(estimate: dict[str, float]) -> str:
     """The largest step's memory, which the three that were run need not show."""
-    if not estimate["needed_bytes"]:
-        return "what the largest step needs was not measured. "
     return (
         f"the largest step needs about {estimate['needed_bytes'] / 1e9:.1f} GB of "
         f"{estimate['free_bytes'] / 1e9:.1f} GB free. "

@@ -6,12 +6,14 @@ the training's largest. The difference is what a layer needs; the rest grows wit
 
     needed = peak(1) + (layers - 1) (peak(2) - peak(1))
 
-It does not cover: what other processes take meanwhile, fragmentation, the answers that ppo, rloo
-and grpo sample (a key-value cache, smaller than a training step), a reward model, several devices.
+It does not cover: what the process takes beside tensors (half a gigabyte of libraries), what other
+processes take meanwhile, fragmentation, the answers that ppo, rloo and grpo sample (a key-value
+cache, smaller than a training step), a reward model, several devices.
 """
 
 import functools
 import gc
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +23,8 @@ from typing import Any
 import psutil
 import torch
 from peft import get_peft_model
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -41,7 +45,6 @@ from adapters.training.sft import batches
 NF4_BYTES = 0.53
 """Of a weight in NF4 with double quantisation: four bits, and its block's scale."""
 _CGROUP = Path("/sys/fs/cgroup")
-_STATUS, _REFERENCES = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +58,8 @@ class Load:
     """Of each sequence, the tokens whose prediction is computed; 0 for a head that scores."""
 
 
-def fit_of(recipe: Recipe, corpus: Corpus[Any], base: Path) -> Fit | None:
-    """What training the corpus takes; None where it cannot be measured.
+def fit_of(recipe: Recipe, corpus: Corpus[Any], base: Path) -> Fit:
+    """What training the corpus takes, and what is free.
 
     corpus: with the rows that fit `max_tokens`.
     """
@@ -65,8 +68,6 @@ def fit_of(recipe: Recipe, corpus: Corpus[Any], base: Path) -> Fit | None:
         needed = needed_bytes(recipe, base, load)
     except torch.OutOfMemoryError:
         return Fit(2 * free_bytes(), free_bytes(), str(device()))
-    if needed is None:
-        return None
     return Fit(needed, free_bytes(), str(device()))
 
 
@@ -111,10 +112,8 @@ def _load(recipe: Recipe, part: Sequence[Sequence[Example]]) -> Load:
             return Load(len(among), longest, longest)
 
 
-def needed_bytes(recipe: Recipe, base: Path, load: Load) -> int | None:
-    """Bytes that a step on `load` takes at most, the weights included; None if unknown."""
-    if device().type == "cpu" and not _REFERENCES.exists():
-        return None
+def needed_bytes(recipe: Recipe, base: Path, load: Load) -> int:
+    """Bytes that a step on `load` takes at most, the weights included."""
     layers = int(AutoConfig.from_pretrained(base).num_hidden_layers)
     one, two = (measured(partial(step_of_layers, recipe, base, load, few)) for few in (1, 2))
     needed = one[0] + (layers - 1) * max(0, two[0] - one[0])
@@ -177,27 +176,57 @@ def step_of_layers(recipe: Recipe, base: Path, load: Load, layers: int) -> int:
 
 
 def measured(step: Callable[[], int]) -> tuple[int, int]:
-    """The most bytes that were allocated at once during `step`, and what it returned."""
+    """The most bytes that were allocated at once during `step`, and what it returned.
+
+    On an accelerator its allocator says; on a CPU the tensors that live at once are added up, for
+    the process keeps what it has freed. What a kernel takes while it runs is not seen there.
+    """
     gc.collect()
     here = device()
     if here.type == "cpu":
-        _REFERENCES.write_text("5")  # the high-water mark begins anew
-        before = _status("VmRSS")
-        value = step()
-        most = _status("VmHWM") - before
-    else:
-        module = torch.get_device_module(here)
-        module.empty_cache()
-        module.reset_peak_memory_stats(here)
-        held = module.memory_allocated(here)
-        value = step()
-        most = int(module.max_memory_allocated(here)) - held
-        gc.collect()
-        module.empty_cache()
-        module.reset_peak_memory_stats(here)
+        with _Living() as living:
+            value = step()
+        return living.most, value
+    module = torch.get_device_module(here)
+    module.empty_cache()
+    module.reset_peak_memory_stats(here)
+    held = module.memory_allocated(here)
+    value = step()
+    most = int(module.max_memory_allocated(here)) - held
+    gc.collect()
+    module.empty_cache()
+    module.reset_peak_memory_stats(here)
     return most, value
 
 
-def _status(key: str) -> int:
-    lines = _STATUS.read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
+class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch types it in part
+    """Adds up the storages of all tensors that operations return, for as long as they live."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.most = 0
+        self._now = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(
+        self, operation: Any, _types: Any, args: Any = (), options: Any = None
+    ) -> Any:
+        """Run the operation, and see what it made."""
+        made = operation(*args, **(options or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                self._see(tensor.untyped_storage())
+        return made
+
+    def _see(self, storage: torch.UntypedStorage) -> None:
+        address, size = storage._cdata, storage.nbytes()
+        if address in self._known:
+            return
+        self._known.add(address)
+        weakref.finalize(storage, self._forget, address, size)
+        self._now += size
+        self.most = max(self.most, self._now)
+
+    def _forget(self, address: int, size: int) -> None:
+        self._known.discard(address)
+        self._now -= size

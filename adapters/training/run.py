@@ -193,8 +193,7 @@ def rehearse(recipe: AnyRecipe, base_directory: Path, *, steps: int = 3) -> dict
 
     `seconds` of the whole, of which `setup_seconds` before the first step; `step_seconds`;
     `peak_bytes`; `trainable` and all `parameters`; rows `dropped` as too long. Evaluations are not
-    counted. `needed_bytes` of the largest step and `free_bytes` of its device (memory.py), both 0
-    where they cannot be measured.
+    counted. `needed_bytes` of the largest step and `free_bytes` of its device (memory.py).
     """
     without = ["evaluate_every=0", "patience=0", "validation=0", "forgetting=false"]
     short = recipe.changed([f"steps={steps}", *without])
@@ -229,8 +228,8 @@ def rehearse(recipe: AnyRecipe, base_directory: Path, *, steps: int = 3) -> dict
         "parameters": outcome.parameters,
         "dropped": corpus.dropped,
         "leaked": corpus.leaked,
-        "needed_bytes": 0 if fit is None else fit.needed,
-        "free_bytes": 0 if fit is None else fit.free,
+        "needed_bytes": fit.needed,
+        "free_bytes": fit.free,
     }
 
 
@@ -240,8 +239,6 @@ def _check_memory(
     from adapters.training.memory import fit_of
 
     fit = fit_of(recipe, corpus, base_directory)
-    if fit is None:
-        return
     on_fit(fit)
     if not fit.fits:
         raise DoesNotFit(f"{fit.said} {_smaller(recipe)}")

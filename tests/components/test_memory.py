@@ -44,9 +44,8 @@ BATCH = memory.Load(sequences=8, tokens=128, predicted=16)
 def test_what_two_layers_need_tells_what_all_need(text: str, wide: Path) -> None:
     chosen = recipe(text)
     told = memory.needed_bytes(chosen, wide, BATCH)
-    assert told is not None
     (measured, _) = memory.measured(lambda: memory.step_of_layers(chosen, wide, BATCH, LAYERS))
-    assert told == pytest.approx(measured, rel=0.3)
+    assert told == pytest.approx(measured, rel=0.05)
     assert measured > 100e6, "enough to be measured"
 
 
@@ -54,9 +53,6 @@ def test_recomputed_activations_and_shorter_batches_need_less(wide: Path) -> Non
     whole = memory.needed_bytes(recipe("stage: sft"), wide, BATCH)
     less = memory.needed_bytes(recipe("stage: sft\ngradient_checkpointing: true"), wide, BATCH)
     short = memory.needed_bytes(recipe("stage: sft"), wide, memory.Load(2, 128, 16))
-    assert whole is not None
-    assert less is not None
-    assert short is not None
     assert less < 0.7 * whole
     assert short < 0.7 * whole
 
