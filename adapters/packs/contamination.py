@@ -65,12 +65,17 @@ def held_out_texts(pack: DomainPack) -> frozenset[tuple[str, ...]]:
     Also of items that the task leaves out as too many of one label: their units are held out.
     """
     held = (item for item in pack.read() if pack.exam or lot(item.unit) < HELD_OUT_SHARE)
-    return frozenset(tuple(_words(item.text)) for item in held)
+    return frozenset(words(item.text) for item in held)
 
 
 def among(text: str, held: Collection[tuple[str, ...]]) -> bool:
     """Whether `held` has the text: equal but for case, punctuation and spacing."""
-    return tuple(_words(text)) in held
+    return words(text) in held
+
+
+def words(text: str) -> tuple[str, ...]:
+    """A text's words, without case, punctuation and spacing."""
+    return tuple(_words(text))
 
 
 def _words(text: str) -> list[str]:

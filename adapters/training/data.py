@@ -52,7 +52,7 @@ from adapters.training import conversations
 from adapters.training.conversations import Conversation, asking
 from adapters.training.formats import renamed
 from adapters.training.rows import Judged, Pair, Row, Turn
-from adapters.training.tasks import is_task, of_task
+from adapters.training.tasks import held_out_of, is_task, of_task
 
 HUB = "hub:"
 PART = re.compile(r"(?P<name>.+)\[(?:(?P<first>\d{1,3})%)?:(?:(?P<end>\d{1,3})%)?\]")
@@ -174,7 +174,8 @@ def _held_out(sources: Sequence[str]) -> frozenset[tuple[str, ...]]:
     if len(names) < 2:
         return frozenset()
     packs = [TASKS[name] for name in names if name in TASKS]
-    return frozenset().union(*map(contamination.held_out_texts, packs))
+    folders = [held_out_of(name) for name in names if is_task(name)]
+    return frozenset().union(*map(contamination.held_out_texts, packs), *folders)
 
 
 def _asks_held_out(question: str, held: Collection[tuple[str, ...]]) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from adapters import recipes
+from adapters.packs.contamination import words
 from adapters.recipe import AnyRecipe, BadRecipe, Sft
 from adapters.tasks import read
 from adapters.tasks.checking import usable
@@ -64,3 +65,10 @@ def of_task(source: str, *, labelled: bool) -> tuple[list[dict[str, Any]], str]:
         for item in items
     ]
     return rows, task.digest
+
+
+def held_out_of(source: str) -> frozenset[tuple[str, ...]]:
+    """The words of every held-out text of a task's folder, and of how it is asked."""
+    task = read(Path(source))
+    items = (*task.side("held_out"), *task.side("calibration"))
+    return frozenset(words(text) for item in items for text in (item.text, task.prompt(item)))
