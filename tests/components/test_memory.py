@@ -12,7 +12,7 @@ from adapters.training.fits import Fit
 from adapters.training.run import DoesNotFit, train
 from tests.support.tiny_model import one_thread, write_rows, write_tiny_model
 
-LAYERS = 6
+LAYERS = 4
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -26,7 +26,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base whose activations are large beside its weights."""
     folder = tmp_path_factory.mktemp("wide")
     config = LlamaConfig(
-        vocab_size=300, hidden_size=256, intermediate_size=1024, num_hidden_layers=LAYERS,
+        vocab_size=300, hidden_size=64, intermediate_size=256, num_hidden_layers=LAYERS,
         num_attention_heads=4, num_key_value_heads=4,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
@@ -37,7 +37,7 @@ def recipe(text: str) -> AnyRecipe:
     return parse_recipe(f"adapter: demo/x\nbase: wide\ndata: rows.jsonl\n{text}")
 
 
-BATCH = memory.Load(sequences=8, tokens=128, predicted=16)
+BATCH = memory.Load(sequences=4, tokens=64, predicted=8)
 
 
 @pytest.mark.parametrize("text", ["stage: sft", "stage: reward", "stage: sft\nmethod: full"])
@@ -46,13 +46,13 @@ def test_what_two_layers_need_tells_what_all_need(text: str, wide: Path) -> None
     told = memory.needed_bytes(chosen, wide, BATCH)
     (measured, _) = memory.measured(lambda: memory.step_of_layers(chosen, wide, BATCH, LAYERS))
     assert told == pytest.approx(measured, rel=0.05)
-    assert measured > 100e6, "enough to be measured"
+    assert measured > 3e6, "more than the weights"
 
 
 def test_recomputed_activations_and_shorter_batches_need_less(wide: Path) -> None:
     whole = memory.needed_bytes(recipe("stage: sft"), wide, BATCH)
     less = memory.needed_bytes(recipe("stage: sft\ngradient_checkpointing: true"), wide, BATCH)
-    short = memory.needed_bytes(recipe("stage: sft"), wide, memory.Load(2, 128, 16))
+    short = memory.needed_bytes(recipe("stage: sft"), wide, memory.Load(1, 64, 8))
     assert less < 0.7 * whole
     assert short < 0.7 * whole
 
