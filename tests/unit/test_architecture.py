@@ -33,7 +33,7 @@ REGISTRY_PARTS = (
     ("store", "tokens", "review_export"),
     ("log", "settings", "review_intake"),
     ("registry", "client"),
-    ("publish", "notify"),
+    ("publish", "notify", "trainer_callback"),
     ("maintain",),
     ("http", "hub", "web"),
     ("server",),
