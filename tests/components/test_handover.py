@@ -61,7 +61,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     base = write_tiny_model(folder / "base")
     with (
         one_thread(),
-        registry_server(store.url, folder) as url,
+        registry_server(store.url, folder, seconds=300) as url,
         RegistryClient(url, key.text) as client,
     ):
         client.add_base(BaseModel.from_directory(base, "tiny"))

@@ -66,8 +66,9 @@ def registry_server(
     environment: Mapping[str, str] | None = None,
     *,
     port: int | None = None,
+    seconds: float = 60,
 ) -> Iterator[str]:
-    """`lorary serve-registry` over `store`; yields its URL."""
+    """`lorary serve-registry` over `store`; yields its URL once it answers, within `seconds`."""
     port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     with running(
@@ -75,6 +76,7 @@ def registry_server(
         folder / f"registry-{port}.log",
         ready=f"{url}/health",
         environment={"LORARY_STORE": store, **(environment or {})},
+        seconds=seconds,
     ):
         yield url
 
