@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from adapters import recipes
 from adapters.admission import admit, files_in
@@ -106,6 +108,22 @@ def test_parts_of_a_batch_give_the_loss_of_the_whole_batch(tiny: Path, tmp_path:
     whole = run(tiny, tmp_path / "whole", "stage: sft\nsteps: 4")
     parts = run(tiny, tmp_path / "parts", "stage: sft\nsteps: 4\naccumulate: 2")
     assert column(parts.history, "loss") == pytest.approx(column(whole.history, "loss"), rel=1e-4)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_what_is_saved_is_rounded_to_bfloat16_unless_the_recipe_says_otherwise(
+    method: str, tiny: Path, tmp_path: Path
+) -> None:
+    text = f"stage: sft\nsteps: 2\nforgetting: false\nmethod: {method}\n"
+    run(tiny, tmp_path / "half", text)
+    run(tiny, tmp_path / "whole", f"{text}saved_as: float32")
+    half, whole = (
+        load_file(next((tmp_path / name).glob("*.safetensors"))) for name in ("half", "whole")
+    )
+    assert {tensor.dtype for tensor in half.values()} == {torch.bfloat16}
+    assert {tensor.dtype for tensor in whole.values()} == {torch.float32}
+    for name, tensor in whole.items():
+        torch.testing.assert_close(half[name], tensor.bfloat16(), rtol=0, atol=0)
 
 
 def test_training_stops_when_the_held_out_loss_no_longer_falls_and_takes_the_best(
