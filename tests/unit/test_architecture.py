@@ -33,7 +33,7 @@ REGISTRY_PARTS = (
     ("store", "tokens", "review_export"),
     ("log", "settings", "review_intake"),
     ("registry", "client"),
-    ("publish", "notify", "trainer_callback"),
+    ("publish", "notify"),
     ("maintain",),
     ("http", "hub", "web"),
     ("server",),
