@@ -56,7 +56,7 @@ class Plan:
     """Of each vLLM; a light replica has two."""
 
 
-SHORT = Plan(seconds=60)
+SHORT = Plan(seconds=80)
 
 
 def long(minutes: float, vllm: int) -> Plan:
