@@ -1,10 +1,13 @@
 """Commands that judge a version: eval, report, harness, review open."""
 
+import hashlib
 import json
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from adapters.names import DEFAULT_ALIAS, AdapterRef
@@ -14,9 +17,12 @@ from eval.pushed import fetched, required
 from registry.cli.output import AsJson, client, emit, escaped, say, table
 from registry.cli.reviewing import GROUP, KeepDays, Title, open_review
 from registry.client import RegistryClient
-from registry.errors import UnknownAlias
+from registry.errors import BadRequest, UnknownAlias
+from registry.model.evaluations import BeginEvaluation
+from registry.model.evidence import Engine
 
 if TYPE_CHECKING:
+    from eval.evaluate import Evaluation
     from eval.heads import HeadSuite
 
 Url = Annotated[
@@ -36,7 +42,9 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    ref: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION")],
+    ref: Annotated[
+        str, typer.Argument(help="DOMAIN/ADAPTER@VERSION; with --all-promoted a domain, or none.")
+    ] = "",
     url: Url = API,
     suite: Annotated[
         list[str], typer.Option(help="Only this suite; by default all of the domain.")
@@ -67,6 +75,14 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Also write the report: .html, .pdf, .yaml or .json.")
     ] = None,
+    all_promoted: Annotated[
+        bool,
+        typer.Option(
+            "--all-promoted",
+            help="Every version that a guarded alias names and that is not evaluated on this "
+            "server's engine yet.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Judge a version through the served API, beside the base model and production; record it.
@@ -74,7 +90,8 @@ def evaluate(
     The key (LORARY_KEY) needs the roles infer and evaluate in the domain, and must be somebody
     else's than the publisher's. A run that was cut short goes on where it stopped. What the same
     engine (vLLM's version, base model, dtype, quantisation, settings) answered before is not asked
-    again; the record says what answered, and since when.
+    again; the record says what answered, and since when. The look at the held-out items is counted
+    before the first question, whether or not the evaluation is ever recorded.
 
     A version with a classification head is asked through /classify, beside TF-IDF and logistic
     regression on the same items.
@@ -87,7 +104,44 @@ def evaluate(
     Example: lorary eval medical/icd10-coder@7 --n 50 --suite medical-task --out report.json
 
     Example: lorary eval radiology/modality@1 --task radiology-modality
+
+    After the engine changed, every promoted version is qualified anew by one command; run again, it
+    goes on where it stopped:
+
+    Example: lorary eval --all-promoted --url http://127.0.0.1:8000/v1
     """
+    if all_promoted:
+        from eval.cli.fleet import qualify_promoted
+
+        qualify_promoted(ref, url, suite, task, n, alias, concurrency, fresh, record, out, as_json)
+        return
+    if not ref:
+        raise BadRequest("Name a version, as DOMAIN/ADAPTER@VERSION, or give --all-promoted.")
+    with client() as registry:
+        found = judge(
+            registry, ref, url=url, suite=suite, task=task, n=n, alias=alias,
+            concurrency=concurrency, fresh=fresh, record=record, out=out, quiet=as_json,
+        )  # fmt: skip
+    body = found.body(found.report["version"]["digest"])
+    emit(body, as_json, lambda: _show(found.report["version"]["name"], found))
+
+
+def judge(
+    registry: RegistryClient,
+    ref: str,
+    *,
+    url: str,
+    suite: list[str],
+    task: list[str],
+    n: int | None,
+    alias: str,
+    concurrency: int,
+    fresh: bool,
+    record: bool,
+    out: Path | None,
+    quiet: bool,
+) -> "Evaluation":
+    """Evaluate one version as `lorary eval` does; raises `LoraryError`."""
     from eval.quiet import quiet_libraries
 
     quiet_libraries()
@@ -102,60 +156,99 @@ def evaluate(
 
     parsed = AdapterRef.parse(ref)
     key = ClientSettings().key.get_secret_value()
-    with client() as registry:
-        version = registry.resolve(ref)
-        head = _head_suite(registry, parsed.domain, version, suite, n, task)
-        policy = _policy(registry.domains(), parsed.domain)
+    version = registry.resolve(ref)
+    policy = _policy(registry.domains(), parsed.domain)
+    head, chosen = suites_for(registry, version, suite, task, n, policy)
+    base = next(b for b in registry.bases() if b["name"] == version["base"])
+    try:
+        current = registry.resolve(f"{parsed.path}@{alias}")
+    except UnknownAlias:
+        current = None
+    subject = judging.Subject(
+        version=Model(version["ref"], version["digest"]),
+        base=Model(base["name"], base["digest"], is_base=True),
+        production=Model(current["ref"], current["digest"])
+        if current and current["digest"] != version["digest"] and not current["revoked"]
+        else None,
+    )
+    if not record:
+        _refuse_unpaid(chosen, policy)
+    engine = engine_of(url, key, base["name"])
+    server = Server(url, key, engine, concurrency)
+    run = run_name(version["digest"], engine, chosen, fresh=fresh)
+    if fresh or not is_recorded(version["evaluations"], chosen, engine):
+        looks = tuple(sorted({one.held_out for one in chosen}))
+        registry.execute(
+            BeginEvaluation(parsed.domain, version["adapter"], version["version"],
+                            version["digest"], run, looks)
+        )  # fmt: skip
+    with Progress(console=Console(stderr=True), disable=quiet) as bars:
+        total = judging.work(chosen, subject) if head is None else len(head)
+        bar = bars.add_task("asking", total=total)
+
+        def advance(what: str, steps: int) -> None:
+            bars.update(bar, advance=steps, description=escaped(what))
+
         if head is not None:
-            chosen = [head.suite]
+            found = evaluate_head(
+                server, subject.version, subject.base, head, fresh=fresh, progress=advance
+            )
         else:
-            chosen = _chosen(registry, parsed.domain, suite, task, policy)
-        if n is not None and head is None:
-            chosen = [one.limited(n) for one in chosen]
-        base = next(b for b in registry.bases() if b["name"] == version["base"])
-        try:
-            current = registry.resolve(f"{parsed.path}@{alias}")
-        except UnknownAlias:
-            current = None
-        subject = judging.Subject(
-            version=Model(version["ref"], version["digest"]),
-            base=Model(base["name"], base["digest"], is_base=True),
-            production=Model(current["ref"], current["digest"])
-            if current and current["digest"] != version["digest"] and not current["revoked"]
-            else None,
+            found = judging.evaluate(
+                server,
+                subject,
+                chosen,
+                target_risk=policy.get("target_risk"),
+                fresh=fresh,
+                progress=advance,
+            )
+    recorded = None
+    if record:
+        shown = registry.record_evaluation(
+            version["ref"], {**found.body(version["digest"]), "run": run}
         )
-        if not record:
-            _refuse_unpaid(chosen, policy)
-        engine = engine_of(url, key, base["name"])
-        server = Server(url, key, engine, concurrency)
-        with Progress(console=Console(stderr=True), disable=as_json) as bars:
-            total = judging.work(chosen, subject) if head is None else len(head)
-            bar = bars.add_task("asking", total=total)
+        recorded = shown["evaluations"][-1]
+    if out is not None:
+        asked = registry.requirements(version["ref"], alias)
+        write_report(out, found.report, asked, recorded)
+    return found
 
-            def advance(what: str, steps: int) -> None:
-                bars.update(bar, advance=steps, description=escaped(what))
 
-            if head is not None:
-                found = evaluate_head(
-                    server, subject.version, subject.base, head, fresh=fresh, progress=advance
-                )
-            else:
-                found = judging.evaluate(
-                    server,
-                    subject,
-                    chosen,
-                    target_risk=policy.get("target_risk"),
-                    fresh=fresh,
-                    progress=advance,
-                )
-        recorded = None
-        if record:
-            shown = registry.record_evaluation(version["ref"], found.body(version["digest"]))
-            recorded = shown["evaluations"][-1]
-        if out is not None:
-            asked = registry.requirements(version["ref"], alias)
-            write_report(out, found.report, asked, recorded)
-    emit(found.body(version["digest"]), as_json, lambda: _show(version["ref"], found))
+def suites_for(
+    registry: RegistryClient,
+    version: dict[str, Any],
+    names: list[str],
+    tasks: list[str],
+    n: int | None,
+    policy: dict[str, Any],
+) -> "tuple[HeadSuite | None, list[Any]]":
+    """What a version is asked: the suite of its head, if it has one, and the suites."""
+    head = _head_suite(registry, version["domain"], version, names, n, tasks)
+    if head is not None:
+        return head, [head.suite]
+    chosen = _chosen(registry, version["domain"], names, tasks, policy)
+    return None, [one.limited(n) for one in chosen] if n is not None else chosen
+
+
+def is_recorded(
+    evaluations: Sequence[dict[str, Any]], suites: Sequence[Any], engine: Engine
+) -> bool:
+    """Whether evaluations by all these suites on this engine are recorded."""
+    wanted = {(suite.digest, suite.held_out) for suite in suites}
+    for evaluation in evaluations:
+        told = evaluation["engine"]
+        if told is not None and not msgspec.convert(told, Engine).differences(engine):
+            wanted -= {(result["digest"], result["held_out"]) for result in evaluation["results"]}
+    return not wanted
+
+
+def run_name(digest: str, engine: Engine, suites: Sequence[Any], *, fresh: bool) -> str:
+    """The name under which the looks of an evaluation are counted: the same for one that goes on,
+    and another one where everything is asked anew."""
+    parts = [digest, engine.fingerprint, *sorted(f"{s.digest}{s.held_out}" for s in suites)]
+    if fresh:
+        parts.append(secrets.token_hex(16))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 def report(

@@ -65,7 +65,7 @@ def record(
     digest = Blobs(caller.registry.store).put_bytes(report)
     command = RecordEvaluation(
         domain, adapter, version, body.digest, digest, results, calibration, before, engine,
-        body.answered,
+        body.answered, body.run,
     )  # fmt: skip
     caller.registry.execute(command, caller.key.id)
     catalog = caller.registry.catalog

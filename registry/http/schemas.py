@@ -203,8 +203,8 @@ class PublishBody(Body):
 class EvaluationBody(Body):
     """What an evaluation found of the bytes with `digest`.
 
-    results, calibration, engine and answered: as in the log's `EvaluationRecorded`; report: the
-    whole document, which is stored as it comes.
+    results, calibration, engine, answered and run: as in the log's `EvaluationRecorded`; report:
+    the whole document, which is stored as it comes.
     """
 
     digest: Sha256
@@ -212,6 +212,7 @@ class EvaluationBody(Body):
     calibration: dict[str, Any] | None = None
     engine: dict[str, Any] | None = None
     answered: Annotated[str, Field(max_length=32)] | None = None
+    run: Name | None = None
     report: dict[str, Any]
 
 

@@ -56,7 +56,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """Digest of the blob that holds the whole report."""
     results: tuple[SuiteResult, ...]
     looks: tuple[int, ...]
-    """For each result: the how-manieth recorded look at its held-out set this was."""
+    """For each result: the how-manieth look at its held-out set this was."""
     engine: Engine | None = None
     """What answered, as the server said."""
     answered: str | None = None
@@ -67,6 +67,16 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
         """The moment from which its age counts: when it was recorded, or before, when the oldest
         answer was given."""
         return self.time if self.answered is None else min(self.answered, self.time)
+
+
+class Begun(msgspec.Struct, frozen=True, kw_only=True):
+    """An evaluation that was begun and not recorded: its looks are counted already."""
+
+    run: str
+    evaluator: str
+    time: str
+    looks: dict[str, int]
+    """By digest of a held-out set: the how-manieth look at it this is."""
 
 
 class Calibrated(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +120,8 @@ class Version(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     """A summary in the first line, then a description; empty if the publisher gave none."""
     evaluations: tuple[Evaluation, ...] = ()
     """In the order of their recording."""
+    begun: tuple[Begun, ...] = ()
+    """Evaluations that were begun and are not recorded yet, or never will be."""
     calibrations: tuple[Calibrated, ...] = ()
     """The newest of each evaluator's key, in the order of their recording;
     `registry.model.standing` decides which of them counts."""
@@ -207,7 +219,7 @@ class Domain(msgspec.Struct, frozen=True):
     policy: Policy
     default: str | None = None
     looks: dict[str, int] = {}
-    """By digest of a held-out set: how many evaluations on it were recorded."""
+    """By digest of a held-out set: how many evaluations on it were begun or recorded."""
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):

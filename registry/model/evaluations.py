@@ -1,6 +1,6 @@
 """Evaluations: anybody with the role may record one; what counts is decided where it is weighed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 import msgspec
@@ -11,14 +11,53 @@ from adapters.confidence import Calibration
 from adapters.fields import Count, Digest, Name, Number, Word
 from adapters.names import AdapterRef
 from registry import errors, times
-from registry.model.base import Command, Draft, Event, made_of
-from registry.model.catalog import Calibrated, Catalog, Evaluation, person
+from registry.model.base import Command, Draft, Event, Route, made_of
+from registry.model.catalog import (
+    Begun,
+    Calibrated,
+    Catalog,
+    Evaluation,
+    Key,
+    Version,
+    person,
+)
 from registry.model.collection import spare
 from registry.model.evidence import Engine, SuiteResult, impossible
 from registry.model.standing import authors
 
 MAX_BYTES = 128 << 10
 """Of the counts as JSON: whoever resolves the version gets them."""
+MAX_BEGUN = 100
+"""Evaluations of one version that were begun and not recorded."""
+
+
+class EvaluationBegun(Event, frozen=True):
+    """Somebody is about to ask a version held-out items: that is a look, recorded or not."""
+
+    optional = True
+    domain: str
+    adapter: str
+    version: int
+    digest: str
+    run: str
+    held_out: tuple[str, ...]
+
+    def apply(self, draft: Draft, by: str, at: str) -> None:
+        """Count a look at each held-out set, and remember it for when the run is recorded."""
+        looks = _counted(draft, self.domain, self.held_out)
+        path = f"{self.domain}/{self.adapter}"
+        old = draft.version(path, self.version)
+        begun = Begun(run=self.run, evaluator=by, time=at, looks=looks)
+        draft.change_version(path, self.version, begun=(*old.begun, begun))
+
+
+def _counted(draft: Draft, domain: str, held_out: Iterable[str]) -> dict[str, int]:
+    """Count one more look at each of the held-out sets; the how-manieth each is."""
+    looks = dict(draft.domains[domain].looks)
+    for items in set(held_out):
+        looks[items] = looks.get(items, 0) + 1
+    draft.change_domain(domain, looks=looks)
+    return {items: looks[items] for items in held_out}
 
 
 class EvaluationRecorded(Event, frozen=True):
@@ -39,15 +78,18 @@ class EvaluationRecorded(Event, frozen=True):
     """When the oldest of the answers was given; None as above."""
     by_author: bool = False
     """Whether the evaluator had published these weights, under whatever name."""
+    run: str | None = None
+    """The run that `EvaluationBegun` names, whose looks are counted; None where none was begun."""
 
     def apply(self, draft: Draft, by: str, at: str) -> None:
-        """Add the evaluation to its version, and count a look at each held-out set."""
-        looks = dict(draft.domains[self.domain].looks)
-        for items in {result.held_out for result in self.results}:
-            looks[items] = looks.get(items, 0) + 1
-        draft.change_domain(self.domain, looks=looks)
+        """Add the evaluation to its version, and count a look at each held-out set that was not
+        counted when the run was begun."""
         path = f"{self.domain}/{self.adapter}"
         old = draft.version(path, self.version)
+        pending = _pending(old, self.run, by, draft.keys)
+        looks = dict(pending.looks) if pending else {}
+        asked = {result.held_out for result in self.results}
+        looks |= _counted(draft, self.domain, asked - looks.keys())
         counted = tuple(looks[result.held_out] for result in self.results)
         evaluation = made_of(Evaluation, self, evaluator=by, time=at, looks=counted)
         calibrations = old.calibrations
@@ -64,10 +106,57 @@ class EvaluationRecorded(Event, frozen=True):
         draft.change_version(
             path,
             self.version,
+            begun=tuple(begun for begun in old.begun if begun is not pending),
             evaluations=(*old.evaluations, evaluation),
             calibrations=calibrations,
         )
         draft.learn(("report", self.report, str(old.ref)))
+
+
+def _pending(version: Version, run: str | None, by: str, keys: Mapping[str, Key]) -> Begun | None:
+    """The run that the person who holds the key `by` began and has not recorded, if there is."""
+    if run is None:
+        return None
+    who = person(keys, by)
+    mine = (b for b in version.begun if b.run == run and person(keys, b.evaluator) == who)
+    return next(mine, None)
+
+
+class BeginEvaluation(Command, frozen=True):
+    """Count a look at held-out items before a version is asked them.
+
+    `run` names the evaluation: while it is not recorded, the same run begun again is the same look,
+    so that one which was cut short goes on. Whether or not it is ever recorded, the look is
+    counted: nobody tries versions until one passes and reports that one alone.
+    """
+
+    event = EvaluationBegun
+    role = "evaluate"
+    route = Route("POST", "/adapters/{domain}/{adapter}/versions/{version}/runs", 201)
+    domain: Name
+    adapter: Name
+    version: Number
+    digest: Digest
+    run: Name
+    held_out: Annotated[tuple[Digest, ...], MinLen(1), MaxLen(100)]
+
+    def decide(self, catalog: Catalog, by: str, now: str) -> Iterable[Event]:
+        """Count it; again, before the run is recorded, changes nothing."""
+        ref = AdapterRef(self.domain, self.adapter, version=self.version)
+        version = catalog.resolve(ref)
+        if version.digest != self.digest:
+            raise errors.Conflict(
+                f"{ref} has digest {version.digest[:12]}, not {self.digest[:12]}. Evaluate the "
+                "bytes that are published."
+            )
+        if _pending(version, self.run, by, catalog.keys) is not None:
+            return
+        if len(version.begun) >= MAX_BEGUN:
+            raise errors.Conflict(
+                f"{MAX_BEGUN} evaluations of {ref} were begun and not recorded. Record one: run "
+                "lorary eval again as it was run"
+            )
+        yield self.caused()
 
 
 class RecordEvaluation(Command, frozen=True):
@@ -91,6 +180,8 @@ class RecordEvaluation(Command, frozen=True):
     """As for `PublishVersion`."""
     engine: Engine | None = None
     answered: Word | None = None
+    run: Name | None = None
+    """The run that was begun for it, if one was."""
 
     def decide(self, catalog: Catalog, by: str, now: str) -> Iterable[Event]:
         """Record it, if its counts are possible and are about the published bytes."""

@@ -18,7 +18,15 @@ import msgspec
 
 from adapters.names import DEFAULT_ALIAS
 from registry.model.catalog import Catalog, Evaluation, Version, in_good_standing, person
-from registry.model.evidence import Confident, Paired, SuiteResult, SuiteRule, Tally, effective
+from registry.model.evidence import (
+    Confident,
+    Engine,
+    Paired,
+    SuiteResult,
+    SuiteRule,
+    Tally,
+    effective,
+)
 from registry.model.harm import RULINGS, Harm, about, harm_of
 from registry.model.intervals import inferiority_p_value, lower_bound, upper_bound
 from registry.model.policies import Policy
@@ -71,17 +79,65 @@ def requirements(
     asked += _reviewed(version, 0 if rollback else policy.reviewed_items, catalog)
     if rollback:
         if policy.suites:
-            found = f"not needed: {alias} was promoted to this version before"
-            asked.append(Requirement(name="evaluation", met=True, evidence=found))
+            asked.append(_not_needed(version, policy, catalog, alias, now))
         return tuple(asked)
     # Removing an alias spares nobody the comparison with what it named.
     current = adapter.aliases.get(alias) or (moves[-1].previous if moves else None)
     production = adapter.versions[current - 1] if current else None
     if production and (production.revoked or production.tombstone) is not None:
         production = None
+    engines = _engines(version, policy, catalog)
+    if policy.suites and policy.engines and not engines:
+        asked.append(_no_engine(version))
     for rule in policy.suites:
-        asked += _suite(rule, version, policy, catalog, production, now)
+        for engine in engines or (None,):
+            asked += _suite(rule, version, policy, catalog, production, now, engine)
     return tuple(asked)
+
+
+def _engines(version: Version, policy: Policy, catalog: Catalog) -> list[Engine]:
+    """The policy's engines that run the version's base model, or do not say which they run."""
+    base = catalog.bases[version.base].digest
+    return [engine for engine in policy.engines if engine.base in ("", base)]
+
+
+def _no_engine(version: Version) -> Requirement:
+    return Requirement(
+        name="engine",
+        met=False,
+        evidence=f"the policy names no engine that runs {version.base}",
+        remedy=f"lorary domain engine {version.domain} --base {version.base} --url SERVER --add",
+    )
+
+
+def _not_needed(
+    version: Version, policy: Policy, catalog: Catalog, alias: str, now: str
+) -> Requirement:
+    """In place of the suites' rules on a rollback; says on which engines there is no evidence."""
+    found = f"not needed: {alias} was promoted to this version before"
+    missing = [
+        engine
+        for engine in _engines(version, policy, catalog)
+        for rule in policy.suites
+        if isinstance(_report(rule, version, policy, catalog, now, engine), str)
+    ]
+    if not missing:
+        return Requirement(name="evaluation", met=True, evidence=found)
+    names = ", ".join(dict.fromkeys(map(described, missing)))
+    return Requirement(
+        name="evaluation",
+        met=True,
+        evidence=f"{found}; requalify: no evaluation that counts is on {names}",
+        remedy=f"lorary eval {version.ref} --url SERVER, or lorary eval --all-promoted",
+    )
+
+
+def described(engine: Engine) -> str:
+    """An engine in a few words, and the beginning of its fingerprint."""
+    quantised = f", {engine.quantization}" if engine.quantization else ""
+    return (
+        f"{engine.name} on {engine.device}, {engine.dtype}{quantised} ({engine.fingerprint[:12]})"
+    )
 
 
 def asks_anything(policy: Policy) -> bool:
@@ -247,39 +303,47 @@ def _suite(
     catalog: Catalog,
     production: Version | None,
     now: str,
+    engine: Engine | None,
 ) -> Iterator[Requirement]:
-    """The report on one suite and, if there is one that counts, every rule weighed against it."""
-    found = _report(rule, version, policy, catalog, now)
+    """The report on one suite and, if there is one that counts, every rule weighed against it.
+
+    engine: the one that must have answered; None for any.
+    """
+    found = _report(rule, version, policy, catalog, now, engine)
+    name = _title(rule)
+    if engine is not None and len(policy.engines) > 1:
+        name += f" on engine {engine.fingerprint[:12]}"
     if isinstance(found, str):
+        server = f" --url SERVER, which runs {described(engine)}" if engine is not None else ""
         yield Requirement(
-            name=f"{_title(rule)}: report",
+            name=f"{name}: report",
             met=False,
             evidence=found,
-            remedy=f"lorary eval {version.ref}, with an evaluator's key",
+            remedy=f"lorary eval {version.ref}{server}, with an evaluator's key",
         )
         return
     evaluation, result, look = found
     paid = look <= policy.looks
     yield Requirement(
-        name=f"{_title(rule)}: report",
+        name=f"{name}: report",
         met=paid,
         evidence=f"{evaluation.report[:12]} of {evaluation.time[:10]}, look {look} of "
         f"{policy.looks} at its held-out items",
         remedy="" if paid else "every paid look is used up: put fresh held-out items in the policy",
     )
     alpha = policy.alpha / policy.looks
-    for name, floor in sorted(rule.floors.items()):
-        yield _floor(_title(rule), name, floor, result.tallies.get(name), alpha)
+    for tally, floor in sorted(rule.floors.items()):
+        yield _floor(name, tally, floor, result.tallies.get(tally), alpha)
     if rule.better_than_base:
         base = catalog.bases[version.base].digest
         pair = next((pair for pair in result.paired if pair.other == base), None)
-        yield _against(f"{_title(rule)}: better than {version.base}", pair, 0.0, alpha)
+        yield _against(f"{name}: better than {version.base}", pair, 0.0, alpha)
     if rule.margin is not None and production is not None and production.digest != version.digest:
         pair = next((pair for pair in result.paired if pair.other == production.digest), None)
-        yield _against(f"{_title(rule)}: no worse than {production.ref}", pair, rule.margin, alpha)
+        yield _against(f"{name}: no worse than {production.ref}", pair, rule.margin, alpha)
     if rule.confident_errors is not None:
         level = next((c for c in result.confident if c.at == rule.confident_at), None)
-        yield _confident(rule, rule.confident_errors, level, alpha)
+        yield _confident(name, rule, rule.confident_errors, level, alpha)
 
 
 def _title(rule: SuiteRule) -> str:
@@ -291,36 +355,60 @@ def _title(rule: SuiteRule) -> str:
 
 
 def _report(
-    rule: SuiteRule, version: Version, policy: Policy, catalog: Catalog, now: str
+    rule: SuiteRule,
+    version: Version,
+    policy: Policy,
+    catalog: Catalog,
+    now: str,
+    engine: Engine | None,
 ) -> tuple[Evaluation, SuiteResult, int] | str:
     """The newest report that counts, with its look; or why there is none.
 
     The newest, whatever it says: of several reports nobody picks the kindest.
     """
-    reason = "no evaluation of these bytes is recorded"
+    missing: str | None = None
     for evaluation in reversed(version.evaluations):
         for result, look in zip(evaluation.results, evaluation.looks, strict=True):
             if result.suite != rule.suite:
                 continue
-            fault = evaluator_fault(catalog, version, evaluation.evaluator)
+            fault = _fault(rule, version, catalog, evaluation, result, engine)
             if fault is not None:
-                reason = fault
-            elif result.held_out != rule.held_out:
-                reason = (
-                    f"the report is on items {result.held_out[:12]}, "
-                    f"the policy names {rule.held_out[:12]}"
-                )
-            elif result.digest != rule.digest:
-                reason = (
-                    f"the report is by suite {result.digest[:12]}, "
-                    f"the policy names {rule.digest[:12]}"
-                )
+                missing = missing or fault
             elif not _fresh(evaluation.since, policy.max_report_days, now):
                 return f"the answers of {evaluation.since[:10]} are older than " \
                     f"{policy.max_report_days} days"  # fmt: skip
             else:
                 return evaluation, result, look
-    return reason
+    return missing or "no evaluation of these bytes is recorded"
+
+
+def _fault(
+    rule: SuiteRule,
+    version: Version,
+    catalog: Catalog,
+    evaluation: Evaluation,
+    result: SuiteResult,
+    engine: Engine | None,
+) -> str | None:
+    """Why a result is no evidence for the rule on `engine`; None if it is."""
+    fault = evaluator_fault(catalog, version, evaluation.evaluator)
+    if fault is not None:
+        return fault
+    if result.held_out != rule.held_out:
+        return (
+            f"the report is on items {result.held_out[:12]}, the policy names {rule.held_out[:12]}"
+        )
+    if result.digest != rule.digest:
+        return f"the report is by suite {result.digest[:12]}, the policy names {rule.digest[:12]}"
+    if engine is None:
+        return None
+    if evaluation.engine is None:
+        return "requalify: the report does not say which engine answered"
+    if names := evaluation.engine.differences(engine):
+        return (
+            f"requalify: the report is by another engine than the policy names ({', '.join(names)})"
+        )
+    return None
 
 
 def _fresh(time: str, days: int | None, now: str) -> bool:
@@ -352,10 +440,10 @@ def _against(title: str, pair: Paired | None, margin: float, alpha: float) -> Re
     return Requirement(name=title, met=met, evidence=found, remedy=remedy)
 
 
-def _confident(rule: SuiteRule, limit: float, level: Confident | None, alpha: float) -> Requirement:
-    title = (
-        f"{_title(rule)}: at most {_percent(limit)} wrong when {_percent(rule.confident_at)} sure"
-    )
+def _confident(
+    suite: str, rule: SuiteRule, limit: float, level: Confident | None, alpha: float
+) -> Requirement:
+    title = f"{suite}: at most {_percent(limit)} wrong when {_percent(rule.confident_at)} sure"
     if level is None:
         return Requirement(name=title, met=False, evidence="not measured", remedy="evaluate anew")
     bound = upper_bound(effective(level.wrong, level), effective(level.n, level), alpha)

@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt, Le, Lt, MaxLen
 
 from adapters.fields import Name, Number, Pem
 from registry.errors import BadRequest
-from registry.model.evidence import SuiteRule
+from registry.model.evidence import Engine, SuiteRule
 
 Days = Annotated[int, Ge(1), Le(10_000)]
 PrefixCache = Literal["domain", "key"]
@@ -43,6 +43,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """Chance, at most, that a version which breaks a suite's rule passes it, over all looks."""
     looks: Annotated[int, Ge(1), Le(1000)] = 10
     """How many recorded evaluations on one held-out set share `alpha`; later ones pass nothing."""
+    engines: Annotated[tuple[Engine, ...], MaxLen(10)] = ()
+    """What serves the domain: each suite must be passed on every one of these that runs the
+    version's base model. Empty: on any engine."""
     max_report_days: Days | None = None
     """Age beyond which an evaluation no longer counts."""
     target_risk: Annotated[float, Gt(0), Lt(1)] | None = None
@@ -92,6 +95,10 @@ def _added(old: Sequence[str], new: Sequence[str]) -> bool:
     return bool(old) and not set(new) <= set(old)
 
 
+def _engine_removed(old: Sequence[Engine], new: Sequence[Engine]) -> bool:
+    return any(engine not in new for engine in old)
+
+
 def _any_lower(old: Mapping[str, float], new: Mapping[str, float]) -> bool:
     return any(new.get(name, 0) < least for name, least in old.items())
 
@@ -131,6 +138,7 @@ POLICY_FIELDS: dict[str, Weaker] = {
     "suites": _rules_weaker,
     "alpha": _higher,
     "looks": _never,
+    "engines": _engine_removed,
     "max_report_days": _limit_relaxed,
     "target_risk": _limit_relaxed,
     "reviewed_items": _lower,

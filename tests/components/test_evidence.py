@@ -11,10 +11,13 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from eval.asking import Server
+from eval.cli import judging
 from eval.evaluate import Subject, evaluate
 from eval.served import Model
+from registry.cli import build
 from registry.client import RegistryClient
 from registry.errors import (
     BadRequest,
@@ -26,6 +29,7 @@ from registry.errors import (
 )
 from registry.model.aliases import MoveAlias
 from registry.model.domains import CreateDomain
+from registry.model.policies import Policy
 from registry.registry import Registry
 from registry.store import LocalStore
 from tests.support.adapters import TINY, write_adapter
@@ -238,3 +242,79 @@ def test_what_was_recorded_becomes_a_page_a_cards_index_and_a_review(
     missing = desk.run("review", "open", ref, "--against", "1", who="meter")
     assert missing.returncode == 1
     assert "did not ask @1" in missing.stderr
+
+
+def test_after_the_engine_changed_one_command_qualifies_the_fleet_anew_and_goes_on(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two promoted versions; the server is started with another data type; the run is cut short."""
+    rule = {
+        "suite": SUITE.name, "digest": SUITE.digest, "held_out": SUITE.held_out,
+        "floors": {"accuracy": 0.6},
+    }  # fmt: skip
+    desk.operator.execute(CreateDomain("fleet", Policy(approvals=0)))
+    keys = {}
+    for name, roles in (("crew", ["publish:fleet"]), ("gauge", ["evaluate:fleet"])):
+        keys[name] = desk.operator.issue_key(name, roles)["key"]
+    digests = {}
+    with RegistryClient(desk.url, keys["crew"]) as crew:
+        for seed, name in enumerate(("a", "b"), start=50):
+            pushed = crew.push(write_adapter(tmp_path / name, seed=seed), f"fleet/{name}")
+            digests[pushed["ref"]] = pushed["digest"]
+            crew.execute(MoveAlias("fleet", name, "production", 1))
+    engine = msgspec.structs.replace(ENGINE, base=TINY.digest)
+
+    def answer(model: str, question: str) -> tuple[str, float]:
+        return (truth(question) if lot(model, question) < 0.9 else "Nose"), 0.9
+
+    for name, value in (
+        ("LORARY_REGISTRY_URL", desk.url), ("LORARY_KEY", keys["gauge"]),
+        ("LORARY_HOME", str(tmp_path)),
+    ):  # fmt: skip
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(judging, "suites_for", lambda *_: (None, [SUITE]))
+
+    def lorary(*arguments: str, key: str = keys["gauge"]) -> Any:
+        monkeypatch.setenv("LORARY_KEY", key)
+        return CliRunner().invoke(build(), list(arguments))
+
+    def outcomes(result: Any) -> list[tuple[str, str]]:
+        return [(one["ref"], one["outcome"]) for one in json.loads(result.stdout)]
+
+    def requalify(ref: str) -> bool:
+        asked = desk.operator.requirements(ref)["requirements"]
+        return any("requalify" in requirement["evidence"] for requirement in asked)
+
+    with serving(Oracle(answer, digests, engine=engine)) as oracle:
+        every = ("eval", "--all-promoted", "fleet", "--url", oracle.url, "--json")
+        assert outcomes(lorary(*every)) == [("fleet/a@1", "recorded"), ("fleet/b@1", "recorded")]
+        asked = len(oracle.asked)
+        again = lorary(*every)
+        assert (again.exit_code, {state for _, state in outcomes(again)}) == (
+            0, {"qualified before"},
+        )  # fmt: skip
+        assert len(oracle.asked) == asked
+        desk.operator.change_policy("fleet", {"suites": [rule]})
+        set_engine = ("domain", "engine", "fleet", "--url", oracle.url)
+        assert lorary(*set_engine, key=desk.keys["operator"]).exit_code == 0
+        # They were promoted while the policy asked for nothing: promoted again, they earn it.
+        assert desk.operator.requirements("fleet/a@1")["met"]
+
+        oracle.engine = msgspec.structs.replace(engine, dtype="bfloat16")
+        refused = lorary(*set_engine, key=desk.keys["operator"])
+        assert refused.exit_code != 0
+        assert lorary(*set_engine, "--yes", key=desk.keys["operator"]).exit_code == 0
+        assert requalify("fleet/a@1")
+        oracle.broken_after = 2 * asked - 100  # while the second version is asked
+        cut = lorary(*every)
+        assert cut.exit_code == 1
+        assert outcomes(cut) == [("fleet/a@1", "recorded"), ("fleet/b@1", "failed")]
+        assert (requalify("fleet/a@1"), requalify("fleet/b@1")) == (False, True)
+        looks = desk.operator.domain("fleet")["looks"][SUITE.held_out]
+        oracle.broken_after = None
+        assert outcomes(lorary(*every)) == [
+            ("fleet/a@1", "qualified before"), ("fleet/b@1", "recorded"),
+        ]  # fmt: skip
+        assert len(oracle.asked) <= 2 * asked + 16, "what was answered is not asked again"
+        assert not requalify("fleet/b@1")
+        assert desk.operator.domain("fleet")["looks"][SUITE.held_out] == looks == 4

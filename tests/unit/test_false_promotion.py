@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 
 from adapters.names import AdapterRef
+from registry.model.base import Entry
 from registry.model.catalog import Catalog, Evaluation, Version
+from registry.model.evaluations import BeginEvaluation, RecordEvaluation
 from registry.model.evidence import Confident, Paired, SuiteResult, Tally
 from registry.model.gates import requirements
+from registry.model.machine import decide, fold
 from tests.unit.test_gates import BASE, HELD_OUT, METER, NOW, POLICY, RULE, SUITE, digest, start
 
 PROMOTIONS, LOOKS, N = 10_000, 5, 400
@@ -74,6 +77,39 @@ def test_trying_until_it_passes_promotes_a_bad_version_with_chance_alpha_at_most
     rate = promotions(broken, seed=6)
     # The tests are exact and so err on the safe side; but not by doing nothing.
     assert 0 < rate <= ALPHA
+
+
+def promotions_by_hiding(broken: str, seed: int, *, tries: int) -> float:
+    """The same of a publisher's friend who looks at many versions, sees what each would prove, and
+    records an evaluation only once it would pass."""
+    random, passed = np.random.default_rng(seed), 0
+    trials = 300
+    catalog = start()
+    version = catalog.find(AdapterRef("medical", "coder", version=2))
+    for _ in range(trials):
+        tried = catalog
+        for look in range(tries):
+            command = BeginEvaluation("medical", "coder", 2, digest(2), f"run {look}", (HELD_OUT,))
+            (begun,) = decide(tried, command, METER, NOW)
+            tried = fold(tried, [Entry(METER, begun)], NOW)
+            found = draw(random, broken)
+            # Whether it would pass at the first look, the best that could be hoped for.
+            if not may_pass(looked_at(version, found, 1), catalog):
+                continue
+            report = RecordEvaluation(
+                "medical", "coder", 2, digest(2), f"{look:064x}", (found,), run=f"run {look}"
+            )
+            (recorded,) = decide(tried, report, METER, NOW)
+            tried = fold(tried, [Entry(METER, recorded)], NOW)
+            if may_pass(tried.find(AdapterRef("medical", "coder", version=2)), tried):
+                passed += 1
+                break
+    return passed / trials
+
+
+def test_looks_that_are_never_recorded_buy_no_promotion() -> None:
+    """Of fifteen looks at one held-out set, three times as many as the policy pays for."""
+    assert 0 < promotions_by_hiding("floor", seed=8, tries=3 * LOOKS) <= ALPHA
 
 
 def test_a_good_version_is_let_through() -> None:

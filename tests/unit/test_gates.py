@@ -21,7 +21,7 @@ from registry.model.catalog import Catalog, Grant
 from registry.model.collection import blobs_in_use
 from registry.model.creation import CreateRegistry
 from registry.model.domains import ChangePolicy, CreateDomain
-from registry.model.evaluations import RecordEvaluation
+from registry.model.evaluations import MAX_BEGUN, BeginEvaluation, RecordEvaluation
 from registry.model.evidence import Confident, Engine, Paired, SuiteResult, SuiteRule, Tally
 from registry.model.gates import Requirement, requirements
 from registry.model.keys import IssueKey, RevokeKey
@@ -265,6 +265,112 @@ def test_a_report_grows_stale_when_production_moves() -> None:
     moved = do(moved, ChangePolicy("medical", POLICY, weaken=True), OPERATOR)
     assert lacking(moved) == {"no worse than medical/coder@3"}
     refused(moved, "does not compare the two")
+
+
+def test_evidence_from_one_engine_does_not_satisfy_the_gate_under_another() -> None:
+    """The same bytes, the same answers: what was measured in float32 says nothing of bfloat16."""
+    half = replace(ENGINE, dtype="bfloat16")
+    catalog = do(start(replace(POLICY, engines=(half,))), report(result()), METER)
+    found = asked(catalog)["chapters: report"]
+    assert not found.met
+    assert found.evidence == (
+        "requalify: the report is by another engine than the policy names (dtype)"
+    )
+    assert "lorary eval medical/coder@2 --url SERVER, which runs vllm 0.32.0 on cpu, bfloat16" in (
+        found.remedy
+    )
+    refused(catalog, "requalify")
+    catalog = do(catalog, replace(report(result(), name=1), engine=half), METER)
+    assert lacking(catalog) == set()
+    assert decide(catalog, MoveAlias("medical", "coder", "production", 2), ALICE, NOW)
+    # Back to the first engine: its own report counts, the newer one of the other engine does not.
+    policy = replace(POLICY, engines=(ENGINE,))
+    catalog = do(catalog, ChangePolicy("medical", policy, weaken=True), OPERATOR)
+    assert lacking(catalog) == set()
+
+
+def test_an_update_of_lorary_alone_makes_no_evidence_stale() -> None:
+    updated = replace(ENGINE, settings={**ENGINE.settings, "lorary": "9.9"})
+    catalog = do(start(replace(POLICY, engines=(updated,))), report(result()), METER)
+    assert lacking(catalog) == set()
+
+
+def test_a_report_that_does_not_say_which_engine_answered_is_no_evidence_for_one() -> None:
+    catalog = start(replace(POLICY, engines=(ENGINE,)))
+    catalog = do(catalog, replace(report(result()), engine=None), METER)
+    refused(catalog, "requalify: the report does not say which engine answered")
+
+
+def test_where_a_policy_names_two_engines_a_version_must_pass_on_both() -> None:
+    half = replace(ENGINE, dtype="bfloat16")
+    catalog = do(start(replace(POLICY, engines=(ENGINE, half))), report(result()), METER)
+    assert lacking(catalog) == {f"chapters on engine {half.fingerprint[:12]}: report"}
+    catalog = do(catalog, replace(report(result(), name=1), engine=half), METER)
+    assert lacking(catalog) == set()
+
+
+def test_a_policy_whose_engines_run_another_base_lets_nothing_pass() -> None:
+    other = replace(ENGINE, base="9" * 64)
+    catalog = do(start(replace(POLICY, engines=(other,))), report(result()), METER)
+    refused(catalog, "engine: the policy names no engine that runs tiny")
+
+
+def test_a_change_of_engine_keeps_nobody_from_going_back_and_says_requalify() -> None:
+    catalog = do(start(), report(result()), METER)
+    catalog = do(catalog, MoveAlias("medical", "coder", "production", 2), ALICE)
+    catalog = do(catalog, MoveAlias("medical", "coder", "production", 2), ALICE)
+    half = replace(ENGINE, dtype="bfloat16")
+    policy = replace(POLICY, engines=(half,))
+    catalog = do(catalog, ChangePolicy("medical", policy), OPERATOR)
+    found = asked(catalog)["evaluation"]
+    assert found.met
+    assert "requalify: no evaluation that counts is on vllm 0.32.0 on cpu, bfloat16" in (
+        found.evidence
+    )
+    assert "lorary eval --all-promoted" in found.remedy
+    catalog = do(catalog, replace(report(result(), name=1), engine=half), METER)
+    assert "requalify" not in asked(catalog)["evaluation"].evidence
+
+
+def begun(run: str = "r1", number: int = 2, *, held_out: str = HELD_OUT) -> BeginEvaluation:
+    return BeginEvaluation("medical", "coder", number, digest(number), run, (held_out,))
+
+
+def test_a_look_is_counted_when_it_is_begun_whether_or_not_it_is_recorded() -> None:
+    catalog = do(do(start(), begun("a"), METER), begun("b"), METER)
+    catalog = do(catalog, replace(report(result()), run="c"), METER)
+    assert "look 3 of 5" in asked(catalog)["chapters: report"].evidence
+
+
+def test_a_run_that_goes_on_is_one_look_and_pays_for_one_report() -> None:
+    catalog = do(do(start(), begun(), METER), begun("later"), METER)
+    assert decide(catalog, begun(), METER, NOW) == ()
+    first = replace(report(result()), run="r1")
+    catalog = do(catalog, first, METER)
+    assert "look 1 of 5" in asked(catalog)["chapters: report"].evidence
+    catalog = do(catalog, replace(report(result(), name=1), run="r1"), METER)
+    assert "look 3 of 5" in asked(catalog)["chapters: report"].evidence
+
+
+def test_nobody_records_under_a_look_that_somebody_else_began() -> None:
+    catalog = do(start(), begun(), ALICE)
+    catalog = do(catalog, replace(report(result()), run="r1"), METER)
+    assert "look 2 of 5" in asked(catalog)["chapters: report"].evidence
+    with pytest.raises(errors.Forbidden, match="evaluate"):
+        decide(catalog, begun("x"), BOB, NOW)
+
+
+def test_runs_that_are_never_recorded_are_bounded() -> None:
+    catalog = start()
+    for number in range(MAX_BEGUN):
+        catalog = do(catalog, begun(str(number)), METER)
+    with pytest.raises(errors.Conflict, match="begun and not recorded"):
+        decide(catalog, begun("more"), METER, NOW)
+
+
+def test_a_run_about_other_bytes_is_not_begun() -> None:
+    with pytest.raises(errors.Conflict, match="has digest"):
+        decide(start(), replace(begun(), digest="f" * 64), METER, NOW)
 
 
 def test_of_several_reports_the_newest_counts_and_not_the_kindest() -> None:

@@ -1,0 +1,166 @@
+"""Qualifying what serves: every promoted version on the engine of one server."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from adapters.errors import LoraryError
+from eval.cli import judging
+from eval.errors import EvaluationFailed
+from registry.cli.output import AsJson, client, emit, say, table, warn
+from registry.client import RegistryClient
+from registry.errors import BadRequest
+from registry.model.evidence import Engine
+from registry.model.gates import described
+
+RECORDED, QUALIFIED, ELSEWHERE, FAILED = "recorded", "qualified before", "not served here", "failed"
+"""What came of a version."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add `lorary domain engine`."""
+    for group in app.registered_groups:
+        if group.name == "domain" and group.typer_instance is not None:
+            group.typer_instance.command("engine")(set_engine)
+
+
+def set_engine(
+    domain: Annotated[str, typer.Argument(help="The domain's name.")],
+    url: judging.Url = judging.API,
+    base: Annotated[
+        str | None, typer.Option(help="A base model that the server runs; by default the only one.")
+    ] = None,
+    add: Annotated[
+        bool, typer.Option("--add", help="Beside the policy's other engines of that base model.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Replace an engine without asking.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put the engine of a running server into a domain's policy: evidence must be from there.
+
+    Afterwards versions that were evaluated elsewhere must be evaluated again before they are
+    promoted, and `lorary gate` says so. What is in production stays; `lorary eval --all-promoted`
+    evaluates all of it on the new engine, before or after.
+
+    Example: lorary domain engine medical --url http://127.0.0.1:8000/v1
+    """
+    from eval.served import engine_of
+    from registry.settings import ClientSettings
+
+    with client() as registry:
+        bases = {one["name"]: one["digest"] for one in registry.bases()}
+        name = base or (next(iter(bases)) if len(bases) == 1 else "")
+        if name not in bases:
+            raise BadRequest(f"Name one of the base models: --base {' | --base '.join(bases)}")
+        engine = engine_of(url, ClientSettings().key.get_secret_value(), name)
+        policy = registry.domain(domain)["policy"]
+        old = msgspec.convert(policy["engines"], tuple[Engine, ...])
+        kept = [
+            e for e in old if e.differences(engine) and (add or e.base not in ("", bases[name]))
+        ]
+        gone = [e for e in old if e not in kept and e.differences(engine)]
+        for one in gone:
+            names = ", ".join(one.differences(engine))
+            warn(f"no longer: {described(one)}, which differs in {names}")
+        if gone and not yes and not (sys.stdin.isatty() and typer.confirm("Replace it?")):
+            raise BadRequest("Nothing was changed. Confirm with --yes, or keep both with --add.")
+        changes = {"engines": msgspec.to_builtins([*kept, engine])}
+        shown = registry.change_policy(domain, changes, weaken=True)
+    told = f"{domain} takes evidence from {described(engine)}."
+    emit(shown, as_json, lambda: say(told))
+
+
+def qualify_promoted(
+    domain: str,
+    url: str,
+    suite: list[str],
+    task: list[str],
+    n: int | None,
+    alias: str,
+    concurrency: int,
+    fresh: bool,
+    record: bool,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Evaluate every version that a guarded alias names, on the engine of the server at `url`.
+
+    Versions that somebody evaluated there before by the same suites are passed over unless `fresh`,
+    and one that fails does not stop the others: the command is run again, and goes on. Exit code 1
+    if one failed.
+    """
+    if "/" in domain or "@" in domain:
+        raise BadRequest(f"--all-promoted takes a domain or nothing, not {domain!r}.")
+    if out is not None or not record:
+        raise BadRequest("--all-promoted records evaluations. Leave --out and --no-record out.")
+    outcomes = []
+    with client() as registry:
+        refs = list(promoted(registry, domain))
+        engines = dict[str, Engine | None]()
+        for place, ref in enumerate(refs, start=1):
+            if not as_json:
+                warn(f"{place} of {len(refs)}: {ref}")
+            try:
+                state = _qualify(
+                    registry, ref, engines, url=url, suite=suite, task=task, n=n, alias=alias,
+                    concurrency=concurrency, fresh=fresh, record=True, out=None, quiet=as_json,
+                )  # fmt: skip
+                outcomes.append({"ref": ref, "outcome": state, "error": ""})
+            except LoraryError as error:
+                outcomes.append({"ref": ref, "outcome": FAILED, "error": error.message})
+    rows: list[list[object]] = [[o["ref"], o["outcome"], o["error"]] for o in outcomes]
+    if outcomes:
+        emit(outcomes, as_json, lambda: table(["version", "outcome", "error"], rows))
+    else:
+        emit(outcomes, as_json, lambda: say("No guarded alias names a version."))
+    if any(outcome["outcome"] == FAILED for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+def promoted(registry: RegistryClient, domain: str = "") -> Iterator[str]:
+    """Every version that a guarded alias of the domain, or of any domain, names and that is not
+    revoked; each once."""
+    for one in registry.domains():
+        if domain not in ("", one["name"]):
+            continue
+        guarded = set(one["policy"]["guarded"])
+        for adapter in registry.adapters(one["name"]):
+            down = adapter["outages"]
+            numbers = {
+                number
+                for alias, number in adapter["aliases"].items()
+                if alias in guarded and alias not in down
+            }
+            yield from (f"{adapter['path']}@{number}" for number in sorted(numbers))
+
+
+def _qualify(
+    registry: RegistryClient, ref: str, engines: dict[str, Engine | None], **how: Any
+) -> str:
+    """What came of one version."""
+    from eval.served import engine_of
+    from registry.settings import ClientSettings
+
+    version = registry.resolve(ref)
+    base = version["base"]
+    if base not in engines:
+        key = ClientSettings().key.get_secret_value()
+        try:
+            engines[base] = engine_of(how["url"], key, base)
+        except EvaluationFailed as error:
+            if "404" not in error.message:
+                raise
+            engines[base] = None
+    engine = engines[base]
+    if engine is None:
+        return ELSEWHERE
+    policy = registry.domain(version["domain"])["policy"]
+    _, suites = judging.suites_for(registry, version, how["suite"], how["task"], how["n"], policy)
+    if not how["fresh"] and judging.is_recorded(version["evaluations"], suites, engine):
+        return QUALIFIED
+    judging.judge(registry, ref, **how)
+    return RECORDED
