@@ -33,8 +33,8 @@ TRAINED = {
     "then-grpo-lora": "stage: grpo\nmax_new_tokens: 4\ngenerations: 2",
     "then-rloo-lora": "stage: rloo\nmax_new_tokens: 4\ngenerations: 2",
 }
-"""These are only shown to train. kto, grpo and rloo sample or compare within each process's share, so
-their losses are others; those of sft-full were others, too, and why is not known yet."""
+"""These are only shown to train. kto, grpo and rloo sample or compare within each process's share,
+so their losses are others; those of sft-full were others, too, and why is not known yet."""
 
 
 class Both:
