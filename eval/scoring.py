@@ -41,7 +41,9 @@ def calibrate(
     if target_risk is None or not checks:
         return found
     sure = apply(found, _scores(checks))
-    threshold = certified_threshold(sure, _right(checks), target_risk=target_risk)
+    threshold = certified_threshold(
+        sure, _right(checks), target_risk=target_risk, clusters=[answer.unit for answer in checks]
+    )
     return msgspec.structs.replace(
         found, threshold=1.0 if threshold is None else threshold, target_risk=target_risk
     )
@@ -126,7 +128,7 @@ def pairing(
     gained = sum(a and not b for a, b in zip(right, others, strict=True))
     lost = sum(b and not a for a, b in zip(right, others, strict=True))
     difference = np.asarray(right, dtype=float) - np.asarray(others, dtype=float)
-    effect = round(_alike(difference, units), 4)
+    effect = round(_alike(difference, units, low=-1.0), 4)
     return Paired(other=other, gained=gained, lost=lost, n=len(right), design_effect=effect)
 
 
@@ -144,9 +146,11 @@ def confident(answers: Sequence[Answer], calibration: Calibration) -> list[Confi
     return found
 
 
-def _alike(values: npt.NDArray[np.float64], units: Sequence[str]) -> float:
-    """The design effect; items of a single unit count as one."""
-    return design_effect(values, units) if len(set(units)) > 1 else float(max(1, len(units)))
+def _alike(values: npt.NDArray[np.float64], units: Sequence[str], *, low: float = 0.0) -> float:
+    """The design effect of values in `low`..1; items of a single unit count as one."""
+    if len(set(units)) < 2:
+        return float(max(1, len(units)))
+    return design_effect(values, units, low=low)
 
 
 def _same(answered: Answered, suite: Suite, role: str, again: str) -> Tally:

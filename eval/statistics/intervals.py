@@ -1,5 +1,6 @@
 """Shares and means with confidence intervals, also for items that come in clusters."""
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -75,20 +76,45 @@ def clustered_mean(
     return Estimate(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half)
 
 
-def design_effect(values: npt.ArrayLike, clusters: Sequence[Hashable]) -> float:
-    """By how much clustering inflates the variance of the mean, at least 1.
+def design_effect(
+    values: npt.ArrayLike,
+    clusters: Sequence[Hashable],
+    *,
+    low: float = 0.0,
+    high: float = 1.0,
+) -> float:
+    """By how much clustering inflates the variance of the mean of values in `low`..`high`; >= 1.
 
-    The ratio of the clustered to the simple variance (Kish, "Survey sampling", 1965). Below 1 it
-    is chance or contrived, and is not credited. Constant values give the mean cluster size
-    weighted by size: the worst case, since nothing shows how alike the items of a cluster are.
+    The ratio of the clustered to the simple variance (Kish, "Survey sampling", 1965), measured
+    twice: on the values, and on them with two more clusters of the usual size, one all `low` and
+    one all `high`. The larger counts. A handful of events, each in a cluster of its own by chance,
+    would otherwise look independent, and a bound would claim what it cannot know: among 20 clusters
+    of ten items, 95 % right and strongly alike, the lower bound at 0.5 % was too high in 7 % of
+    simulated worlds. `tests/unit/test_clustered_coverage.py` simulates what holds now.
+
+    Below 1 it is chance or contrived, and is not credited. Constant values give the mean cluster
+    size weighted by size: the worst case, since nothing shows how alike the items of a cluster are.
     """
     x = np.asarray(values, dtype=float)
-    simple = float(x.var(ddof=1)) / x.size if x.size > 1 else 0.0
-    sizes = np.bincount(_codes(clusters))
-    if simple == 0:
-        return float((sizes**2).sum() / sizes.sum())
+    codes = _codes(clusters)
+    sizes = np.bincount(codes)
+    usual = float((sizes**2).sum() / sizes.sum())
+    if x.size < 2 or x.min() == x.max():
+        return usual
+    more = math.ceil(usual)
+    added = np.repeat([low, high], more)
+    cluster = np.repeat([sizes.size, sizes.size + 1], more)
+    return max(
+        1.0,
+        _inflation(x, codes.tolist()),
+        _inflation(np.append(x, added), np.append(codes, cluster).tolist()),
+    )
+
+
+def _inflation(x: Floats, clusters: Sequence[Hashable]) -> float:
+    """The ratio of the clustered to the simple variance of the mean of values that differ."""
     error, _ = _clustered_error(x, clusters)
-    return max(1.0, error**2 / simple)
+    return error**2 / (float(x.var(ddof=1)) / x.size)
 
 
 def _clustered_error(x: Floats, clusters: Sequence[Hashable]) -> tuple[float, int]:

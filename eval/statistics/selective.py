@@ -1,14 +1,14 @@
 """Answering only when sure: risk and coverage, confident errors, certified thresholds."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binom
+from scipy.special import betainc
 
 from adapters.agreement import Floats
 from eval.statistics.calibration import _checked
-from eval.statistics.intervals import Proportion, clopper_pearson
+from eval.statistics.intervals import Proportion, _codes, clopper_pearson, design_effect
 from eval.statistics.paired import holm
 
 GRID = (*(round(0.05 * step, 2) for step in range(1, 20)), 0.97, 0.99)
@@ -64,6 +64,7 @@ def certified_threshold(
     correct: npt.ArrayLike,
     *,
     target_risk: float,
+    clusters: Sequence[Hashable] | None = None,
     delta: float = 0.05,
     grid: Sequence[float] = GRID,
 ) -> float | None:
@@ -72,13 +73,29 @@ def certified_threshold(
     Holds with chance at least 1 - delta over the items, for any model and any finite n, if items
     are independent draws of what will be asked: each threshold's risk is tested with the binomial
     tail, all of them together by Holm (Learn then Test; Angelopoulos, Bates, Candès, Jordan, Lei,
-    arXiv 2110.01052). None if no threshold can be certified. Use items on which the confidence was
-    not fitted.
+    arXiv 2110.01052). Items of one of the `clusters` are alike: the counts are divided by the
+    design effect of the errors among the answers given, which is no longer exact but was simulated
+    (`tests/unit/test_clustered_coverage.py`). None if no threshold can be certified. Use items on
+    which the confidence was not fitted.
     """
     p, y = _checked(confidence, correct)
+    units = np.asarray(range(p.size) if clusters is None else _codes(clusters))
+    if units.size != p.size:
+        raise ValueError("each item needs its cluster")
     thresholds = np.sort(np.asarray(grid, dtype=float))
-    given = (p[None, :] >= thresholds[:, None]).astype(float)
-    n, wrong = given.sum(axis=1), given @ (1 - y)
-    tested = np.where(n > 0, binom.cdf(wrong, n, target_risk), 1.0)
-    passed = np.asarray(holm([float(p_value) for p_value in tested])) <= delta
+    tested = [_tail(1 - y[p >= at], units[p >= at].tolist(), target_risk) for at in thresholds]
+    passed = np.asarray(holm(tested)) <= delta
     return float(thresholds[passed][0]) if passed.any() else None
+
+
+def _tail(wrong: Floats, clusters: Sequence[Hashable], risk: float) -> float:
+    """The chance of so few wrong ones, or fewer, if the risk were `risk`; 1 for no items.
+
+    The binomial tail; its continuation between whole numbers is the incomplete beta function.
+    """
+    if not wrong.size:
+        return 1.0
+    alone = len(set(clusters)) == 1
+    effect = float(wrong.size) if alone else design_effect(wrong, clusters)
+    errors, n = float(wrong.sum()) / effect, wrong.size / effect
+    return float(betainc(n - errors, errors + 1, 1 - risk)) if errors < n else 1.0
