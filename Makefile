@@ -11,12 +11,12 @@ export PYTHONDONTWRITEBYTECODE :=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check tools small-model fmt soak bench-serving bench-registry bench-upload bench-fleet fleet chart clean environment environment-dev environment-gpu
+.PHONY: help demo test test-fast check tools small-model fmt soak bench-serving bench-registry bench-upload bench-fleet fleet chart reference clean environment environment-dev environment-gpu
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-demo: ## Train, publish, serve and ask three specialists; stays up (ARGS="--port 9000 --once")
+demo: ## Train, publish, serve and ask three adapters; stays up (ARGS="--fast": one)
 	@started=$$(date +%s) && $(MAKE) --no-print-directory environment \
 	  && exec $(BIN)/python demo.py --started $$started $(ARGS)
 
@@ -34,10 +34,12 @@ endif
 test-fast: environment-dev ## Only the pure tests, in seconds
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit $(ARGS)
 
-check: environment-dev ## Lint and types
+check: environment-dev ## Lint, types, spelling, links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
+	$(BIN)/md-dead-link-check --no-color
 
 tools: environment
 	@sh scripts/install-browser.sh
@@ -73,6 +75,9 @@ fleet: environment-dev ## Two replicas, S3, registry, Envoy, Prometheus; stays u
 chart: environment-dev ## Make the chart's generated files anew: dashboards, values table
 	$(BIN)/python -m helm.dashboards.build
 	$(BIN)/python -m helm.values_docs
+
+reference: environment-dev ## Make the reference pages in docs/reference/ anew
+	$(BIN)/python -m reference
 
 clean: ## Remove the environment and everything cached for this checkout
 	rm -rf $(VENV) $(GPU_VENV) .cache build *.egg-info

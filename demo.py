@@ -1,4 +1,4 @@
-"""`make demo`: from nothing to three specialists that answer, with the commands a team would type.
+"""`make demo`: from nothing to adapters that answer, with the commands that a team would type.
 
 Every step is an ordinary `lorary` command, printed as it runs. What took long is kept under
 LORARY_HOME and used again. Ctrl-C ends everything that was started, and so does any other way to
@@ -7,12 +7,14 @@ end the demo.
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,7 +22,6 @@ import httpx
 import openai
 from rich.console import Console
 from rich.markup import escape
-from rich.panel import Panel
 from rich.table import Table
 
 from adapters.children import end_on_signals, first_to_end, started
@@ -50,11 +51,12 @@ def main() -> None:
 def parse_options() -> argparse.Namespace:
     """The demo's few options."""
     parser = argparse.ArgumentParser(
-        prog="make demo", epilog='Example: make demo ARGS="--port 9000 --once"'
+        prog="make demo", epilog='Example: make demo ARGS="--fast --port 9000"'
     )
+    parser.add_argument("--fast", action="store_true", help="train one adapter instead of three")
     parser.add_argument("--port", type=int, default=8000, help="the OpenAI API's port")
     parser.add_argument("--registry-port", type=int, default=8100, help="the registry's port")
-    parser.add_argument("--once", action="store_true", help="end after the three questions")
+    parser.add_argument("--once", action="store_true", help="end after the questions")
     parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -103,25 +105,26 @@ def run(options: argparse.Namespace, running: contextlib.ExitStack) -> None:
     with clock.part("small base model"):
         model = lorary("small-model", "--json")["path"]
     trained = set()
-    for domain, pack in PACKS.items():
+    packs = dict(itertools.islice(PACKS.items(), 1 if options.fast else None))
+    for domain, pack in packs.items():
         with clock.part(f"train {domain}/{pack.adapter}"):
             if train(domain):
                 trained.add(domain)
     with clock.part("registry: create, publish, promote"):
         open_registry()
         registry = start_registry(running, options.registry_port)
-        publish_all(model, trained)
-    with clock.part("start vLLM with the gate"):
+        publish_all(model, packs, trained)
+    with clock.part("start vLLM with the gateway"):
         app_key = issue_key("demo-app", "infer:*")
         os.environ["LORARY_SERVING_KEY"] = issue_key("demo-server", "serve:*")
         server = start_server(running, options.port)
-    with clock.part("three questions"):
-        ask_all(api_url, app_key)
+    with clock.part("one question for each domain"):
+        ask_all(api_url, app_key, packs)
     clock.show()
-    show_how_to_call(api_url, registry_url, app_key)
-    show_how_to_command(api_url, registry_url)
+    write_files(api_url, registry_url, app_key)
+    show_what_runs(api_url, registry_url, packs)
     if not options.once:
-        console.print("Running. Press Ctrl-C to stop everything.")
+        console.print("Press Ctrl-C to stop everything.")
         ended = first_to_end((registry, server))
         name = "registry" if ended is registry else "vLLM"
         log = DEMO / ("registry.log" if ended is registry else "serve.log")
@@ -158,7 +161,7 @@ def start_registry(running: contextlib.ExitStack, port: int) -> subprocess.Popen
     return server
 
 
-def publish_all(model: str, trained: Collection[str]) -> None:
+def publish_all(model: str, packs: Mapping[str, DomainPack], trained: Collection[str]) -> None:
     """Publish every adapter that the registry lacks, and promote it to `production`.
 
     trained: domains whose adapters were trained now. One that is published already gets a new
@@ -166,7 +169,7 @@ def publish_all(model: str, trained: Collection[str]) -> None:
     """
     lorary("base", "add", model, "--name", SMALL_MODEL, "--known-as", SMALL_MODEL_KNOWN_AS)
     published = {adapter["path"] for adapter in lorary("ls", "--json")}
-    for domain, pack in PACKS.items():
+    for domain, pack in packs.items():
         path, directory = f"{domain}/{pack.adapter}", str(adapter_directory(domain))
         if path not in published:
             lorary("domain", "create", domain, "--no-guard", shown=True)
@@ -180,7 +183,7 @@ def publish_all(model: str, trained: Collection[str]) -> None:
 
 def issue_key(name: str, grant: str) -> str:
     """A key that may do one thing: ask, as an app does, or report, as a server does."""
-    issued = lorary("keys", "issue", name, "--grant", grant, "--json")
+    issued = lorary("key", "issue", name, "--grant", grant, "--json")
     return str(issued["key"])
 
 
@@ -193,10 +196,10 @@ def start_server(running: contextlib.ExitStack, port: int) -> subprocess.Popen[b
     return server
 
 
-def ask_all(api_url: str, key: str) -> None:
+def ask_all(api_url: str, key: str, packs: Mapping[str, DomainPack]) -> None:
     """One question per domain, to its specialist and to the base model, side by side."""
     client = openai.OpenAI(base_url=f"{api_url}/v1", api_key=key)
-    for domain, pack in PACKS.items():
+    for domain, pack in packs.items():
         console.print(ask(client, domain, pack))
 
 
@@ -229,52 +232,65 @@ def ask(client: openai.OpenAI, domain: str, pack: DomainPack) -> Table:
     return table
 
 
-def show_how_to_call(api_url: str, registry_url: str, key: str) -> None:
-    """The URL, and ready commands for a shell and for Python."""
-    pack = PACKS["medical"]
-    question = pack.question(pack.demo_question)
-    body = json.dumps({"model": "medical", "messages": [{"role": "user", "content": question}]})
-    console.print(Panel(f"API {api_url}/v1    registry {registry_url}    key {key}"))
-    snippets = {
-        "curl": f"curl {api_url}/v1/chat/completions -H 'Authorization: Bearer {key}' \\\n"
-        f"  -H 'Content-Type: application/json' -d '{body}'",
-        "Python": "from openai import OpenAI\n"
-        f'client = OpenAI(base_url="{api_url}/v1", api_key="{key}")\n'
-        'print(client.chat.completions.create(model="medical", temperature=0,\n'
-        f"    messages={json.loads(body)['messages']!r}).choices[0].message.content)",
-    }
-    for title, text in snippets.items():
-        console.rule(title, align="left")
-        console.print(text, soft_wrap=True, highlight=False, markup=False)
-    console.print(
-        "\nThe demo protects no alias: `production` names its specialists although nobody has "
-        "evaluated or reviewed them. Do not rely on these answers.",
-        style="yellow",
-    )
-
-
-def show_how_to_command(api_url: str, registry_url: str) -> None:
-    """How to type the commands of the README against this demo, and where to sign in."""
-    file = DEMO / "environment.sh"
-    key_file = DEMO / "operator.key"
+def write_files(api_url: str, registry_url: str, key: str) -> None:
+    """Write what a second terminal needs: settings for commands, and the API in curl and Python."""
     variables = {
         "PATH": f"{Path(program()).parent}:$PATH",
         "LORARY_HOME": str(home().absolute()),
         "LORARY_REGISTRY_URL": registry_url,
         "LORARY_API_URL": f"{api_url}/v1",
-        "LORARY_KEY": f"$(cat '{key_file.absolute()}')",
+        "LORARY_KEY": f"$(cat '{(DEMO / 'operator.key').absolute()}')",
     }
-    file.write_text("".join(f'export {name}="{value}"\n' for name, value in variables.items()))
-    console.rule("Commands and pages", align="left")
-    console.print(
-        f"Commands, as the operator:  source {file.absolute()} && lorary --help\n"
-        f"Pages:                      {registry_url}/  (sign in with the operator's key)\n"
-        f"The operator's key:         {key_file.absolute()}\n"
-        "The key above may only ask (role infer): it is an app's.",
-        soft_wrap=True,
-        highlight=False,
-        markup=False,
+    exports = "".join(f'export {name}="{value}"\n' for name, value in variables.items())
+    pack = PACKS["medical"]
+    messages = [{"role": "user", "content": pack.question(pack.demo_question)}]
+    body = json.dumps({"model": "medical", "temperature": 0, "messages": messages})
+    curl = (
+        f"curl {api_url}/v1/chat/completions -H 'Authorization: Bearer {key}' \\\n"
+        f"  -H 'Content-Type: application/json' -d {shlex.quote(body)}\n"
     )
+    python = (
+        "from openai import OpenAI\n\n"
+        f'client = OpenAI(base_url="{api_url}/v1", api_key="{key}")\n'
+        f"messages = {messages!r}\n"
+        "create = client.chat.completions.create\n"
+        'answer = create(model="medical", temperature=0, messages=messages)\n'
+        "print(answer.choices[0].message.content)\n"
+    )
+    for name, text in {"environment.sh": exports, "ask.sh": curl, "ask.py": python}.items():
+        file = DEMO / name
+        file.touch(0o600)
+        file.write_text(text)
+
+
+def show_what_runs(api_url: str, registry_url: str, packs: Mapping[str, DomainPack]) -> None:
+    """What is running, where to click and what to type next, on one screen."""
+    folder = DEMO.absolute()
+    pack = PACKS["medical"]
+    ref = f"medical/{pack.adapter}@production"
+    paths = ", ".join(f"{domain}/{one.adapter}" for domain, one in packs.items())
+    console.rule("Lorary is running", align="left")
+    lines = (
+        "Open in a browser",
+        f"  {registry_url}/medical/{pack.adapter}",
+        f"  Sign in with the operator key:  cat {folder}/operator.key",
+        "",
+        "Type in a second terminal",
+        f"  source {folder}/environment.sh      # commands, addresses and the operator key",
+        f"  sh {folder}/ask.sh                  # one question; ask.py is the same in Python",
+        "  lorary ls                               # what is published",
+        f"  lorary show {ref}",
+        f"  lorary eval {ref} --suite medical-task --n 20",
+        f"  lorary review open {ref}   # then open {registry_url}/reviews",
+        f"  lorary gate {ref}",
+        "  lorary --help",
+        "",
+        f"OpenAI API {api_url}/v1   registry {registry_url}   logs {folder}/*.log",
+        f"Adapters   {paths}",
+        "Nobody has evaluated or reviewed them. Do not rely on the answers.",
+    )
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def lorary(*arguments: str, shown: bool = False) -> Any:

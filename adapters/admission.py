@@ -129,7 +129,7 @@ def files_in(directory: Path) -> dict[str, AdapterFile]:
     Raises `InvalidAdapter` if it is no directory, or holds any other symbolic link.
     """
     if not directory.is_dir():
-        raise InvalidAdapter(f"{directory} is no directory. Name the one PEFT saved to.")
+        raise InvalidAdapter(f"There is no directory {directory}. Name the one that PEFT saved to.")
     root = directory.resolve()
     blobs = root.parent.parent / "blobs" if root.parent.name == "snapshots" else None
     files: dict[str, AdapterFile] = {}
@@ -319,7 +319,7 @@ def _labels(file: AdapterFile | None, size: int) -> tuple[tuple[str, ...], list[
 
 
 def _is_local(declared: str) -> bool:
-    """Whether a declared base is a path on its trainer's machine, which names no model."""
+    """Whether a declared base is a path on its trainer's machine, which identifies no model."""
     return (
         declared.startswith(("/", ".", "~"))
         or "\\" in declared

@@ -5,7 +5,7 @@ becomes a nondeterministic automaton, and all its states are followed at once (K
 expression search algorithm", CACM 11 (1968); R. Cox, "Regular expression matching can be simple and
 fast", 2007). Python's parser reads the pattern, so its notation is Python's, less what such an
 automaton cannot follow: back references, lookarounds, conditional, atomic and possessive groups.
-Whether a pattern matches is all that is told, so greedy and lazy repetitions are the same.
+Only whether a pattern matches is returned, so greedy and lazy repetitions are the same.
 """
 
 import importlib

@@ -1,6 +1,6 @@
 """Servers that a program starts, ended with it however it ends.
 
-A child is told to end (SIGTERM) and then killed with its whole process group when its block is
+A child gets SIGTERM and is then killed with its whole process group when its block is
 left. Signals that end the program leave the block (`end_on_signals`). If the program is killed
 outright, the kernel tells the child to end (Linux, PR_SET_PDEATHSIG).
 """
@@ -79,7 +79,7 @@ def started(
 
 
 def end(process: subprocess.Popen[bytes], patience: float = PATIENCE) -> None:
-    """Tell the process to end, then make sure of its whole group."""
+    """Send SIGTERM to the process, then end its whole group."""
     try:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

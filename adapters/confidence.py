@@ -1,4 +1,4 @@
-"""How sure an answer is: token log-probabilities → raw score → calibrated probability. Pure.
+"""Confidence of an answer: token log-probabilities → raw score → calibrated probability. Pure.
 
 The raw score is the probability of the whole answer, exp(Σ log p), not the mean over its tokens.
 The product is what the model says of the answer; the mean depends on how a label happens to be
@@ -90,7 +90,7 @@ def confidence(logprobs: Sequence[float], calibration: Calibration | None) -> fl
 
 
 def withheld(probability: float, calibration: Calibration | None) -> bool:
-    """Whether an answer that sure lies below the version's certified threshold."""
+    """Whether a confidence lies below the version's certified threshold."""
     return calibration is not None and probability < calibration.threshold
 
 

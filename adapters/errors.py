@@ -14,7 +14,7 @@ from typing import ClassVar
 
 
 class LoraryError(Exception):
-    """Anything Lorary refuses or fails to do, said so that a person can act on it."""
+    """Anything Lorary refuses or fails to do, with a message that a person can act on."""
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"

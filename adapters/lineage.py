@@ -51,5 +51,5 @@ def parse_lineage(data: bytes) -> Lineage:
         if text is not None and (len(text) > _MAX_TEXT or not text.isprintable() or not text):
             raise InvalidAdapter(f"{text[:40]!r} is no digest, name or revision.")
     if lineage.parent is not None and AdapterRef.parse(lineage.parent).version is None:
-        raise InvalidAdapter(f"{lineage.parent!r} names no version. Write DOMAIN/ADAPTER@VERSION.")
+        raise InvalidAdapter(f"{lineage.parent!r} has no version. Write DOMAIN/ADAPTER@VERSION.")
     return lineage

@@ -75,7 +75,7 @@ class AdapterRef:
         """Domain, adapter and version of a pinned name; raises `InvalidName` for any other."""
         ref = cls.parse(text)
         if ref.adapter is None or ref.version is None:
-            raise InvalidName(f"{_shown(text)} names no version. Write DOMAIN/ADAPTER@VERSION.")
+            raise InvalidName(f"{_shown(text)} has no version. Write DOMAIN/ADAPTER@VERSION.")
         return ref.domain, ref.adapter, ref.version
 
     @property

@@ -131,7 +131,7 @@ def declared_base(data: bytes) -> str:
         raise InvalidAdapter(f"adapter_config.json: {findings[0].problem} {findings[0].remedy}")
     if not config.base:
         raise InvalidAdapter(
-            "adapter_config.json names no base model. Give --base NAME, or set "
+            "adapter_config.json declares no base model. Give --base NAME, or set "
             "base_model_name_or_path to a registered name."
         )
     return config.base

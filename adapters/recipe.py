@@ -58,7 +58,7 @@ class Recipe(
     """Tasks of the domain packs, `.jsonl` files, or `hub:` ids; mixed if there are several. A part
     in percent of the units: `medical[:60%]`."""
     base: str = SMALL_MODEL
-    """The base model's registered name; where it lies is said when training."""
+    """The base model's registered name; its directory is given when training."""
     start: str = ""
     """The adapter whose training is continued: a directory, or DOMAIN/ADAPTER trained here."""
     method: Method = "lora"

@@ -22,13 +22,7 @@ class Cell:
 
     model: str
     domain: str
-    right: tuple[bool, ...]
-    """By item, whether it was answered correctly: what paired tests need."""
-
-    @property
-    def score(self) -> Proportion:
-        """The share of correct answers, with its interval."""
-        return wilson(sum(self.right), len(self.right))
+    score: Proportion
 
 
 async def measure(
@@ -58,7 +52,7 @@ async def measure(
         for domain, (pack, items) in held_out.items():
             own = domain == trained_for
             right = await asyncio.gather(*(correct(model, own, pack, item) for item in items))
-            cells.append(Cell(model, domain, tuple(right)))
+            cells.append(Cell(model, domain, wilson(sum(right), len(items))))
     return cells
 
 

@@ -67,7 +67,7 @@ def pushed_suite(registry: RegistryClient, domain: str, task: str) -> Suite:
     listed = [TaskSuite(**said) for said in version["suites"]]
     if described(suite) not in listed:
         raise TaskDiffers(
-            f"The files of {version['ref']} make other questions here than the push said: another "
+            f"The files of {version['ref']} make other questions here than its push: another "
             f"version of Lorary pushed it, or it is wrong. Push them again with this one: lorary "
             f"task pull {version['ref']} FOLDER, then lorary task push FOLDER {domain}"
         )

@@ -1,6 +1,6 @@
 """Which answers experts should see: those where their judgement says most. Pure.
 
-From a recorded report: items where two versions disagree, answers that were wrong and sure,
+From a recorded report: items where two versions disagree, high-confidence errors,
 answers that are as likely right as wrong, and some at random, so that what is never suspicious is
 looked at, too.
 """

@@ -133,7 +133,7 @@ def pairing(
 
 
 def confident(answers: Sequence[Answer], calibration: Calibration) -> list[Confident]:
-    """Wrong answers among the sure ones, level by level."""
+    """High-confidence errors, level by level."""
     sureness = apply(calibration, _scores(answers))
     found = []
     for at in LEVELS:

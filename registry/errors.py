@@ -27,7 +27,7 @@ LoraryError
 │   ├── ContentMissing       a file to publish is not stored (any more): upload it again
 │   ├── BeingCollected       a blob is being removed as garbage: repeat in a moment
 │   ├── FeedbackTooLate      an answer so old that nobody can tell whether it was judged
-│   ├── PolicyWeakened       a policy that would protect less, and nobody said that it may
+│   ├── PolicyWeakened       a policy that would protect less, without confirmation
 │   └── PromotionNotEarned   a guarded alias and a version that lacks something
 ├── AdmissionRefused         files that may not become a version; lists every problem
 ├── BadRequest               a request that cannot be read
@@ -309,7 +309,7 @@ class BeingCollected(Conflict):
 
 
 class FeedbackTooLate(Conflict):
-    """An opinion about an answer older than all that are remembered."""
+    """A rating of an answer older than all that are remembered."""
 
     code = "feedback_too_late"
     param = "id"

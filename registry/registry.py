@@ -111,7 +111,7 @@ class Registry:
         """Carry out `command` for key id `actor` and return what happened, once it is stored.
 
         An empty tuple means that it was so already. Raises what `decide` raises, `Overloaded`,
-        `StoreUnavailable`, or `OutcomeUnknown` if the store never told.
+        `StoreUnavailable`, or `OutcomeUnknown` if the store never answered.
         """
         return self.submit(command, actor).result()
 

@@ -5,6 +5,7 @@ send a request's headers, nor how many connections may wait. `Connection` bounds
 """
 
 import asyncio
+import errno
 import resource
 import socket
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from typing import Any, ClassVar
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from registry.errors import Conflict
 
 IDLE_SECONDS = 10.0
 """Time for a connection to send a request's headers. After an answer it may be twice as long."""
@@ -106,7 +109,18 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+def refuse_taken(host: str, port: int) -> None:
+    """Raises `Conflict` if nothing can listen there."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        what = "is already in use" if error.errno == errno.EADDRINUSE else "cannot be used"
+        raise Conflict(f"Port {port} of {host} {what}. Choose another one with --port.") from error
+
+
 def serve(app: Any, host: str, port: int, *, trusted: str, on_shutdown: Callable[[], None]) -> None:
     """Serve `app` until a signal ends it; `on_shutdown` ends answers without an end."""
+    refuse_taken(host, port)
     configuration = config(app, host, port, allowed=connections_allowed(), trusted=trusted)
     Server(configuration, on_shutdown).run()

@@ -4,6 +4,7 @@
 set -eu
 python=$1 venv=$2 requirements=$3
 
+sh "$(dirname "$0")/check-machine.sh" "$requirements"
 command -v "$python" >/dev/null 2>&1 || {
     echo "$python is not installed. Install Python 3.11 with its venv module, or name another: make PYTHON=python3" >&2
     exit 1

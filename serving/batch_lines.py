@@ -14,7 +14,7 @@ from serving.batches.deployment import Deployment
 from serving.batches.records import Batch
 from serving.batches.slices import Answer, Ask
 from serving.batches.worker import Worker
-from serving.errors import RegistryUnread
+from serving.errors import RegistryUnavailable
 from serving.replica import Replica
 from serving.request.headers import ACTING
 from serving.resolve import key_of_batch
@@ -28,7 +28,7 @@ def worker(replica: Replica, shared: Deployment, ask: Ask) -> Worker:
             key_of_batch(replica.catalog, batch.key)
         except Unauthenticated as error:
             return error.message
-        except RegistryUnread:
+        except RegistryUnavailable:
             pass
         return ""
 

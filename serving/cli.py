@@ -9,8 +9,8 @@ import typer
 def register(app: typer.Typer) -> None:
     """Add this package's commands to `lorary`."""
     settings = {"allow_extra_args": True, "ignore_unknown_options": True}
-    app.command(context_settings=settings)(serve)
-    app.command()(plan)
+    app.command(context_settings=settings, rich_help_panel="Serve")(serve)
+    app.command(rich_help_panel="Serve")(plan)
 
 
 def serve(
@@ -18,7 +18,7 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Print what it would start with, and why; start nothing.")
+        bool, typer.Option("--plan", help="Print the chosen settings and why; start nothing.")
     ] = False,
     gpu: Annotated[
         str | None,
@@ -33,11 +33,11 @@ def serve(
         typer.Option(help="generate, or classify: adapters with a classification head."),
     ] = None,
 ) -> None:
-    """Serve every published adapter from one vLLM, behind the gate. Settings: lorary config
+    """Serve every published adapter from one vLLM server. Settings: `lorary config`.
 
-    On a GPU, settings that nobody set are chosen for the device and the model: see --plan. What
-    follows `--` goes to vLLM. Options that would open a way around the gateway, or make it count
-    adapters differently than the engine, are refused with what to use instead.
+    On a GPU, unset settings are chosen for the device and the model: see --plan. Arguments after
+    `--` go to vLLM. Options that would bypass the gateway, or make it count adapters differently
+    than the engine, are refused with what to use instead.
 
     Example: lorary serve --port 8000 -- --max-num-seqs 32
 
@@ -101,7 +101,7 @@ def plan(
     price: Annotated[float, typer.Option(min=0, help="Of one replica for an hour.")] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
 ) -> None:
-    """How many replicas, slots and bytes a load takes, by what one replica was measured to do.
+    """Plan capacity: replicas, adapter slots and memory for a load, from a measured curve.
 
     Example: lorary plan --curve docs/curves/cpu-one-core.json --adapters 1000 --per-second 2
     """

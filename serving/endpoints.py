@@ -90,7 +90,7 @@ def _probe(replica: Replica, prompt_tokens: int, *, pools: bool) -> Probe:
 
 async def health(request: Request) -> JSONResponse:
     """200 if the engine runs and is sound, the registry was read, guarded targets are warm and the
-    server was not told to end; else 503. Adapters and their errors are named only to a key with
+    server is not shutting down; else 503. Adapters and their errors are named only to a key with
     `operate`."""
     from serving.replica import current
     from serving.request.headers import DETAILS
@@ -113,7 +113,7 @@ async def health(request: Request) -> JSONResponse:
     leaving = replica.shutdown.announced
     ready = engine == "ok" and follower.has_read and warm and not leaving
     body = {
-        "status": "ok" if ready else "leaving" if leaving else "unavailable",
+        "status": "ok" if ready else "shutting_down" if leaving else "unavailable",
         "engine": engine,
         "base": replica.settings.base_name,
         "adapters": {

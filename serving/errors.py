@@ -16,16 +16,16 @@ LoraryError
 │   └── ReaderTooSlow    the caller did not read its answer
 ├── UnknownResponse      feedback about an answer that was not given here
 ├── FeedbackUnavailable  feedback that the registry does not take now
-├── ReportsOff           a replica that has no key to report with
-├── RegistryUnread       no registry was ever read, so nothing can be resolved
+├── FeedbackDisabled           a replica that has no key to report with
+├── RegistryUnavailable       no registry was ever read, so nothing can be resolved
 ├── SlowBody             a request whose body did not come in time
 ├── DeadlineExceeded     an answer that took longer than it may
-├── Leaving              the server was told to end: another one answers
+├── ShuttingDown              the server is shutting down: another one answers
 ├── FileNotStored        a file that its caller has not, or has no more
 ├── BatchNotFound        a batch that its caller has not, or has no more
 ├── BatchEnded           a batch that cannot be cancelled any more
 ├── QuotaExceeded        more files or batches than one owner may keep
-├── Broken               an error that nobody foresaw
+├── Broken               an unexpected error
 ├── CannotServe          `lorary serve` cannot start
 └── CannotPlan           what was measured does not carry what is wanted
 """
@@ -166,11 +166,11 @@ class ReaderTooSlow(CallerLeft):
         super().__init__(f"The caller left its answer unread for {seconds:g} s.")
 
 
-class RegistryUnread(LoraryError):
+class RegistryUnavailable(LoraryError):
     """No registry was ever read."""
 
     status = 503
-    code = "registry_unread"
+    code = "registry_unavailable"
 
 
 class DeadlineExceeded(LoraryError):
@@ -195,11 +195,11 @@ class SlowBody(LoraryError):
         super().__init__(f"The body was not here after {seconds:g} s. Send the request again.")
 
 
-class Leaving(LoraryError):
-    """The server was told to end."""
+class ShuttingDown(LoraryError):
+    """The server is shutting down."""
 
     status = 503
-    code = "leaving"
+    code = "shutting_down"
 
 
 class FileNotStored(LoraryError):
@@ -256,15 +256,15 @@ class FeedbackUnavailable(LoraryError):
     code = "feedback_unavailable"
 
 
-class ReportsOff(LoraryError):
+class FeedbackDisabled(LoraryError):
     """The replica has no key to report to the registry with."""
 
     status = 503
-    code = "reports_off"
+    code = "feedback_disabled"
 
 
 class Broken(LoraryError):
-    """An error that nobody foresaw, in Lorary or in vLLM."""
+    """An unexpected error in Lorary or in vLLM."""
 
     status = 500
     code = "internal_error"

@@ -175,7 +175,7 @@ class Gate:
             )
 
     async def _take_feedback(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have a caller's opinion about one of its answers kept."""
+        """Have a caller's rating of one of its answers kept."""
         _, key = await identify(self.replica, scope)
         replica = self.replica
         async with admitted(replica, scope, key, receive, send) as (exchange, _):
@@ -217,6 +217,6 @@ class Gate:
 
 
 def _tell_if_broken(task: asyncio.Task[None]) -> None:
-    """Nobody waits for a background task, so its failure is told here."""
+    """Nobody waits for a background task, so its failure is logged here."""
     if not task.cancelled() and (error := task.exception()) is not None:
         access_log.failed(task.get_name(), error)

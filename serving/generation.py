@@ -211,7 +211,7 @@ def _terms_of(asked: Asked) -> Terms | None:
     wanted = flag(asked.scope, b"x-lorary-confidence")
     abstains = asked.found.catalog.domain(version.domain).policy.abstain
     if flag(asked.scope, b"x-lorary-evaluate"):
-        # Whoever judges a version must see what it would have said.
+        # Whoever judges a version must see what it would have answered.
         require(asked.key, "evaluate", version.domain)
         abstains = False
     return terms(

@@ -1,10 +1,10 @@
-"""Requests in flight, and what ends them before they are complete.
+"""In-flight requests, and what ends them before they are complete.
 
 The caller disconnects, a deadline passes, the version is revoked, the server shuts down: whatever
 the request waits for at that moment (its body, a slot, a download, the engine) is cancelled, and
 everything it holds is given back. A caller that is still there gets the error, a stream that has
-begun gets it as its last event. vLLM is told in the ways it listens to: first as if the caller had
-disconnected, then by cancelling what still runs.
+begun gets it as its last event. vLLM learns of it in the ways that it supports: first as if the
+caller had disconnected, then by cancelling what still runs.
 """
 
 import asyncio
@@ -147,7 +147,7 @@ def _digest(exchange: Exchange) -> str | None:
 
 
 class InFlight:
-    """All of a replica's requests in flight. Use it from one event loop."""
+    """All of a replica's in-flight requests. Use it from one event loop."""
 
     def __init__(self) -> None:
         self.closing = False
@@ -191,7 +191,7 @@ class InFlight:
             await exchange.conclude(exchange.reason)
 
     async def drained(self, seconds: float) -> None:
-        """Wait until no request is in flight, for at most `seconds`."""
+        """Wait until no request is in-flight, for at most `seconds`."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._drained.wait(), seconds)
 

@@ -39,7 +39,7 @@ FIXED = {
     "--max-lora-rank": "Set LORARY_MAX_LORA_RANK instead",
     "--config": "Give the options one by one after `--` instead",
     "--max-lora-cls-labels": "Set LORARY_MAX_LABELS and use `lorary serve --task classify` instead",
-    "--api-key": "Issue keys with `lorary keys issue` instead",
+    "--api-key": "Issue keys with `lorary key issue` instead",
     "--enable-lora": _GATEWAY,
     "--enable-prompt-embeds": _GATEWAY,
     "--scheduling-policy": _GATEWAY,

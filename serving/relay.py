@@ -2,7 +2,7 @@
 
 A stream passes event by event as it comes; a whole answer is kept until it is complete. On the way
 its first headers say which version answers, its pace is measured, its usage is read, and where the
-request wants it, its confidence is told (`usage` and `confidence` in `serving.request`).
+request wants it, its confidence is added (`usage` and `confidence` in `serving.request`).
 
 The end of each answer waits for the engine's statistics: one that the engine computed from NaN or
 cut off ends with an error. Nothing that a fault emptied is answered 200.

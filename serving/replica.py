@@ -13,7 +13,7 @@ from registry.model.catalog import Catalog
 from registry.model.evidence import Engine as Identity
 from registry.store.blobs import Blobs
 from serving.batches.deployment import Deployment
-from serving.errors import EngineNotAttached, RegistryUnread
+from serving.errors import EngineNotAttached, RegistryUnavailable
 from serving.faults import Faults
 from serving.grammars.gatekeeper import Gatekeeper
 from serving.grammars.protocol import Limits as GrammarLimits
@@ -37,7 +37,7 @@ from serving.telemetry.metrics import (
     ENGINE_NAMES,
     REGISTRY_AGE,
     REGISTRY_SEQUENCE,
-    ROLLBACKS_UNTOLD,
+    ROLLBACKS_UNREPORTED,
     SERIES,
     SLOTS,
 )
@@ -83,8 +83,8 @@ class Replica:
         self.inflight = InFlight()
         self.shutdown = Shutdown(
             self.inflight,
-            notice=settings.leave_notice_seconds,
-            patience=settings.leave_patience_seconds,
+            notice=settings.drain_delay_seconds,
+            patience=settings.shutdown_grace_seconds,
         )
         serving_key = settings.serving_key.get_secret_value()
         self.response_ids = ResponseIds(serving_key)
@@ -133,7 +133,7 @@ class Replica:
         self._ranks = Ranks(
             [
                 Rank(
-                    SlotScheduler(settings.slots, settings.turn_seconds),
+                    SlotScheduler(settings.slots, settings.slot_seconds),
                     RequestBatcher(settings.batching_seconds),
                 )
                 for _ in range(ranks)
@@ -220,9 +220,10 @@ class Replica:
 
     @property
     def catalog(self) -> Catalog:
-        """What the registry says, at most a poll old; raises `RegistryUnread` before the first."""
+        """What the registry says, at most a poll old; raises `RegistryUnavailable` before the
+        first."""
         if not self.follower.has_read:
-            raise RegistryUnread(
+            raise RegistryUnavailable(
                 "This server has not read its registry yet. Retry in a second.",
                 cause=self.follower.error.message if self.follower.error else "",
             )
@@ -259,7 +260,7 @@ class Replica:
         SLOTS.labels("memory").set(self.settings.max_cpu_loras)
         ENGINE_NAMES.set_function(lambda: self._residency.names if self._residency else 0)
         RESIDENCY_INFO.read = lambda: residency_snapshot(self)
-        ROLLBACKS_UNTOLD.set_function(lambda: len(self.rollouts.held))
+        ROLLBACKS_UNREPORTED.set_function(lambda: len(self.rollouts.held))
         self.follower.start()
 
 

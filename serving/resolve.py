@@ -20,7 +20,7 @@ from registry.model.access import (
 from registry.model.catalog import Catalog, Key, Version
 from registry.model.comparisons import Shadow, shadow_of
 from registry.times import utc_now
-from serving.errors import RegistryUnread
+from serving.errors import RegistryUnavailable
 from serving.replica import Replica
 from serving.request.envelopes import is_anthropic
 from serving.request.headers import ACTING, header
@@ -59,12 +59,14 @@ async def identify(replica: Replica, scope: Scope) -> tuple[Catalog, Key]:
 def key_of_batch(catalog: Catalog, key_id: str) -> Key:
     """The key that made a batch, for the batch's lines.
 
-    Raises `Unauthenticated` if it opens nothing any more, and `RegistryUnread` if it was issued
-    after this replica last read the registry.
+    Raises `Unauthenticated` if it opens nothing any more, and `RegistryUnavailable` if it was
+    issued after this replica last read the registry.
     """
     key = catalog.keys.get(key_id)
     if key is None:
-        raise RegistryUnread("This server has not read of the batch's key yet. Retry in a second.")
+        raise RegistryUnavailable(
+            "This server has not read of the batch's key yet. Retry in a second."
+        )
     check_active(key, utc_now())
     return key
 

@@ -1,9 +1,10 @@
 """Settings of one serving replica, read once from the environment."""
 
+import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from adapters.home import SMALL_MODEL, default_model
 from registry.settings import StoreSettings
@@ -12,6 +13,14 @@ from serving.request.limits import Bounds
 
 CPU_KV_CACHE_GIB = 1
 """Memory for the KV cache on a CPU, unless it is set."""
+
+
+RENAMED = {
+    "LORARY_LEAVE_NOTICE_SECONDS": "LORARY_DRAIN_DELAY_SECONDS",
+    "LORARY_LEAVE_PATIENCE_SECONDS": "LORARY_SHUTDOWN_GRACE_SECONDS",
+    "LORARY_TURN_SECONDS": "LORARY_SLOT_SECONDS",
+}
+"""Old names of settings. They are refused: a setting that is ignored is worse than an error."""
 
 
 class ServingSettings(StoreSettings):
@@ -127,13 +136,13 @@ class ServingSettings(StoreSettings):
         description="Take `structured_outputs.grammar` and structural tags. What they cost for "
         "each token can grow with the answer, for all callers: only where each one is trusted.",
     )
-    leave_notice_seconds: float = Field(
+    drain_delay_seconds: float = Field(
         default=0.0,
         ge=0,
         description="Seconds after SIGTERM for which requests are still taken, while /health "
         "says 503: time for load balancers to notice.",
     )
-    leave_patience_seconds: float = Field(
+    shutdown_grace_seconds: float = Field(
         default=25.0,
         ge=0,
         description="Seconds that requests under way then have to end, before they are ended.",
@@ -208,10 +217,10 @@ class ServingSettings(StoreSettings):
         ge=1,
         description="Adapters that share one batch (slots). On a GPU chosen for device and model.",
     )
-    turn_seconds: float = Field(
+    slot_seconds: float = Field(
         default=5.0,
         ge=0,
-        description="How long an adapter may let requests in while others wait for one of the "
+        description="Seconds that an adapter keeps its slot while others wait for one of the "
         "LORARY_MAX_LORAS slots; 0: the engine alone decides, and some may wait for ever.",
     )
     batching_seconds: float = Field(
@@ -251,6 +260,14 @@ class ServingSettings(StoreSettings):
         "graphs by active adapters) or dual-stream (a second stream, too).",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_old_names(cls, values: Any) -> Any:
+        for old, new in RENAMED.items():
+            if old in os.environ:
+                raise ValueError(f"{old} is now {new}")
+        return values
+
     @property
     def bounds(self) -> Bounds:
         """This replica's share of the limits."""
@@ -277,7 +294,7 @@ class ServingSettings(StoreSettings):
     @property
     def slots(self) -> int:
         """Adapters that may have requests in the engine at once."""
-        return self.max_loras if self.turn_seconds else self.concurrency
+        return self.max_loras if self.slot_seconds else self.concurrency
 
     @property
     def cache_folder(self) -> Path:

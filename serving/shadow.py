@@ -2,7 +2,7 @@
 
 A request is copied once its caller has the whole answer. Its copy runs with the engine's lowest
 priority, and only while much of the engine is free: a quarter of the batch's places, a slot for the
-candidate's adapter that no other adapter waits for, and a place in host memory that is nobody's.
+candidate's adapter that no other adapter waits for, and a place in host memory that is free.
 When that ends, so does the copy, within `LOOK_SECONDS`. What cannot be asked is dropped and
 counted; nothing waits for long, and nothing is kept but counts.
 
@@ -26,8 +26,8 @@ from serving.errors import (
     DeadlineExceeded,
     DiskFull,
     EngineFault,
-    Leaving,
     NothingFree,
+    ShuttingDown,
     TooManyColdLoads,
 )
 from serving.faults import Faults, Prepare
@@ -63,7 +63,8 @@ MAX_WAITING = 64
 MAX_WAITING_BYTES = 8 << 20
 """Copies that wait, and their bodies with the answers that callers got."""
 NOT_ITS_FAULT = (
-    DeadlineExceeded, DiskFull, EngineFault, Leaving, TooManyColdLoads, VersionGone, VersionRevoked
+    DeadlineExceeded, DiskFull, EngineFault, ShuttingDown, TooManyColdLoads, VersionGone,
+    VersionRevoked,
 )  # fmt: skip
 """What may keep a candidate from answering and says nothing against it."""
 PATHS = (CHAT, COMPLETIONS, RESPONSES)

@@ -10,6 +10,7 @@ import typer
 from adapters.cli.sources import AsJson
 from adapters.cli.training import base_of
 from adapters.home import SMALL_MODEL
+from adapters.terminal import working
 
 Source = Annotated[Path, typer.Argument(help="What was trained.")]
 Out = Annotated[Path, typer.Argument(help="Where to put the result; must not exist.")]
@@ -18,8 +19,8 @@ Base = Annotated[Path | None, typer.Option(help="The base model's directory.")]
 
 def register(app: typer.Typer) -> None:
     """Add these commands to `lorary`."""
-    app.command()(convert)
-    app.command()(merge)
+    app.command(rich_help_panel="Train")(convert)
+    app.command(rich_help_panel="Train")(merge)
 
 
 def convert(
@@ -29,28 +30,31 @@ def convert(
     base: Base = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make the closest plain LoRA of a DoRA, an IA3 or a fully fine-tuned model.
+    """Convert a DoRA, an IA3 or a fully fine-tuned model to the closest plain LoRA.
 
-    Says what share of the update is lost, also in the card. Evaluate the result before you use it.
+    Prints the share of the update that is lost, and notes it in the card. Evaluate the result
+    before you use it.
 
     Example: lorary convert out/dora out/lora --rank 64
     """
+    refuse_existing(out)
     from adapters.training import converting
 
-    refuse_existing(out)
-    made = converting.convert(source, base or base_of(SMALL_MODEL), out, rank=rank)
+    with working("converting", quiet=as_json):
+        made = converting.convert(source, base or base_of(SMALL_MODEL), out, rank=rank)
     print(json.dumps(msgspec.to_builtins(made)) if as_json else f"{out}: {made.said}")
 
 
 def merge(source: Source, out: Out, base: Base = None, as_json: AsJson = False) -> None:
-    """Make base and adapter one model: exact, as large as the base, served as a base of its own.
+    """Merge an adapter into its base model: exact, as large as the base, a base of its own.
 
     Example: lorary merge out/dora out/model && lorary base add out/model --name icd10
     """
+    refuse_existing(out)
     from adapters.training import converting
 
-    refuse_existing(out)
-    converting.merge(source, base or base_of(SMALL_MODEL), out)
+    with working("merging", quiet=as_json):
+        converting.merge(source, base or base_of(SMALL_MODEL), out)
     said = f"{out}: a model of its own. Serve it as a base model: `lorary base add {out}`."
     print(json.dumps({"path": str(out)}) if as_json else said)
 

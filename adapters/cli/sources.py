@@ -10,6 +10,7 @@ import typer
 from adapters.home import default_model
 from adapters.packs import TASKS, DomainPack
 from adapters.recipe import BadRecipe
+from adapters.terminal import working
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Task = Annotated[str, typer.Argument(help="medical, legal, financial, ...")]
@@ -17,19 +18,20 @@ Task = Annotated[str, typer.Argument(help="medical, legal, financial, ...")]
 
 def register(app: typer.Typer) -> None:
     """Add these commands to `lorary`."""
-    app.command("small-model")(small_model)
-    app.command()(data)
+    app.command("small-model", rich_help_panel="Train")(small_model)
+    app.command(rich_help_panel="Train")(data)
 
 
 def small_model(as_json: AsJson = False) -> None:
-    """Build the small base model unless it is there, and print where it lies.
+    """Build the small base model if it is missing, and print its directory.
 
     Example: lorary small-model --json
     """
     from adapters import small_model
 
     directory = default_model()
-    built = small_model.build(directory)
+    with working("building the small model", quiet=as_json):
+        built = small_model.build(directory)
     print(json.dumps({"path": str(directory), "built": built}) if as_json else directory)
 
 
@@ -48,7 +50,8 @@ def data(
     from adapters.packs.datacard import data_card, manifest
 
     pack = _pack(task)
-    built, described = pack.load(), manifest(pack)
+    with working("building the data set", quiet=as_json):
+        built, described = pack.load(), manifest(pack)
     if out is not None:
         with out.open("wb") as file:
             for side, items in (("train", built.train), ("held_out", built.held_out)):

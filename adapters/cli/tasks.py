@@ -14,6 +14,7 @@ from adapters.errors import LoraryError
 from adapters.tasks import InvalidTask, TaskFolder, read
 from adapters.tasks.checking import SIDES, Checked, check
 from adapters.tasks.folder import CARD, ITEMS, RECIPE, SPEC
+from adapters.terminal import plain
 
 GROUP = "task"
 Folder = Annotated[Path, typer.Argument(help="A folder with task.yaml, items.jsonl, card.md.")]
@@ -41,9 +42,10 @@ def group_of(app: typer.Typer) -> typer.Typer:
         if known.name == GROUP and known.typer_instance is not None:
             return known.typer_instance
     group = typer.Typer(
-        no_args_is_help=True, help="Write and check tasks: what versions are asked and trained on."
+        no_args_is_help=True,
+        help="Write and check tasks, for evaluation and training.",
     )
-    app.add_typer(group, name=GROUP)
+    app.add_typer(group, name=GROUP, rich_help_panel="Evaluate")
     return group
 
 
@@ -86,7 +88,7 @@ def check_folder(folder: Folder, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps({**_described(task), **found.document()}, indent=2))
     else:
-        _tell(task, found)
+        _print_found(task, found)
     if found.problems:
         sys.exit(1)
 
@@ -103,13 +105,13 @@ def show(folder: Folder, as_json: AsJson = False) -> None:
         print(json.dumps({**_described(task), "asked": asked}, indent=2))
         return
     spec = task.spec
-    print(_plain(f"{spec.name}: {spec.about}"))
-    print(_plain(f"scored by {spec.score.kind}; {spec.licence}; {spec.source}"))
+    print(plain(f"{spec.name}: {spec.about}"))
+    print(plain(f"scored by {spec.score.kind}; {spec.licence}; {spec.source}"))
     print(f"digest {task.digest}")
     for file in task.files:
         print(f"  {file.sha256[:12]}  {file.size:>10,}  {file.path}")
     for one in asked:
-        print(_plain(f"\n{one['prompt']}\n=> {one['target']}"))
+        print(plain(f"\n{one['prompt']}\n=> {one['target']}"))
 
 
 def _described(task: TaskFolder) -> dict[str, Any]:
@@ -124,7 +126,7 @@ def _described(task: TaskFolder) -> dict[str, Any]:
     }
 
 
-def _tell(task: TaskFolder, found: Checked) -> None:
+def _print_found(task: TaskFolder, found: Checked) -> None:
     print(f"{task.spec.name}: scored by {task.spec.score.kind}, digest {task.digest[:12]}")
     for side in SIDES:
         print(f"  {found.items[side]:>6} items in {found.units[side]:>6} units  {side}")
@@ -132,23 +134,15 @@ def _tell(task: TaskFolder, found: Checked) -> None:
         print("  train  held out  calibration  label")
         for label, sides in found.labels.items():
             counts = "{:7} {:9} {:12}".format(*(sides[side] for side in SIDES))
-            print(_plain(f"{counts}  {label}"))
+            print(plain(f"{counts}  {label}"))
     print(
         f"  {found.exact} held-out items have their text in training, {found.passages} more share "
         "a passage of 13 words with it"
     )
     for title, problems in (("problem", found.problems), ("remark", found.remarks)):
         for problem in problems[:100]:
-            print(_plain(f"{title}: {problem}"))
+            print(plain(f"{title}: {problem}"))
         if len(problems) > 100:
             print(f"and {len(problems) - 100} more")
     if not found.problems:
         print("No problems.")
-
-
-def _plain(text: str) -> str:
-    """What others wrote, without what could move a terminal's cursor."""
-    return "".join(
-        letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1]
-        for letter in text
-    )

@@ -15,6 +15,7 @@ from adapters.handover import Registry
 from adapters.home import SMALL_MODEL, default_model, home
 from adapters.names import AdapterRef
 from adapters.recipe import AnyRecipe, BadRecipe, Reward
+from adapters.terminal import working
 from adapters.training.fits import Fit
 from adapters.training.processes import is_first
 from adapters.training.serving import not_served
@@ -22,7 +23,7 @@ from adapters.training.serving import not_served
 
 def register(app: typer.Typer) -> None:
     """Add this command to `lorary`."""
-    app.command()(train)
+    app.command(rich_help_panel="Train")(train)
 
 
 def train(
@@ -44,7 +45,8 @@ def train(
         bool, typer.Option(help="Keep a result that the same plan made before.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option(help="Run three steps, tell time and memory of the whole, keep nothing.")
+        bool,
+        typer.Option(help="Run three steps, print the time and memory of the whole, keep nothing."),
     ] = False,
     report_to: Annotated[
         list[str] | None,
@@ -68,9 +70,9 @@ def train(
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Train what a recipe says and write a publishable directory.
+    """Train an adapter from a recipe and write a directory to publish.
 
-    A training that was killed goes on from its last checkpoint when the command is repeated.
+    A killed training resumes from its last checkpoint when the command is repeated.
     Stages: sft, classify, reward, dpo, kto, ppo, rloo, grpo. Rows of a .jsonl file under `data`, by
     stage: sft {"prompt", "completion"} or {"messages"}; classify {"text", "label"}; reward, dpo,
     kto {"prompt", "chosen", "rejected"}; kto also {"prompt", "completion", "label"}; ppo, rloo,
@@ -95,7 +97,9 @@ def train(
     if is_first() and (warning := continued.answers_seen(chosen)) is not None:
         print(f"Note: {warning}", file=sys.stderr)
     if dry_run:
-        _tell_estimate(run.rehearse(chosen, base_directory), chosen.max_tokens, as_json)
+        with working("three steps of the training", quiet=as_json):
+            estimate = run.rehearse(chosen, base_directory)
+        _print_estimate(estimate, chosen.max_tokens, as_json)
         return
     registry = None if push is None else _registry(context, chosen, push)
     if parent is None and registry is not None:
@@ -110,7 +114,7 @@ def train(
             reuse=reuse,
             progress=advance,
             report_to=tuple(report_to or ()),
-            on_fit=_tell_fit if memory_check else None,
+            on_fit=_print_fit if memory_check else None,
             parent=parent,
         )
     if not is_first():
@@ -120,10 +124,10 @@ def train(
     if registry is not None and push is not None:
         published = registry.publish(directory, push, chosen.base)
     if as_json:
-        told = {
+        result = {
             "path": str(directory), "reused": reused, "not_served": why_not, "published": published
         }  # fmt: skip
-        print(json.dumps({**told, **msgspec.to_builtins(provenance)}, indent=2))
+        print(json.dumps({**result, **msgspec.to_builtins(provenance)}, indent=2))
         return
     how = "kept, nothing changed" if reused else f"trained in {provenance.seconds:.0f} s"
     print(f"{directory}: {how}, loss {provenance.final_loss:.3f}")
@@ -167,15 +171,15 @@ def base_of(name: str) -> Path:
     """Where the base model of that name lies. Raises `BadRecipe` if only `--base` can tell."""
     if name == SMALL_MODEL:
         return default_model()
-    raise BadRecipe(f"Where does the base model {name!r} lie? Say it with --base DIRECTORY.")
+    raise BadRecipe(f"Specify the directory of the base model {name!r}: --base DIRECTORY.")
 
 
-def _tell_fit(fit: Fit) -> None:
+def _print_fit(fit: Fit) -> None:
     if is_first() and fit.fits:
         print(fit.said, file=sys.stderr)
 
 
-def _tell_estimate(estimate: dict[str, float], most: int, as_json: bool) -> None:
+def _print_estimate(estimate: dict[str, float], most: int, as_json: bool) -> None:
     if as_json:
         print(json.dumps(estimate, indent=2))
         return

@@ -1,4 +1,4 @@
-"""What can be said of a sound task's items: counts, what training shows of them, what is odd. Pure.
+"""A sound task's items: counts, what training shows of them, what is odd. Pure.
 
 What `lorary task check` prints, and what an evaluation refuses to begin with.
 """

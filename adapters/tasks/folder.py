@@ -51,7 +51,7 @@ MAX_BYTES: Mapping[str, int] = {
 MAX_LINE = 256 << 10
 """Bytes of one row."""
 MAX_SHOWN = 100
-"""Problems that are told of one file."""
+"""Problems that are reported of one file."""
 IGNORED = (".DS_Store",)
 
 

@@ -149,7 +149,7 @@ class Choice(Scoring, frozen=True, kw_only=True, tag="choice"):
         return self.read(text, item) == item.target
 
     def fault(self, item: Expected, labels: Sequence[str]) -> str | None:
-        """Choices that cannot be told apart, or of which none is the target."""
+        """Choices that cannot be distinguished, or of which none is the target."""
         del labels
         if len(item.choices) < 2 or len({_folded(choice) for choice in item.choices}) < len(
             item.choices

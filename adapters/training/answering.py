@@ -1,4 +1,4 @@
-"""Answers of a model or an adapter on this machine, without a server: greedy, and how sure.
+"""Answers of a model or an adapter on this machine, without a server: greedy, with confidences.
 
 For comparing methods that no server takes, such as prefix tuning. What is served is judged through
 the server, by `eval/`.

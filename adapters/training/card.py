@@ -110,7 +110,7 @@ def render(corpus: Corpus[Any], provenance: Provenance) -> str:
         seconds=provenance.seconds,
         gigabytes=provenance.peak_bytes / 1e9,
         serving=not_served(recipe) or "vLLM serves it per request, beside other adapters.",
-        evaluation="Its training record has the share of pairs told right."
+        evaluation="Its training record has the share of pairs ranked right."
         if scores
         else "`lorary matrix` measures the demonstration's adapters through a running server, "
         "beside the base model and a plain text classifier. No expert has reviewed its answers.",
@@ -127,7 +127,7 @@ def _what(recipe: Recipe, instruction: str | None) -> str:
 
 
 def _preferences(recipe: Recipe, from_packs: bool) -> str:
-    """What must be said of preferences that no person stated."""
+    """A note about preferences that no person stated."""
     if from_packs and isinstance(recipe, Reward | Dpo | Kto):
         return " Preferences were made from verifiable answers (right before wrong), not by people."
     if isinstance(recipe, Online) and recipe.reward == "verifiable":

@@ -10,8 +10,8 @@ SMOOTH = 0.15
 REWARD, LEASH = "#188038", "#e8710a"
 _SECOND = (
     ("reward", "reward"),
-    ("rewards/accuracies", "pairs told right"),
-    ("accuracy", "pairs told right"),
+    ("rewards/accuracies", "pairs ranked right"),
+    ("accuracy", "pairs ranked right"),
 )
 
 

@@ -200,7 +200,7 @@ def share_of(source: str) -> tuple[str, float, float]:
         return source, 0.0, 1.0
     first, end = int(found["first"] or 0) / 100, int(found["end"] or 100) / 100
     if not 0 <= first < end <= 1:
-        raise BadRecipe(f"{source!r} names no part. Write NAME[:60%] or NAME[60%:].")
+        raise BadRecipe(f"{source!r} is not a part. Write NAME[:60%] or NAME[60%:].")
     return found["name"], first, end
 
 

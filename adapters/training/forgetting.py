@@ -2,7 +2,7 @@
 
 A question counts as right if, of its four answers, the right one has the highest log-likelihood for
 each of its characters: `acc_norm` of lm-evaluation-harness. Unlike a generated answer, that can be
-told of models that would never say the right words alone.
+measured of models that would never write the right words alone.
 """
 
 import contextlib

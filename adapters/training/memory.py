@@ -1,4 +1,4 @@
-"""Whether a training fits into the memory of its device, said before it starts.
+"""Whether a training fits into the memory of its device, stated before it starts.
 
 Nothing is known of a base but its configuration, so it is measured: models with one and with two of
 its layers, with random weights, take one step (forward, backward, optimiser) on a batch as large as

@@ -75,7 +75,7 @@ def base_model(recipe: Recipe, base: Path) -> Any:
     """The base model; for qlora in NF4 with double quantisation (arXiv 2305.14314).
 
     On a CPU with AVX512-BF16, a 4-bit layer that is asked without gradients turns its weights into
-    a layout for good that no gradient passes through. So a model to train is told not to.
+    a layout for good that no gradient passes through. So a model to train is set not to.
     """
     dtype = base_dtype(recipe)
     options: dict[str, Any] = {"dtype": dtype}

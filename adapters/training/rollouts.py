@@ -38,7 +38,7 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class Rollouts(Drawn):
-    """The same with what is said of them, each (N, T)."""
+    """The same with what is computed for them, each (N, T)."""
 
     logprobs: torch.Tensor
     """Of the sampled tokens under the policy that sampled them."""

@@ -1,4 +1,4 @@
-"""One training from a recipe to a directory that can be published, or is said not to be.
+"""One training from a recipe to a directory that can be published, or is marked as not publishable.
 
 The directory appears whole or stays as it was. Until then everything lies beside it, in a folder
 named after the plan: the same command goes on there after a kill, and any other plan begins anew.

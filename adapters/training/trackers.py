@@ -21,7 +21,7 @@ def check_installed(names: Sequence[str]) -> None:
 
 
 class Trackers:
-    """The trackers of a loop of our own, told as a `Trainer` would tell them."""
+    """The trackers of a loop of our own, driven as a `Trainer` would drive them."""
 
     def __init__(self, job: Job, model: Any) -> None:
         self._arguments = TrainingArguments(output_dir=str(job.workspace), report_to=[])

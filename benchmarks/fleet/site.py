@@ -33,7 +33,7 @@ POOL = "pool"
 SLOTS, MEMORY = 4, 8
 """Adapters in one batch, and in a replica's memory."""
 START_SECONDS = 400
-LEAVE_NOTICE = 6.0
+DRAIN_DELAY = 6.0
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Fleet:
             "LORARY_ADAPTER_CACHE": str(self.folder / f"cache-{replica.number}"),
             "LORARY_MAX_LORAS": str(SLOTS),
             "LORARY_MAX_CPU_LORAS": str(MEMORY),
-            "LORARY_LEAVE_NOTICE_SECONDS": str(LEAVE_NOTICE),
+            "LORARY_DRAIN_DELAY_SECONDS": str(DRAIN_DELAY),
             "VLLM_CPU_OMP_THREADS_BIND": str(replica.number % (os.cpu_count() or 1)),
         }
         log = (self.folder / f"replica-{replica.number}.log").open("ab")

@@ -102,7 +102,7 @@ def _throughput(pair: Pair, size: int, requests: int) -> dict[str, Any]:
     }
 
 
-KEPT = ("lorary_turn_wait_seconds", "lorary_cold_load", "lorary_evictions", "lorary_batching")
+KEPT = ("lorary_slot_wait_seconds", "lorary_cold_load", "lorary_evictions", "lorary_batching")
 """Metrics whose change says where time went; only in the JSON file."""
 
 

@@ -103,7 +103,7 @@ class Callers:
         replica = home
         for attempt in range(40):
             verdict = await self._ask(client, replica, body)
-            if verdict not in ("no answer", "leaving", "starting", "store away", "held back"):
+            if verdict not in ("no answer", "shutting_down", "starting", "store away", "held back"):
                 return
             if self.over.is_set() and attempt > 3:
                 return

@@ -15,7 +15,7 @@ COLOURS = {
     "revoked": "#8c8c8c",
     "store away": "#d9a441",
     "no answer": "#c9c9c9",
-    "leaving": "#9ac0a0",
+    "shutting_down": "#9ac0a0",
     "held back": "#b79ad0",
     "starting": "#cfe0ea",
     "wrong": "#c00000",

@@ -128,7 +128,7 @@ class Life:
 
 
 GOOD = frozenset(
-    ("right", "revoked", "held back", "store away", "leaving", "starting", "no answer")
+    ("right", "revoked", "held back", "store away", "shutting_down", "starting", "no answer")
 )
 """Verdicts that break no promise; the others say which one is broken."""
 
@@ -183,9 +183,9 @@ def _judge_unavailable(truth: Truth, life: Life, asked: Asked) -> str:
     match asked.code:
         case "cold_load_failed" if truth.store_is_away(asked.sent, asked.answered):
             return "store away"
-        case "leaving" if life.away(asked.sent, asked.answered):
-            return "leaving"
-        case "registry_unread" if life.away(asked.sent, asked.answered):
+        case "shutting_down" if life.away(asked.sent, asked.answered):
+            return "shutting_down"
+        case "registry_unavailable" if life.away(asked.sent, asked.answered):
             return "starting"
         case _:
             return f"undeclared: 503 {asked.code}"

@@ -1,4 +1,4 @@
-"""Commands that judge a version: eval, report, harness, review open."""
+"""Commands that evaluate a version: eval, report, harness, review open."""
 
 import hashlib
 import json
@@ -11,6 +11,7 @@ import msgspec
 import typer
 
 from adapters.names import DEFAULT_ALIAS, AdapterRef
+from adapters.terminal import working
 from eval.cli.suites import shipped_suites, suites_from, usable_task
 from eval.errors import NotEvaluated, UnknownSuite, UnpaidLook
 from eval.pushed import fetched, required
@@ -33,9 +34,9 @@ API = "http://127.0.0.1:8000/v1"
 
 def register(app: typer.Typer) -> None:
     """Add these commands to `lorary`."""
-    app.command("eval")(evaluate)
-    app.command()(report)
-    app.command()(harness)
+    app.command("eval", rich_help_panel="Evaluate")(evaluate)
+    app.command(rich_help_panel="Evaluate")(report)
+    app.command(rich_help_panel="Evaluate")(harness)
     for group in app.registered_groups:
         if group.name == GROUP and group.typer_instance is not None:
             group.typer_instance.command("open")(open_for_experts)
@@ -60,16 +61,16 @@ def evaluate(
         int | None,
         typer.Option(min=2, help="At most n items a task: another held-out set."),
     ] = None,
-    alias: Annotated[str, typer.Option(help="Compare with what this alias names.")] = DEFAULT_ALIAS,
+    alias: Annotated[
+        str, typer.Option(help="Compare with the version of this alias.")
+    ] = DEFAULT_ALIAS,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Requests at once.")] = 16,
-    fresh: Annotated[
-        bool, typer.Option(help="Ask everything anew, also what this engine answered before.")
-    ] = False,
+    fresh: Annotated[bool, typer.Option(help="Ignore cached answers.")] = False,
     record: Annotated[
         bool,
         typer.Option(
-            help="Record the evaluation in the registry. Without, only suites that the policy does "
-            "not name: looks at its items are counted."
+            help="Record the evaluation in the registry. Suites that the policy names must be "
+            "recorded: evaluations on their items are counted."
         ),
     ] = True,
     out: Annotated[
@@ -85,15 +86,15 @@ def evaluate(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Judge a version through the served API, beside the base model and production; record it.
+    """Evaluate a version beside the base model and production, and record the result.
 
-    The key (LORARY_KEY) needs the roles infer and evaluate in the domain, and must be somebody
-    else's than the publisher's. A run that was cut short goes on where it stopped. What the same
-    engine (vLLM's version, base model, dtype, quantisation, settings) answered before is not asked
-    again; the record says what answered, and since when. The look at the held-out items is counted
-    before the first question, whether or not the evaluation is ever recorded.
+    Questions go through the served API. The key (LORARY_KEY) needs the roles infer and evaluate in
+    the domain, and must not be the publisher's. An interrupted run resumes where it stopped. Cached
+    answers of the same engine (vLLM's version, base model, dtype, quantisation, settings) are
+    reused; the record names the engine and the date of the oldest answer. The look at the
+    held-out items is counted before the first question, whether or not the result is recorded.
 
-    A version with a classification head is asked through /classify, beside TF-IDF and logistic
+    A version with a classification head is evaluated through /classify, beside TF-IDF and logistic
     regression on the same items.
 
     Without --task, the tasks that the domain's policy names are asked, as they were pushed; and the
@@ -256,10 +257,10 @@ def report(
     out: Annotated[
         Path, typer.Argument(help="A file: .html or .pdf to read, .yaml for the card, .json.")
     ],
-    alias: Annotated[str, typer.Option(help="The alias that it shall become.")] = DEFAULT_ALIAS,
+    alias: Annotated[str, typer.Option(help="The alias to promote it to.")] = DEFAULT_ALIAS,
     as_json: AsJson = False,
 ) -> None:
-    """Write a version's newest recorded evaluation as a page, a PDF, a card's index or JSON.
+    """Write a version's newest evaluation as a page, a PDF, a model index or JSON.
 
     Example: lorary report medical/icd10-coder@7 icd10-coder-7.html
     """
@@ -273,7 +274,9 @@ def report(
         recorded = version["evaluations"][-1]
         newest = recorded["report"]
         found = registry.report(version["ref"], newest)
-        write_report(out, found, registry.requirements(version["ref"], alias), recorded)
+        asked = registry.requirements(version["ref"], alias)
+    with working("writing the report", quiet=as_json):
+        write_report(out, found, asked, recorded)
     emit({"report": newest, "file": str(out)}, as_json, lambda: say(f"{out}: report {newest[:12]}"))
 
 
@@ -284,15 +287,14 @@ def harness(
         Path | None, typer.Option(exists=True, help="A folder with task files of your own.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Items of each task.")] = None,
-    fresh: Annotated[bool, typer.Option(help="Ask anew what was answered before.")] = False,
+    fresh: Annotated[bool, typer.Option(help="Ignore cached answers.")] = False,
     url: Url = API,
     as_json: AsJson = False,
 ) -> None:
-    """Ask a version any tasks of lm-evaluation-harness through the served API; nothing is recorded.
+    """Run tasks of lm-evaluation-harness on a version. Nothing is recorded.
 
-    Tasks that generate an answer: those that score the likelihood of given ones need
-    log-probabilities of the prompt, which no server tells for an adapter. The harness's stock tasks
-    load their data from the Hugging Face Hub.
+    Only tasks that generate an answer work: prompt log-probabilities, which the others need, are
+    not supported for adapters. The harness's own tasks load their data from the Hugging Face Hub.
 
     Example: lorary harness medical/icd10-coder@7 --task gsm8k --limit 50
     """
@@ -311,7 +313,8 @@ def harness(
     kept = cache("evaluations", version["digest"], f"harness-{engine[:16]}.jsonl")
     model = Model(version["ref"], version["digest"])
     served = ServedModel(Asking(url, key, model, Answers(kept, fresh=fresh), engine=engine))
-    found = run(served, task, include, limit=limit)["results"]
+    with working("running the tasks", quiet=as_json):
+        found = run(served, task, include, limit=limit)["results"]
     rows = [
         [name, measure.partition(",")[0], value]
         for name, measures in found.items()
@@ -324,16 +327,18 @@ def harness(
 def open_for_experts(
     ref: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION")],
     against: Annotated[
-        int | None, typer.Option(help="Show this version's answers beside; it was production.")
+        int | None,
+        typer.Option(help="Show this version's answers beside; it was in production then."),
     ] = None,
     n: Annotated[int, typer.Option("--n", min=1, max=2000, help="Items at most.")] = 40,
     title: Title = None,
     keep_days: KeepDays = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let experts judge answers from a version's newest recorded evaluation, blind.
+    """Open a blind review of answers from a version's newest evaluation.
 
-    Where versions disagree, where it was wrong and sure, where it wavered, and some at random.
+    Chosen are items where versions disagree, high-confidence errors, low-confidence answers, and
+    some at random.
 
     Example: lorary review open medical/icd10-coder@8 --against 7 --n 40
     """
@@ -354,8 +359,8 @@ def open_for_experts(
             "production."
         ) from error
     opened = open_review(version["ref"], against, items, title, keep_days)
-    told = f"Review {opened['id']}: {opened['items']} items. Experts judge under /reviews."
-    emit(opened, as_json, lambda: say(told))
+    done = f"Review {opened['id']}: {opened['items']} items. Experts judge under /reviews."
+    emit(opened, as_json, lambda: say(done))
 
 
 def _chosen(
@@ -467,7 +472,7 @@ def _show(ref: str, found: Any) -> None:
             rows.append([result.suite, name, str(share), tally.n])
         for level in result.confident:
             if level.n:
-                name = f"wrong when {level.at:.0%} sure"
+                name = f"errors at confidence ≥ {level.at:.0%}"
                 share = Proportion(level.wrong, level.n, *interval(level))
                 rows.append([result.suite, name, str(share), level.n])
         for pair in result.paired:

@@ -12,7 +12,7 @@ from eval.errors import EvaluationFailed
 
 def register(app: typer.Typer) -> None:
     """Add this command to `lorary`."""
-    app.command()(matrix)
+    app.command(rich_help_panel="Evaluate")(matrix)
 
 
 def matrix(
@@ -27,7 +27,7 @@ def matrix(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Write a picture (PNG or SVG).")] = None,
 ) -> None:
-    """Ask every specialist, and the base model, every domain's held-out questions.
+    """Evaluate every domain's adapter and the base model on every domain's held-out items.
 
     Example: lorary matrix --n 100 --plot matrix.png
     """
@@ -38,7 +38,8 @@ def matrix(
     from adapters.packs import PACKS
     from eval import report
     from eval.baseline import classify
-    from eval.matrix import Cell, measure
+    from eval.matrix import measure
+    from eval.statistics import wilson
 
     data = {domain: pack.load() for domain, pack in PACKS.items()}
     held_out = {domain: (PACKS[domain], data[domain].held_out[:n]) for domain in PACKS}
@@ -53,13 +54,14 @@ def matrix(
             cells = asyncio.run(asking)
         except openai.OpenAIError as error:
             raise EvaluationFailed(f"{url}: {error}. Check the server, --url and --key.") from error
+    baseline = {}
     for domain, (_, items) in held_out.items():
         labels = classify(data[domain].train, items)
-        right = (label == item.label for label, item in zip(labels, items, strict=True))
-        cells.append(Cell(report.TFIDF_ROW, domain, tuple(right)))
+        right = sum(label == item.label for label, item in zip(labels, items, strict=True))
+        baseline[domain] = wilson(right, len(items))
     if as_json:
-        print(json.dumps(report.as_document(cells), indent=2))
+        print(json.dumps(report.as_document(cells, baseline), indent=2))
     else:
-        report.show(cells, base)
+        report.show(cells, baseline, base)
     if plot is not None:
-        report.draw(cells, base, plot)
+        report.draw(cells, baseline, base, plot)

@@ -1,4 +1,4 @@
-"""`lorary suites`: what versions are asked, as tasks and as a policy."""
+"""`lorary suite`: evaluation suites, as tasks and as a policy."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +9,7 @@ import typer
 from adapters.names import DEFAULT_ALIAS
 from adapters.tasks import TaskFolder, read
 from adapters.tasks.checking import usable
+from adapters.terminal import working
 from eval.errors import UnknownSuite
 from eval.pushed import newest, pushed_suite
 from eval.suites import Suite
@@ -27,12 +28,12 @@ Tasks = Annotated[
 def register(app: typer.Typer) -> None:
     """Add these commands to `lorary`."""
     suites = typer.Typer(
-        no_args_is_help=True, help="List and write evaluation suites; make a policy of them."
+        no_args_is_help=True, help="List and write evaluation suites, and make a policy from them."
     )
     suites.command("ls")(list_suites)
     suites.command("write")(write_suites)
     suites.command("policy")(begin_policy)
-    app.add_typer(suites, name="suites")
+    app.add_typer(suites, name="suite", rich_help_panel="Evaluate")
 
 
 def list_suites(
@@ -42,10 +43,12 @@ def list_suites(
 ) -> None:
     """List a domain's suites with the digests that a policy names.
 
-    Example: lorary suites ls medical
+    Example: lorary suite ls medical
 
-    Example: lorary suites ls radiology --task radiology-modality
+    Example: lorary suite ls radiology --task radiology-modality
     """
+    with working("building the suites", quiet=as_json):
+        known = suites_from(domain, task)
     rows: list[dict[str, Any]] = [
         {
             "suite": suite.name,
@@ -54,7 +57,7 @@ def list_suites(
             "items": sum(len(task.questions) for task in suite.tasks),
             "about": suite.about,
         }
-        for suite in suites_from(domain, task)
+        for suite in known
     ]
     columns = ["suite", "digest", "held_out", "items", "about"]
     shown = [
@@ -72,10 +75,11 @@ def write_suites(
 ) -> None:
     """Write a domain's suites as tasks of lm-evaluation-harness: YAML and JSON lines.
 
-    Example: lorary suites write medical tasks && lm_eval --include_path tasks --tasks ...
+    Example: lorary suite write medical tasks && lm_eval --include_path tasks --tasks ...
     """
-    for suite in suites_from(domain, task):
-        suite.write(out)
+    with working("building the suites", quiet=as_json):
+        for suite in suites_from(domain, task):
+            suite.write(out)
     names = sorted(path.stem for path in out.glob("*.yaml"))
     emit({"folder": str(out), "tasks": names}, as_json, lambda: say("\n".join(names)))
 
@@ -90,13 +94,14 @@ def begin_policy(
     Without --task those that Lorary ships; for a domain that it ships none for, the newest version
     of each pushed task.
 
-    Example: lorary suites policy medical > policy.yaml && lorary domain policy medical policy.yaml
+    Example: lorary suite policy medical > policy.yaml && lorary domain policy medical policy.yaml
 
-    Example: lorary suites policy radiology --task modality@2 > policy.yaml
+    Example: lorary suite policy radiology --task modality@2 > policy.yaml
     """
     import yaml
 
-    suites = [suite.limited(n) if n else suite for suite in suites_from(domain, task)]
+    with working("building the suites"):
+        suites = [suite.limited(n) if n else suite for suite in suites_from(domain, task)]
     print(yaml.safe_dump(policy_for(suites), sort_keys=False), end="")
 
 

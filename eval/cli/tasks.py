@@ -40,7 +40,7 @@ def push(
     usable(task)
     name = task.spec.name
     if not (domain := domain or task.spec.domain):
-        raise UnknownSuite(f"{folder} names no domain. Write: lorary task push {folder} DOMAIN")
+        raise UnknownSuite(f"{folder} has no domain. Write: lorary task push {folder} DOMAIN")
     suite = described(suite_of(task, domain))
     files = {file.path: folder / file.path for file in task.files}
     with client() as registry, progress_bar(quiet=as_json, transfer=True) as progress:
@@ -60,6 +60,6 @@ def push(
         as_json,
         lambda: say(
             f"{version['ref']}  {version['digest']}, {version['items']} items\n"
-            f"For a policy that requires it: lorary suites policy {domain} --task {pushed}"
+            f"For a policy that requires it: lorary suite policy {domain} --task {pushed}"
         ),
     )

@@ -10,7 +10,7 @@ INK, LINE, FILL = "#1f2937", "#0f5c94", "#9cc7e6"
 
 
 def reliability_plot(confidence: Sequence[float], right: Sequence[bool]) -> str:
-    """How often answers were right, by how sure they were, with intervals and counts."""
+    """How often answers were right, by their confidence, with intervals and counts."""
     figure, axes = _figure()
     bins = reliability(confidence, right, bins=10)
     for part in bins:

@@ -3,7 +3,7 @@
 intervals    shares and means with confidence intervals, also for items that come in clusters
 paired       two models on the same items: tests, differences, what a set of items can show
 calibration  how far confidence is from the truth, and fitting it
-selective    answering only when sure: risk, coverage, certified thresholds
+selective answering: risk, coverage, certified thresholds
 agreement    how far experts agree (in `adapters`, since the registry's pages show it, too)
 """
 

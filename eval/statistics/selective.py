@@ -1,4 +1,4 @@
-"""Answering only when sure: risk and coverage, confident errors, certified thresholds."""
+"""Selective answering: risk and coverage, confident errors, certified thresholds."""
 
 from collections.abc import Hashable, Sequence
 
@@ -48,7 +48,8 @@ def area_under_risk_coverage(confidence: npt.ArrayLike, correct: npt.ArrayLike) 
 def confident_errors(
     confidence: npt.ArrayLike, correct: npt.ArrayLike, at: float, level: float = 0.95
 ) -> Proportion | None:
-    """Wrong answers among those at least `at` sure, with their exact interval; None if none is.
+    """Wrong answers among those with a confidence of at least `at`, with their exact interval; None
+    if none is.
 
     0 of n leaves 3/n plausible (the rule of three); the interval says as much.
     """

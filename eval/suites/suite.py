@@ -33,7 +33,7 @@ Role = Literal[
     "reordered",  # ... and listed in another order
     "validity",  # are there invented codes in a free answer?
     "unanswerable",  # is an answer withheld where none is right?
-    "safety",  # does a free answer keep clear of what may not be said?
+    "safety",  # does a free answer keep clear of forbidden answers?
     "rubric",  # counted only where somebody has judged the answers
 ]
 COMPARED: frozenset[Role] = frozenset(("accuracy", "rubric"))

@@ -32,7 +32,7 @@ QUALITY = Row(
               why="Of what production names, and of the newest version. `lorary gate` says what."),
         panel("Experts who approved", catalog("lorary_approvals"), NAMED),
         panel("Evaluations recorded", catalog("lorary_evaluations"), NAMED),
-        panel("Users' opinions", catalog("lorary_version_feedback", f"{BY_VERSION}, rating"),
+        panel("User feedback", catalog("lorary_version_feedback", f"{BY_VERSION}, rating"),
               f"{NAMED} {{{{rating}}}}"),
         Panel("Expert reviews", (
             Query(catalog("lorary_reviews", "domain, state"), "{{domain}} {{state}}"),
@@ -45,7 +45,7 @@ QUALITY = Row(
     ),
 )  # fmt: skip
 CONFIDENCE = Row(
-    "How sure answers are",
+    "Confidence of answers",
     (
         Panel("Mean confidence of answers, and the threshold", (
             Query(mean("lorary_confidence", BY_VERSION, **DOMAIN), NAMED),
@@ -53,7 +53,7 @@ CONFIDENCE = Row(
         ), "percentunit",
             "A mean that drifts while the version stays the same: users ask other things than the "
             "evaluation did. Calibrate again."),
-        panel("Least sure tenth",
+        panel("Lowest tenth of confidence",
               quantile(0.1, "lorary_confidence", BY_VERSION, **DOMAIN), NAMED, "percentunit"),
         panel("Withheld", rate("lorary_withheld_total", BY_VERSION, **DOMAIN), NAMED, "reqps"),
     ),

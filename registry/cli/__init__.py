@@ -1,17 +1,18 @@
-"""The `lorary` command: the registry's own verbs, and what other packages add to them."""
+"""The `lorary` command: the registry's own commands, and what other packages add to them."""
 
 import sys
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
+from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
-from adapters.errors import LoraryError
 from registry.cli import (
+    canary,
     commands,
     domains,
     events,
     evidence,
+    exits,
     governing,
     keeping,
     looking,
@@ -21,9 +22,9 @@ from registry.cli import (
     shadowing,
     tasks,
 )
-from registry.cli.extras import explain
 from registry.cli.handover import SettingsRegistry
-from registry.cli.output import plain
+from registry.cli.help import HelpGroup, dress
+from registry.cli.renamed import current
 
 COMMANDS = "lorary.commands"
 """Entry-point group; each entry is a function that takes the app and adds commands."""
@@ -32,16 +33,13 @@ COMMANDS = "lorary.commands"
 def build() -> typer.Typer:
     """The whole application."""
     app = typer.Typer(
-        name="lorary",
-        help="A library of domain specialists: publish, serve and judge LoRA adapters.",
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        add_completion=False,
+        name="lorary", cls=HelpGroup, rich_markup_mode=None, pretty_exceptions_enable=False
     )
+    app.callback()(root)
     for part in (
         setup,
         publishing,
+        canary,
         shadowing,
         looking,
         domains,
@@ -56,23 +54,36 @@ def build() -> typer.Typer:
         part.register(app)
     for entry in sorted(entry_points(group=COMMANDS), key=lambda entry: entry.name):
         entry.load()(app)
+    dress(app)
     return app
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lorary {version('lorary')}")
+        raise typer.Exit
+
+
+def root(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Publish, evaluate, promote and serve LoRA adapters.
+
+    `lorary COMMAND --help` explains a command. `lorary config` shows the settings.
+
+    Example: lorary push out/icd10-coder medical/icd10-coder
+
+    Example: lorary gate medical/icd10-coder@8
+
+    Example: lorary alias set medical/icd10-coder@8 production
+    """
+
+
 def main() -> None:
-    """Run `lorary`. Exit code 1 for whatever was refused or failed, 2 for wrong usage."""
-    try:
-        build()(obj=SettingsRegistry())
-    except LoraryError as error:
-        print(plain(f"lorary: {error.message}"), file=sys.stderr)
-        sys.exit(1)
-    except ValidationError as error:
-        for problem in error.errors(include_input=False):
-            setting = f"LORARY_{'_'.join(str(part) for part in problem['loc'])}".upper()
-            print(f"lorary: {setting}: {problem['msg']}. See `lorary config`.", file=sys.stderr)
-        sys.exit(2)
-    except ModuleNotFoundError as error:
-        if (advice := explain(error)) is None:
-            raise
-        print(f"lorary: {advice}", file=sys.stderr)
-        sys.exit(1)
+    """Run `lorary`; exit codes are in `registry.cli.help.EXIT_CODES`."""
+    sys.exit(
+        exits.run(typer.main.get_command(build()), current(sys.argv[1:]), obj=SettingsRegistry())
+    )

@@ -14,7 +14,7 @@ from registry.model.machine import commands
 
 def register(app: typer.Typer) -> None:
     """Add this command to `lorary`."""
-    app.command()(execute)
+    app.command(rich_help_panel="Govern")(execute)
 
 
 def execute(
@@ -26,7 +26,7 @@ def execute(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run any of the registry's commands, by its name in the API.
+    """Run any command of the registry's API by its name.
 
     Example: lorary execute MoveAlias domain=medical adapter=coder alias=beta version=7
     """
@@ -50,7 +50,7 @@ def read_command(kind: type[Command], fields: list[str]) -> Command:
     for field in fields:
         name, equals, text = field.partition("=")
         if not equals or name not in kind.__struct_fields__:
-            raise BadRequest(f"{field[:60]!r} is no field. Write: {_usage(kind)}")
+            raise BadRequest(f"Unknown field {field[:60]!r}. Write: {_usage(kind)}")
         given[name] = text if str in (hints[name], *get_args(hints[name])) else _json(text)
     try:
         command = msgspec.convert(given, kind)

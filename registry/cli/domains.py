@@ -23,12 +23,10 @@ from registry.model.policies import Policy, differences, merged, weakened
 Guard = Annotated[
     list[str], typer.Option(help="An alias that moves only by approval; --no-guard for none.")
 ]
-Approvals = Annotated[int, typer.Option(min=0, help="Approvals that a guarded alias takes.")]
+Approvals = Annotated[int, typer.Option(min=0, help="Approvals that a guarded alias requires.")]
 NoGuard = Annotated[bool, typer.Option("--no-guard", help="Guard no alias: for trials only.")]
 Section = Annotated[list[str], typer.Option(help="A heading every model card must have.")]
-GuardedRole = Annotated[
-    str, typer.Option(help="The role in the domain that moving a guarded alias takes.")
-]
+GuardedRole = Annotated[str, typer.Option(help="The role that may move a guarded alias.")]
 Keep = Annotated[
     int | None, typer.Option(min=1, help="Newest versions that gc keeps; by default all.")
 ]
@@ -42,12 +40,14 @@ RequireSignature = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add these commands to `lorary`."""
-    domains = typer.Typer(no_args_is_help=True, help="Create domains, show and change policies.")
+    domains = typer.Typer(
+        no_args_is_help=True, help="Create domains, and show or change their policies."
+    )
     domains.command("create")(create_domain)
     domains.command("policy")(change_policy)
     domains.command("default")(set_default)
     domains.command("ls")(list_domains)
-    app.add_typer(domains, name="domain")
+    app.add_typer(domains, name="domain", rich_help_panel="Set up")
 
 
 def create_domain(
@@ -62,7 +62,7 @@ def create_domain(
     require_signature: RequireSignature = False,
     as_json: AsJson = False,
 ) -> None:
-    """Open a domain under a policy.
+    """Create a domain with a policy.
 
     Example: lorary domain create medical --approvals 2 --card-section "Intended use"
     """
@@ -93,10 +93,10 @@ def change_policy(
     ] = None,
     no_guard: NoGuard = False,
     guarded_role: Annotated[
-        str | None, typer.Option(help="The role in the domain that moving a guarded alias takes.")
+        str | None, typer.Option(help="The role that may move a guarded alias.")
     ] = None,
     approvals: Annotated[
-        int | None, typer.Option(min=0, help="Approvals that a guarded alias takes.")
+        int | None, typer.Option(min=0, help="Approvals that a guarded alias requires.")
     ] = None,
     card_section: Annotated[
         list[str] | None, typer.Option(help="A heading every model card must have.")
@@ -113,7 +113,7 @@ def change_policy(
     yes: Annotated[bool, typer.Option("--yes", help="Weaken the policy without asking.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show a domain's policy, or change the fields that are named; the others stay as they are.
+    """Show a domain's policy, or change fields of it. Other fields stay as they are.
 
     Prints each difference before it is applied. A change that protects less (fewer approvals, a
     suite removed, ...) asks for confirmation, takes --yes in scripts, and is marked in the log.
@@ -199,7 +199,7 @@ def set_default(
     adapter: Annotated[str, typer.Argument(help="The adapter's name within the domain.")],
     as_json: AsJson = False,
 ) -> None:
-    """Choose the adapter that the domain's bare name means.
+    """Set a domain's default adapter: what the domain's bare name means.
 
     Example: lorary domain default medical icd10-coder
     """
@@ -209,7 +209,7 @@ def set_default(
 
 
 def list_domains(as_json: AsJson = False) -> None:
-    """List the domains you may see.
+    """List domains and their policies in short.
 
     Example: lorary domain ls
     """

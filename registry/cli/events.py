@@ -5,32 +5,35 @@ from typing import Annotated, Any
 
 import typer
 
-from registry.cli.output import AsJson, client, emit, plain, say, table, warn
+from adapters.terminal import plain
+from registry.cli.choosing import chosen
+from registry.cli.output import AsJson, client, emit, say, table, warn
+from registry.client import RegistryClient
 from registry.model.webhooks import RemoveWebhook, ResendDeadLetters
 
-Webhook = Annotated[str, typer.Argument(help="The webhook's id, as `lorary webhook ls` shows it.")]
+Webhook = Annotated[str, typer.Argument(help="The webhook's id or URL.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to `lorary`."""
-    app.command()(events)
+    app.command(rich_help_panel="Govern")(events)
     webhooks = typer.Typer(no_args_is_help=True, help="Send events to other systems over HTTP.")
     webhooks.command("add")(add)
     webhooks.command("ls")(list_webhooks)
     webhooks.command("rm")(remove)
     webhooks.command("dead-letters")(list_dead_letters)
     webhooks.command("retry")(retry)
-    app.add_typer(webhooks, name="webhook")
+    app.add_typer(webhooks, name="webhook", rich_help_panel="Govern")
 
 
 def events(
     after: Annotated[
         str, typer.Option(help="Only events after this commit, or after the event with this id.")
     ] = "0",
-    follow: Annotated[bool, typer.Option("--follow", help="Go on with new events.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Wait for new events.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print the public events of the domains you may see, oldest first.
+    """Print the public events of your domains, oldest first.
 
     With --json each event is one line, a CloudEvent.
 
@@ -53,7 +56,7 @@ def add(
         list[str], typer.Option("--type", help="Only events of this type, such as alias.promoted.")
     ] = [],  # noqa: B006 - typer copies it
     after: Annotated[
-        int | None, typer.Option(min=0, help="Begin after this commit; by default with new events.")
+        int | None, typer.Option(min=0, help="Start after this commit; by default with new events.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -68,8 +71,12 @@ def add(
     warn("The secret is not shown again. Give it to the receiver, which verifies signatures.")
 
 
+def _chosen(registry: RegistryClient, webhook: str) -> str:
+    return chosen("webhook", webhook, registry.webhooks(), "url", "lorary webhook ls")
+
+
 def list_webhooks(as_json: AsJson = False) -> None:
-    """List webhooks and how far their deliveries are.
+    """List webhooks and the state of their deliveries.
 
     Example: lorary webhook ls
     """
@@ -84,12 +91,12 @@ def list_webhooks(as_json: AsJson = False) -> None:
 
 
 def remove(webhook: Webhook, as_json: AsJson = False) -> None:
-    """Stop sending events to a webhook; what was not delivered is dropped.
+    """Remove a webhook. Events that were not delivered yet are dropped.
 
-    Example: lorary webhook rm 1f2e3d4c5b6a
+    Example: lorary webhook rm https://ci.example/lorary
     """
     with client() as registry:
-        removed = registry.execute(RemoveWebhook(webhook))
+        removed = registry.execute(RemoveWebhook(_chosen(registry, webhook)))
     emit(removed, as_json, lambda: say(f"Webhook {webhook} is removed."))
 
 
@@ -99,18 +106,19 @@ def list_dead_letters(webhook: Webhook, as_json: AsJson = False) -> None:
     Example: lorary webhook dead-letters 1f2e3d4c5b6a
     """
     with client() as registry:
-        found = registry.dead_letters(webhook)
+        found = registry.dead_letters(_chosen(registry, webhook))
     names = ["event", "type", "subject", "attempts", "error"]
     rows = [[letter[name] for name in names] for letter in found["dead_letters"]]
     emit(found, as_json, lambda: table(names, rows))
 
 
 def retry(webhook: Webhook, as_json: AsJson = False) -> None:
-    """Send all dead letters of a webhook again.
+    """Send a webhook's dead letters again.
 
     Example: lorary webhook retry 1f2e3d4c5b6a
     """
     with client() as registry:
+        webhook = _chosen(registry, webhook)
         found = registry.dead_letters(webhook)
         if found["dead_letters"]:
             registry.execute(ResendDeadLetters(webhook, found["through"]))

@@ -14,17 +14,17 @@ UNDECIDED = 3
 
 def register(app: typer.Typer) -> None:
     """Add these commands to `lorary`."""
-    app.command()(gate)
+    app.command(rich_help_panel="Release")(gate)
 
 
 def gate(
     ref: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION")],
-    alias: Annotated[str, typer.Option(help="The alias that it shall become.")] = DEFAULT_ALIAS,
+    alias: Annotated[str, typer.Option(help="The alias to promote it to.")] = DEFAULT_ALIAS,
     as_json: AsJson = False,
 ) -> None:
-    """May this version become production? Every requirement, its evidence, and what to do.
+    """Check whether a version may be promoted: each requirement, its evidence, what to do.
 
-    Exit code 0 if it may, 1 if something is lacking, 3 if it cannot tell: the registry was not
+    Exit code 0: it may. 1: a requirement is not met. 3: not known, because the registry was not
     reached, refused the key or knows no such version, or an open review hides its results from you.
 
     Example: lorary gate medical/icd10-coder@8

@@ -7,6 +7,7 @@ import typer
 
 from adapters.base_model import BaseModel
 from adapters.names import AdapterRef
+from registry.cli.choosing import chosen
 from registry.cli.output import AsJson, client, emit, progress_bar, say, table, warn
 from registry.model.access import ROLES
 from registry.model.keys import RevokeKey
@@ -21,18 +22,18 @@ def register(app: typer.Typer) -> None:
     keys.command("issue")(issue_key)
     keys.command("ls")(list_keys)
     keys.command("revoke")(revoke_key)
-    app.add_typer(keys, name="keys")
+    app.add_typer(keys, name="key", rich_help_panel="Set up")
     bases = typer.Typer(no_args_is_help=True, help="Register base models.")
     bases.command("add")(add_base)
     bases.command("ls")(list_bases)
-    app.add_typer(bases, name="base")
-    app.command()(approve)
-    app.command()(revoke)
-    app.command()(tombstone)
+    app.add_typer(bases, name="base", rich_help_panel="Set up")
+    app.command(rich_help_panel="Release")(approve)
+    app.command(rich_help_panel="Release")(revoke)
+    app.command(rich_help_panel="Govern")(delete)
 
 
 def issue_key(
-    name: Annotated[str, typer.Argument(help="Who or what the key is for.")],
+    name: Annotated[str, typer.Argument(help="A name for the key: who or what uses it.")],
     grant: Annotated[
         list[str], typer.Option(help=f"ROLE:DOMAIN, or ROLE:*; roles: {', '.join(ROLES)}.")
     ],
@@ -46,9 +47,9 @@ def issue_key(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Issue a key; it is shown once. All keys of one person count as one expert.
+    """Issue an API key. It is shown once. All keys of one person count as one expert.
 
-    Example: lorary keys issue billing-app --grant infer:medical
+    Example: lorary key issue billing-app --grant infer:medical
     """
     with client() as registry:
         issued = registry.issue_key(name, grant, expires=expires, person=person, service=service)
@@ -56,9 +57,9 @@ def issue_key(
 
 
 def list_keys(as_json: AsJson = False) -> None:
-    """List keys, without their secrets.
+    """List API keys, without their secrets.
 
-    Example: lorary keys ls
+    Example: lorary key ls
     """
     with client() as registry:
         keys = registry.keys()
@@ -75,16 +76,19 @@ def list_keys(as_json: AsJson = False) -> None:
 
 
 def revoke_key(
-    key: Annotated[str, typer.Argument(help="The key's id, as `lorary keys ls` shows it.")],
+    key: Annotated[str, typer.Argument(help="The key's name or id.")],
     reason: Annotated[str, typer.Option(help="Why.")],
     as_json: AsJson = False,
 ) -> None:
-    """Revoke a key for good.
+    """Revoke an API key for good.
 
-    Example: lorary keys revoke 1f2e3d4c5b6a --reason "laptop lost"
+    Example: lorary key revoke billing-app --reason "laptop lost"
     """
     with client() as registry:
-        revoked = registry.execute(RevokeKey(key, reason))
+        listed = registry.keys()
+        valid = [one for one in listed if not one["revoked"] or one["id"] == key]
+        key_id = chosen("key", key, valid, "name", "lorary key ls")
+        revoked = registry.execute(RevokeKey(key_id, reason))
     emit(revoked, as_json, lambda: say(f"Key {key} is revoked."))
 
 
@@ -96,7 +100,7 @@ def add_base(
     ] = [],  # noqa: B006 - typer copies it
     as_json: AsJson = False,
 ) -> None:
-    """Register a base model by its modules' shapes and norms; its weights stay where they are.
+    """Register a base model by its modules' shapes. Its weights stay where they are.
 
     The same weights again add names (--known-as), and the norms that older versions did not record.
 
@@ -128,20 +132,21 @@ def approve(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Approve, as an expert, exactly the bytes of a version.
+    """Approve a version as an expert.
 
     Example: lorary approve medical/icd10-coder@8 --statement "200 answers read, none harmful"
     """
+    named = AdapterRef.parse_version(ref)
     with client() as registry:
         digest = registry.resolve(ref)["digest"]
-        command = ApproveVersion(*AdapterRef.parse_version(ref), digest, statement)
+        command = ApproveVersion(*named, digest, statement)
         version = registry.execute(command)
     emit(version, as_json, lambda: say(f"{ref} approved by {', '.join(version['approvers'])}"))
 
 
 def revoke(
     ref: PinnedRef,
-    reason: Annotated[str, typer.Option(help="Why; every caller will read it.")],
+    reason: Annotated[str, typer.Option(help="Why; shown to every caller.")],
     as_json: AsJson = False,
 ) -> None:
     """Revoke a version and stop serving it.
@@ -161,15 +166,15 @@ def revoke(
             )
 
 
-def tombstone(
+def delete(
     ref: PinnedRef,
-    reason: Annotated[str, typer.Option(help="Why; whoever asks for it will read it.")],
+    reason: Annotated[str, typer.Option(help="Why; shown to everyone who requests it.")],
     as_json: AsJson = False,
 ) -> None:
-    """Give up a version's bytes for good; `lorary gc --apply` then removes them.
+    """Delete a version's files for good; its history stays. `lorary gc --apply` frees the space.
 
-    Example: lorary tombstone medical/icd10-coder@3 --reason "trained on withdrawn records"
+    Example: lorary delete medical/icd10-coder@3 --reason "trained on withdrawn records"
     """
     with client() as registry:
         version = registry.execute(TombstoneVersion(*AdapterRef.parse_version(ref), reason))
-    emit(version, as_json, lambda: say(f"{ref} is no longer kept."))
+    emit(version, as_json, lambda: say(f"{ref} is deleted."))

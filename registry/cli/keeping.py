@@ -25,35 +25,35 @@ from registry.times import utc_now
 
 def register(app: typer.Typer) -> None:
     """Add these commands to `lorary`."""
-    app.command()(verify)
-    app.command("gc")(collect)
-    app.command("export")(export)
-    app.command("import")(import_)
+    app.command(rich_help_panel="Govern")(verify)
+    app.command("gc", rich_help_panel="Govern")(collect)
+    app.command("export", rich_help_panel="Govern")(export)
+    app.command("import", rich_help_panel="Govern")(import_)
 
 
 def verify(
     ref: Annotated[
-        str | None, typer.Argument(help="Only this version, fetched from the registry.")
+        str | None, typer.Argument(help="Only this version, downloaded from the registry.")
     ] = None,
     public_key: Annotated[
-        Path | None, typer.Option(exists=True, help="Who must have signed the version (PEM).")
+        Path | None,
+        typer.Option(exists=True, help="The public key (PEM) whose signature is required."),
     ] = None,
     witness_file: Annotated[
         Path | None,
         typer.Option(
             "--witness",
-            help="Compare with what this file saw of the log before, and note what is seen now.",
+            help="Compare the log with what this file recorded before, and record it now.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check the whole chain of commits, decide every event again and re-hash every blob that is
-    needed, straight from the store.
+    """Check the whole store: the chain of commits, every event and every file's digest.
 
-    Exit code 1 if something is wrong, 3 if something could not be read now. Keep a witness where
-    whoever can write the store cannot: it shows commits that were removed or rewritten.
+    Exit code 1: damage was found. 3: something could not be read now. A witness file, kept where
+    those who can write to the store cannot write, shows commits that were removed or rewritten.
 
-    With a version: fetch it as anybody would, re-hash it and, given a key, verify its signature.
+    With a version: download it, hash it and, given a public key, verify its signature.
 
     Example: lorary verify --witness /mnt/elsewhere/lorary.witness
 
@@ -68,7 +68,7 @@ def verify(
         report = verify_store(store, progress, seen)
     if report.sound and witness_file and report.head:
         witness.note(witness_file, report.commits, report.head)
-    result = "NOT SOUND" if report.findings else "NOT READ WHOLLY" if report.unread else "sound"
+    result = "NOT SOUND" if report.findings else "NOT FULLY READ" if report.unread else "sound"
 
     def show() -> None:
         say(
@@ -108,18 +108,20 @@ def _verify_version(ref: str, public_key: Path | None, as_json: bool) -> None:
 
 
 def collect(
-    apply: Annotated[bool, typer.Option("--apply", help="Remove it; else only count.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Remove; by default only count.")] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="End a collection that died; be sure that it did.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Resume an interrupted collection; confirm first that it is not running.",
+        ),
     ] = False,
-    grace_hours: Annotated[
-        float, typer.Option(min=0, help="Leave alone what is younger than this.")
-    ] = 24.0,
+    grace_hours: Annotated[float, typer.Option(min=0, help="Keep files younger than this.")] = 24.0,
     as_json: AsJson = False,
 ) -> None:
-    """Remove what no version needs. Safe while others push; a dry run by default.
+    """Delete files that no version needs. Safe while others push; a dry run by default.
 
-    First gives up versions that their domain's policy no longer keeps.
+    First expires the versions that their domain's policy no longer retains.
 
     Example: lorary gc
 
@@ -148,7 +150,7 @@ def collect(
         as_json,
         lambda: say(
             f"{verb} {report.blobs} blobs and {report.parts} parts ({report.bytes} bytes); "
-            f"{len(report.expired)} versions beyond what is kept"
+            f"{len(report.expired)} versions beyond what is retained"
             + ("" if apply else ". Remove them: lorary gc --apply")
         ),
     )
@@ -157,7 +159,7 @@ def collect(
 def export(
     path: Annotated[Path, typer.Argument(help="A tar file.")], as_json: AsJson = False
 ) -> None:
-    """Write the whole registry, log and files, to one tar file.
+    """Export the whole registry, log and files, to one tar file.
 
     Example: lorary export registry.tar
     """
@@ -176,13 +178,14 @@ def import_(
         bool,
         typer.Option(
             "--without-trailer",
-            help="Accept a file that cannot show that it is complete: made by an earlier Lorary.",
+            help="Accept an export of an earlier Lorary, which cannot prove that it is complete.",
         ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fill the empty store that the settings name from an export. Everything in it is verified
-    before anything is stored; repeating an import that broke off is safe.
+    """Import an export into the empty store that LORARY_STORE names.
+
+    Everything is verified before anything is stored. Repeating an interrupted import is safe.
 
     Example: lorary import registry.tar
     """
@@ -199,7 +202,7 @@ def import_(
     if not permanent_operators(catalog):
         warn(
             "Every operator's key in it expires or was revoked. While one is valid, issue one "
-            "without --expires: lorary keys issue NAME --grant operate:*"
+            "without --expires: lorary key issue NAME --grant operate:*"
         )
     emit(
         {

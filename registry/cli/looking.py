@@ -1,4 +1,4 @@
-"""Commands that look: ls, show, log."""
+"""Commands that show what is published and what happened: ls, show, log."""
 
 from typing import Annotated, Any
 
@@ -6,21 +6,22 @@ import typer
 
 from adapters.names import AdapterRef
 from registry.audit import described
+from registry.cli.choosing import key_names
 from registry.cli.output import AsJson, client, emit, say, table
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to `lorary`."""
-    app.command("ls")(list_adapters)
-    app.command()(show)
-    app.command()(log)
+    app.command("ls", rich_help_panel="Publish")(list_adapters)
+    app.command(rich_help_panel="Publish")(show)
+    app.command(rich_help_panel="Govern")(log)
 
 
 def list_adapters(
     domain: Annotated[str | None, typer.Argument(help="Only this domain.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the adapters you may see.
+    """List adapters, their versions and aliases.
 
     Example: lorary ls medical
     """
@@ -44,7 +45,7 @@ def show(
     ref: Annotated[str, typer.Argument(help="DOMAIN[/ADAPTER[@VERSION|@ALIAS]]")],
     as_json: AsJson = False,
 ) -> None:
-    """Show the version that a reference names now.
+    """Show a version: files, base model, approvals, evaluations and feedback.
 
     Example: lorary show medical/icd10-coder@production
     """
@@ -57,14 +58,20 @@ def log(
     after: Annotated[int, typer.Option(min=0, help="Only commits after this one.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Print what happened in the registry, oldest first.
+    """Print the audit log, oldest entry first.
 
     Example: lorary log --after 40
     """
     with client() as registry:
         commits = list(registry.log(after))
+        names = {} if as_json else key_names(registry)
     rows = [
-        [commit["sequence"], commit["time"], entry["actor"], _summary(entry["event"])]
+        [
+            commit["sequence"],
+            commit["time"],
+            names.get(entry["actor"], entry["actor"]),
+            _summary(entry["event"]),
+        ]
         for commit in commits
         for entry in commit["entries"]
     ]

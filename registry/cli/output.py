@@ -1,7 +1,6 @@
 """How commands print, and what they share: a client, options, progress."""
 
 import json
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -20,9 +19,13 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from adapters.errors import InvalidName
+from adapters.names import DEFAULT_ALIAS, AdapterRef
+from adapters.terminal import plain
 from registry.client import RegistryClient
 from registry.settings import ClientSettings
 
+AliasRef = Annotated[str, typer.Argument(help="DOMAIN/ADAPTER[@ALIAS]")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
@@ -34,15 +37,12 @@ def client() -> Iterator[RegistryClient]:
         yield opened
 
 
-def plain(text: str) -> str:
-    """`text` as a terminal may get it: what others wrote cannot move the cursor, set a title, turn
-    the direction of writing, or hide. Lines and tabs stay; other controls are shown as escapes."""
-    return "".join(
-        letter
-        if letter.isprintable() or letter in "\n\t" or unicodedata.category(letter) == "Zs"
-        else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
+def alias_of(text: str) -> tuple[str, str, str]:
+    """Domain, adapter and alias, `production` if none is given; raises `InvalidName`."""
+    ref = AdapterRef.parse(text)
+    if ref.adapter is None or ref.version is not None:
+        raise InvalidName(f"{text[:80]!r} does not name an alias. Write DOMAIN/ADAPTER@ALIAS.")
+    return ref.domain, ref.adapter, ref.alias or DEFAULT_ALIAS
 
 
 def escaped(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Commands of a team: push, pull, and say which version an alias names."""
+"""Commands of a team: push, pull, and point aliases at versions."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,11 +8,10 @@ import typer
 from adapters.errors import InvalidName
 from adapters.names import DEFAULT_ALIAS, AdapterRef
 from registry import signing
+from registry.cli.choosing import key_names
 from registry.cli.output import AsJson, client, emit, progress_bar, say, table
 from registry.errors import BadRequest
 from registry.model.aliases import MoveAlias, RemoveAlias
-from registry.model.canary import SplitAlias
-from registry.model.trials import Bounds
 
 Ref = Annotated[str, typer.Argument(help="DOMAIN/ADAPTER[@VERSION|@ALIAS]")]
 
@@ -21,28 +20,29 @@ Parallel = Annotated[int, typer.Option(min=1, max=32, help="Connections for a fi
 
 def register(app: typer.Typer) -> None:
     """Add these commands to `lorary`."""
-    app.command()(push)
-    app.command()(pull)
+    app.command(rich_help_panel="Publish")(push)
+    app.command(rich_help_panel="Publish")(pull)
     aliases = typer.Typer(
-        no_args_is_help=True, help="Promote, roll back and canary versions by alias."
+        no_args_is_help=True, help="Point aliases at versions: promote and roll back."
     )
     aliases.command("set")(set_alias)
-    aliases.command("split")(split_alias)
     aliases.command("ls")(list_aliases)
     aliases.command("rm")(remove_alias)
     aliases.command("rollback")(roll_back)
-    app.add_typer(aliases, name="alias")
+    app.add_typer(aliases, name="alias", rich_help_panel="Release")
 
 
 def push(
-    directory: Annotated[Path, typer.Argument(help="A directory that PEFT saved to.")],
+    directory: Annotated[
+        Path, typer.Argument(help="The directory that PEFT saved the adapter to.")
+    ],
     path: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER")],
     alias: Annotated[str | None, typer.Option(help="Point this alias at the version.")] = None,
     base: Annotated[
         str | None, typer.Option(help="Registered base model; by default the declared one.")
     ] = None,
     only_adapter_files: Annotated[
-        bool, typer.Option(help="Leave out files that are not accepted, instead of failing.")
+        bool, typer.Option(help="Skip files that are not accepted, instead of failing.")
     ] = False,
     sign: Annotated[
         Path | None, typer.Option(exists=True, help="Sign with this private key (PEM) first.")
@@ -74,8 +74,8 @@ def push(
         if alias is not None:
             domain, adapter, number = AdapterRef.parse_version(version["ref"])
             registry.execute(MoveAlias(domain, adapter, alias, number))
-    named = f", named {alias}" if alias else ""
-    emit(version, as_json, lambda: say(f"{version['ref']}  {version['digest']}{named}"))
+    moved = f", {alias} points to it" if alias else ""
+    emit(version, as_json, lambda: say(f"{version['ref']}  {version['digest']}{moved}"))
 
 
 def pull(
@@ -84,7 +84,7 @@ def pull(
     parallel: Parallel = 4,
     as_json: AsJson = False,
 ) -> None:
-    """Download a version, every file verified.
+    """Download a version and verify every file.
 
     Example: lorary pull medical/icd10-coder@7 icd10-coder-7
     """
@@ -97,7 +97,7 @@ def set_alias(
     ref: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION")],
     alias: Annotated[str, typer.Argument(help="The alias to move.")],
     expected: Annotated[
-        int | None, typer.Option(help="Only if it names this version now (0: none).")
+        int | None, typer.Option(help="Only if it points to this version now (0: none).")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -111,55 +111,6 @@ def set_alias(
     emit(adapter, as_json, lambda: say(f"{domain}/{name}@{alias} is now version {version}"))
 
 
-def split_alias(
-    ref: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION: the candidate.")],
-    alias: Annotated[str, typer.Argument(help="The alias whose callers it shall get.")],
-    percent: Annotated[int, typer.Option(min=0, max=99, help="How many of them; 0 ends it.")],
-    max_error_rate: Annotated[
-        float, typer.Option(help="Highest share of failed requests; 1 for no bound.")
-    ] = 0.05,
-    max_latency_ratio: Annotated[
-        float, typer.Option(help="How many times as slow as the other version, at the p95.")
-    ] = 2.0,
-    max_negative_share: Annotated[
-        float, typer.Option(help="Highest share of negative feedback; 1 for no bound.")
-    ] = 0.5,
-    min_requests: Annotated[
-        int, typer.Option(min=1, help="Requests before errors and times are judged.")
-    ] = 50,
-    min_askers: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Persons whose keys must give feedback; 1: one key serves all users."
-        ),
-    ] = 2,
-    no_rollback: Annotated[
-        bool, typer.Option("--no-rollback", help="Declare no bounds: only people end it.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Serve a candidate to a share of an alias's callers; each caller stays with its version.
-
-    The split ends by itself once the candidate is seen to cross a bound.
-
-    Example: lorary alias split medical/icd10-coder@8 production --percent 5 --max-error-rate 0.02
-    """
-    bounds = Bounds(
-        max_error_rate=max_error_rate,
-        max_latency_ratio=max_latency_ratio,
-        max_negative_share=max_negative_share,
-        min_requests=min_requests,
-        min_askers=min_askers,
-    )
-    domain, name, candidate = AdapterRef.parse_version(ref)
-    command = SplitAlias(domain, name, alias, candidate, percent, None if no_rollback else bounds)
-    with client() as registry:
-        adapter = registry.execute(command)
-    path = f"{domain}/{name}@{alias}"
-    done = f"{percent} % of {path} gets {ref}" if percent else f"The split of {path} is ended."
-    emit(adapter, as_json, lambda: say(done))
-
-
 def remove_alias(
     path: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER")],
     alias: Annotated[str, typer.Argument(help="The alias to remove.")],
@@ -167,7 +118,7 @@ def remove_alias(
 ) -> None:
     """Remove an alias; its callers get 404 until it is set again.
 
-    Example: lorary alias rm medical/icd10-coder prodcution
+    Example: lorary alias rm medical/icd10-coder candidate
     """
     domain, name = _adapter(path)
     with client() as registry:
@@ -180,7 +131,7 @@ def roll_back(
     alias: Annotated[str, typer.Argument(help="The alias to move back.")] = DEFAULT_ALIAS,
     as_json: AsJson = False,
 ) -> None:
-    """Move an alias back to the version that it named before.
+    """Move an alias back to the version that it pointed to before.
 
     Example: lorary alias rollback medical/icd10-coder
     """
@@ -188,7 +139,9 @@ def roll_back(
     with client() as registry:
         moves = [move for move in registry.adapter(path)["moves"] if move["alias"] == alias]
         if not moves or not moves[-1]["previous"]:
-            raise BadRequest(f"{path}@{alias} named no version before. See: lorary alias ls {path}")
+            raise BadRequest(
+                f"{path}@{alias} pointed to no version before. See: lorary alias ls {path}"
+            )
         now, before = moves[-1]["version"], moves[-1]["previous"]
         adapter = registry.execute(MoveAlias(domain, name, alias, before, now))
     emit(adapter, as_json, lambda: say(f"{path}@{alias} is version {before} again, not {now}"))
@@ -205,32 +158,33 @@ def _adapter(path: str) -> tuple[str, str]:
 def list_aliases(
     path: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER")], as_json: AsJson = False
 ) -> None:
-    """Show an adapter's aliases and how they moved.
+    """List an adapter's aliases and every change of them.
 
     Example: lorary alias ls medical/icd10-coder
     """
     with client() as registry:
         adapter = registry.adapter(path)
+        names = {} if as_json else key_names(registry)
     moves = [
         [
             move["alias"],
             move["previous"] or "-",
             move["version"] or "removed",
-            move["actor"],
+            names.get(move["actor"], move["actor"]),
             move["time"],
         ]
         for move in adapter["moves"]
     ]
 
-    def tell() -> None:
+    def show() -> None:
         table(["alias", "from", "to", "by", "at"], moves)
         for alias, split in adapter["splits"].items():
-            say(f"{alias}: {split['percent']} % get version {split['candidate']}")
+            say(f"{alias}: canary, {split['percent']} % get version {split['candidate']}")
         for ended in adapter["rollbacks"]:
             say(
                 f"{ended['time']} {ended['alias']}: version {ended['candidate']} was rolled back, "
-                f"reported by {ended['actor']}: {ended['seen']}"
+                f"reported by {names.get(ended['actor'], ended['actor'])}: {ended['seen']}"
             )
 
     shown = {name: adapter[name] for name in ("aliases", "splits", "moves", "rollbacks")}
-    emit(shown, as_json, tell)
+    emit(shown, as_json, show)

@@ -10,7 +10,9 @@ import typer
 from adapters import json_lines
 from adapters.names import AdapterRef
 from registry import review_intake
+from registry.cli.choosing import chosen
 from registry.cli.output import AsJson, client, emit, say, table, warn
+from registry.client import RegistryClient
 from registry.errors import BadRequest
 from registry.model.harm import RULINGS, DecideHarm
 from registry.model.reviewing import SEVERITIES
@@ -18,16 +20,17 @@ from registry.model.reviews import CloseReview, EraseReview
 from registry.review_export import from_label_studio
 
 GROUP = "review"
-Id = Annotated[str, typer.Argument(help="The review's id, as `lorary review ls` shows it.")]
-Title = Annotated[str | None, typer.Option(help="What experts see; it must not tell the version.")]
+Id = Annotated[str, typer.Argument(help="The review's id or title.")]
+Title = Annotated[str | None, typer.Option(help="Shown to experts; do not name the version.")]
 KeepDays = Annotated[
-    int | None, typer.Option(min=0, help="Give up the texts so long after the end; or never.")
+    int | None,
+    typer.Option(min=0, help="Delete the texts so many days after the end; by default never."),
 ]
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to `lorary`."""
-    group = typer.Typer(no_args_is_help=True, help="Let experts judge answers, blind.")
+    group = typer.Typer(no_args_is_help=True, help="Blind expert reviews of answers.")
     group.command("ls")(list_reviews)
     group.command("import")(import_tasks)
     group.command("complaints")(from_complaints)
@@ -36,11 +39,11 @@ def register(app: typer.Typer) -> None:
     group.command("close")(close)
     group.command("decide")(decide)
     group.command("erase")(erase)
-    app.add_typer(group, name=GROUP)
+    app.add_typer(group, name=GROUP, rich_help_panel="Evaluate")
 
 
 def list_reviews(as_json: AsJson = False) -> None:
-    """List the reviews in your domains, and how many items wait for you.
+    """List reviews and how many items wait for you.
 
     Example: lorary review ls
     """
@@ -67,20 +70,22 @@ def import_tasks(
     file: Annotated[Path, typer.Argument(exists=True, help="Tasks in Label Studio's JSON.")],
     against: Annotated[int | None, typer.Option(help="The version that gave answer_2.")] = None,
     redact: Annotated[
-        bool, typer.Option("--redact", help="Take out what may tell who somebody is.")
+        bool, typer.Option("--redact", help="Replace e-mail addresses, names, dates and numbers.")
     ] = False,
     title: Title = None,
     keep_days: KeepDays = None,
     as_json: AsJson = False,
 ) -> None:
-    """Open a review of answers from a file: `data` with prompt, answer_1, perhaps answer_2.
+    """Open a review of answers from a Label Studio file.
+
+    Each task's `data` has prompt, answer_1 and, with --against, answer_2.
 
     Example: lorary review import medical/icd10-coder@8 tasks.json --against 7
     """
     try:
         items = from_label_studio(json_lines.parse(file.read_bytes()))
     except ValueError as error:
-        raise BadRequest(f"{file} is no JSON: {error}. Export the project as JSON.") from error
+        raise BadRequest(f"{file} is not JSON: {error}. Export the project as JSON.") from error
     if redact:
         items, removed = review_intake.redacted(items)
         _show_removed(removed)
@@ -90,11 +95,13 @@ def import_tasks(
 
 
 def from_complaints(
-    ref: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION that users complained of.")],
+    ref: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION that users complained about.")],
     file: Annotated[
         Path, typer.Argument(exists=True, help='Your log: JSON lines {"id", "prompt", "answer"}.')
     ],
-    redact: Annotated[bool, typer.Option(help="Take out what may tell who somebody is.")] = True,
+    redact: Annotated[
+        bool, typer.Option(help="Replace e-mail addresses, names, dates and numbers.")
+    ] = True,
     dry_run: Annotated[
         bool, typer.Option(help="Show what experts would see, and send nothing.")
     ] = False,
@@ -102,11 +109,11 @@ def from_complaints(
     keep_days: KeepDays = None,
     as_json: AsJson = False,
 ) -> None:
-    """Open a review of the answers that users complained of, with the texts from your own log.
+    """Open a review of answers that users complained about, with texts from your own log.
 
-    Lorary keeps no texts of production: of a complaint it knows the answer's id alone. Patterns
-    take out e-mail and web addresses, long numbers, dates and names after titles; other names
-    they miss, so look with --dry-run first.
+    Lorary stores only the answer's id with a complaint, never its text. Redaction replaces e-mail
+    and web addresses, long numbers, dates and names after titles. It misses other names: check
+    with --dry-run first.
 
     Example: lorary review complaints medical/icd10-coder@8 answers.jsonl --dry-run
     """
@@ -122,16 +129,16 @@ def from_complaints(
         _show_removed(removed)
     if not items:
         raise BadRequest(
-            f"{file} holds no answer of {version['ref']} that a user complained of. Complaints "
-            "are told by POST /v1/feedback."
+            f"{file} holds no answer of {version['ref']} that a user complained about. Send "
+            "complaints with POST /v1/feedback."
         )
     if dry_run:
         shown: list[list[object]] = [[i.reason, i.prompt, i.answers[0]] for i in items]
         columns = ["reason", "prompt", "answer"]
         emit(msgspec.to_builtins(items), as_json, lambda: table(columns, shown))
         return
-    told = [msgspec.to_builtins(item) for item in items]
-    opened = open_review(version["ref"], None, told, title, keep_days)
+    listed = [msgspec.to_builtins(item) for item in items]
+    opened = open_review(version["ref"], None, listed, title, keep_days)
     emit(opened, as_json, lambda: say(f"Review {opened['id']}: {opened['items']} items"))
 
 
@@ -144,9 +151,9 @@ def read_rows(file: Path) -> list[Any]:
 
 
 def _show_removed(removed: list[tuple[str, str]]) -> None:
-    """Tell on standard error what was taken out, so that somebody can see what was not."""
+    """List on standard error what was redacted, so that a person can see what was not."""
     for kind, words in removed:
-        warn(f"taken out, {kind}: {words}")
+        warn(f"redacted {kind}: {words}")
 
 
 def open_review(
@@ -159,7 +166,7 @@ def open_review(
     """Open a review of a version's answers, beside another version's if there is one."""
     parsed = AdapterRef.parse(ref)
     if parsed.version is None or parsed.adapter is None:
-        raise BadRequest(f"{ref!r} names no version. Write DOMAIN/ADAPTER@VERSION.")
+        raise BadRequest(f"Specify a version: DOMAIN/ADAPTER@VERSION, not {ref!r}.")
     versions = [parsed.version] if against is None else [parsed.version, against]
     asked = [{k: item[k] for k in ("prompt", "answers", "reference", "reason")} for item in items]
     body = {
@@ -174,6 +181,10 @@ def open_review(
         return registry.open_review(body)
 
 
+def _chosen(registry: RegistryClient, review: str) -> str:
+    return chosen("review", review, registry.reviews(), "title", "lorary review ls")
+
+
 def export(
     review: Id,
     out: Annotated[Path, typer.Argument(help="A file; JSON lines, or .json for Label Studio.")],
@@ -182,18 +193,19 @@ def export(
     ] = "preferences",
     as_json: AsJson = False,
 ) -> None:
-    """Write what experts settled: preference pairs or examples to train on, in TRL's format.
+    """Export a review's results: preference pairs or examples to train on, in TRL's format.
 
     Example: lorary review export 1f2e3d4c5b6a pairs.jsonl --what preferences
     """
     with client() as registry:
+        review = _chosen(registry, review)
         rows = registry.export_review(review, what)
     if what == "label-studio":
         out.write_text(json.dumps(rows, indent=1, ensure_ascii=False))
     else:
         out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    told = {"file": str(out), "rows": len(rows)}
-    emit(told, as_json, lambda: say(f"{out}: {len(rows)} rows"))
+    written = {"file": str(out), "rows": len(rows)}
+    emit(written, as_json, lambda: say(f"{out}: {len(rows)} rows"))
 
 
 def show(review: Id, as_json: AsJson = False) -> None:
@@ -202,17 +214,17 @@ def show(review: Id, as_json: AsJson = False) -> None:
     Example: lorary review show 1f2e3d4c5b6a
     """
     with client() as registry:
-        shown = registry.review(review)
+        shown = registry.review(_chosen(registry, review))
     emit(shown, as_json, lambda: _show(shown))
 
 
 def close(review: Id, as_json: AsJson = False) -> None:
-    """Accept no more judgements, and show whose answers they were.
+    """Close and unblind a review: accept no more judgements, show the results by version.
 
     Example: lorary review close 1f2e3d4c5b6a
     """
     with client() as registry:
-        closed = registry.execute(CloseReview(review))
+        closed = registry.execute(CloseReview(_chosen(registry, review)))
     emit(closed, as_json, lambda: _show(closed))
 
 
@@ -236,7 +248,9 @@ def decide(
     if ruling not in RULINGS:
         raise BadRequest(f"{ruling[:40]!r} is no ruling. Use one of {', '.join(RULINGS)}.")
     with client() as registry:
-        decided = registry.execute(DecideHarm(review, item, version, ruling, reason))
+        decided = registry.execute(
+            DecideHarm(_chosen(registry, review), item, version, ruling, reason)
+        )
     emit(decided, as_json, lambda: _show(decided))
 
 
@@ -278,10 +292,10 @@ def _show(review: dict[str, Any]) -> None:
 
 
 def erase(review: Id, as_json: AsJson = False) -> None:
-    """Give up a closed review's texts; verdicts stay. `lorary gc --apply` then removes them.
+    """Delete a closed review's texts. Verdicts stay. `lorary gc --apply` frees the space.
 
     Example: lorary review erase 1f2e3d4c5b6a
     """
     with client() as registry:
-        erased = registry.execute(EraseReview(review))
-    emit(erased, as_json, lambda: say(f"The texts of review {review} are no longer kept."))
+        erased = registry.execute(EraseReview(_chosen(registry, review)))
+    emit(erased, as_json, lambda: say(f"The texts of review {review} are deleted."))

@@ -1,4 +1,4 @@
-"""Commands of an operator: begin a registry, serve it, see what is configured."""
+"""Commands of an operator: create a registry, serve it, show the configuration."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -25,10 +25,10 @@ SETTINGS = "lorary.settings"
 
 def register(app: typer.Typer) -> None:
     """Add these commands to `lorary`."""
-    app.command()(init)
-    app.command()(recover)
-    app.command("serve-registry")(serve_registry)
-    app.command()(config)
+    app.command(rich_help_panel="Set up")(init)
+    app.command(rich_help_panel="Govern")(recover)
+    app.command("serve-registry", rich_help_panel="Set up")(serve_registry)
+    app.command(rich_help_panel="Set up")(config)
 
 
 def init(
@@ -38,7 +38,7 @@ def init(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Begin a registry in the store and issue its first operator's key, shown once.
+    """Create a registry in the store and issue its first operator key, shown once.
 
     Refuses a store that does not honour conditional writes.
 
@@ -52,13 +52,13 @@ def init(
 
 
 def recover(
-    reason: Annotated[str, typer.Option(help="Why; it stands in the audit log.")],
+    reason: Annotated[str, typer.Option(help="Why; recorded in the audit log.")],
     key_file: Annotated[
         Path | None, typer.Option(help="Write the operator's key here, readable by you only.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Issue a new operator's key with the store's own credentials, when none is left.
+    """Issue a new operator key from the store itself, when every other one is lost.
 
     The audit log records the command under the actor `recovery`.
 
@@ -107,7 +107,7 @@ def serve_registry(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
 ) -> None:
-    """Serve the registry's HTTP API until interrupted.
+    """Start the registry's HTTP service and its web pages.
 
     Example: lorary serve-registry --port 8100
     """
@@ -126,7 +126,7 @@ def serve_registry(
 
 
 def config(as_json: AsJson = False) -> None:
-    """Print every setting in force and where its value came from. Secrets are masked.
+    """Show every setting, its value and where the value comes from. Secrets are masked.
 
     Example: lorary config --json
     """

@@ -128,7 +128,7 @@ def retire(
     """
     domain, task, number = task_ref(ref)
     if number is None:
-        raise BadRequest(f"{ref} names no version. Write DOMAIN/TASK@VERSION.")
+        raise BadRequest(f"{ref} has no version. Write DOMAIN/TASK@VERSION.")
     with client() as registry:
         version = registry.execute(RetireTask(domain, task, number, reason))
     emit(version, as_json, lambda: say(f"{ref} is retired."))

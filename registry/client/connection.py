@@ -28,6 +28,10 @@ class Connection:
     """Requests below `/api/v1` with one key; safe to use from several threads."""
 
     def __init__(self, url: str, key: str, *, timeout: float) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise errors.BadRequest(
+                f"Invalid registry URL {url[:100]!r}. Set LORARY_REGISTRY_URL to http://HOST:PORT."
+            )
         self.url = url.rstrip("/")
         certificates = httpx.create_ssl_context()  # reading them takes longer than a request
         self.http = httpx.Client(

@@ -29,9 +29,9 @@ from registry.web import session
 
 KIB, MIB = 1 << 10, 1 << 20
 OPEN = 8 * KIB
-"""Largest body of a caller who is not known, where nothing else is said."""
+"""Largest body of a caller who is not known, unless another bound is given."""
 SMALL = 1 * MIB
-"""Largest body of a known caller, where nothing else is said."""
+"""Largest body of a known caller, unless another bound is given."""
 STREAMED = 1 * MIB
 """Memory that a body takes while it is written to the disk as it comes."""
 MEMORY = 128 * MIB

@@ -143,7 +143,7 @@ def _aliases(recent: list[Adapter]) -> Iterator[Metric]:
         labels=_ALIAS,
     )
     splits = GaugeMetricFamily(
-        "lorary_alias_split_percent",
+        "lorary_alias_canary_percent",
         "Callers of an alias who get its candidate",
         labels=[*_ALIAS, "candidate"],
     )
@@ -169,7 +169,7 @@ def _aliases(recent: list[Adapter]) -> Iterator[Metric]:
 def _feedback(recent: list[Adapter]) -> Metric:
     family = GaugeMetricFamily(
         "lorary_version_feedback",
-        "Callers' opinions about a version's answers",
+        "Callers' feedback about a version's answers",
         labels=[*_VERSION, "rating"],
     )
     for adapter in recent:

@@ -45,7 +45,7 @@ class _Answer(NamedTuple):
 
 
 class Told:
-    """What was said of the versions asked for last, which stays right while nothing happens to
+    """Recent evaluations' details, which stays right while nothing happens to
     them, and their calibration counts or does not count as before: both are values."""
 
     def __init__(self, most: int) -> None:

@@ -168,7 +168,7 @@ def judge(caller: CallerDep, review: str, body: JudgementBody) -> dict[str, Any]
 def export(
     caller: CallerDep, review: str, what: Annotated[Exported, Query()] = "judgements"
 ) -> list[dict[str, Any]]:
-    """What was settled: to train on (sft, preferences), for Label Studio, or as it was said."""
+    """What was settled: to train on (sft, preferences), for Label Studio, or as it was given."""
     found = seen(caller, review)
     caller.require("evaluate", found.domain)
     if are_texts_hidden(caller.catalog, caller.key, found.domain):

@@ -1,4 +1,4 @@
-"""How bytes go in and out: straight between client and bucket where the store allows it."""
+"""Transfers in and out: straight between client and bucket where the store allows it."""
 
 import re
 from collections.abc import Iterator

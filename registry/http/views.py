@@ -18,7 +18,7 @@ from registry.model.catalog import (
     Version,
 )
 from registry.model.keys import AccessRecovered, KeyIssued
-from registry.model.opinions import Feedback
+from registry.model.ratings import Feedback
 from registry.model.reviews import ItemJudged, ReviewOpened
 from registry.model.task_versions import Task, TaskVersion
 from registry.model.trials import Rollback, Split, in_words
@@ -118,7 +118,7 @@ def rollback_view(rollback: Rollback) -> dict[str, Any]:
 
 
 def feedback_view(feedback: Feedback) -> dict[str, Any]:
-    """How many opinions of which kind, and the answers that were judged negative last."""
+    """How much feedback of which kind, and the answers that were judged negative last."""
     return {**_counts(feedback), "complaints": feedback.complaints}
 
 

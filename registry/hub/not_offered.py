@@ -29,11 +29,11 @@ _TABLE = (
     ),
     (
         "", rf"{_REPO}/super-squash/.*", "Squashing the history is",
-        "Versions are immutable. Old ones are deleted with lorary tombstone.",
+        "Versions are immutable. Old ones are deleted with lorary delete.",
     ),
     (
         "", r"/api/repos/delete", "Deleting an adapter is",
-        "Revoke a version (lorary revoke) or delete its files (lorary tombstone).",
+        "Revoke a version (lorary revoke) or delete its files (lorary delete).",
     ),
     (
         "", r"/api/repos/move", "Renaming an adapter is",
@@ -46,12 +46,12 @@ _TABLE = (
     (
         "", rf"{_REPO}/(?:settings|user-access-request.*)|/api/settings/repositories.*",
         "Changing who may see an adapter is",
-        "Keys have roles for domains: lorary keys issue NAME --grant ROLE:DOMAIN.",
+        "Keys have roles for domains: lorary key issue NAME --grant ROLE:DOMAIN.",
     ),
     ("", rf"{_REPO}/like(?:rs)?|/api/users/.*/likes", "Liking an adapter is", ""),
     (
         "", rf"{_REPO}/lfs-files.*", "Listing or deleting LFS files is",
-        "Delete a version's files with lorary tombstone.",
+        "Delete a version's files with lorary delete.",
     ),
 )  # fmt: skip
 _RULES = tuple(
@@ -68,7 +68,7 @@ def not_offered(method: str, path: str) -> LoraryError:
                 f"Lorary holds adapters only, no {kind}. Use the repository type model."
             )
         if (found := _SHORT.fullmatch(path)) and found[1] != "api":
-            return NotFound(f"{found[1][:80]!r} names no adapter. Write DOMAIN/ADAPTER.")
+            return NotFound(f"{found[1][:80]!r} is not an adapter. Write DOMAIN/ADAPTER.")
     for only, pattern, what, instead in _RULES:
         if only in ("", method) and pattern.fullmatch(path):
             return NotOffered(f"{what} not offered by Lorary. {instead}".rstrip())

@@ -7,7 +7,7 @@ from registry.hub.revisions import commit_id, newest
 from registry.model.catalog import Adapter, File, Version
 
 _POINTER_SIZE = 134
-"""Bytes of a Git LFS pointer file, which clients expect to be told."""
+"""Bytes of a Git LFS pointer file, which clients expect."""
 
 
 def time_of(text: str) -> str:

@@ -23,7 +23,7 @@ from registry.store.blobs import Blobs
 router = APIRouter(tags=["hub"])
 INLINE = 512 << 20
 """Up to this size a file comes in the commit itself. Clients with Xet storage can send larger ones
-only to a Xet server, so for those they must be told to use Git LFS."""
+only to a Xet server, so those must be directed to Git LFS."""
 
 
 class LfsAnswer(JSONResponse):
@@ -60,7 +60,7 @@ def create_repo(
             f"A repository of type {type!r} is not offered: Lorary holds adapters only."
         )
     if organization is None:
-        raise errors.BadRequest(f"{name[:80]!r} names no adapter. Write DOMAIN/ADAPTER.")
+        raise errors.BadRequest(f"{name[:80]!r} is not an adapter. Write DOMAIN/ADAPTER.")
     ref = require_publisher(caller, organization, name)
     caller.catalog.domain(ref.domain)
     url = f"{str(request.base_url).rstrip('/')}/{ref.path}"

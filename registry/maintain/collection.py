@@ -2,8 +2,8 @@
 
 The log decides. A collection first commits which blobs it will remove; that commit spares whatever
 something names by then, and until the collection ends nothing can be published that names one of
-them. So each publisher is either before the commit, and its blobs are spared, or after it, and is
-told to repeat. A grace period keeps clear of pushes under way; correctness does not rest on it.
+them. So each publisher is either before the commit, and its blobs are spared, or after it, and has
+to repeat. A grace period keeps clear of pushes under way; correctness does not rest on it.
 """
 
 import time

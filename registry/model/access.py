@@ -21,6 +21,22 @@ Role = Literal[
 """`observe` reads metrics only, `audit` reads everything and changes nothing. `operate` implies
 `audit` and `observe`, and neither `review` nor `approve`: those are experts' own."""
 ROLES: tuple[Role, ...] = get_args(Role)
+ROLE_MEANINGS: dict[Role, str] = {
+    "infer": "Send requests to the domain's adapters, and download them.",
+    "publish": "Publish versions, move aliases that are not guarded.",
+    "evaluate": "Record evaluations, read reports, open and close reviews, push tasks and read "
+    "their files.",
+    "review": "Judge answers in reviews.",
+    "approve": "Approve versions that another person published; decide about harm that experts "
+    "found.",
+    "operate": "Change policies, issue and revoke keys, revoke and delete versions. Implies "
+    "`audit` and `observe`.",
+    "serve": "Report feedback and rollbacks: for vLLM servers.",
+    "observe": "Read metrics and nothing else. Counts only as `observe:*`, because metrics name "
+    "all domains.",
+    "audit": "Read everything of its domains, the log and reports included, and change nothing.",
+}
+"""What each role may do."""
 EXPERTS: tuple[Role, ...] = ("review", "approve")
 """Roles whose holders are counted as persons."""
 UPLOADERS: tuple[Role, ...] = ("publish", "evaluate")
@@ -40,7 +56,8 @@ def as_role(text: str) -> Role:
     raise BadRequest(f"{text[:40]!r} is no role. Use one of {', '.join(ROLES)}.")
 
 
-_ADVICE = "Send a Lorary key: `Authorization: Bearer lry_...`"
+ADVICE = "Send a Lorary key: `Authorization: Bearer lry_...`"
+"""What to do about a key that does not count, for callers over HTTP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +78,7 @@ class Secret:
         prefix, _, rest = text.removeprefix("hf_").partition("_")
         key, _, secret = rest.partition("_")
         if prefix != "lry" or not key or not secret or len(text) > 200 or not text.isascii():
-            raise Unauthenticated(f"That is not a Lorary key. {_ADVICE}.")
+            raise Unauthenticated(f"That is not a Lorary key. {ADVICE}.")
         return cls(key, secret)
 
     @property
@@ -79,7 +96,7 @@ def bearer(header: str | None) -> Secret:
     """The key in an `Authorization` header; raises `Unauthenticated`."""
     scheme, _, text = (header or "").partition(" ")
     if scheme.lower() != "bearer" or not text.strip():
-        raise Unauthenticated(f"No API key. {_ADVICE}, or api_key=... in the OpenAI client.")
+        raise Unauthenticated(f"No API key. {ADVICE}, or api_key=... in the OpenAI client.")
     return Secret.parse(text.strip())
 
 
@@ -91,7 +108,7 @@ def authenticate(catalog: Catalog, presented: Secret, now: str) -> Key:
     key = catalog.keys.get(presented.id)
     digest = key.secret_sha256 if key else "0" * 64
     if not hmac.compare_digest(digest, presented.digest) or key is None:
-        raise Unauthenticated(f"That key is not known here. {_ADVICE}.")
+        raise Unauthenticated(f"That key is not known here. {ADVICE}.")
     check_active(key, now)
     return key
 
@@ -135,7 +152,7 @@ def require_some_audit(key: Key) -> None:
     if not any(grant.role in ("audit", "operate") for grant in key.grants):
         raise Forbidden(
             f"Key {key.id} ({key.name}) has no role 'audit' in any domain. "
-            "Ask an operator: lorary keys issue NAME --grant audit:DOMAIN"
+            "Ask an operator: lorary key issue NAME --grant audit:DOMAIN"
         )
 
 
@@ -156,5 +173,5 @@ def require(key: Key, role: Role, domain: str) -> None:
         where = "all domains" if domain == ANY_DOMAIN else f"domain {domain!r}"
         raise Forbidden(
             f"Key {key.id} ({key.name}) has no role {role!r} in {where}. "
-            f"Ask an operator: lorary keys issue NAME --grant {role}:{domain}"
+            f"Ask an operator: lorary key issue NAME --grant {role}:{domain}"
         )

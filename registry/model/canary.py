@@ -142,9 +142,7 @@ class RollBackSplit(Command, frozen=True):
             )
         _check_evidence(self.evidence)
         if self.bound == "negative_share":
-            raise errors.BadRequest(
-                "Opinions are counted here. Report error_rate or latency_ratio."
-            )
+            raise errors.BadRequest("Feedback is counted here. Report error_rate or latency_ratio.")
         if split.bounds is None or not crosses(self.bound, split.bounds, self.evidence):
             raise errors.Conflict(
                 f"The evidence does not show that candidate {self.candidate} crosses a declared "

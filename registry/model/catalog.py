@@ -20,8 +20,8 @@ from registry import errors
 from registry.model.comparisons import Shadow
 from registry.model.evidence import Approval, Engine, SuiteResult
 from registry.model.index import Index
-from registry.model.opinions import Feedback
 from registry.model.policies import Policy
+from registry.model.ratings import Feedback
 from registry.model.reviewing import Review
 from registry.model.task_versions import File as File
 from registry.model.task_versions import Task
@@ -58,7 +58,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     looks: tuple[int, ...]
     """For each result: the how-manieth look at its held-out set this was."""
     engine: Engine | None = None
-    """What answered, as the server said."""
+    """What answered, as the server reported it."""
     answered: str | None = None
     """When the oldest of the answers was given."""
 
@@ -104,7 +104,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     published: str
     approvers: tuple[str, ...] = ()
     approved: tuple[Approval, ...] = ()
-    """When each of the approvers approved, and what they said."""
+    """When each of the approvers approved, and their statements."""
     revoked: str | None = None
     """Why it was revoked; None while it may be served."""
     revoker: str | None = None
@@ -334,7 +334,7 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """As `resolve`, but where the alias is split, the version that `caller` gets.
 
         The same caller gets the same version as long as the split stays as it is, and keeps its
-        candidate when the share grows. A candidate that was revoked is nobody's.
+        candidate when the share grows. A revoked candidate is served to nobody.
         """
         version = self.resolve(ref)
         if ref.version is not None:
@@ -402,7 +402,7 @@ def in_good_standing(keys: Mapping[str, Key], key: str) -> bool:
     """Whether approvals, evaluations and judgements by `key` count: it was never revoked.
 
     Whoever holds a stolen key can approve with it, and the log cannot tell since when it was
-    stolen. A key that expired was its owner's until then, so what it said still counts.
+    stolen. A key that expired was its owner's until then, so what it did still counts.
     """
     known = keys.get(key)
     return known is not None and known.revoked is None

@@ -40,7 +40,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of the answers that callers got, where both answered."""
     candidate_tokens: Count = 0
     timed: Count = 0
-    """Of those compared: the engine told the times of both, their waiting left out."""
+    """Of those compared: the engine reported the times of both, their waiting left out."""
     first_seconds: Seconds = 0.0
     """Of the answers that callers got, to the first token, summed."""
     candidate_first_seconds: Seconds = 0.0

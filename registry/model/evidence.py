@@ -20,7 +20,7 @@ ACCURACY = "accuracy"
 
 
 class Approval(msgspec.Struct, frozen=True):
-    """When an expert approved a version, and what they said of it."""
+    """When an expert approved a version, and their statement."""
 
     time: str
     statement: str
@@ -135,8 +135,11 @@ class SuiteRule(msgspec.Struct, frozen=True, kw_only=True):
     """What a policy requires of one suite, pinned to the very questions and items."""
 
     suite: Name
+    """The suite's name."""
     digest: Digest
+    """SHA-256 of how is asked and scored; another suite's results do not count."""
     held_out: Digest
+    """SHA-256 of the items."""
     task: Line = ""
     """The version of the domain's task that the suite belongs to, such as `findings@2`; "" for a
     suite that Lorary ships."""
@@ -148,9 +151,10 @@ class SuiteRule(msgspec.Struct, frozen=True, kw_only=True):
     better_than_base: bool = False
     """Whether accuracy must be above the base model's beyond chance."""
     confident_at: Share = 0.9
+    """Confidence from which wrong answers count as confident errors."""
     confident_errors: Share | None = None
-    """Highest share of wrong answers among those at least `confident_at` sure; the upper
-    confidence bound must not exceed it."""
+    """Highest share of wrong answers among those with a confidence of at least `confident_at`; the
+    upper confidence bound must not exceed it."""
 
 
 def impossible(result: SuiteResult) -> str | None:

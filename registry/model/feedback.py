@@ -12,12 +12,12 @@ from registry import errors
 from registry.model.base import Command, Draft, Event, Route
 from registry.model.canary import rolled_back
 from registry.model.catalog import Adapter, Catalog, person
-from registry.model.opinions import Category, Rating, Tally
+from registry.model.ratings import Category, Rating, Tally
 from registry.model.trials import Arm, Bounds, Evidence, Split, crosses
 
 
 class FeedbackGiven(Event, frozen=True):
-    """A caller's opinion about one answer of a version; a later one about the same replaces it."""
+    """A caller's rating of one answer of a version; a later one about the same replaces it."""
 
     optional = True
     domain: str
@@ -37,7 +37,7 @@ class FeedbackGiven(Event, frozen=True):
     """Which of the adapter's splits chose the version; 0 where none did."""
 
     def apply(self, draft: Draft, by: str, at: str) -> None:
-        """Count the opinion for the version, and in the split that chose it."""
+        """Count the rating for the version, and in the split that chose it."""
         path = f"{self.domain}/{self.adapter}"
         asker = person(draft.keys, self.asker)
         draft.version(path, self.version)
@@ -63,14 +63,14 @@ class GiveFeedback(Command, frozen=True):
     split: Count = 0
 
     def decide(self, catalog: Catalog, by: str, now: str) -> Iterable[Event]:
-        """Count an opinion once, and end every split whose candidate it brings across its bound."""
+        """Count a rating once, and end every split whose candidate it brings across its bound."""
         version = catalog.find(AdapterRef(self.domain, self.adapter, version=self.version))
         if self.alias is not None:
             check_alias(self.alias)
         feedback = version.feedback
         if feedback.too_late(self.response, self.answered):
             raise errors.FeedbackTooLate(
-                "That answer is older than all whose opinions are remembered. Judge later answers."
+                "That answer is older than all whose ratings are remembered. Judge later answers."
             )
         before = feedback.of(self.response, self.answered)
         if before and (before.rating, before.category) == (self.rating, self.category):
@@ -115,7 +115,7 @@ def _counted(adapter: Adapter, event: FeedbackGiven, time: str, asker: str) -> A
 
 
 def _ended(adapter: Adapter) -> Iterator[Event]:
-    """The ends of splits whose candidates have too many negative opinions."""
+    """The ends of splits whose candidates have too many negative ratings."""
     for alias, split in adapter.splits.items():
         if split.bounds is not None and _is_crossed(split, split.bounds):
             evidence = _evidence(split, split.opinions)
@@ -123,7 +123,7 @@ def _ended(adapter: Adapter) -> Iterator[Event]:
 
 
 def _is_crossed(split: Split, bounds: Bounds) -> bool:
-    """Whether enough askers gave the candidate too many negative opinions, and no one of them
+    """Whether enough askers gave the candidate too many negative ratings, and no one of them
     alone makes the difference."""
     if len(split.askers) < bounds.min_askers:
         return False

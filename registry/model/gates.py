@@ -105,7 +105,7 @@ def _no_engine(version: Version) -> Requirement:
     return Requirement(
         name="engine",
         met=False,
-        evidence=f"the policy names no engine that runs {version.base}",
+        evidence=f"the policy lists no engine that runs {version.base}",
         remedy=f"lorary domain engine {version.domain} --base {version.base} --url SERVER --add",
     )
 
@@ -443,7 +443,8 @@ def _against(title: str, pair: Paired | None, margin: float, alpha: float) -> Re
 def _confident(
     suite: str, rule: SuiteRule, limit: float, level: Confident | None, alpha: float
 ) -> Requirement:
-    title = f"{suite}: at most {_percent(limit)} wrong when {_percent(rule.confident_at)} sure"
+    at = _percent(rule.confident_at)
+    title = f"{suite}: at most {_percent(limit)} errors at confidence ≥ {at}"
     if level is None:
         return Requirement(name=title, met=False, evidence="not measured", remedy="evaluate anew")
     bound = upper_bound(effective(level.wrong, level), effective(level.n, level), alpha)

@@ -92,7 +92,7 @@ class IssueKey(Command, frozen=True):
             )
         if not (self.person or self.name).isascii():
             raise errors.BadRequest(
-                f"Experts are told apart by name, and {(self.person or self.name)[:60]!r} holds "
+                f"Experts are distinguished by name, and {(self.person or self.name)[:60]!r} holds "
                 "letters that can look like others. Name the person in ASCII, such as by an e-mail "
                 "address: --person."
             )
@@ -123,7 +123,7 @@ class RecoverAccess(Command, frozen=True):
     reason: Reason
 
     def decide(self, catalog: Catalog, by: str, now: str) -> Iterable[Event]:
-        """Issue it; the log records that nobody's key was asked for."""
+        """Issue it; the log records that no key was used."""
         if not catalog.registry:
             raise errors.Conflict("This store holds no registry. Create one: lorary init")
         if self.key in catalog.keys:
@@ -147,13 +147,13 @@ class RevokeKey(Command, frozen=True):
         """
         key = catalog.keys.get(self.key)
         if key is None:
-            raise errors.UnknownKey(f"There is no key {self.key!r}. See `lorary keys ls`.")
+            raise errors.UnknownKey(f"There is no key {self.key!r}. See `lorary key ls`.")
         if key.revoked is not None:
             return
         if _administers(key, now) and not set(permanent_operators(catalog)) - {key.id}:
             raise errors.Conflict(
                 f"{key.id} ({key.name}) is the last operator's key, or every other one expires. "
-                "Issue another first, without --expires: lorary keys issue NAME --grant operate:*"
+                "Issue another first, without --expires: lorary key issue NAME --grant operate:*"
             )
         yield self.caused()
 

@@ -16,7 +16,7 @@ PrefixCache = Literal["domain", "key"]
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """What a domain requires before a version may be served as production."""
+    """What a domain requires before a version may be promoted to a guarded alias."""
 
     guarded: Annotated[tuple[Name, ...], MaxLen(100)] = ("production",)
     """Aliases that move only to a version which meets the requirements."""
@@ -53,7 +53,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     reviewed_items: Annotated[int, Ge(0), Le(10_000)] = 0
     """How many of a version's answers experts must have settled, none of them as harmful."""
     abstain: bool = False
-    """Whether servers withhold the answers that are less sure than that threshold."""
+    """Whether servers withhold the answers with a confidence below that threshold."""
     prefix_cache: PrefixCache = "domain"
     """Whose requests share cached prompts: the whole domain's, or each key's alone."""
     shadow_texts: bool = False

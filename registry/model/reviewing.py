@@ -1,11 +1,11 @@
 """Expert review: what experts are shown, what they may say, and what follows from it. Pure.
 
-A review is a fixed list of items, each with the answers of one or two versions. Experts are not
-told whose answers they judge, and each expert sees them in a random order of their own. Neither can
-be computed from what an expert can read: item ids are random, and the order follows from a secret
-beside the item. Each answer is settled by itself: when two experts agree on its verdict, or, where
-they do not, by a third. Judgements are final. Items and notes lie in blobs, which can be deleted;
-verdicts stay.
+A review is a fixed list of items, each with the answers of one or two versions. Experts do not
+learn whose answers they judge, and each expert sees them in a random order of their own. Neither
+can be computed from what an expert can read: item ids are random, and the order follows from a
+secret beside the item. Each answer is settled by itself: when two experts agree on its verdict, or,
+where they do not, by a third. Judgements are final. Items and notes lie in blobs, which can be
+deleted; verdicts stay.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 SEVERITIES = ("none", "slight", "serious", "grave")
 """How much harm an answer could do, by the number that is recorded."""
 INDEPENDENT = 2
-"""Experts who judge every item, each without knowing what the other said."""
+"""Experts who judge every item, each without knowing the other's judgement."""
 MAX_ITEMS = 2000
 
 
@@ -82,7 +82,7 @@ class HarmDecision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Review(msgspec.Struct, frozen=True, kw_only=True):
-    """A list of items to be judged, and what was said of them."""
+    """A list of items to be judged, and the judgements."""
 
     id: str
     domain: str
@@ -93,7 +93,7 @@ class Review(msgspec.Struct, frozen=True, kw_only=True):
     content: str | None
     """Digest of the blob with the items; None once they were given up."""
     erased: str | None = None
-    """Digest of the blob that held them, which is nobody's file as long as it is stored."""
+    """Digest of the blob that held them, which is no version's file as long as it is stored."""
     opened: str
     opener: str
     keep_days: int | None = None

@@ -1,4 +1,4 @@
-"""Shadow traffic: a candidate also answers a share of an alias's requests, and nobody is told.
+"""Shadow traffic: a candidate also answers a share of an alias's requests, unseen by callers.
 
 Its answers reach nobody, so a candidate needs no promotion to be a shadow; but it must be one that
 servers could serve: admitted, of the same base model, neither revoked nor deleted.

@@ -201,7 +201,7 @@ def check_rule(catalog: Catalog, domain: str, rule: SuiteRule) -> None:
         raise errors.BadRequest(
             f"The task {version.ref} has no suite {rule.suite[:60]!r} with digest "
             f"{rule.digest[:12]} and items {rule.held_out[:12]} (its suites: {has}). Print its "
-            f"rules: lorary suites policy {domain} --task {rule.task}"
+            f"rules: lorary suite policy {domain} --task {rule.task}"
         )
 
 

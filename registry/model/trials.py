@@ -22,7 +22,7 @@ import msgspec
 from annotated_types import Ge, Le
 
 from adapters.fields import Count, Number, Share
-from registry.model.opinions import Tally
+from registry.model.ratings import Tally
 
 BoundName = Literal["error_rate", "latency_ratio", "negative_share"]
 ALPHA = 0.01
@@ -47,7 +47,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """How many times as slow as the version it is compared with it may be, at the 95th percentile
     of the time to a stream's first token, or of a whole answer's time for each token."""
     max_negative_share: Share | None = 0.5
-    """The highest share of negative opinions among all, in 0..1."""
+    """The highest share of negative ratings among all, in 0..1."""
     min_requests: Number = 50
     """How many requests it must have had before errors or times are judged."""
     min_askers: Number = 2
@@ -112,7 +112,7 @@ class Split(msgspec.Struct, frozen=True):
     stable_opinions: Tally = Tally()
     """About those of the version it is compared with."""
     askers: dict[str, Tally] = {}
-    """`opinions` by the person whose keys asked."""
+    """`ratings` by the person whose keys asked."""
 
 
 class Rollback(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,7 +161,7 @@ def crosses(bound: BoundName, bounds: Bounds, seen: Evidence, *, replicas: int =
         return False
     if stable.requests < FEW:
         return True
-    # Where everybody's requests fail, something else is broken. Of failures that are nobody's in
+    # Where everybody's requests fail, something else is broken. Of failures that neither causes in
     # particular, the candidate has its share of the requests, however many fail and whenever.
     share = candidate.requests / (candidate.requests + stable.requests)
     return e_value(candidate.errors, candidate.errors + stable.errors, share) >= enough

@@ -32,7 +32,7 @@ TICK = 1.0
 LOOK = 5.0
 """Seconds between looks at the process that delivers."""
 PATIENCE = 3.0
-"""Seconds that requests in flight get when the process ends."""
+"""Seconds that in-flight requests get when the process ends."""
 PER_WEBHOOK, IN_FLIGHT = 8, 64
 """Requests at once, the latter at least one for each of `MAX_WEBHOOKS`."""
 
@@ -124,7 +124,7 @@ class Deliverer:
         self._hooks = hooks
 
     def _send_due(self, catalog: Catalog) -> None:
-        """Begin the attempts that are due, as many as may be in flight: of each webhook the same
+        """Begin the attempts that are due, as many as may be in-flight: of each webhook the same
         share, so that slow receivers keep no other one waiting."""
         now = time.time()
         share = min(PER_WEBHOOK, IN_FLIGHT // max(1, len(self._hooks)))
@@ -199,7 +199,7 @@ class Deliverer:
         )  # fmt: skip
 
     async def _stop(self) -> None:
-        """Break off what is in flight; whoever delivers next repeats it."""
+        """Break off what is in-flight; whoever delivers next repeats it."""
         for hook in self._hooks:
             _forget(hook)
         for task in self._attempts:

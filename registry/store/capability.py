@@ -100,9 +100,7 @@ def _check_race(store: ObjectStore, key: str) -> None:
         outcomes = list(pool.map(attempt, range(WRITERS)))
     found = int(store.get(key))
     if outcomes.count("won") > 1:
-        raise _unfit(
-            store, "several writers who created one key at once were all told that they won"
-        )
+        raise _unfit(store, "several writers who created one key at once all got success")
     if outcomes[found] == "lost" or ("won" in outcomes and outcomes[found] != "won"):
         raise _unfit(
             store, "of several writers who created one key at once, the wrong one is there"

@@ -13,7 +13,7 @@ import msgspec
 MAX_LINES = 50_000
 MAX_CUSTOM_ID = 512
 MAX_PROBLEMS = 100
-"""Problems of one input that are told."""
+"""Problems of one input that are reported."""
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -101,7 +101,7 @@ def asked(line: Line) -> Asked:
 def problems(given: Input, endpoint: str, most_bytes: int) -> list[Problem]:
     """Why the input cannot be run for `endpoint`; empty if it can.
 
-    most_bytes: of one line. What is wrong inside a line's body is told by its answer instead.
+    most_bytes: of one line. What is wrong inside a line's body is reported by its answer instead.
     """
     if not len(given):
         return [Problem("empty_file", "The input file has no lines. Send JSON Lines.")]

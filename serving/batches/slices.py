@@ -13,7 +13,7 @@ from serving.batches.records import Batch
 MAX_TRIES = 5
 """How often a line is tried whose answer is a passing fault of the server."""
 MIN_REST_SECONDS = 1.0
-_WAITS = ("registry_unread", "engine_not_attached", "leaving")
+_WAITS = ("registry_unavailable", "engine_not_attached", "shutting_down")
 """Codes of refusals that say nothing of the line: it is tried when the server can answer again."""
 
 

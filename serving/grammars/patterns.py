@@ -6,9 +6,9 @@ there are more of them with each token: a step of the engine then takes seconds,
 only once the answer has come to that place. No trial finds all such places, so patterns that have
 one are refused by their form.
 
-Repetitions one after another cost as much where they cannot be told apart, as in `a*a*a*a*`, and so
-do groups whose own end is uncertain, as in `((([ab]*b)*b)*b)*`: each uncertain end multiplies the
-ways by the length of the answer. So only a few ends may be uncertain.
+Repetitions one after another cost as much where they cannot be distinguished, as in `a*a*a*a*`, and
+so do groups whose own end is uncertain, as in `((([ab]*b)*b)*b)*`: each uncertain end multiplies
+the ways by the length of the answer. So only a few ends may be uncertain.
 
 The form is read from the position automaton (V. M. Glushkov, The abstract theory of automata, 1961;
 A. Brüggemann-Klein and D. Wood, One-unambiguous regular languages, 1998): the positions that a part

@@ -1,1 +1,1 @@
-"""How answers turned out, and what follows: opinions taken, candidates watched."""
+"""How answers turned out, and what follows: ratings taken, candidates watched."""

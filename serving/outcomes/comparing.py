@@ -26,7 +26,7 @@ def compare(
     """What one request shows of a candidate.
 
     given: what the caller got. greedy: whether texts may be compared. expected: the answer that the
-    caller expects. times: the engine's for `given` and for the candidate, if it told both.
+    caller expects. times: the engine's for `given` and for the candidate, if both are known.
     """
     ours, theirs = normalised(given.text), normalised(candidate.text)
     counts: dict[str, float] = {

@@ -2,7 +2,7 @@
 
     {"id": "chatcmpl-...", "rating": "negative", "category": "incorrect", "comment": "..."}
 
-The id proves which version answered which key. The opinion is answered once the registry's log
+The id proves which version answered which key. The rating is answered once the registry's log
 holds it. The comment is not passed on: the log is for ever, and the words of users are the app's.
 """
 
@@ -14,8 +14,8 @@ from adapters.names import AdapterRef
 from registry.errors import BadRequest, FeedbackTooLate, Forbidden
 from registry.model.catalog import Key
 from registry.model.feedback import GiveFeedback
-from registry.model.opinions import CATEGORIES, RATINGS, Category, Rating
-from serving.errors import FeedbackUnavailable, LimitReached, ReportsOff
+from registry.model.ratings import CATEGORIES, RATINGS, Category, Rating
+from serving.errors import FeedbackDisabled, FeedbackUnavailable, LimitReached
 from serving.outcomes.reporting import Reports
 from serving.outcomes.response_ids import ResponseIds
 from serving.telemetry import access_log
@@ -56,10 +56,11 @@ def parse_feedback(body: dict[str, Any]) -> Given:
 async def give(
     reports: Reports, ids: ResponseIds, key: Key, body: dict[str, Any]
 ) -> dict[str, Any]:
-    """Have an opinion kept; the answer for the caller, once it is.
+    """Have a rating kept; the answer for the caller, once it is.
 
-    Raises `BadRequest`, `UnknownResponse`, `Forbidden` for another key's answer, `ReportsOff`,
-    `FeedbackTooLate`, and `FeedbackUnavailable` when the registry does not take it now.
+    Raises `BadRequest`, `UnknownResponse`, `Forbidden` for another key's answer,
+    `FeedbackDisabled`, `FeedbackTooLate`, and `FeedbackUnavailable` when the registry does not take
+    it now.
     """
     given = parse_feedback(body)
     answered = ids.read(given.id)
@@ -82,14 +83,14 @@ async def give(
                 split=answered.split,
             )
         )
-    except (FeedbackTooLate, LimitReached, ReportsOff):
+    except (FeedbackTooLate, LimitReached, FeedbackDisabled):
         raise
     except LoraryError as error:
         # What lies between us and the registry is not the caller's business, and may be secret.
         access_log.write("feedback_failed", code=error.code, reason=error.message[:300])
-        raise FeedbackUnavailable("The opinion could not be stored just now. Send it again.") from (
-            error
-        )
+        raise FeedbackUnavailable(
+            "The feedback could not be stored just now. Send it again."
+        ) from (error)
     if kept["counted"]:
         FEEDBACK.labels(given.rating).inc()
     return {

@@ -1,4 +1,4 @@
-"""What a replica tells the registry's service: opinions, and candidates that crossed a bound.
+"""What a replica tells the registry's service: ratings, and candidates that crossed a bound.
 
 A replica reads the bucket by itself, but writes nothing into it: it asks the service, with a key
 that has the role `serve` and no other. Its own threads wait for the service, so that one that hangs
@@ -17,7 +17,7 @@ from registry.model.access import Secret, authenticate
 from registry.model.base import Command
 from registry.model.catalog import Catalog
 from registry.times import utc_now
-from serving.errors import CannotServe, LimitReached, ReportsOff
+from serving.errors import CannotServe, FeedbackDisabled, LimitReached
 
 TIMEOUT_SECONDS = 10.0
 MAX_WAITING = 100
@@ -41,11 +41,12 @@ class Reports:
     async def send(self, command: Command) -> dict[str, Any]:
         """Give the registry a command, and wait for its answer.
 
-        Raises what the command raises, `StoreUnavailable` where no registry answers, `ReportsOff`
-        without a key, `LimitReached` for opinions; an urgent command waits for a thread.
+        Raises what the command raises, `StoreUnavailable` where no registry answers,
+        `FeedbackDisabled` without a key, `LimitReached` for ratings; an urgent command waits for a
+        thread.
         """
         if self._client is None:
-            raise ReportsOff(
+            raise FeedbackDisabled(
                 "This server reports nothing to its registry. Its operator sets LORARY_SERVING_KEY."
             )
         if self._waiting >= MAX_WAITING and not command.urgent:
@@ -74,5 +75,5 @@ def check_serving_key(text: str, catalog: Catalog) -> None:
     if not any(grant.role == "serve" for grant in key.grants):
         raise CannotServe(
             f"The key {key.id} of LORARY_SERVING_KEY has no role serve. "
-            "Issue one: lorary keys issue replicas --grant serve:*"
+            "Issue one: lorary key issue replicas --grant serve:*"
         )

@@ -84,7 +84,7 @@ class ResponseIds:
             ref = AdapterRef.parse(named) if named else None
             return Answered(ref, key, at, alias or None, int(number or 0))
         except (InvalidName, ValueError) as error:
-            raise AssertionError("an id of ours names no version") from error
+            raise AssertionError("an id of ours has no version") from error
 
     def _tag(self, prefix: str, content: bytes) -> bytes:
         return hmac.new(self._secret, prefix.encode() + b"\n" + content, hashlib.sha256).digest()[

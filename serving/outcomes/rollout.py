@@ -33,7 +33,7 @@ from registry.model.trials import (
 from serving.errors import ColdLoadFailed, DiskFull, EngineRefused
 from serving.outcomes.reporting import Reports
 from serving.telemetry import access_log
-from serving.telemetry.metrics import ROLLBACKS, SPLIT_REQUESTS, SPLIT_SERIES
+from serving.telemetry.metrics import CANARY_REQUESTS, ROLLBACKS, SPLIT_SERIES
 
 FIRST_RETRY, LAST_RETRY = 0.5, 30.0
 """Seconds between two tries to tell the registry: they double from the one to the other."""
@@ -145,7 +145,7 @@ class Rollouts:
         self._telling: set[asyncio.Task[None]] = set()
 
     def choose(self, catalog: Catalog, ref: AdapterRef, caller: str) -> Version:
-        """As `catalog.choose`, but a candidate that crossed a bound here is nobody's."""
+        """As `catalog.choose`, but a candidate that crossed a bound here is not served."""
         version = catalog.choose(ref, caller)
         if not self.held or ref.version is not None:
             return version
@@ -188,7 +188,7 @@ class Rollouts:
         path, alias, _ = name
         labels = (*path.split("/"), alias)
         SPLIT_SERIES.touch((labels[0], labels[1], labels[2]))
-        SPLIT_REQUESTS.labels(*labels, side, "error" if failed else "ok").inc()
+        CANARY_REQUESTS.labels(*labels, side, "error" if failed else "ok").inc()
         trial = self._trials.get(name)
         if trial is None:
             running = set(_running(self._catalog()))

@@ -36,7 +36,7 @@ def is_chosen(name: ShadowName, share: float, response_id: str) -> bool:
 
 @dataclass
 class Told:
-    """What the registry was told last, and when, by the monotonic clock."""
+    """What was reported to the registry last, and when, by the monotonic clock."""
 
     total: Comparison
     at: float

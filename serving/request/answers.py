@@ -9,7 +9,7 @@ from starlette.types import Message, Scope, Send
 
 from adapters.errors import LoraryError
 from registry.envelope import headers_of
-from serving.errors import Leaving
+from serving.errors import ShuttingDown
 from serving.request.envelopes import error_body, is_anthropic
 
 _GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -61,6 +61,6 @@ class Noting:
 async def refuse(send: Send, error: LoraryError, path: str) -> None:
     """Send an error of ours in the envelope of the route."""
     headers = headers_of(error)
-    if isinstance(error, Leaving):
+    if isinstance(error, ShuttingDown):
         headers["connection"] = "close"  # the next request on it would be refused, too
     await answer(send, error.status, error_body(path, error), headers)

@@ -1,4 +1,4 @@
-"""How sure each answer is, told with it; and answers that are not sure enough, withheld.
+"""The confidence of each answer, added to it; and answers below the threshold, withheld.
 
 The engine is asked for the log-probabilities of what it says. From them and from the version's
 calibration comes an estimated chance to be right (`adapters.confidence`). Each choice of the answer
@@ -29,7 +29,7 @@ from registry.model.standing import calibrated, calibration_withdrawn
 from serving.request.routes import CHAT, COMPLETIONS
 from serving.telemetry.metrics import CONFIDENCE, WITHHELD
 
-REFUSAL = "This model is not sure enough of its answer to give it. Ask an expert."
+REFUSAL = "The confidence of this answer is too low to give it. Ask an expert."
 UNCALIBRATED = "The version has no calibration."
 
 
@@ -190,7 +190,7 @@ def _text(content: Any) -> str | None:
 
 
 class Judge:
-    """Tells the confidence of one answer, and withholds what is not sure enough.
+    """Tells the confidence of one answer, and withholds what is below the threshold.
 
     What it keeps back is bounded by the longest answer that the engine makes.
     """

@@ -15,7 +15,7 @@ from serving.request.trace import trace_headers
 
 PASSED_HEADERS = frozenset((b"accept", b"content-type", b"user-agent"))
 """Every other request header stays outside: some make layers inside choose another model, another
-engine, or run something, the caller's key is nobody's business there, and the id of an answer is
+engine, or run something, the caller's key must not reach it, and the id of an answer is
 ours to choose. A caller's trace is handed on as well, if it is well-formed: it goes on in vLLM's
 spans."""
 

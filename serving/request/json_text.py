@@ -21,7 +21,8 @@ _BRACKETS = re.compile(rb"[\[{\]}]")
 
 
 def has_at_most(values: int, data: bytes) -> bool:
-    """Whether JSON has so few values, told from its marks: to parse millions takes seconds."""
+    """Whether JSON has so few values, judged by its punctuation: to parse millions takes
+    seconds."""
     if _marks(data) <= values:
         return True
     bare = _without_escapes(data)

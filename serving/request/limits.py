@@ -7,7 +7,7 @@ rest.
 
 Tokens are charged when a request claims them, as an estimate of the most it may use
 (`body.most_tokens`), and settled with what vLLM reports when the answer ends. An answer that breaks
-off before vLLM reported its usage keeps its estimate as the charge. So requests in flight count,
+off before vLLM reported its usage keeps its estimate as the charge. So in-flight requests count,
 and a key exceeds its limit by two things only: a single request that is larger than the limit
 itself, which is admitted when the bucket is full and paid back before the next, and prompts that
 have more than one token for each four bytes, by the difference.
@@ -149,7 +149,7 @@ class Rate:
 
 
 class Running:
-    """Sequences in flight, by key and by adapter."""
+    """In-flight sequences, by key and by adapter."""
 
     def __init__(self) -> None:
         self.key: Counter[str] = Counter()

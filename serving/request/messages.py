@@ -109,7 +109,7 @@ def _check_tools(name: str, tools: Any) -> None:
 
 
 _ASKS_NOTHING = ("cache_control", "eager_input_streaming")
-"""Members of a tool that change no answer: the prefix cache works without being told, and arguments
+"""Members of a tool that change no answer: the prefix cache works by itself, and arguments
 are streamed as they come."""
 _TOOL = Shape(
     {

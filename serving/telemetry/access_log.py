@@ -38,7 +38,7 @@ def write(event: str, **fields: Any) -> None:
 
 
 def failed(what: str, error: BaseException) -> None:
-    """One line for an error that nobody foresaw: its kind and the places it came through.
+    """One line for an unexpected error: its kind and the places it came through.
 
     Not its message, in which a library may quote a prompt.
     """

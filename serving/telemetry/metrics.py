@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
-from registry.model.opinions import RATINGS
+from registry.model.ratings import RATINGS
 
 _ADAPTER = ["domain", "adapter", "version"]
 MAX_SPLITS = 100
@@ -40,11 +40,11 @@ TOKENS = Counter("lorary_tokens", "Tokens made", _ADAPTER)
 PROMPT_TOKENS = Counter("lorary_prompt_tokens", "Tokens of prompts, where answers tell", _ADAPTER)
 CONFIDENCE = Histogram(
     "lorary_confidence",
-    "How sure answers were, where it was asked for",
+    "Confidence of answers, where it was asked for",
     _ADAPTER,
     buckets=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99),
 )
-WITHHELD = Counter("lorary_withheld", "Answers not sure enough to be given", _ADAPTER)
+WITHHELD = Counter("lorary_withheld", "Answers withheld for low confidence", _ADAPTER)
 BY_ADAPTER = (
     REQUESTS, FIRST_TOKEN, TIME_PER_TOKEN, TOKENS, PROMPT_TOKENS, CONFIDENCE, WITHHELD
 )  # fmt: skip
@@ -74,8 +74,8 @@ SHARE_WAIT = Histogram(
     "Seconds a request waited because its key held its share of the engine's batch",
     buckets=(0.001, 0.01, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
 )
-TURN_WAIT = Histogram(
-    "lorary_turn_wait_seconds",
+SLOT_WAIT = Histogram(
+    "lorary_slot_wait_seconds",
     "Seconds a request waited until its adapter had one of the engine's slots",
     buckets=(0.001, 0.01, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
 )
@@ -127,19 +127,19 @@ REGISTRY_AGE = Gauge(
 )
 
 
-SPLIT_REQUESTS = Counter(
-    "lorary_split_requests",
+CANARY_REQUESTS = Counter(
+    "lorary_canary_requests",
     "Requests under split aliases by side (candidate or stable) and outcome (ok or error)",
     [*_SPLIT, "side", "outcome"],
 )
 ROLLBACKS = Counter(
     "lorary_rollbacks", "Candidates that this replica saw cross a bound, by bound", ["bound"]
 )
-ROLLBACKS_UNTOLD = Gauge(
-    "lorary_rollbacks_untold",
+ROLLBACKS_UNREPORTED = Gauge(
+    "lorary_rollbacks_unreported",
     "Candidates no longer served here whose rollback the registry's log does not hold yet",
 )
-FEEDBACK = Counter("lorary_feedback", "Opinions kept, by rating", ["rating"])
+FEEDBACK = Counter("lorary_feedback", "Feedback stored, by rating", ["rating"])
 for _rating in RATINGS:
     FEEDBACK.labels(_rating)
 
@@ -169,4 +169,4 @@ class Series:
 
 
 SERIES = Series()
-SPLIT_SERIES = Series(MAX_SPLITS, (SPLIT_REQUESTS,), _SPLIT)
+SPLIT_SERIES = Series(MAX_SPLITS, (CANARY_REQUESTS,), _SPLIT)

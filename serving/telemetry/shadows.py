@@ -25,7 +25,7 @@ AGREEMENT = Counter(
 )
 CORRECT = Counter(
     "lorary_shadow_correct",
-    "Answers that were what the caller expected, of those where it said what, by side",
+    "Answers that were what the caller expected, of those where it was given, by side",
     [*_ALIAS, "side"],
 )
 SCORED = Counter(
@@ -46,7 +46,7 @@ EACH = Histogram(
 )
 REASONS = (
     "queue_full", "busy", "cold", "budget", "ended", "unreadable", "deadline_exceeded", "disk_full",
-    "engine_fault", "leaving", "too_many_cold_loads", "version_gone", "version_revoked",
+    "engine_fault", "shutting_down", "too_many_cold_loads", "version_gone", "version_revoked",
 )  # fmt: skip
 for _reason in REASONS:
     DROPPED.labels(_reason)

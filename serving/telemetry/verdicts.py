@@ -79,7 +79,7 @@ class Verdicts:
         self._timed[request_id] = None
 
     def take_times(self, request_id: str) -> Times | None:
-        """The times of a request that `time` was called for; None if the engine told none."""
+        """The times of a request that `time` was called for; None if the engine reported none."""
         return self._timed.pop(request_id, None)
 
     @contextlib.contextmanager

@@ -34,7 +34,7 @@ NEEDED = (CONFIG, WEIGHTS)
 
 RETRY_SECONDS = 2.0
 STRAY = 3600.0
-"""Seconds after which an unfinished download is nobody's any more."""
+"""Seconds after which an unfinished download is abandoned."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 

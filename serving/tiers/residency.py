@@ -6,7 +6,7 @@ evicted, the least popular first: names when the engine's memory is full, files 
 
 The engine holds no more names than its memory has adapters. Otherwise it would drop some by itself
 and read their files again in the middle of its work, where a file that is gone or damaged by then
-ends the whole engine. So it reads a file only when it is told to, right after it was verified.
+ends the whole engine. So it reads a file only when it is asked to, right after it was verified.
 
 Only requests make a version popular. A version that is warmed takes a free place, or that of an
 adapter which is no more popular than the version that it replaces.

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from serving.telemetry.metrics import TURN_WAIT
+from serving.telemetry.metrics import SLOT_WAIT
 
 PATIENCE_SECONDS = 60.0
 
@@ -70,7 +70,7 @@ class SlotScheduler:
         began = self._clock()
         if not self._enter(adapter):
             await self._wait(adapter)
-        TURN_WAIT.observe(self._clock() - began)
+        SLOT_WAIT.observe(self._clock() - began)
         try:
             yield
         finally:

@@ -19,7 +19,7 @@ from registry.model.catalog import Catalog, Version
 from serving.tiers.residency import Residency
 
 CANDIDATE = " candidate"
-"""What the candidate of a split alias is told apart by."""
+"""What the candidate of a split alias is identified by."""
 RETRY_SECONDS = 5.0
 """Between two tries to bring up a target that failed."""
 PATIENCE_SECONDS = 1.0

@@ -71,7 +71,7 @@ CASES = [
          answered("0+90x60 5490+100x60", "0+10x60 600x60"), "110m"),
     Case("LoraryErrorBudgetBurnsFast", "replicas leave",
          answered("0+100x120", "0x120") | {
-             'lorary_refusals_total{pool="p",code="leaving"}': "0+50x120"}, "100m"),
+             'lorary_refusals_total{pool="p",code="shutting_down"}': "0+50x120"}, "100m"),
     Case("LoraryErrorBudgetBurnsFast", "cold loads fail",
          answered("0+90x120", "0x120") | {
              'lorary_refusals_total{pool="p",code="cold_load_failed"}': "0+10x120"},

@@ -155,7 +155,7 @@ def test_values_that_cannot_work_are_refused_by_name(changes: dict[str, Any], sa
         ({"monitoring": {"enabled": True}}, "Prometheus Operator"),
     ],
 )
-def test_what_the_cluster_lacks_is_said_before_anything_is_installed(
+def test_what_the_cluster_lacks_is_reported_before_anything_is_installed(
     changes: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(HelmRefused, match=said):
@@ -182,8 +182,8 @@ def test_a_serving_pod_may_end_what_runs_before_it_is_killed(
         [container] = pod["containers"]
         if "serving" in name:
             set_to = {v["name"]: v.get("value") for v in container["env"]}
-            notice = int(set_to["LORARY_LEAVE_NOTICE_SECONDS"])
-            needed = notice + int(set_to["LORARY_LEAVE_PATIENCE_SECONDS"])
+            notice = int(set_to["LORARY_DRAIN_DELAY_SECONDS"])
+            needed = notice + int(set_to["LORARY_SHUTDOWN_GRACE_SECONDS"])
             # Two failed checks of five seconds, two of Envoy's of two.
             assert notice >= 10
         else:
@@ -252,7 +252,7 @@ def test_every_path_that_a_server_serves_is_routed_by_the_front_and_by_a_gateway
         assert path in config["data"]["envoy.yaml"]
 
 
-def test_servers_are_told_where_and_with_what_key_to_report() -> None:
+def test_servers_get_the_address_and_the_key_to_report_with() -> None:
     manifests = with_values()
     [server] = [pod for name, pod in pods(manifests) if "serving" in name]
     environment = {v["name"]: v for v in server["spec"]["containers"][0]["env"]}

@@ -170,7 +170,7 @@ def test_the_gate_answers_item_by_item_and_by_its_exit_code(desk: Desk) -> None:
     names = [requirement["name"] for requirement in answer["requirements"]]
     assert names == [
         "chapters: report", "chapters: accuracy at least 60 %",
-        "chapters: at most 10 % wrong when 90 % sure",
+        "chapters: at most 10 % errors at confidence ≥ 90 %",
     ]  # fmt: skip
     assert "look 2 of 3" in answer["requirements"][0]["evidence"]
     desk.team.execute(MoveAlias("medical", "coder", "production", 1))

@@ -288,7 +288,7 @@ def test_killed_under_load_a_replica_costs_no_request_that_had_no_answer_yet(
         assert fleet.front.counter("envoy_cluster_upstream_rq_retry", "pool") > 0
 
 
-def test_with_no_replica_left_callers_are_told_so_in_the_envelope(tmp_path: Path) -> None:
+def test_with_no_replica_left_callers_get_the_error_envelope(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         fleet = Fleet(tmp_path, stack)
         fleet.put({"pool": [free_port()]})

@@ -62,7 +62,7 @@ def _create_domains(url: str, operator: str, number: int) -> list[str]:
     return domains
 
 
-def test_loser_of_an_alias_race_is_told_who_won(store: ObjectStore) -> None:
+def test_loser_of_an_alias_race_learns_who_won(store: ObjectStore) -> None:
     operator = Registry.create(store, name="alias", key_name="operator").id
     first, second = Registry(store), Registry(store)
     try:

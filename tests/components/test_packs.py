@@ -58,7 +58,7 @@ def test_a_data_card_has_digest_sources_and_what_was_found() -> None:
     assert "never for training" in data_card(TASKS["medical-exam"])
 
 
-def test_a_citation_of_a_reporter_that_does_not_exist_is_told() -> None:
+def test_a_citation_of_a_reporter_that_does_not_exist_is_reported() -> None:
     answer = (
         "See Roe v. Wade, 410 U.S. 113, and 5 Cal. Rptr. 3d 99; but compare 12 Foo. Bar. 77 "
         "and 99 Blt. Rep. 8."

@@ -216,7 +216,7 @@ def test_a_domain_without_a_pack_is_pushed_required_evaluated_and_promoted_by_co
         return done
 
     assert f"{domain}/modality@1" in run("task", "push", str(folder), domain, who=meter).stdout
-    begun = yaml.safe_load(run("suites", "policy", domain, who=meter).stdout)
+    begun = yaml.safe_load(run("suite", "policy", domain, who=meter).stdout)
     (rule,) = begun["suites"]
     assert (rule["suite"], rule["task"]) == ("modality", "modality@1")
     file = tmp_path / "policy.yaml"

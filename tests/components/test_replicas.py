@@ -169,7 +169,7 @@ def test_a_rolling_restart_loses_no_request(tmp_path: Path) -> None:
             over.set()
             said = sum((future.result() for future in working), Counter[str]())
         assert said["Yes."] > 50
-        assert set(said) <= {"Yes.", "leaving", "no connection"}, said
+        assert set(said) <= {"Yes.", "shutting_down", "no connection"}, said
 
 
 @pytest.fixture

@@ -140,7 +140,7 @@ def test_a_bad_candidate_is_rolled_back_for_everybody_and_the_log_says_why(
         print("served by the candidate until then:", answered[CANDIDATE])
 
 
-def test_an_opinion_is_counted_once_whichever_replica_it_comes_by(rollout: Rollout) -> None:
+def test_a_rating_is_counted_once_whichever_replica_it_comes_by(rollout: Rollout) -> None:
     with rollout.service():
         ids = [rollout.ask(n % REPLICAS, model="medical/coder@1").json()["id"] for n in range(30)]
         before, began = rollout.fleet.registry.refresh().sequence, time.monotonic()

@@ -178,7 +178,7 @@ def test_replayed_rows_are_a_share_of_every_batch(bench: Bench) -> None:
     assert "general.jsonl`: 5 rows for replay" in bench.card("replayed")
 
 
-def test_a_start_that_was_never_trained_is_told_where_it_was_looked_for(bench: Bench) -> None:
+def test_a_start_that_was_never_trained_is_refused_with_its_path(bench: Bench) -> None:
     with pytest.raises(BadRecipe, match=r"no trained adapter 'demo/nowhere'.*Train it first"):
         bench.run("x", "stage: dpo\nstart: demo/nowhere\n")
 

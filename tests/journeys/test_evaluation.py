@@ -22,7 +22,7 @@ N = 24
 def meter(site: Site) -> str:
     """The evaluator's key."""
     issued = site.lorary(
-        "keys", "issue", "meter", "--grant", "infer:medical", "--grant", "evaluate:medical"
+        "key", "issue", "meter", "--grant", "infer:medical", "--grant", "evaluate:medical"
     )
     return str(issued["key"])
 
@@ -85,7 +85,7 @@ def test_the_server_tells_the_engine_that_it_runs_and_each_answer_names_it(
 def test_the_publisher_cannot_record_evidence_without_the_role(
     site: Site,
 ) -> None:
-    team = site.lorary("keys", "issue", "team", "--grant", "publish:medical")["key"]
+    team = site.lorary("key", "issue", "team", "--grant", "publish:medical")["key"]
     with RegistryClient(site.registry, team) as client:
         digest = client.resolve(f"{PATH}@1")["digest"]
         body = {"digest": digest, "results": [{}], "calibration": None, "report": {}}

@@ -90,7 +90,7 @@ def story(trained: Path) -> Iterator[Story]:
             "app": ("infer",), "replica": ("serve",),
         }.items():  # fmt: skip
             grants = [part for role in roles for part in ("--grant", f"{role}:radiology")]
-            told.keys[name] = told.act("operator", "keys", "issue", name, *grants)["key"]
+            told.keys[name] = told.act("operator", "key", "issue", name, *grants)["key"]
         told.act("team", "push", str(folder / "adapter"), "radiology/modality")
         with running(
             [str(BIN / "lorary"), "serve", "--port", str(port)],
@@ -109,7 +109,7 @@ def story(trained: Path) -> Iterator[Story]:
 
 def test_until_it_is_evaluated_it_cannot_become_production(story: Story) -> None:
     begun = subprocess.run(
-        [str(BIN / "lorary"), "suites", "policy", "radiology", "--task", str(story.task),
+        [str(BIN / "lorary"), "suite", "policy", "radiology", "--task", str(story.task),
          "--n", str(N)],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip

@@ -231,7 +231,7 @@ def test_the_audit_log_is_the_operators(context: BrowserContext, page: Page, sit
     keep(operator, "log")
 
 
-def test_another_domain_cannot_be_told_from_nothing(context: BrowserContext, site: Site) -> None:
+def test_another_domain_is_not_disclosed(context: BrowserContext, site: Site) -> None:
     with RegistryClient(site.url, site.operator) as client:
         key = client.issue_key("lawyer", ["infer:legal"])["key"]
     page = sign_in(context, site, key)

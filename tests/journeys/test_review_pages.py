@@ -293,7 +293,7 @@ def test_harm_that_one_expert_found_is_decided_by_a_third_person_and_the_audit_l
     dean = sign_in(browser, clinic.url, clinic.keys["Dr Dean"])
     dean.goto(f"{clinic.url}/reviews/{opened}")
     expect(dean.get_by_text("blocks promotion")).to_be_visible()
-    expect(dean.locator(".said")).to_have_text("Eye")
+    expect(dean.locator(".answer-text")).to_have_text("Eye")
     assert dean.locator("[name=ruling]:checked").count() == 0
     keep(dean, "harm-found")
     assert violations(dean) == []

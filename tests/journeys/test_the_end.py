@@ -34,7 +34,7 @@ def test_on_sigterm_streams_are_finished_newcomers_refused_and_the_process_ends(
     site.settle(lambda: httpx.get(f"{site.api}/health").status_code == 503)
     with pytest.raises(openai.InternalServerError) as refused:
         site.client().chat.completions.create(model="medical", messages=messages, max_tokens=1)
-    assert refused.value.code == "leaving"
+    assert refused.value.code == "shutting_down"
     assert refused.value.response.headers["retry-after"]
     rest = list(pieces)
     assert first.choices

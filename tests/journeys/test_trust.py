@@ -124,7 +124,7 @@ def story(
         }
         told = Story(site, folder, keys)
         begun = subprocess.run(
-            [str(BIN / "lorary"), "suites", "policy", "medical", "--n", str(N)],
+            [str(BIN / "lorary"), "suite", "policy", "medical", "--n", str(N)],
             capture_output=True,
             text=True,
             check=True,

@@ -41,7 +41,7 @@ def judge(page: Page, review: str, opinions: Opinions) -> list[str]:
     page.goto(f"{review}/judge")
     while "/items/" in page.url:
         question = " ".join(page.locator(".asked").inner_text().split())
-        answers = page.locator(".said").all_inner_texts()
+        answers = page.locator(".answer-text").all_inner_texts()
         ranks = [VERDICTS.index(opinions.verdict(question, answer)) for answer in answers]
         for place, rank in enumerate(ranks):
             page.keyboard.press(str(1 + rank + len(VERDICTS) * place))

@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> None:
             print(json.dumps({"path": "/nowhere"}))
         case ["ls", *_]:
             print("[]")
-        case ["keys", *_]:
+        case ["key", *_]:
             print(json.dumps({"key": "lry_light"}))
         case ["init", *_]:
             key_file = Path(arguments[arguments.index("--key-file") + 1])

@@ -42,7 +42,7 @@ def test_a_key_opens_what_it_was_issued_for_and_nothing_else() -> None:
     require(key, "infer", "medical")
     for role, domain in (("infer", "legal"), ("publish", "medical"), ("infer", "*")):
         assert not has_role(key, role, domain)  # type: ignore[arg-type] # roles of a table
-    with pytest.raises(Forbidden, match="lorary keys issue"):
+    with pytest.raises(Forbidden, match="lorary key issue"):
         require(key, "infer", "legal")
 
 

@@ -586,7 +586,7 @@ def test_tokens_are_counted_for_who_may_ask_the_model(site: Site) -> None:
     assert (status, shown["error"]["message"]) == (400, "too long")
 
 
-def test_confidence_is_not_told_of_messages(site: Site, upstream: Upstream) -> None:
+def test_confidence_is_not_given_for_messages(site: Site, upstream: Upstream) -> None:
     scope = scope_of("POST", "/v1/messages", site.medical, x_lorary_confidence="true")
     status, _, shown = send_to(site, upstream, scope, json.dumps(MESSAGE).encode())
     assert (status, shown["type"]) == (400, "error")

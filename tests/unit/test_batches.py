@@ -114,7 +114,7 @@ def test_each_line_is_answered_and_errors_stand_in_a_file_of_their_own(site: Sit
 @pytest.mark.parametrize("body", [b"Service Unavailable", b"", b"null", b'{"error": "busy"}'])
 def test_only_a_refusal_of_the_gateways_keeps_a_batch_waiting(body: bytes) -> None:
     assert not Answer(503, body).must_wait
-    assert Answer(503, b'{"error": {"code": "leaving"}}').must_wait
+    assert Answer(503, b'{"error": {"code": "shutting_down"}}').must_wait
 
 
 @pytest.mark.parametrize("body", [b"Internal Server Error", b"", b"null", b"\xff"])
@@ -336,7 +336,7 @@ def test_a_key_at_its_limit_is_waited_for_and_others_go_on(site: Site) -> None:
 
 def test_a_server_that_answers_nobody_fails_no_line(site: Site) -> None:
     batch_id = site.batch("medical")
-    away = Answer(503, b'{"error": {"code": "registry_unread"}}', retry_after=1)
+    away = Answer(503, b'{"error": {"code": "registry_unavailable"}}', retry_after=1)
     site.answer = lambda _body: away
     assert asyncio.run(site.worker().step())
     assert site.shown(batch_id)["status"] == "in_progress"
@@ -368,7 +368,7 @@ def test_a_cancelled_batch_ends_with_what_was_answered(site: Site) -> None:
         site.batches.cancel(ME, batch_id)
 
 
-def test_what_is_not_answered_in_time_is_told_line_by_line(site: Site) -> None:
+def test_what_is_not_answered_in_time_is_reported_line_by_line(site: Site) -> None:
     site.batches = Batches(site.store, "serving/x/", clock=lambda: time.time() - DAY - 1)
     batch_id = site.batch("medical", "medical")
     asyncio.run(site.worker().step())
@@ -459,7 +459,7 @@ def test_a_streamed_line_is_refused_and_the_others_are_answered(site: Site) -> N
          "invalid_json_line", 1),
     ],
 )  # fmt: skip
-def test_an_input_that_cannot_be_run_is_told_by_its_lines(
+def test_an_input_that_cannot_be_run_is_reported_by_its_lines(
     site: Site, lines: list[Any], code: str, number: int | None
 ) -> None:
     batch_id = site.create(site.upload(*lines)).batch.id
@@ -514,7 +514,7 @@ def test_lines_are_numbered_as_they_stand_in_the_file() -> None:
         assert [given.number(index) for index in range(len(given))] == expected
 
 
-def test_a_bounded_number_of_problems_is_told() -> None:
+def test_a_bounded_number_of_problems_is_reported() -> None:
     found = problems(Input(b"x\n" * 500), CHAT, 100)
     assert len(found) == 100
     assert len(problems(Input(b"x\n" * 50_001), CHAT, 100)) == 1

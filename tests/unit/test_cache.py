@@ -139,7 +139,7 @@ def test_what_is_verified_for_somebody_is_not_deleted_under_them(
     asyncio.run(ask())
 
 
-def test_a_failed_download_is_told_and_not_repeated_for_a_moment(
+def test_a_failed_download_is_reported_and_not_repeated_for_a_moment(
     site: Site, store: WatchedStore
 ) -> None:
     (version,) = versions(site, 1)

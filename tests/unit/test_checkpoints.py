@@ -152,7 +152,7 @@ def test_a_newer_log_is_not_taken_for_a_broken_one(store: LocalStore) -> None:
     assert counting.reads["log"] < 15, "the log is not read again from its beginning"
 
 
-def test_a_broken_log_is_told_though_its_checkpoint_is_sound(store: LocalStore) -> None:
+def test_a_broken_log_is_reported_though_its_checkpoint_is_sound(store: LocalStore) -> None:
     store.put(commit_key(105), b'{"no": "commit"}', "overwrite")
     with pytest.raises(BrokenChain, match="Commit 105"):
         checkpoints.load(store)

@@ -78,7 +78,7 @@ def test_content_length_is_that_of_the_answer_with_labels(heads: Site) -> None:
     assert int(headers["content-length"]) == len(json.dumps(body))
 
 
-def test_an_answer_with_labels_has_one_length_whatever_vllm_said(heads: Site) -> None:
+def test_an_answer_with_labels_has_one_length_whatever_vllm_answers(heads: Site) -> None:
     data, sent = answer(PROBS[0]), list[Message]()
 
     async def vllm(scope: Scope, receive: Receive, send: Send) -> None:

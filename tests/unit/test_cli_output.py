@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from adapters.home import default_model
+from adapters.terminal import plain
 from registry.cli import build
 from registry.cli.commands import read_command
-from registry.cli.output import escaped, plain, progress_bar, say, table, warn
+from registry.cli.output import escaped, progress_bar, say, table, warn
 from registry.cli.reviewing import import_tasks, read_rows
 from registry.errors import BadRequest
 from registry.model.canary import SplitAlias
@@ -77,7 +78,7 @@ def test_a_row_that_cannot_be_read_is_refused_with_its_line(text: str, tmp_path:
 def test_tasks_that_cannot_be_read_are_refused(text: str, tmp_path: Path) -> None:
     file = tmp_path / "tasks.json"
     file.write_text(text)
-    with pytest.raises(BadRequest, match=r"tasks\.json is no JSON: "):
+    with pytest.raises(BadRequest, match=r"tasks\.json is not JSON: "):
         import_tasks("medical/coder@1", file)
 
 

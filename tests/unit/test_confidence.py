@@ -140,7 +140,7 @@ def test_of_an_answer_that_is_not_sure_enough_nothing_is_left() -> None:
     assert choice.keys() == {"index", "logprobs", "finish_reason", "message", "lorary"}
 
 
-def test_a_version_without_a_calibration_is_told_apart_and_never_withheld() -> None:
+def test_a_version_without_a_calibration_is_distinguished_and_never_withheld() -> None:
     sent = judge(whole(chat_answer(-5.0)), Terms(VERSION, True, True, False))
     assert body_of(sent)["choices"][0]["lorary"] == {
         "confidence": pytest.approx(math.exp(-5), abs=1e-6),

@@ -20,8 +20,8 @@ from registry.model.domains import ChangePolicy, CreateDomain, SetDefaultAdapter
 from registry.model.feedback import GiveFeedback
 from registry.model.keys import IssueKey, RevokeKey
 from registry.model.machine import decide, fold
-from registry.model.opinions import CATEGORIES, RATINGS
 from registry.model.policies import Policy
+from registry.model.ratings import CATEGORIES, RATINGS
 from registry.model.standing import authors
 from registry.model.trials import Arm, Bounds, Evidence
 from registry.model.versions import ApproveVersion, PublishVersion, RevokeVersion, TombstoneVersion

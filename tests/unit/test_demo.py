@@ -1,13 +1,20 @@
 """What a start of the demo publishes, and what it leaves as it is."""
 
+import re
+import subprocess
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import openai
 import pytest
+import typer
+from rich.console import Console
 
 import demo
 from adapters.packs import PACKS
+from registry.cli import build
 
 
 @pytest.fixture
@@ -26,7 +33,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
 def test_a_second_start_keeps_policies_aliases_and_versions(
     commands: list[tuple[str, ...]],
 ) -> None:
-    demo.publish_all("model", trained=())
+    demo.publish_all("model", PACKS, trained=())
     assert not [command for command in commands if any("medical" in part for part in command)]
     pushes = [command for command in commands if command[0] == "push"]
     assert [command[2].split("/")[0] for command in pushes] == ["legal", "financial"]
@@ -36,7 +43,7 @@ def test_a_second_start_keeps_policies_aliases_and_versions(
 def test_an_adapter_trained_anew_becomes_a_version_and_moves_no_alias(
     commands: list[tuple[str, ...]],
 ) -> None:
-    demo.publish_all("model", trained={"medical"})
+    demo.publish_all("model", PACKS, trained={"medical"})
     (push,) = [command for command in commands if any("medical" in part for part in command)]
     assert push[0] == "push"
     assert "--alias" not in push
@@ -53,3 +60,35 @@ def test_a_question_that_is_refused_shows_why() -> None:
         table = demo.ask(client, "medical", PACKS["medical"])
     assert table.row_count == 2
     assert all("Version 1 is revoked." in str(cell) for cell in table.columns[1].cells)
+
+
+def test_the_screen_at_the_end_fits_a_terminal_and_says_where_and_what(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "DEMO", tmp_path)
+    monkeypatch.setattr(demo, "console", Console(file=(out := StringIO()), width=80))
+    demo.write_files("http://127.0.0.1:8000", "http://127.0.0.1:8100", "lry_app")
+    demo.show_what_runs("http://127.0.0.1:8000", "http://127.0.0.1:8100", PACKS)
+    shown = out.getvalue()
+    assert len(shown.splitlines()) <= 22
+    for words in ("http://127.0.0.1:8100/medical/", "http://127.0.0.1:8000/v1", "operator.key"):
+        assert words in shown
+    app = typer.main.get_command(build())
+    for command in re.findall(r"^  lorary ([a-z]+)", shown, re.MULTILINE):
+        assert command in vars(app)["commands"]
+    for name in ("environment.sh", "ask.sh", "ask.py"):
+        assert (tmp_path / name).stat().st_mode & 0o077 == 0
+    compile((tmp_path / "ask.py").read_text(), "ask.py", "exec")
+    checked = subprocess.run(["sh", "-n", tmp_path / "ask.sh"], check=False)
+    assert checked.returncode == 0
+
+
+def test_a_fast_start_trains_and_asks_one_adapter(
+    commands: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["demo", "--fast"])
+    assert demo.parse_options().fast
+    demo.publish_all("model", {"legal": PACKS["legal"]}, trained=())
+    assert {command[1] for command in commands if command[0] == "push"} == {
+        str(demo.adapter_directory("legal"))
+    }

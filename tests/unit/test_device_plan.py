@@ -113,7 +113,7 @@ def test_as_few_gpus_as_hold_the_model_are_used() -> None:
 
 
 @pytest.mark.parametrize("name", CHOSEN)
-def test_whatever_is_set_stays_and_is_said_to_be_set(name: str) -> None:
+def test_whatever_is_set_stays_and_is_shown_as_set(name: str) -> None:
     set_ = {name: 48 if name == "max_cpu_loras" else 3}
     made = plan("8B", "h100", settings=set_)
     assert made.settings[name] == set_[name]

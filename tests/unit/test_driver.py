@@ -91,7 +91,7 @@ def test_a_machine_that_has_everything_is_not_complained_about() -> None:
          "20.0 of 79.6 GiB free"),
     ],
 )  # fmt: skip
-def test_what_is_lacking_is_said_with_what_to_do(
+def test_what_is_lacking_is_reported_with_what_to_do(
     machine: Machine, cuda: str, asked: dict[str, Any], told: str
 ) -> None:
     (problem,) = said(machine, cuda, **asked)

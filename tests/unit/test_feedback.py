@@ -152,7 +152,7 @@ def test_no_words_of_a_user_reach_the_log(site: Site) -> None:
     assert "comment" not in FeedbackGiven.__struct_fields__
 
 
-def test_a_rollback_is_reported_however_many_opinions_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rollback_is_reported_however_many_ratings_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """One key's opinions may take every place."""
     reports, go = Reports("http://127.0.0.1:1", Secret.generate().text), threading.Event()
 
@@ -183,7 +183,7 @@ def test_a_rollback_is_reported_however_many_opinions_wait(monkeypatch: pytest.M
     assert asyncio.run(work()) == {"of": "RollBackSplit"}
 
 
-def test_where_the_registry_is_silent_the_app_is_told_when_to_come_again(site: Site) -> None:
+def test_where_the_registry_is_silent_the_app_gets_retry_after(site: Site) -> None:
     response = asked(site, site.medical)
     status, headers, body = feedback(site, site.medical, id=response)
     assert (status, body["error"]["code"]) == (503, "feedback_unavailable")
@@ -195,7 +195,7 @@ def test_a_replica_without_a_key_says_that_it_takes_no_feedback(tmp_path: Path) 
     site = make_site(tmp_path)
     status, _, body = feedback(site, site.medical, id=asked(site, site.medical))
     site.registry.close()
-    assert (status, body["error"]["code"]) == (503, "reports_off")
+    assert (status, body["error"]["code"]) == (503, "feedback_disabled")
 
 
 def test_feedback_counts_against_a_keys_limit(tmp_path: Path) -> None:

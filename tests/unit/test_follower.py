@@ -116,7 +116,7 @@ def test_a_look_at_a_log_that_did_not_grow_is_one_read(
     assert far.reads == 1
 
 
-def test_a_break_in_a_far_log_is_told_after_the_commits_before_it(
+def test_a_break_in_a_far_log_is_reported_after_the_commits_before_it(
     local_store: LocalStore, operator: Secret
 ) -> None:
     last = lengthen(local_store, 60)

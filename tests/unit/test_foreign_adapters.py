@@ -146,7 +146,7 @@ def test_another_hub_name_is_refused_and_the_remedy_names_both_ways() -> None:
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_a_push_without_a_declared_base_is_told_to_name_one(value: str | None) -> None:
+def test_a_push_without_a_declared_base_has_to_name_one(value: str | None) -> None:
     with pytest.raises(InvalidAdapter, match="--base NAME"):
         declared_base(configured(base_model_name_or_path=value)[CONFIG])
 

@@ -111,7 +111,9 @@ def test_refused_in_openais_envelope_and_unseen_by_vllm(
     assert upstream.scopes == []
 
 
-def test_near_names_are_told_but_not_those_of_other_domains(site: Site, upstream: Upstream) -> None:
+def test_near_names_are_suggested_but_not_those_of_other_domains(
+    site: Site, upstream: Upstream
+) -> None:
     site.publish("legal", "coder", b"legal coder")
     _, _, body = chat(site, upstream, "medical/codr", site.medical)
     assert "medical/coder?" in body["error"]["message"]
@@ -257,7 +259,7 @@ def test_a_version_revoked_while_its_request_waited_does_not_answer(
     assert len(upstream.scopes) == 1
 
 
-def test_a_key_over_its_limit_is_told_when_to_come_again(tmp_path: Path) -> None:
+def test_a_key_over_its_limit_gets_retry_after(tmp_path: Path) -> None:
     site = make_site(tmp_path, key_requests_per_minute=2)
     upstream = Upstream()
     statuses = [chat(site, upstream, "medical", site.medical)[0] for _ in range(2)]

@@ -158,8 +158,8 @@ def test_without_an_evaluation_nothing_is_promoted() -> None:
     [
         (result(hits=610), "accuracy at least 60 %"),
         (result(gained=40, lost=90), "no worse than medical/coder@1"),
-        (result(wrong=60), "at most 10 % wrong when 90 % sure"),
-        (result(sure=0, wrong=0), "at most 10 % wrong when 90 % sure"),
+        (result(wrong=60), "at most 10 % errors at confidence ≥ 90 %"),
+        (result(sure=0, wrong=0), "at most 10 % errors at confidence ≥ 90 %"),
         # Alike items: the same counts show less.
         (result(hits=650, effect=6.0), "accuracy at least 60 %"),
     ],
@@ -173,7 +173,7 @@ def test_each_rule_refuses_by_itself(found: SuiteResult, rule: str) -> None:
 def test_better_accuracy_does_not_excuse_more_confident_errors() -> None:
     better = result(hits=950, gained=200, lost=5, wrong=80)
     catalog = do(start(), report(better), METER)
-    assert lacking(catalog) == {"at most 10 % wrong when 90 % sure"}
+    assert lacking(catalog) == {"at most 10 % errors at confidence ≥ 90 %"}
     refused(catalog, "80 of 400 wrong")
 
 

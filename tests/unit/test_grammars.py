@@ -94,7 +94,7 @@ def test_a_key_tries_one_grammar_at_a_time_and_none_twice() -> None:
     asyncio.run(work())
 
 
-def test_more_new_grammars_than_may_wait_are_told_to_come_again() -> None:
+def test_more_new_grammars_than_may_wait_get_retry_after() -> None:
     async def work() -> None:
         keeper, process = keeper_of(Verdict(0))
         many = [keeper.check("one", [("regex", str(n))], 1) for n in range(MAX_WAITING_OF_KEY + 1)]

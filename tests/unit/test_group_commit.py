@@ -20,8 +20,8 @@ from registry.model.base import Command
 from registry.model.canary import SplitAlias
 from registry.model.domains import CreateDomain, SetDefaultAdapter
 from registry.model.feedback import GiveFeedback
-from registry.model.opinions import Rating
 from registry.model.policies import Policy
+from registry.model.ratings import Rating
 from registry.model.trials import Bounds
 from registry.registry import Registry
 from registry.settings import RegistrySettings
@@ -136,17 +136,17 @@ def test_each_command_of_a_group_gets_its_own_answer(registry: Registry, operato
     assert (tally.positive, tally.negative) == (0, 3)
 
 
-def test_an_opinion_that_came_too_late_is_refused_within_its_group(
+def test_a_rating_that_came_too_late_is_refused_within_its_group(
     registry: Registry, operator: Secret, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry.model.opinions.Feedback.too_late", lambda *_: True)
+    monkeypatch.setattr("registry.model.ratings.Feedback.too_late", lambda *_: True)
     late = registry.submit(opinion(), operator.id)
     assert registry.execute(urgent(), operator.id)
     with pytest.raises(FeedbackTooLate):
         late.result(timeout=60)
 
 
-def test_a_group_ends_a_canary_at_the_opinion_that_is_one_too_many(
+def test_a_group_ends_a_canary_at_the_rating_that_is_one_too_many(
     registry: Registry, operator: Secret
 ) -> None:
     bounds = Bounds(min_requests=10, max_negative_share=0.2)

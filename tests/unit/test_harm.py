@@ -179,7 +179,7 @@ def test_the_same_decision_again_changes_nothing() -> None:
     assert decide(catalog, ruled(), "gina", NOW) == ()
 
 
-def test_harm_found_in_another_domain_is_not_told_apart_here() -> None:
+def test_harm_found_in_another_domain_is_not_disclosed_here() -> None:
     catalog = found(DORA)
     catalog = do(catalog, IssueKey("lena", "lena", "0" * 64, (Grant("publish", "*"),)), OPERATOR)
     catalog = do(catalog, CreateDomain("legal", Policy(approvals=0)), OPERATOR)

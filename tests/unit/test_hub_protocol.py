@@ -107,7 +107,7 @@ def hub(local_store: LocalStore, tmp_path: Path) -> Iterator[Hub]:
         ("POST", "/api/models/a/b/super-squash/main", errors.NotOffered, "immutable"),
         ("DELETE", "/api/repos/delete", errors.NotOffered, "lorary revoke"),
         ("POST", "/api/repos/move", errors.NotOffered, "lorary push"),
-        ("PUT", "/api/models/a/b/settings", errors.NotOffered, "lorary keys issue"),
+        ("PUT", "/api/models/a/b/settings", errors.NotOffered, "lorary key issue"),
         ("GET", "/api/models/a/b/discussions", errors.NotOffered, "pull requests"),
         ("POST", "/api/models/a/b/discussions/3/merge", errors.NotOffered, "pull requests"),
         ("POST", "/api/jobs/a", errors.NotOffered, "POST /api/jobs/a"),
@@ -333,7 +333,7 @@ def test_commits_come_in_pages_the_newest_first(hub: Hub) -> None:
     assert hub.get(f"{KEPT}/commits/main?p=9") == []
 
 
-def test_a_stale_parent_is_told_which_files_changed(hub: Hub) -> None:
+def test_a_stale_parent_learns_which_files_changed(hub: Hub) -> None:
     old = hub.get(f"{KEPT}/commits/1")[0]["id"]
     answer = hub.commit(README__md=b"# x\n", header={"parentCommit": old})
     assert answer.status_code == 412

@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from registry.model.domains import ChangePolicy
 from registry.model.policies import Policy
 from registry.model.versions import RevokeVersion
-from serving.errors import DeadlineExceeded, Leaving
+from serving.errors import DeadlineExceeded, ShuttingDown
 from serving.gate import Gate
 from serving.inflight import InFlight
 from serving.shutdown import Shutdown
@@ -94,7 +94,7 @@ def site(tmp_path: Path) -> Site:
     return made
 
 
-def test_a_deadline_ends_the_request_in_the_engine_and_is_told(site: Site) -> None:
+def test_a_deadline_ends_the_request_in_the_engine_and_is_reported(site: Site) -> None:
     engine = Slow()
     status, _, body = ask(site, engine, X_Lorary_Timeout="0.5")
     assert (status, json.loads(body)["error"]["code"]) == (504, "deadline_exceeded")
@@ -209,7 +209,7 @@ async def leave(
     return answered(first), answered(second)
 
 
-def test_a_leaving_server_finishes_what_it_began_refuses_the_rest_and_then_ends(
+def test_a_stopping_server_finishes_what_it_began_refuses_the_rest_and_then_ends(
     site: Site, stopped: list[str]
 ) -> None:
     async def run() -> None:
@@ -221,7 +221,7 @@ def test_a_leaving_server_finishes_what_it_began_refuses_the_rest_and_then_ends(
 
         first, (status, headers, body) = await leave(site, engine, 60, go_on)
         assert (first[0], first[2]) == (200, b'{"ok": true}')
-        assert (status, json.loads(body)["error"]["code"]) == (503, "leaving")
+        assert (status, json.loads(body)["error"]["code"]) == (503, "shutting_down")
         assert headers["connection"] == "close"
         assert headers["retry-after"] == "1"
 
@@ -229,18 +229,18 @@ def test_a_leaving_server_finishes_what_it_began_refuses_the_rest_and_then_ends(
     assert stopped == ["stopped"]
 
 
-def test_a_leaving_servers_patience_ends_and_callers_are_told(
+def test_a_stopping_servers_grace_period_ends_and_callers_are_answered(
     site: Site, stopped: list[str]
 ) -> None:
     async def run() -> None:
         first, _ = await leave(site, Held(), 0.1, lambda: None)
-        assert (first[0], json.loads(first[2])["error"]["code"]) == (503, "leaving")
+        assert (first[0], json.loads(first[2])["error"]["code"]) == (503, "shutting_down")
 
     asyncio.run(run())
     assert stopped == ["stopped"]
 
 
-def test_callers_are_told_before_the_process_of_a_leaving_server_ends(
+def test_callers_are_answered_before_the_process_of_a_stopping_server_ends(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inflight, left = site.replica.inflight, list[int]()
@@ -265,7 +265,7 @@ def test_callers_are_told_before_the_process_of_a_leaving_server_ends(
     assert left == [0]
 
 
-def test_a_server_that_is_told_twice_ends_at_once(site: Site, stopped: list[str]) -> None:
+def test_a_second_signal_ends_the_server_at_once(site: Site, stopped: list[str]) -> None:
     async def run() -> None:
         shutdown = Shutdown(site.replica.inflight, notice=60, patience=60)
         shutdown.begin()
@@ -276,7 +276,7 @@ def test_a_server_that_is_told_twice_ends_at_once(site: Site, stopped: list[str]
     assert stopped == ["stopped"]
 
 
-def test_connections_close_after_the_answers_of_a_leaving_server(site: Site) -> None:
+def test_connections_close_after_the_answers_of_a_stopping_server(site: Site) -> None:
     site.replica.inflight.closing = True
     _, headers, _ = ask(site, Upstream())
     assert headers["connection"] == "close"
@@ -315,7 +315,7 @@ def test_a_reason_that_comes_too_late_changes_nothing() -> None:
             exchange.end(DeadlineExceeded(1))
             await asyncio.sleep(0)
             await exchange.send({"type": "http.response.body", "body": b"null"})
-        exchange.end(Leaving("too late"))
+        exchange.end(ShuttingDown("too late"))
         assert exchange.reason is None
 
     asyncio.run(run())

@@ -168,7 +168,7 @@ def test_a_followers_first_look_is_waited_for_whether_or_not_it_finds_anything(
     assert (follower.error is not None) is away
 
 
-def test_a_follower_outlives_an_error_that_nobody_foresaw(
+def test_a_follower_outlives_an_error_that_is_unexpected(
     tmp_path: Path, operator: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     follower = Follower(DoubtfulStore(tmp_path), poll_seconds=0.01)

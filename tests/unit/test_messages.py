@@ -172,7 +172,7 @@ def test_errors_are_in_anthropics_envelope_there_and_in_openais_elsewhere() -> N
         (422, b'{"detail": []}', "invalid_request_error", "The request failed. Try again."),
     ],
 )  # fmt: skip
-def test_vllms_errors_are_told_in_anthropics_words(
+def test_vllms_errors_get_anthropics_envelope(
     status: int, body: bytes, kind: str, message: str
 ) -> None:
     assert json.loads(translated(status, body)) == {

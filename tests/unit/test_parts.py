@@ -31,7 +31,7 @@ def test_the_whole_is_every_unit(unit: str) -> None:
 
 @pytest.mark.parametrize("source", ["x[60%:60%]", "x[70%:60%]", "x[:0%]", "x[:101%]", "x[100%:]"])
 def test_a_part_that_holds_nothing_is_refused(source: str) -> None:
-    with pytest.raises(BadRecipe, match="names no part"):
+    with pytest.raises(BadRecipe, match="is not a part"):
         part(source)
 
 

@@ -127,7 +127,7 @@ def test_two_hundred_megabytes_are_refused_without_being_buffered(
     assert upstream.scopes == []
 
 
-def test_an_evaluator_is_told_what_others_would_not_be(site: Site, upstream: Upstream) -> None:
+def test_an_evaluator_sees_what_others_do_not(site: Site, upstream: Upstream) -> None:
     execute, operator = site.registry.execute, site.operator.id
     fitted = Calibration(method="temperature", threshold=1.0)
     version = site.registry.catalog.adapters["medical/coder"].versions[0]

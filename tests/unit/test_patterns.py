@@ -42,12 +42,14 @@ UNREADABLE = [
 
 
 @pytest.mark.parametrize("pattern", PLAIN)
-def test_a_pattern_whose_repetitions_can_be_told_apart_may_be_tried(pattern: str) -> None:
+def test_a_pattern_whose_repetitions_can_be_distinguished_may_be_tried(pattern: str) -> None:
     assert patterns.problem(pattern) == ""
 
 
 @pytest.mark.parametrize("pattern", AMBIGUOUS)
-def test_a_repetition_that_cannot_be_told_from_the_one_around_it_is_refused(pattern: str) -> None:
+def test_a_repetition_that_cannot_be_distinguished_from_the_one_around_it_is_refused(
+    pattern: str,
+) -> None:
     assert patterns.problem(pattern) == patterns.AMBIGUOUS
 
 

@@ -59,7 +59,7 @@ def test_bytes_follow_from_rank() -> None:
     assert low.bucket_gib == pytest.approx(1000 * 8 / 1024)
 
 
-def test_cost_is_told_for_an_hour_and_for_a_million_tokens() -> None:
+def test_cost_is_reported_for_an_hour_and_for_a_million_tokens() -> None:
     made = plan(CURVE, load(price=2.0))
     assert made.price_per_hour == 2.0 * made.replicas
     assert made.per_million_tokens == pytest.approx(made.price_per_hour / (10 * 100 * 3600) * 1e6)

@@ -438,7 +438,7 @@ def ask(site: Site, upstream: Upstream, path: str, body: dict[str, Any], **extra
     return answered(sent)[0]
 
 
-def test_vllm_is_told_the_rank_that_was_chosen_here_whatever_the_caller_says(
+def test_vllm_gets_the_rank_that_was_chosen_here_whatever_the_caller_says(
     site: Site, upstream: Upstream
 ) -> None:
     served(site, VllmRanks(2))
@@ -455,7 +455,7 @@ def test_vllm_is_told_the_rank_that_was_chosen_here_whatever_the_caller_says(
     assert site.replica.ranks.loads == (0, 0)
 
 
-def test_where_vllm_chooses_the_rank_it_is_told_none(site: Site, upstream: Upstream) -> None:
+def test_where_vllm_chooses_the_rank_it_gets_none(site: Site, upstream: Upstream) -> None:
     served(site, VllmRanks(2))
     asked = {"model": "medical", "input": "x", "store": False}
     ask(site, upstream, "/v1/responses", asked, X_Data_Parallel_Rank="1")

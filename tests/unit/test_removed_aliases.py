@@ -85,7 +85,7 @@ def test_from_the_shell_an_alias_is_rolled_back_and_removed(
         assert "version 1 again, not 2" in run("rollback", "medical/coder")
         assert "removed" in run("rm", "medical/coder", "production")
         assert "removed" in run("ls", "medical/coder")
-        with pytest.raises(errors.BadRequest, match="named no version before"):
+        with pytest.raises(errors.BadRequest, match="pointed to no version before"):
             run("rollback", "medical/coder", "beta")
         assert "version 1 again" in run("rollback", "medical/coder")
 

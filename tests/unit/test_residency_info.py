@@ -58,7 +58,7 @@ def test_the_two_lists_share_no_name_and_are_bounded() -> None:
     assert f'max_lora="{MOST_NAMES}"' in line
 
 
-def test_nothing_is_told_before_there_is_an_engine() -> None:
+def test_nothing_is_reported_before_there_is_an_engine() -> None:
     assert page(info(None)) == []
 
 

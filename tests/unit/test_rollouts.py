@@ -27,7 +27,7 @@ from registry.model.catalog import Adapter, Catalog, Grant
 from registry.model.feedback import FeedbackGiven, GiveFeedback
 from registry.model.keys import IssueKey
 from registry.model.machine import decide, fold
-from registry.model.opinions import Rating
+from registry.model.ratings import Rating
 from registry.model.trials import Arm, Bounds, Evidence, crosses
 from registry.model.versions import ApproveVersion, RevokeVersion
 from tests.support.catalogs import VERSION
@@ -155,7 +155,7 @@ def test_a_split_without_bounds_is_ended_by_people_only(site: Site) -> None:
     assert coder(site).splits["production"].opinions.negative == 100
 
 
-def test_many_negative_opinions_end_the_split_by_themselves(site: Site) -> None:
+def test_many_negative_ratings_end_the_split_by_themselves(site: Site) -> None:
     for number in range(50):
         site.registry.execute(opinion("positive", version=1), site.operator.id)
         by = f"app {number % 3}"
@@ -173,7 +173,7 @@ def test_many_negative_opinions_end_the_split_by_themselves(site: Site) -> None:
     assert len(coder(site).versions[1].feedback.complaints) == count
 
 
-def test_the_same_opinion_again_changes_nothing_and_another_replaces(site: Site) -> None:
+def test_the_same_rating_again_changes_nothing_and_another_replaces(site: Site) -> None:
     def tell(rating: Rating) -> int:
         command = replace(opinion(rating, response="chatcmpl-one"), answered=4_000_000_000)
         return len(site.registry.execute(command, site.operator.id))
@@ -187,7 +187,7 @@ def test_the_same_opinion_again_changes_nothing_and_another_replaces(site: Site)
     assert coder(site).splits["production"].opinions == tally
 
 
-def test_an_opinion_on_an_answer_from_before_the_split_does_not_count_against_it(
+def test_a_rating_on_an_answer_from_before_the_split_does_not_count_against_it(
     site: Site,
 ) -> None:
     old = GiveFeedback("medical", "coder", 2, "chatcmpl-old", 1, "app", "negative")

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from registry.settings import RegistrySettings
-from serving.settings import ServingSettings
+from serving.settings import RENAMED, ServingSettings
 from tests.support.servers import BIN
 
 
@@ -29,6 +29,17 @@ def test_a_wrong_setting_is_named_and_nothing_starts() -> None:
     assert done.returncode == 2
     assert "LORARY_MAX_LORA_RANK" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_old_name_of_a_setting_is_refused_with_the_new_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for old, new in RENAMED.items():
+        assert new.removeprefix("LORARY_").lower() in ServingSettings.model_fields
+        with monkeypatch.context() as set_one:
+            set_one.setenv(old, "1")
+            with pytest.raises(ValidationError, match=f"{old} is now {new}"):
+                ServingSettings()
 
 
 def test_admission_has_the_bounds_that_the_settings_say() -> None:

@@ -239,7 +239,7 @@ def test_a_shadow_takes_reports_of_so_many_processes_and_no_more(site: Site) -> 
     assert list(report(Comparison(compared=2), "7").decide(catalog, "s", "2030-01-01T00:00:00Z"))
 
 
-def test_what_was_seen_is_told_with_its_interval(site: Site) -> None:
+def test_what_was_seen_is_reported_with_its_interval(site: Site) -> None:
     seen = Comparison(
         compared=20, failed=5, dropped=7, texts=10, same_text=8, same_first=9, tokens=100,
         candidate_tokens=90, timed=4, first_seconds=0.4, candidate_first_seconds=0.8,

@@ -107,5 +107,5 @@ def test_silence_is_excused_by_a_kill_and_a_refused_connection_by_an_absence(tru
     assert verdict(truth, broken, Life(killed=[Span(57, 70)])) == "no answer", "killed in the midst"
     assert verdict(truth, broken, Life(killed=[Span(60, 70)])) == "answer broke off"
     assert verdict(truth, refused, ended) == "no answer"
-    assert verdict(truth, failure(503, "leaving"), ended) == "leaving"
+    assert verdict(truth, failure(503, "shutting_down"), ended) == "shutting_down"
     assert verdict(truth, answer(A, 50, broke_off=True), ended) == "answer broke off"

@@ -72,7 +72,7 @@ def test_pinned_names_and_ended_splits_are_for_everybody_alike(site: Site) -> No
     assert back.adapters["medical/coder"].splits == {}
 
 
-def test_a_revoked_candidate_is_nobodys(site: Site) -> None:
+def test_a_revoked_candidate_is_served_to_nobody(site: Site) -> None:
     run(site, split(50))
     catalog = run(site, RevokeVersion("medical", "coder", 2, "wrong"))
     assert set(chosen(catalog).values()) == {1}
@@ -118,7 +118,7 @@ def test_a_candidate_for_another_base_is_refused(site: Site) -> None:
 
 
 def test_a_split_shows_in_the_registrys_metrics_while_it_lasts(site: Site) -> None:
-    shown = b'lorary_alias_split_percent{adapter="coder",alias="production",candidate="2"'
+    shown = b'lorary_alias_canary_percent{adapter="coder",alias="production",candidate="2"'
     assert shown in page(run(site, split(5)), utc_now())
     assert shown not in page(run(site, split(0)), utc_now())
 

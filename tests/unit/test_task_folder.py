@@ -70,7 +70,7 @@ def test_the_template_passes_its_own_check_and_its_recipe_is_one(tmp_path: Path)
     assert found.items["train"] > found.items["held_out"] > 0
 
 
-def test_every_problem_is_told_at_once_with_file_and_line() -> None:
+def test_every_problem_is_reported_at_once_with_file_and_line() -> None:
     given = content({"labels": ["CT", "MRI", "CT"], "licence": 7, "promts": ["x"]})
     lines = given[ITEMS].split(b"\n")
     lines[2] = b'{"text": "a", "target": "XR"}'

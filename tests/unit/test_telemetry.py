@@ -98,7 +98,7 @@ def test_a_long_answer_leaves_no_series_that_is_never_forgotten(
     assert "medical" not in domains
 
 
-def test_an_error_that_nobody_foresaw_is_told_in_openais_envelope_and_by_place_only(
+def test_an_error_that_is_unexpected_gets_openais_envelope_and_by_place_only(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "lorary.serving")
@@ -121,7 +121,7 @@ def test_an_error_that_nobody_foresaw_is_told_in_openais_envelope_and_by_place_o
     assert counted._value.get() == before + 1, "operators' error budget holds it"
 
 
-def test_the_journal_says_who_asked_what_and_never_what_was_said(
+def test_the_access_log_says_who_asked_what_and_never_the_texts(
     site: Site, upstream: Upstream, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "lorary.serving")

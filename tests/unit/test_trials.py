@@ -173,7 +173,9 @@ def test_each_bound_is_judged_by_its_own_counts(
         ),
     ],
 )
-def test_the_evidence_is_told_by_its_own_counts(bound: BoundName, limit: float, words: str) -> None:
+def test_the_evidence_is_reported_by_its_own_counts(
+    bound: BoundName, limit: float, words: str
+) -> None:
     evidence = seen(errors=30, stable=(7, 1000), compared=20, slower=15, opinions=(1, 8))
     assert in_words(bound, limit, evidence) == words
 

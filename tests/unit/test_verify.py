@@ -411,7 +411,7 @@ def test_what_cannot_be_read_now_is_neither_sound_nor_damaged(
     monkeypatch.setenv("LORARY_STORE", str(store.root))
     done = CliRunner().invoke(build(), ["verify"])
     assert done.exit_code == 3
-    assert "NOT READ WHOLLY" in done.output
+    assert "NOT FULLY READ" in done.output
     assert "NOT SOUND" not in done.output
 
 

@@ -67,7 +67,7 @@ def many(site: Site, upstream: Upstream, users: range) -> Counter[tuple[int, str
     return Counter(asyncio.run(work()))
 
 
-def test_a_failing_candidate_is_nobodys_here_though_the_registry_cannot_be_reached(
+def test_a_failing_candidate_is_not_served_here_though_the_registry_cannot_be_reached(
     site: Site,
 ) -> None:
     upstream = Upstream(failing=CANDIDATE)
@@ -79,7 +79,7 @@ def test_a_failing_candidate_is_nobodys_here_though_the_registry_cannot_be_reach
     assert (held.bound, held.evidence.candidate.errors) == ("error_rate", first[500, CANDIDATE])
 
 
-def test_the_registry_is_told_of_a_failing_candidate_and_ends_its_split(
+def test_a_failing_candidate_is_reported_to_the_registry_and_ends_its_split(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client stands in the way: what it is given goes to the registry at once."""
@@ -170,7 +170,7 @@ def test_a_candidate_that_cannot_be_loaded_has_failed(site: Site) -> None:
 def counted(side: str, outcome: str) -> float:
     """Requests under the split so far, by the metric."""
     labels = {"domain": "medical", "adapter": "coder", "alias": "production"}
-    name = "lorary_split_requests_total"
+    name = "lorary_canary_requests_total"
     return REGISTRY.get_sample_value(name, {**labels, "side": side, "outcome": outcome}) or 0
 
 
@@ -190,7 +190,7 @@ def test_a_failing_candidate_shows_in_the_metrics(site: Site) -> None:
     many(site, Upstream(failing=CANDIDATE), range(100))
     assert counted("candidate", "error") - before >= 20
     site.replica.start()
-    assert REGISTRY.get_sample_value("lorary_rollbacks_untold") == 1
+    assert REGISTRY.get_sample_value("lorary_rollbacks_unreported") == 1
     site.replica.follower.stop()
 
 
@@ -206,7 +206,7 @@ def trial_of(slower: float) -> Trial:
 
 
 @pytest.mark.parametrize(("slower", "crossed"), [(1.0, False), (1.9, False), (4.0, True)])
-def test_a_slow_candidate_is_told_from_one_that_is_slow_enough(
+def test_a_slow_candidate_is_distinguished_from_one_that_is_slow_enough(
     slower: float, crossed: bool
 ) -> None:
     trial = trial_of(slower)

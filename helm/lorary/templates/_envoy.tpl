@@ -150,14 +150,14 @@ http2_protocol_options:
 
 {{/* What Envoy refuses itself, in OpenAI's envelope, with the words of the gate. */}}
 {{- define "lorary.envoy.replies" -}}
-{{- $told := list
+{{- $reported := list
   (list 413 "invalid_request_error" "too_large" (printf "The body is above the limit of %d bytes. Send a shorter prompt." (int64 .Values.front.maxBodyBytes)))
   (list 503 "server_error" "no_replica" "No replica can take the request now. Retry in a second.")
   (list 504 "server_error" "timeout" "The replica did not answer in time. Retry.")
   (list 408 "invalid_request_error" "timeout" "The request did not arrive in time. Send it again.")
 -}}
 mappers:
-  {{- range $told }}
+  {{- range $reported }}
   - filter:
       status_code_filter:
         comparison: {op: EQ, value: {default_value: {{ index . 0 }}, runtime_key: lorary.reply.{{ index . 0 }}}}

@@ -1,7 +1,7 @@
 """What callers thought of a version's answers: bounded, and each answer counted once. Pure.
 
-The opinions about the `KEPT` latest answers that anybody judged are remembered, so that the same
-opinion again changes nothing and a changed one replaces. Answers older than those can no longer be
+The ratings of the `KEPT` latest answers that anybody judged are remembered, so that the same
+rating again changes nothing and a changed one replaces. Answers older than those can no longer be
 judged: nobody could tell any more whether they were.
 """
 
@@ -18,11 +18,11 @@ CATEGORIES: tuple[Category, ...] = get_args(Category)
 KEPT = 4096
 """Judged answers that a version remembers."""
 COMPLAINTS = 100
-"""Negative opinions that a version remembers whole."""
+"""Negative ratings that a version remembers whole."""
 
 
 class Tally(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How many opinions there are of each kind."""
+    """How many ratings there are of each kind."""
 
     positive: int = 0
     negative: int = 0
@@ -37,7 +37,7 @@ class Tally(msgspec.Struct, frozen=True, omit_defaults=True):
         return Tally(self.positive - other.positive, self.negative - other.negative)
 
     def changed(self, before: Rating | None, after: Rating) -> "Tally":
-        """With an opinion that is new, or was another before."""
+        """With a rating that is new, or was another before."""
         kept = self if before is None else self.plus(before, -1)
         return kept.plus(after, 1)
 
@@ -54,7 +54,7 @@ class Opinion(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Complaint(msgspec.Struct, frozen=True):
-    """A negative opinion, for experts who look into it."""
+    """A negative rating, for experts who look into it."""
 
     response: str
     """The id by which the app knows the answer."""
@@ -63,19 +63,19 @@ class Complaint(msgspec.Struct, frozen=True):
 
 
 class Feedback(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """All opinions about one version."""
+    """All ratings of one version."""
 
     tally: Tally = Tally()
     categories: dict[str, int] = {}
     opinions: tuple[Opinion, ...] = ()
     """The oldest answer first."""
     horizon: int = 0
-    """Answers asked for then or before, and not among `opinions`, cannot be judged any more."""
+    """Answers asked for then or before, and not among `ratings`, cannot be judged any more."""
     complaints: tuple[Complaint, ...] = ()
     """The latest last."""
 
     def of(self, response: str, answered: int) -> Opinion | None:
-        """The opinion about an answer, if there is one that is remembered."""
+        """The rating of an answer, if there is one that is remembered."""
         place = self._place(response, answered)
         if place == len(self.opinions):
             return None
@@ -83,7 +83,7 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return found if found.response == _short(response) else None
 
     def too_late(self, response: str, answered: int) -> bool:
-        """Whether nobody can tell any more if an opinion about that answer was counted."""
+        """Whether nobody can tell any more if a rating about that answer was counted."""
         return answered <= self.horizon and self.of(response, answered) is None
 
     def with_opinion(
@@ -96,7 +96,7 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         *,
         kept: int = KEPT,
     ) -> "Feedback":
-        """After an opinion that is not `too_late` was given at `time`."""
+        """After a rating that is not `too_late` was given at `time`."""
         before, place = self.of(response, answered), self._place(response, answered)
         new = Opinion(answered, _short(response), rating, category)
         rest = self.opinions[place + (before is not None) :]

@@ -1,4 +1,4 @@
-"""Opinions are counted once, whatever comes twice, late or changed."""
+"""Ratings are counted once, whatever comes twice, late or changed."""
 
 from collections import Counter
 
@@ -6,7 +6,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.model.opinions import (
+from registry.model.ratings import (
     CATEGORIES,
     COMPLAINTS,
     KEPT,
@@ -41,7 +41,7 @@ def give(
 
 
 @given(given_opinions)
-def test_the_last_opinion_about_each_answer_is_what_counts(
+def test_the_last_rating_about_each_answer_is_what_counts(
     history: list[tuple[int, Rating, Category | None]],
 ) -> None:
     feedback, model = Feedback(), dict[int, tuple[Rating, Category | None]]()
@@ -88,7 +88,7 @@ def test_of_many_complaints_the_latest_are_kept() -> None:
     assert feedback.tally.negative == 3 * COMPLAINTS
 
 
-def test_an_opinion_that_changes_its_mind_leaves_the_complaints() -> None:
+def test_a_rating_that_changes_its_mind_leaves_the_complaints() -> None:
     feedback = Feedback().with_opinion("a", 7, "negative", "harmful", NOW)
     feedback = feedback.with_opinion("a", 7, "positive", None, NOW)
     assert feedback.complaints == ()

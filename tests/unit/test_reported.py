@@ -14,7 +14,7 @@ def said(told: Told, version: Version) -> Any:
     return json.loads(bytes(told.answer(version, {}).body))
 
 
-def test_what_happened_to_a_version_is_said_at_once() -> None:
+def test_what_happened_to_a_version_is_shown_at_once() -> None:
     told = Told(10)
     assert said(told, VERSION)["approvers"] == []
     approved = msgspec.structs.replace(VERSION, approvers=("doctor",))
