@@ -85,5 +85,7 @@ def root(
 def main() -> None:
     """Run `lorary`; exit codes are in `registry.cli.help.EXIT_CODES`."""
     sys.exit(
-        exits.run(typer.main.get_command(build()), current(sys.argv[1:]), obj=SettingsRegistry())
+        exits.run(
+            lambda: typer.main.get_command(build()), current(sys.argv[1:]), obj=SettingsRegistry()
+        )
     )

@@ -5,7 +5,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
@@ -36,14 +36,14 @@ _REMEDIES = {
 }
 
 
-def run(command: Any, arguments: Sequence[str], *, obj: Any = None) -> int:
+def run(build: Callable[[], Any], arguments: Sequence[str], *, obj: Any = None) -> int:
     """Run `lorary` with these arguments and return its exit code; messages go to standard error.
 
-    obj: what commands of other packages find in their context.
+    build: makes the command. obj: what commands of other packages find in their context.
     """
     try:
         try:
-            code = command.main(list(arguments), prog_name="lorary", standalone_mode=False, obj=obj)
+            code = build().main(list(arguments), prog_name="lorary", standalone_mode=False, obj=obj)
         finally:
             _flush()
     except BrokenPipeError:  # the reader has read enough, such as `head`

@@ -209,7 +209,7 @@ def test_a_mistake_gets_one_sentence_with_a_remedy_and_the_right_exit_code(
     for name, value in (settings | wrong.settings).items():
         monkeypatch.setenv(name, value.format_map(known))
     arguments = [word.format_map(known) for word in wrong.typed.split()]
-    code = exits.run(typer.main.get_command(build()), arguments)
+    code = exits.run(lambda: typer.main.get_command(build()), arguments)
     shown = capsys.readouterr()
     text = " ".join((shown.err + shown.out).split())
     assert (code, wrong.words in text) == (wrong.code, True), f"{code}: {text}"
@@ -265,7 +265,7 @@ class Failing:
 def test_an_error_of_ours_names_a_file_with_its_traceback(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    code = exits.run(Failing(TypeError("no such thing")), [])
+    code = exits.run(lambda: Failing(TypeError("no such thing")), [])
     (line,) = capsys.readouterr().err.splitlines()
     assert code == exits.INTERNAL
     assert line.startswith("lorary: An error in Lorary itself (TypeError: no such thing).")
@@ -275,7 +275,7 @@ def test_an_error_of_ours_names_a_file_with_its_traceback(
 
 
 def test_ctrl_c_is_no_error_of_ours(capsys: pytest.CaptureFixture[str]) -> None:
-    assert exits.run(Failing(KeyboardInterrupt()), []) == exits.INTERRUPTED
+    assert exits.run(lambda: Failing(KeyboardInterrupt()), []) == exits.INTERRUPTED
     assert capsys.readouterr().err == "lorary: Interrupted. Nothing more is done.\n"
 
 
