@@ -10,12 +10,13 @@ import typer
 
 from adapters.errors import LoraryError
 from eval.cli import judging
+from eval.cli.options import API, Url
 from eval.errors import EvaluationFailed
 from registry.cli.output import AsJson, client, emit, say, table, warn
 from registry.client import RegistryClient
 from registry.errors import BadRequest
 from registry.model.evidence import Engine
-from registry.model.gates import described
+from registry.model.suite_rules import described
 
 RECORDED, QUALIFIED, ELSEWHERE, FAILED = "recorded", "qualified before", "not served here", "failed"
 """What came of a version."""
@@ -30,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 def set_engine(
     domain: Annotated[str, typer.Argument(help="The domain's name.")],
-    url: judging.Url = judging.API,
+    url: Url = API,
     base: Annotated[
         str | None, typer.Option(help="A base model that the server runs; by default the only one.")
     ] = None,

@@ -1,7 +1,6 @@
 """Commands that evaluate a version: eval, report, harness, review open."""
 
 import hashlib
-import json
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +10,13 @@ import msgspec
 import typer
 
 from adapters.names import DEFAULT_ALIAS, AdapterRef
-from adapters.terminal import working
+from eval.cli.harness import harness
+from eval.cli.options import API, Url
+from eval.cli.reporting import report, show, write_report
 from eval.cli.suites import shipped_suites, suites_from, usable_task
 from eval.errors import NotEvaluated, UnknownSuite, UnpaidLook
 from eval.pushed import fetched, required
-from registry.cli.output import AsJson, client, emit, escaped, say, table
+from registry.cli.output import AsJson, client, emit, escaped, say
 from registry.cli.reviewing import GROUP, KeepDays, Title, open_review
 from registry.client import RegistryClient
 from registry.errors import BadRequest, UnknownAlias
@@ -25,11 +26,6 @@ from registry.model.evidence import Engine
 if TYPE_CHECKING:
     from eval.evaluate import Evaluation
     from eval.heads import HeadSuite
-
-Url = Annotated[
-    str, typer.Option(envvar="LORARY_API_URL", help="The OpenAI API of a running server.")
-]
-API = "http://127.0.0.1:8000/v1"
 
 
 def register(app: typer.Typer) -> None:
@@ -124,7 +120,7 @@ def evaluate(
             concurrency=concurrency, fresh=fresh, record=record, out=out, quiet=as_json,
         )  # fmt: skip
     body = found.body(found.report["version"]["digest"])
-    emit(body, as_json, lambda: _show(found.report["version"]["name"], found))
+    emit(body, as_json, lambda: show(found.report["version"]["name"], found))
 
 
 def judge(
@@ -252,78 +248,6 @@ def run_name(digest: str, engine: Engine, suites: Sequence[Any], *, fresh: bool)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def report(
-    ref: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION")],
-    out: Annotated[
-        Path, typer.Argument(help="A file: .html or .pdf to read, .yaml for the card, .json.")
-    ],
-    alias: Annotated[str, typer.Option(help="The alias to promote it to.")] = DEFAULT_ALIAS,
-    as_json: AsJson = False,
-) -> None:
-    """Write a version's newest evaluation as a page, a PDF, a model index or JSON.
-
-    Example: lorary report medical/icd10-coder@7 icd10-coder-7.html
-    """
-    with client() as registry:
-        version = registry.resolve(ref)
-        if not version["evaluations"]:
-            raise NotEvaluated(
-                f"No evaluation of {version['ref']} is recorded. Record one: "
-                f"lorary eval {version['ref']}"
-            )
-        recorded = version["evaluations"][-1]
-        newest = recorded["report"]
-        found = registry.report(version["ref"], newest)
-        asked = registry.requirements(version["ref"], alias)
-    with working("writing the report", quiet=as_json):
-        write_report(out, found, asked, recorded)
-    emit({"report": newest, "file": str(out)}, as_json, lambda: say(f"{out}: report {newest[:12]}"))
-
-
-def harness(
-    ref: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION")],
-    task: Annotated[list[str], typer.Option(help="A task of lm-evaluation-harness, by name.")],
-    include: Annotated[
-        Path | None, typer.Option(exists=True, help="A folder with task files of your own.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Items of each task.")] = None,
-    fresh: Annotated[bool, typer.Option(help="Ignore cached answers.")] = False,
-    url: Url = API,
-    as_json: AsJson = False,
-) -> None:
-    """Run tasks of lm-evaluation-harness on a version. Nothing is recorded.
-
-    Only tasks that generate an answer work: prompt log-probabilities, which the others need, are
-    not supported for adapters. The harness's own tasks load their data from the Hugging Face Hub.
-
-    Example: lorary harness medical/icd10-coder@7 --task gsm8k --limit 50
-    """
-    from eval.quiet import quiet_libraries
-
-    quiet_libraries()
-    from adapters.home import cache
-    from eval.harness import ServedModel, run
-    from eval.served import Answers, Asking, Model, engine_of
-    from registry.settings import ClientSettings
-
-    key = ClientSettings().key.get_secret_value()
-    with client() as registry:
-        version = registry.resolve(ref)
-    engine = engine_of(url, key, version["base"]).fingerprint
-    kept = cache("evaluations", version["digest"], f"harness-{engine[:16]}.jsonl")
-    model = Model(version["ref"], version["digest"])
-    served = ServedModel(Asking(url, key, model, Answers(kept, fresh=fresh), engine=engine))
-    with working("running the tasks", quiet=as_json):
-        found = run(served, task, include, limit=limit)["results"]
-    rows = [
-        [name, measure.partition(",")[0], value]
-        for name, measures in found.items()
-        for measure, value in measures.items()
-        if isinstance(value, float) and "stderr" not in measure
-    ]
-    emit(found, as_json, lambda: table(["task", "measure", "value"], rows))
-
-
 def open_for_experts(
     ref: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION")],
     against: Annotated[
@@ -431,67 +355,3 @@ def _refuse_unpaid(suites: list[Any], policy: dict[str, Any]) -> None:
             f"The domain's policy counts every look at the items of {', '.join(named)}. Record the "
             "evaluation, or look at other items: --n"
         )
-
-
-def write_report(
-    out: Path,
-    report: dict[str, Any],
-    asked: dict[str, Any] | None,
-    recorded: dict[str, Any] | None,
-) -> None:
-    """Write a report as its file's name says: .html or .pdf, .yaml for a card, else JSON.
-
-    asked, recorded: as for `eval.reports.page`.
-    """
-    from eval.reports import model_index, page, to_pdf
-
-    if out.suffix == ".pdf":
-        to_pdf(page(report, asked, recorded), out)
-        return
-    if out.suffix == ".html":
-        text = page(report, asked, recorded)
-    elif out.suffix in (".yaml", ".yml"):
-        import yaml
-
-        text = yaml.safe_dump({"model-index": model_index(report)}, sort_keys=False)
-    else:
-        text = json.dumps(report, indent=1, ensure_ascii=False)
-    out.write_text(text)
-
-
-def _show(ref: str, found: Any) -> None:
-    from eval.statistics import Discordance, Proportion, mcnemar
-    from registry.model.evidence import interval
-
-    said = [found.report["base"], found.report["production"]]
-    names = {model["digest"]: model["name"] for model in said if model}
-    rows: list[list[object]] = []
-    for result in found.results:
-        for name, tally in result.tallies.items():
-            share = Proportion(tally.hits, tally.n, *interval(tally))
-            rows.append([result.suite, name, str(share), tally.n])
-        for level in result.confident:
-            if level.n:
-                name = f"errors at confidence ≥ {level.at:.0%}"
-                share = Proportion(level.wrong, level.n, *interval(level))
-                rows.append([result.suite, name, str(share), level.n])
-        for pair in result.paired:
-            p = mcnemar(Discordance(pair.gained, pair.lost, pair.n))
-            compared = f"+{pair.gained} -{pair.lost}, exact McNemar p = {p:.2g}"
-            rows.append([result.suite, f"against {names[pair.other]}", compared, pair.n])
-    for suite in found.report["suites"]:
-        if (plain := suite.get("plain")) is not None:
-            compared = f"+{plain['gained']} -{plain['lost']}, exact McNemar p = {plain['p']:.2g}"
-            name = suite["result"]["suite"]
-            rows.append([name, "against the plain classifier", compared, plain["n"]])
-    engine = found.engine
-    of = f", base {engine.base[:12]}" if engine.base else ", its base model not verified"
-    say(
-        f"{ref}, answered since {found.answered} by {engine.name} on {engine.device}: "
-        f"{engine.dtype}, {engine.quantization or 'not quantised'}{of}, engine "
-        f"{engine.fingerprint[:12]}"
-    )
-    table(["suite", "measure", "found (95 % interval)", "n"], rows)
-    if found.calibration is not None:
-        fitted = found.calibration
-        say(f"{fitted.method} calibration on {fitted.n}, withhold below {fitted.threshold:g}")

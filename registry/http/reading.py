@@ -16,7 +16,8 @@ from registry.http.transfers import answer_file
 from registry.http.views import LISTED, adapter_view, commit_view, domain_view, version_view
 from registry.log.commits import CommitLog
 from registry.model.access import require_some_audit
-from registry.model.catalog import Calibrated, Key, Version
+from registry.model.catalog import Key, Version
+from registry.model.recorded import Calibrated
 from registry.model.standing import calibrated
 
 Endpoint: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]

@@ -24,8 +24,8 @@ from registry.http.schemas import Body
 from registry.model.access import has_role
 from registry.model.blinding import are_texts_hidden, is_blind, requirements_shown
 from registry.model.catalog import Version, person
-from registry.model.gates import Requirement
 from registry.model.harm import harm_in
+from registry.model.requirement import Requirement
 from registry.model.reviewing import (
     MAX_ITEMS,
     Item,

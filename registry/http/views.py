@@ -9,16 +9,10 @@ from registry.model import comparisons
 from registry.model.access import ANY_DOMAIN, may_audit
 from registry.model.base import Event
 from registry.model.canary import SplitRolledBack
-from registry.model.catalog import (
-    Adapter,
-    Calibrated,
-    Catalog,
-    Domain,
-    Key,
-    Version,
-)
+from registry.model.catalog import Adapter, Catalog, Domain, Key, Version
 from registry.model.keys import AccessRecovered, KeyIssued
 from registry.model.ratings import Feedback
+from registry.model.recorded import Calibrated
 from registry.model.reviews import ItemJudged, ReviewOpened
 from registry.model.task_versions import Task, TaskVersion
 from registry.model.trials import Rollback, Split, in_words

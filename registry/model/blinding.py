@@ -9,7 +9,8 @@ import msgspec
 
 from registry.model.access import has_role
 from registry.model.catalog import Catalog, Key, Version, person
-from registry.model.gates import EXPERT_REVIEW, Requirement, requirements
+from registry.model.gates import EXPERT_REVIEW, requirements
+from registry.model.requirement import Requirement
 from registry.model.reviewing import Review
 
 

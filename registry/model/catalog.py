@@ -11,17 +11,17 @@ from typing import Any
 import msgspec
 
 from adapters.admission import WEIGHTS, Facts
-from adapters.confidence import Calibration
 from adapters.fields import Name
 from adapters.lineage import Lineage
 from adapters.names import DEFAULT_ALIAS, AdapterRef
 from adapters.spectra import Spectrum
 from registry import errors
 from registry.model.comparisons import Shadow
-from registry.model.evidence import Approval, Engine, SuiteResult
+from registry.model.evidence import Approval
 from registry.model.index import Index
 from registry.model.policies import Policy
 from registry.model.ratings import Feedback
+from registry.model.recorded import Begun, Calibrated, Evaluation
 from registry.model.reviewing import Review
 from registry.model.task_versions import File as File
 from registry.model.task_versions import Task
@@ -45,49 +45,6 @@ class Base(msgspec.Struct, frozen=True):
     digest: str
     shapes: str
     known_as: tuple[str, ...]
-
-
-class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
-    """What was measured of a version, by whom and when."""
-
-    evaluator: str
-    time: str
-    report: str
-    """Digest of the blob that holds the whole report."""
-    results: tuple[SuiteResult, ...]
-    looks: tuple[int, ...]
-    """For each result: the how-manieth look at its held-out set this was."""
-    engine: Engine | None = None
-    """What answered, as the server reported it."""
-    answered: str | None = None
-    """When the oldest of the answers was given."""
-
-    @property
-    def since(self) -> str:
-        """The moment from which its age counts: when it was recorded, or before, when the oldest
-        answer was given."""
-        return self.time if self.answered is None else min(self.answered, self.time)
-
-
-class Begun(msgspec.Struct, frozen=True, kw_only=True):
-    """An evaluation that was begun and not recorded: its looks are counted already."""
-
-    run: str
-    evaluator: str
-    time: str
-    looks: dict[str, int]
-    """By digest of a held-out set: the how-manieth look at it this is."""
-
-
-class Calibrated(msgspec.Struct, frozen=True, kw_only=True):
-    """A calibration, who evaluated it, and on which engine."""
-
-    evaluator: str
-    calibration: Calibration
-    engine: Engine | None = None
-    """None in evaluations recorded before the engine was."""
-    by_author: bool = False
-    """Whether its evaluator had published the weights, so that it counts for nothing."""
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

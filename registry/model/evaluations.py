@@ -12,17 +12,10 @@ from adapters.fields import Count, Digest, Name, Number, Word
 from adapters.names import AdapterRef
 from registry import errors, times
 from registry.model.base import Command, Draft, Event, Route, made_of
-from registry.model.catalog import (
-    Begun,
-    Calibrated,
-    Catalog,
-    Evaluation,
-    Key,
-    Version,
-    person,
-)
+from registry.model.catalog import Catalog, Key, Version, person
 from registry.model.collection import spare
 from registry.model.evidence import Engine, SuiteResult, impossible
+from registry.model.recorded import Begun, Calibrated, Evaluation
 from registry.model.standing import authors
 
 MAX_BYTES = 128 << 10

@@ -3,14 +3,8 @@
 from collections.abc import Mapping
 
 from registry.model.access import ANY_DOMAIN
-from registry.model.catalog import (
-    Calibrated,
-    Catalog,
-    Key,
-    Version,
-    in_good_standing,
-    person,
-)
+from registry.model.catalog import Catalog, Key, Version, in_good_standing, person
+from registry.model.recorded import Calibrated
 
 
 def evaluator_fault(catalog: Catalog, version: Version, evaluator: str) -> str | None:

@@ -23,8 +23,9 @@ from typing import Any
 from adapters import confidence
 from adapters.confidence import Calibration, Decoding
 from registry.errors import BadRequest
-from registry.model.catalog import Calibrated, Key, Version
+from registry.model.catalog import Key, Version
 from registry.model.evidence import Engine
+from registry.model.recorded import Calibrated
 from registry.model.standing import calibrated, calibration_withdrawn
 from serving.request.routes import CHAT, COMPLETIONS
 from serving.telemetry.metrics import CONFIDENCE, WITHHELD

@@ -15,8 +15,9 @@ from starlette.types import Message
 
 from adapters.confidence import EVALUATED, Calibration, Decoding
 from registry.errors import BadRequest
-from registry.model.catalog import Calibrated, Key, Version
+from registry.model.catalog import Key, Version
 from registry.model.evidence import Engine
+from registry.model.recorded import Calibrated
 from serving.request import confidence
 from serving.request.confidence import REFUSAL, Judge, Terms
 from serving.request.controls import control_tokens

@@ -6,11 +6,12 @@ import pytest
 
 from adapters.names import AdapterRef
 from registry.model.base import Entry
-from registry.model.catalog import Catalog, Evaluation, Version
+from registry.model.catalog import Catalog, Version
 from registry.model.evaluations import BeginEvaluation, RecordEvaluation
 from registry.model.evidence import Confident, Paired, SuiteResult, Tally
 from registry.model.gates import requirements
 from registry.model.machine import decide, fold
+from registry.model.recorded import Evaluation
 from tests.unit.test_gates import BASE, HELD_OUT, METER, NOW, POLICY, RULE, SUITE, digest, start
 
 PROMOTIONS, LOOKS, N = 10_000, 5, 400

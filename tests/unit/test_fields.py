@@ -12,7 +12,7 @@ from adapters import fields
 from adapters.fields import Count, Digest, Name, Share
 from registry import errors
 from registry.log.commits import MAX_COMMIT, CommitLog
-from registry.model import gates
+from registry.model import suite_rules
 from registry.model.base import Entry
 from registry.model.catalog import Grant
 from registry.model.evaluations import RecordEvaluation
@@ -111,9 +111,9 @@ def test_numbers_that_an_older_release_accepted_break_nothing() -> None:
     huge = 10**400
     assert "%" in _interval(Tally(huge, huge))
     assert "%" in _interval(Tally(huge, huge, design_effect=float("inf")))
-    assert gates._floor("s", "accuracy", 0.6, Tally(huge, huge), 0.05).met
+    assert suite_rules._floor("s", "accuracy", 0.6, Tally(huge, huge), 0.05).met
     pair = Paired(other="0" * 64, gained=huge, lost=0, n=huge)
-    assert gates._against("s", pair, 0.0, 0.05).met
+    assert suite_rules._against("s", pair, 0.0, 0.05).met
 
 
 def test_names_with_control_characters_are_refused() -> None:

@@ -23,10 +23,11 @@ from registry.model.creation import CreateRegistry
 from registry.model.domains import ChangePolicy, CreateDomain
 from registry.model.evaluations import MAX_BEGUN, BeginEvaluation, RecordEvaluation
 from registry.model.evidence import Confident, Engine, Paired, SuiteResult, SuiteRule, Tally
-from registry.model.gates import Requirement, requirements
+from registry.model.gates import requirements
 from registry.model.keys import IssueKey, RevokeKey
 from registry.model.machine import decide, fold
 from registry.model.policies import Policy
+from registry.model.requirement import Requirement
 from registry.model.standing import calibrated
 from registry.model.trials import Bounds
 from registry.model.versions import (
@@ -312,7 +313,7 @@ def test_where_a_policy_names_two_engines_a_version_must_pass_on_both() -> None:
 def test_a_policy_whose_engines_run_another_base_lets_nothing_pass() -> None:
     other = replace(ENGINE, base="9" * 64)
     catalog = do(start(replace(POLICY, engines=(other,))), report(result()), METER)
-    refused(catalog, "engine: the policy names no engine that runs tiny")
+    refused(catalog, "engine: the policy lists no engine that runs tiny")
 
 
 def test_a_change_of_engine_keeps_nobody_from_going_back_and_says_requalify() -> None:

@@ -14,13 +14,14 @@ from registry.log.commits import CommitLog
 from registry.model.access import Secret
 from registry.model.aliases import MoveAlias
 from registry.model.base import Command, Entry
-from registry.model.catalog import Evaluation, File, Grant, Version
+from registry.model.catalog import File, Grant, Version
 from registry.model.domains import CreateDomain
 from registry.model.evaluations import EvaluationRecorded, RecordEvaluation
 from registry.model.evidence import SuiteResult, Tally
 from registry.model.feedback import GiveFeedback
 from registry.model.keys import IssueKey
 from registry.model.policies import Policy
+from registry.model.recorded import Evaluation
 from registry.model.reviews import CloseReview, EraseReview, JudgeItem, OpenReview
 from registry.model.versions import ApproveVersion, RevokeVersion, VersionPublished
 from registry.publish.publishing import publish, register_base

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import yaml
 
-from eval.cli.judging import _show
+from eval.cli.reporting import show
 from eval.reports import model_index, page
 from registry.model.evidence import Confident, SuiteResult, Tally
 from registry.web.rendering import _interval
@@ -63,7 +63,7 @@ def test_a_count_has_one_interval_wherever_it_is_shown(capsys: pytest.CaptureFix
         report=REPORT, results=[RESULT], engine=ENGINE, answered="2026-11-24T03:00:00Z",
         calibration=None,
     )  # fmt: skip
-    _show("medical/coder@2", found)
+    show("medical/coder@2", found)
     printed = capsys.readouterr().out
     metrics = yaml.safe_load(yaml.safe_dump(model_index(REPORT)))[0]["results"][0]["metrics"]
     for count in (ACCURACY, LEVEL):

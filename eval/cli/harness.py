@@ -1,0 +1,54 @@
+"""`lorary harness`: tasks of lm-evaluation-harness, asked of a version."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adapters.terminal import working
+from eval.cli.options import API, Url
+from registry.cli.output import AsJson, client, emit, table
+
+
+def harness(
+    ref: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION")],
+    task: Annotated[list[str], typer.Option(help="A task of lm-evaluation-harness, by name.")],
+    include: Annotated[
+        Path | None, typer.Option(exists=True, help="A folder with task files of your own.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Items of each task.")] = None,
+    fresh: Annotated[bool, typer.Option(help="Ignore cached answers.")] = False,
+    url: Url = API,
+    as_json: AsJson = False,
+) -> None:
+    """Run tasks of lm-evaluation-harness on a version. Nothing is recorded.
+
+    Only tasks that generate an answer work: prompt log-probabilities, which the others need, are
+    not supported for adapters. The harness's own tasks load their data from the Hugging Face Hub.
+
+    Example: lorary harness medical/icd10-coder@7 --task gsm8k --limit 50
+    """
+    from eval.quiet import quiet_libraries
+
+    quiet_libraries()
+    from adapters.home import cache
+    from eval.harness import ServedModel, run
+    from eval.served import Answers, Asking, Model, engine_of
+    from registry.settings import ClientSettings
+
+    key = ClientSettings().key.get_secret_value()
+    with client() as registry:
+        version = registry.resolve(ref)
+    engine = engine_of(url, key, version["base"]).fingerprint
+    kept = cache("evaluations", version["digest"], f"harness-{engine[:16]}.jsonl")
+    model = Model(version["ref"], version["digest"])
+    served = ServedModel(Asking(url, key, model, Answers(kept, fresh=fresh), engine=engine))
+    with working("running the tasks", quiet=as_json):
+        found = run(served, task, include, limit=limit)["results"]
+    rows = [
+        [name, measure.partition(",")[0], value]
+        for name, measures in found.items()
+        for measure, value in measures.items()
+        if isinstance(value, float) and "stderr" not in measure
+    ]
+    emit(found, as_json, lambda: table(["task", "measure", "value"], rows))
