@@ -7,7 +7,7 @@ import pytest
 
 from adapters.packs import PACKS, TASKS
 from adapters.packs.abstaining import UNKNOWN
-from adapters.packs.contamination import contamination
+from adapters.packs.contamination import among, contamination, held_out_texts
 from adapters.packs.datacard import data_card, manifest
 from adapters.packs.legal import invented
 from adapters.recipe import Sft
@@ -81,5 +81,6 @@ def test_mixed_tasks_train_on_nothing_that_one_of_them_holds_out(tmp_path: Path)
     rows = [{"prompt": prompt, "completion": known.label} for prompt in prompts]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     mixed = corpus_of(Sft(adapter="medical/mixed", data=("medical", str(file))))
-    assert mixed.leaked == 2
+    texts = held_out_texts(tasks[0])  # one diagnosis may stand under two categories
+    assert mixed.leaked == 2 + sum(among(item.text, texts) for item in tasks[0].load().train)
     assert mixed.train[-1].question == prompts[2]
