@@ -71,7 +71,7 @@ def test_the_template_passes_its_own_check_and_its_recipe_is_one(tmp_path: Path)
 
 
 def test_every_problem_is_reported_at_once_with_file_and_line() -> None:
-    given = content({"labels": ["CT", "MRI", "CT"], "licence": 7, "promts": ["x"]})
+    given = content({"labels": ["CT", "MRI", "CT"], "licence": 7, "promptes": ["x"]})
     lines = given[ITEMS].split(b"\n")
     lines[2] = b'{"text": "a", "target": "XR"}'
     lines[4] = b"not json"
@@ -81,7 +81,7 @@ def test_every_problem_is_reported_at_once_with_file_and_line() -> None:
     found = problems(given)
     assert "card.md: It is missing." in found
     assert "task.yaml:3: licence: Expected `str`, got `int`." in found
-    assert any(p.startswith("task.yaml:") and "'promts'. Perhaps prompts" in p for p in found)
+    assert any(p.startswith("task.yaml:") and "'promptes'. Perhaps prompts" in p for p in found)
     assert any(p.startswith("items.jsonl:5: It is not JSON") for p in found)
     assert "items.jsonl:7: Object contains unknown field `colour`." in found
 
