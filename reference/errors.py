@@ -20,9 +20,10 @@ _DEFINES = re.compile(r"^class \w+\(LoraryError\):", re.MULTILINE)
 
 
 def kinds(root: type[LoraryError] = LoraryError) -> Iterator[type[LoraryError]]:
-    """All errors that are defined in what was imported."""
+    """All errors with a code of their own that are defined in what was imported."""
     for kind in root.__subclasses__():
-        yield kind
+        if "code" in vars(kind):
+            yield kind
         yield from kinds(kind)
 
 

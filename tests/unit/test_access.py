@@ -97,7 +97,7 @@ def operators(*keys: tuple[str, str | None]) -> Catalog:
 )
 def test_the_last_operators_key_cannot_be_revoked(others: tuple[tuple[str, str], ...]) -> None:
     catalog = operators(("op", None), *others)
-    with pytest.raises(Conflict, match=r"last operator's key.*without --expires.*keys issue"):
+    with pytest.raises(Conflict, match=r"last operator's key.*without --expires.*key issue"):
         decide(catalog, RevokeKey("op", "leaving"), "op", NOW)
     for id, _ in others:
         assert decide(catalog, RevokeKey(id, "leaving"), "op", NOW), "others are revoked as before"

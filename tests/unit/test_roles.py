@@ -112,6 +112,9 @@ def bodies(client: TestClient) -> dict[tuple[str, str], Any]:
         ("POST", "/api/v1/bases"): {"name": "b", "digest": DIGEST, "modules": {"m": [1, 1]}},
         ("POST", version): {"base": "tiny", "files": [file]},
         ("POST", version + "/{version}/approvals"): {"digest": DIGEST},
+        ("POST", version + "/{version}/runs"): {
+            "digest": DIGEST, "run": "r", "held_out": [DIGEST],
+        },
         ("POST", version + "/{version}/evaluations"): {
             "digest": DIGEST, "report": {},
             "results": [{"suite": "s", "digest": DIGEST, "held_out": DIGEST, "tallies": {}}],

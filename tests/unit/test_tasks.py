@@ -161,7 +161,7 @@ def test_files_that_are_being_removed_as_garbage_are_not_published() -> None:
     [
         (rule(2, task="modality@3"), errors.UnknownVersion, "modality@2"),
         (rule(2, task="modalities@2"), errors.UnknownTask, "Did you mean medical/modality"),
-        (rule(2, task="modality"), InvalidName, "names no version"),
+        (rule(2, task="modality"), InvalidName, "has no version"),
         (rule(1, task="modality@2"), errors.BadRequest, "has no suite"),
         (rule(2, held_out="f" * 64), errors.BadRequest, "lorary suite policy medical --task"),
         (rule(1), errors.BadRequest, "retired: wrong"),
