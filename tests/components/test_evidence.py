@@ -139,7 +139,7 @@ def test_a_weaker_policy_takes_a_confirmation_and_is_marked_in_the_log(desk: Des
     desk.operator.change_policy("medical", POLICY | {"approvals": 2}, weaken=True)
     change = ("domain", "policy", "medical", "--set", "approvals=1", "--set", "max_report_days=60")
     refused = desk.run(*change)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "approvals: 2 -> 1  (protects less)" in refused.stderr
     assert "Repeat the command with --yes" in refused.stderr
     with pytest.raises(PolicyWeakened, match="approvals, max_report_days"):
