@@ -3,6 +3,7 @@
 LoraryError
 ├── EngineUnknown        the server does not say what it runs, or another engine answered
 ├── EvaluationFailed     the server that was asked refused or did not answer
+│   └── NotServed        it does not serve the model
 ├── UnpaidLook           a look at items on which the domain's policy counts looks
 ├── UnknownSuite         no suite or task has that name
 ├── NotExported          a task that lm-evaluation-harness cannot score
@@ -20,6 +21,13 @@ class EvaluationFailed(LoraryError):
 
     status = 502
     code = "evaluation_failed"
+
+
+class NotServed(EvaluationFailed):
+    """The server does not serve the model that was asked for."""
+
+    status = 404
+    code = "not_served"
 
 
 class EngineUnknown(LoraryError):

@@ -16,7 +16,7 @@ import msgspec
 import openai
 
 from adapters.confidence import EVALUATED, raw_score
-from eval.errors import EngineUnknown, EvaluationFailed, WrongBytes
+from eval.errors import EngineUnknown, EvaluationFailed, NotServed, WrongBytes
 from registry.model.evidence import Engine
 from registry.times import utc_now
 
@@ -63,11 +63,14 @@ class Model:
 def engine_of(url: str, key: str, base: str) -> Engine:
     """What the server at `url` runs for the base model, as it says.
 
-    Raises `EngineUnknown` if it does not say, and `EvaluationFailed` if it does not answer.
+    Raises `EngineUnknown` if it does not say, `NotServed` if it has no such model, and
+    `EvaluationFailed` if it does not answer.
     """
     try:
         asking = {"Authorization": f"Bearer {key or 'none'}"}
         reply = httpx.get(f"{url.rstrip('/')}/models/{base}", headers=asking, timeout=60)
+        if reply.status_code == 404:
+            raise NotServed(f"{url} does not serve {base}. Name a server that does: --url")
         told = reply.raise_for_status().json()
     except (httpx.HTTPError, ValueError) as error:
         raise EvaluationFailed(f"{url}: {error}. Check the server, --url and the key.") from error

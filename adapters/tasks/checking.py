@@ -4,6 +4,7 @@ What `lorary task check` prints, and what an evaluation refuses to begin with.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +12,13 @@ from adapters.packs.contamination import contamination
 from adapters.packs.pack import DataSet
 from adapters.packs.pack import Item as Plain
 from adapters.tasks.folder import ITEMS, SPEC, InvalidTask, TaskFolder, side_of
+from adapters.tasks.format import Item, Side
 from adapters.tasks.places import Problem
 from adapters.tasks.scoring import Harness
 
 FEW = 100
 """Held-out items below which an interval is wider than most policies can use."""
-SIDES = ("train", "held_out", "calibration")
+SIDES: tuple[Side, ...] = ("train", "held_out", "calibration")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +60,10 @@ def check(task: TaskFolder) -> Checked:
     if isinstance(spec.score, Harness):
         rows = {"train": 0, "held_out": len(task.rows), "calibration": 0}
         return Checked(rows, rows, {}, 0, 0, _none_held_out(rows), ())
-    sides = {side: task.side(side) for side in SIDES}  # type: ignore[arg-type]
+    sides: dict[str, Sequence[Item]] = {side: task.side(side) for side in SIDES}
     counts = {side: len(items) for side, items in sides.items()}
-    labels = {
-        label: dict.fromkeys(SIDES, 0)
-        for label in spec.labels or sorted({i.target for i in task.items} if spec.labels else ())
+    labels: dict[str, dict[str, int]] = {
+        label: dict.fromkeys(sides, 0) for label in spec.labels or ()
     }
     for side, items in sides.items():
         for target, n in Counter(item.target for item in items).items():

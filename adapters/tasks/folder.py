@@ -200,9 +200,8 @@ def parse(content: Mapping[str, bytes], found: Sequence[Problem] = ()) -> TaskFo
     if spec is not None:
         problems += _spec_faults(spec, lines, texts)
         problems += _item_faults(spec, items)
-    if problems:
+    if spec is None or problems:  # without a spec there is a problem
         raise InvalidTask(sorted(problems))
-    assert spec is not None  # noqa: S101 - without one there is a problem
     return TaskFolder(
         spec=spec,
         files=tuple(

@@ -1,6 +1,7 @@
 """Streamed completions as a client sees them, sent from processes of their own."""
 
 import asyncio
+import contextlib
 import multiprocessing
 import random
 import time
@@ -203,6 +204,7 @@ class Load:
         return Run(tuple(answer for answers in done for answer in answers))
 
     def close(self) -> None:
-        """End the processes."""
+        """End the processes, where they have not ended already."""
         for pipe in self._pipes:
-            pipe.send(None)
+            with contextlib.suppress(OSError):
+                pipe.send(None)

@@ -2,8 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
@@ -11,7 +10,7 @@ import typer
 from adapters.errors import LoraryError
 from eval.cli import judging
 from eval.cli.options import API, Url
-from eval.errors import EvaluationFailed
+from eval.errors import NotServed
 from registry.cli.output import AsJson, client, emit, say, table, warn
 from registry.client import RegistryClient
 from registry.errors import BadRequest
@@ -75,49 +74,33 @@ def set_engine(
     emit(shown, as_json, lambda: say(told))
 
 
-def qualify_promoted(
-    domain: str,
-    url: str,
-    suite: list[str],
-    task: list[str],
-    n: int | None,
-    alias: str,
-    concurrency: int,
-    fresh: bool,
-    record: bool,
-    out: Path | None,
-    as_json: bool,
-) -> None:
-    """Evaluate every version that a guarded alias names, on the engine of the server at `url`.
+def qualify_promoted(domain: str, how: judging.Options) -> None:
+    """Evaluate every version that a guarded alias names, on the engine of one server.
 
-    Versions that somebody evaluated there before by the same suites are passed over unless `fresh`,
-    and one that fails does not stop the others: the command is run again, and goes on. Exit code 1
+    Versions that were evaluated there before by the same suites are skipped unless `how.fresh`.
+    One that fails does not stop the others; the command can be run again and goes on. Exit code 1
     if one failed.
     """
     if "/" in domain or "@" in domain:
         raise BadRequest(f"--all-promoted takes a domain or nothing, not {domain!r}.")
-    if out is not None or not record:
+    if how.out is not None or not how.record:
         raise BadRequest("--all-promoted records evaluations. Leave --out and --no-record out.")
     outcomes = []
     with client() as registry:
         refs = list(promoted(registry, domain))
-        engines = dict[str, Engine | None]()
         for place, ref in enumerate(refs, start=1):
-            if not as_json:
+            if not how.quiet:
                 warn(f"{place} of {len(refs)}: {ref}")
             try:
-                state = _qualify(
-                    registry, ref, engines, url=url, suite=suite, task=task, n=n, alias=alias,
-                    concurrency=concurrency, fresh=fresh, record=True, out=None, quiet=as_json,
-                )  # fmt: skip
+                state = _qualify(registry, ref, how)
                 outcomes.append({"ref": ref, "outcome": state, "error": ""})
             except LoraryError as error:
                 outcomes.append({"ref": ref, "outcome": FAILED, "error": error.message})
     rows: list[list[object]] = [[o["ref"], o["outcome"], o["error"]] for o in outcomes]
     if outcomes:
-        emit(outcomes, as_json, lambda: table(["version", "outcome", "error"], rows))
+        emit(outcomes, how.quiet, lambda: table(["version", "outcome", "error"], rows))
     else:
-        emit(outcomes, as_json, lambda: say("No guarded alias names a version."))
+        emit(outcomes, how.quiet, lambda: say("No guarded alias names a version."))
     if any(outcome["outcome"] == FAILED for outcome in outcomes):
         raise typer.Exit(1)
 
@@ -139,29 +122,13 @@ def promoted(registry: RegistryClient, domain: str = "") -> Iterator[str]:
             yield from (f"{adapter['path']}@{number}" for number in sorted(numbers))
 
 
-def _qualify(
-    registry: RegistryClient, ref: str, engines: dict[str, Engine | None], **how: Any
-) -> str:
+def _qualify(registry: RegistryClient, ref: str, how: judging.Options) -> str:
     """What came of one version."""
-    from eval.served import engine_of
-    from registry.settings import ClientSettings
-
-    version = registry.resolve(ref)
-    base = version["base"]
-    if base not in engines:
-        key = ClientSettings().key.get_secret_value()
-        try:
-            engines[base] = engine_of(how["url"], key, base)
-        except EvaluationFailed as error:
-            if "404" not in error.message:
-                raise
-            engines[base] = None
-    engine = engines[base]
-    if engine is None:
+    try:
+        asked = judging.prepare(registry, ref, how)
+    except NotServed:
         return ELSEWHERE
-    policy = registry.domain(version["domain"])["policy"]
-    _, suites = judging.suites_for(registry, version, how["suite"], how["task"], how["n"], policy)
-    if not how["fresh"] and judging.is_recorded(version["evaluations"], suites, engine):
+    if not how.fresh and asked.is_recorded:
         return QUALIFIED
-    judging.judge(registry, ref, **how)
+    judging.judge(registry, asked, how)
     return RECORDED

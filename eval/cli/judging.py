@@ -3,6 +3,7 @@
 import hashlib
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -107,58 +108,103 @@ def evaluate(
 
     Example: lorary eval --all-promoted --url http://127.0.0.1:8000/v1
     """
+    how = Options(
+        url=url, suites=suite, tasks=task, n=n, alias=alias, concurrency=concurrency, fresh=fresh,
+        record=record, out=out, quiet=as_json,
+    )  # fmt: skip
     if all_promoted:
         from eval.cli.fleet import qualify_promoted
 
-        qualify_promoted(ref, url, suite, task, n, alias, concurrency, fresh, record, out, as_json)
+        qualify_promoted(ref, how)
         return
     if not ref:
         raise BadRequest("Name a version, as DOMAIN/ADAPTER@VERSION, or give --all-promoted.")
     with client() as registry:
-        found = judge(
-            registry, ref, url=url, suite=suite, task=task, n=n, alias=alias,
-            concurrency=concurrency, fresh=fresh, record=record, out=out, quiet=as_json,
-        )  # fmt: skip
+        found = judge(registry, prepare(registry, ref, how), how)
     body = found.body(found.report["version"]["digest"])
     emit(body, as_json, lambda: show(found.report["version"]["name"], found))
 
 
-def judge(
-    registry: RegistryClient,
-    ref: str,
-    *,
-    url: str,
-    suite: list[str],
-    task: list[str],
-    n: int | None,
-    alias: str,
-    concurrency: int,
-    fresh: bool,
-    record: bool,
-    out: Path | None,
-    quiet: bool,
-) -> "Evaluation":
-    """Evaluate one version as `lorary eval` does; raises `LoraryError`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How versions are evaluated: the options of `lorary eval`."""
+
+    url: str
+    suites: Sequence[str]
+    tasks: Sequence[str]
+    n: int | None
+    alias: str
+    concurrency: int
+    fresh: bool
+    record: bool
+    out: Path | None
+    quiet: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A version, what it will be asked, and the engine that answers."""
+
+    version: dict[str, Any]
+    policy: dict[str, Any]
+    head: "HeadSuite | None"
+    suites: list[Any]
+    engine: Engine
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether evaluations by all these suites on this engine are recorded."""
+        wanted = {(suite.digest, suite.held_out) for suite in self.suites}
+        for one in self.version["evaluations"]:
+            engine = one["engine"]
+            if engine and not msgspec.convert(engine, Engine).differences(self.engine):
+                wanted -= {(result["digest"], result["held_out"]) for result in one["results"]}
+        return not wanted
+
+    def run_name(self, *, fresh: bool) -> str:
+        """The name under which the looks of an evaluation are counted: the same for one that goes
+        on, and another one where all answers are collected again."""
+        asked = sorted(f"{suite.digest}{suite.held_out}" for suite in self.suites)
+        parts = [self.version["digest"], self.engine.fingerprint, *asked]
+        if fresh:
+            parts.append(secrets.token_hex(16))
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def prepare(registry: RegistryClient, ref: str, how: Options) -> Prepared:
+    """What evaluating a version takes. Raises `LoraryError`; `NotServed` if the server does not
+    serve its base model."""
     from eval.quiet import quiet_libraries
 
     quiet_libraries()
+    from eval.served import engine_of
+    from registry.settings import ClientSettings
+
+    version = registry.resolve(ref)
+    policy = registry.domain(version["domain"])["policy"]
+    head, suites = suites_for(registry, version, how.suites, how.tasks, how.n, policy)
+    if not how.record:
+        _refuse_unpaid(suites, policy)
+    engine = engine_of(how.url, ClientSettings().key.get_secret_value(), version["base"])
+    return Prepared(version, policy, head, suites, engine)
+
+
+def judge(registry: RegistryClient, asked: Prepared, how: Options) -> "Evaluation":
+    """Evaluate one version as `lorary eval` does; raises `LoraryError`."""
     from rich.console import Console
     from rich.progress import Progress
 
     from eval import evaluate as judging
     from eval.asking import Server
     from eval.heads import evaluate_head
-    from eval.served import Model, engine_of
+    from eval.served import Model
     from registry.settings import ClientSettings
 
-    parsed = AdapterRef.parse(ref)
-    key = ClientSettings().key.get_secret_value()
-    version = registry.resolve(ref)
-    policy = _policy(registry.domains(), parsed.domain)
-    head, chosen = suites_for(registry, version, suite, task, n, policy)
+    version, head = asked.version, asked.head
     base = next(b for b in registry.bases() if b["name"] == version["base"])
+    path = f"{version['domain']}/{version['adapter']}"
     try:
-        current = registry.resolve(f"{parsed.path}@{alias}")
+        current = registry.resolve(f"{path}@{how.alias}")
     except UnknownAlias:
         current = None
     subject = judging.Subject(
@@ -168,19 +214,17 @@ def judge(
         if current and current["digest"] != version["digest"] and not current["revoked"]
         else None,
     )
-    if not record:
-        _refuse_unpaid(chosen, policy)
-    engine = engine_of(url, key, base["name"])
-    server = Server(url, key, engine, concurrency)
-    run = run_name(version["digest"], engine, chosen, fresh=fresh)
-    if fresh or not is_recorded(version["evaluations"], chosen, engine):
-        looks = tuple(sorted({one.held_out for one in chosen}))
+    key = ClientSettings().key.get_secret_value()
+    server = Server(how.url, key, asked.engine, how.concurrency)
+    run = asked.run_name(fresh=how.fresh)
+    if how.fresh or not asked.is_recorded:
+        looks = tuple(sorted({suite.held_out for suite in asked.suites}))
         registry.execute(
-            BeginEvaluation(parsed.domain, version["adapter"], version["version"],
+            BeginEvaluation(version["domain"], version["adapter"], version["version"],
                             version["digest"], run, looks)
         )  # fmt: skip
-    with Progress(console=Console(stderr=True), disable=quiet) as bars:
-        total = judging.work(chosen, subject) if head is None else len(head)
+    with Progress(console=Console(stderr=True), disable=how.quiet) as bars:
+        total = judging.work(asked.suites, subject) if head is None else len(head)
         bar = bars.add_task("asking", total=total)
 
         def advance(what: str, steps: int) -> None:
@@ -188,34 +232,34 @@ def judge(
 
         if head is not None:
             found = evaluate_head(
-                server, subject.version, subject.base, head, fresh=fresh, progress=advance
+                server, subject.version, subject.base, head, fresh=how.fresh, progress=advance
             )
         else:
             found = judging.evaluate(
                 server,
                 subject,
-                chosen,
-                target_risk=policy.get("target_risk"),
-                fresh=fresh,
+                asked.suites,
+                target_risk=asked.policy.get("target_risk"),
+                fresh=how.fresh,
                 progress=advance,
             )
     recorded = None
-    if record:
+    if how.record:
         shown = registry.record_evaluation(
             version["ref"], {**found.body(version["digest"]), "run": run}
         )
         recorded = shown["evaluations"][-1]
-    if out is not None:
-        asked = registry.requirements(version["ref"], alias)
-        write_report(out, found.report, asked, recorded)
+    if how.out is not None:
+        requirements = registry.requirements(version["ref"], how.alias)
+        write_report(how.out, found.report, requirements, recorded)
     return found
 
 
 def suites_for(
     registry: RegistryClient,
     version: dict[str, Any],
-    names: list[str],
-    tasks: list[str],
+    names: Sequence[str],
+    tasks: Sequence[str],
     n: int | None,
     policy: dict[str, Any],
 ) -> "tuple[HeadSuite | None, list[Any]]":
@@ -225,27 +269,6 @@ def suites_for(
         return head, [head.suite]
     chosen = _chosen(registry, version["domain"], names, tasks, policy)
     return None, [one.limited(n) for one in chosen] if n is not None else chosen
-
-
-def is_recorded(
-    evaluations: Sequence[dict[str, Any]], suites: Sequence[Any], engine: Engine
-) -> bool:
-    """Whether evaluations by all these suites on this engine are recorded."""
-    wanted = {(suite.digest, suite.held_out) for suite in suites}
-    for evaluation in evaluations:
-        told = evaluation["engine"]
-        if told is not None and not msgspec.convert(told, Engine).differences(engine):
-            wanted -= {(result["digest"], result["held_out"]) for result in evaluation["results"]}
-    return not wanted
-
-
-def run_name(digest: str, engine: Engine, suites: Sequence[Any], *, fresh: bool) -> str:
-    """The name under which the looks of an evaluation are counted: the same for one that goes on,
-    and another one where everything is asked anew."""
-    parts = [digest, engine.fingerprint, *sorted(f"{s.digest}{s.held_out}" for s in suites)]
-    if fresh:
-        parts.append(secrets.token_hex(16))
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 def open_for_experts(
@@ -290,7 +313,7 @@ def open_for_experts(
 def _chosen(
     registry: RegistryClient,
     domain: str,
-    names: list[str],
+    names: Sequence[str],
     tasks: Sequence[str],
     policy: dict[str, Any],
 ) -> list[Any]:
@@ -315,7 +338,7 @@ def _head_suite(
     registry: RegistryClient,
     domain: str,
     version: dict[str, Any],
-    names: list[str],
+    names: Sequence[str],
     n: int | None,
     tasks: Sequence[str],
 ) -> "HeadSuite | None":
@@ -339,12 +362,6 @@ def _head_suite(
                 "out."
             )
     return found
-
-
-def _policy(domains: list[dict[str, Any]], domain: str) -> dict[str, Any]:
-    found = next((d for d in domains if d["name"] == domain), None)
-    policy: dict[str, Any] = found["policy"] if found else {}
-    return policy
 
 
 def _refuse_unpaid(suites: list[Any], policy: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from registry.model.catalog import Catalog, File, Version
 from registry.model.index import is_record
 from registry.model.versions import PublishVersion
 from registry.publish.examining import examine, peers
+from registry.publish.stored import reading_back
 from registry.registry import Registry
 from registry.store.blobs import Blobs, content_digest
 
@@ -144,16 +145,6 @@ def _bring(blobs: Blobs, files: Sequence[File], folder: Path) -> dict[str, Path]
     local = {}
     for index, file in enumerate(files):
         local[file.path] = folder / str(index)
-        try:
+        with reading_back(blobs, file):
             blobs.fetch(file.sha256, file.size, folder / str(index))
-        except errors.ObjectNotFound as error:
-            raise errors.ContentMissing(
-                f"The content of {file.path[:100]!r} is not stored. Upload it, then publish."
-            ) from error
-        except errors.DigestMismatch as error:
-            if blobs.is_damaged(file.sha256):
-                blobs.mark_damaged(file.sha256)
-            raise errors.ContentMissing(
-                f"What was stored of {file.path[:100]!r} is not what is listed. Upload it again."
-            ) from error
     return local

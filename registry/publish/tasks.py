@@ -12,6 +12,7 @@ from registry.model.evidence import TaskSuite
 from registry.model.index import is_record
 from registry.model.task_versions import TaskVersion
 from registry.model.tasks import PublishTask, check_files
+from registry.publish.stored import reading_back
 from registry.registry import Registry
 from registry.store.blobs import Blobs, content_digest
 
@@ -84,16 +85,6 @@ def _read(blobs: Blobs, files: Sequence[File]) -> TaskFolder:
     """The task that the files make, as the store holds them."""
     content = {}
     for file in files:
-        try:
+        with reading_back(blobs, file):
             content[file.path] = b"".join(blobs.stream(file.sha256, file.size))
-        except errors.ObjectNotFound as error:
-            raise errors.ContentMissing(
-                f"The content of {file.path!r} is not stored. Upload it, then push."
-            ) from error
-        except errors.DigestMismatch as error:
-            if blobs.is_damaged(file.sha256):
-                blobs.mark_damaged(file.sha256)
-            raise errors.ContentMissing(
-                f"What was stored of {file.path!r} is not what is listed. Upload it again."
-            ) from error
     return parse(content)

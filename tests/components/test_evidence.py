@@ -1,10 +1,7 @@
 """Evidence and policies over HTTP and by the command line, against a real registry."""
 
 import json
-import os
-import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +30,9 @@ from registry.model.policies import Policy
 from registry.registry import Registry
 from registry.store import LocalStore
 from tests.support.adapters import TINY, write_adapter
+from tests.support.desk import Desk
 from tests.support.oracle import ENGINE, Oracle, serving
-from tests.support.servers import BIN, registry_server
+from tests.support.servers import registry_server
 from tests.unit.test_evaluate import SUITE, lot, truth
 
 PATH = "medical/coder"
@@ -43,27 +41,6 @@ RULE = {
     "floors": {"accuracy": 0.6}, "margin": 0.05, "confident_errors": 0.1,
 }  # fmt: skip
 POLICY = {"approvals": 0, "looks": 3, "max_report_days": 30, "suites": [RULE]}
-
-
-@dataclass
-class Desk:
-    url: str
-    operator: RegistryClient
-    team: RegistryClient
-    meter: RegistryClient
-    keys: dict[str, str]
-
-    def run(
-        self, *arguments: str, who: str = "operator", **more: str
-    ) -> subprocess.CompletedProcess[str]:
-        variables = {"LORARY_REGISTRY_URL": self.url, "LORARY_KEY": self.keys[who], **more}
-        return subprocess.run(
-            [str(BIN / "lorary"), *arguments],
-            env={**os.environ, **variables},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +57,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         with RegistryClient(url, team) as t, RegistryClient(url, meter) as m:
             t.push(write_adapter(folder / "a", seed=1), PATH)
             keys = {"operator": operator, "team": team, "meter": meter, "judge": both}
-            yield Desk(url, client, t, m, keys)
+            yield Desk(url, client, t, m, keys, store)
 
 
 def evaluation(digest: str, hits: int = 900, note: str = "") -> dict[str, Any]:

@@ -2,11 +2,9 @@
 
 import asyncio
 import json
-import os
 import re
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,33 +27,12 @@ from registry.model.domains import CreateDomain
 from registry.registry import Registry
 from registry.store import LocalStore
 from tests.support.adapters import TINY, write_adapter
+from tests.support.desk import Desk
 from tests.support.oracle import ENGINE, Oracle, serving
 from tests.support.pushed_tasks import contents, suite
-from tests.support.servers import BIN, registry_server
+from tests.support.servers import registry_server
 
 PATH = "radiology/modality"
-
-
-@dataclass
-class Desk:
-    url: str
-    store: LocalStore
-    operator: RegistryClient
-    team: RegistryClient
-    meter: RegistryClient
-    keys: dict[str, str]
-
-    def run(
-        self, *arguments: str, who: str = "operator", **more: str
-    ) -> subprocess.CompletedProcess[str]:
-        variables = {"LORARY_REGISTRY_URL": self.url, "LORARY_KEY": self.keys[who], **more}
-        return subprocess.run(
-            [str(BIN / "lorary"), *arguments],
-            env={**os.environ, **variables},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +48,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         with RegistryClient(url, team) as t, RegistryClient(url, meter) as m:
             t.push(write_adapter(folder / "a", seed=1), "radiology/reader")
             keys = {"operator": operator, "team": team, "meter": meter}
-            yield Desk(url, store, client, t, m, keys)
+            yield Desk(url, client, t, m, keys, store)
 
 
 def written(folder: Path, files: dict[str, bytes]) -> dict[str, Path]:
