@@ -132,9 +132,11 @@ def free_bytes() -> int:
     try:
         limit = int((_CGROUP / "memory.max").read_text())
         used = int((_CGROUP / "memory.current").read_text())
+        stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):
         return free
-    return min(free, limit - used)
+    # Cached files count as used, and the kernel gives them up when a process needs the memory.
+    return min(free, limit - used + int(stat.get("inactive_file", 0)))
 
 
 def step_of_layers(recipe: Recipe, base: Path, load: Load, layers: int) -> int:

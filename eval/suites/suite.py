@@ -19,7 +19,7 @@ import yaml
 from msgspec.structs import replace
 
 from adapters.confidence import EVALUATED, Decoding
-from adapters.tasks.scoring import AnyScoring, Choice, Criterion, Exact, Label
+from adapters.tasks.scoring import LETTERS, AnyScoring, Choice, Criterion, Exact, Label
 from eval.errors import NotExported
 
 SCORING = 2
@@ -71,7 +71,7 @@ _MENTIONED = {
     "ignore_case": True,
     "regexes_to_ignore": [r"(?i)\b(a|the|in the) "],
 }
-_LETTER = "({{'ABCDEFGHIJKLMNOPQRSTUVWXYZ'[choices.index(target)]}})"
+_LETTER = f"({{{{'{LETTERS}'[choices.index(target)]}}}})"
 """As that filter names the choices."""
 
 

@@ -57,6 +57,19 @@ def test_recomputed_activations_and_shorter_batches_need_less(wide: Path) -> Non
     assert short < 0.7 * whole
 
 
+def test_in_a_container_cached_files_are_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in (
+        ("max", "1000"),
+        ("current", "900"),
+        ("stat", "anon 100\ninactive_file 700\n"),
+    ):
+        (tmp_path / f"memory.{name}").write_text(text)
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    assert memory.free_bytes() == 800
+
+
 def test_the_largest_batch_is_that_of_the_longest_row_and_of_both_answers_of_a_pair(
     tmp_path: Path,
 ) -> None:
