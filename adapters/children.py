@@ -82,21 +82,45 @@ def end(process: subprocess.Popen[bytes], patience: float = PATIENCE) -> None:
     """Send SIGTERM to the process, then end its whole group."""
     try:
         process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(patience)
+        _first_to_end([process], patience)
     finally:  # a second signal ends the waiting, not the ending
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        first_to_end([process])
 
 
 def first_to_end(processes: Sequence[subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
-    """Wait until one of the processes has ended, and return it."""
-    while True:
+    """Wait until one of the processes has ended, and return it, with its return code."""
+    while (first := _first_to_end(processes, PATIENCE)) is None:
+        pass
+    first.poll()
+    return first
+
+
+def _first_to_end(
+    processes: Sequence[subprocess.Popen[bytes]], patience: float
+) -> subprocess.Popen[bytes] | None:
+    """The first that has ended, or `None` after so many seconds.
+
+    Not `Popen.wait`: a signal that raises in it, or in `Popen.poll`, can leave its lock taken, and
+    whoever waits for the process next waits for ever.
+    """
+    with contextlib.ExitStack() as opened:
+        poll = select.poll()
+        by_file = {}
         for process in processes:
-            if process.poll() is not None:
+            if process.returncode is not None:
                 return process
-        time.sleep(0.2)
+            file = os.pidfd_open(process.pid)
+            opened.callback(os.close, file)
+            by_file[file] = process
+            poll.register(file, select.POLLIN)
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            # A signal just before the call does not interrupt it, so it is short.
+            for file, _ in poll.poll(200):
+                return by_file[file]
+        return None
 
 
 def _watch_terminal() -> None:

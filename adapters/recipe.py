@@ -47,6 +47,20 @@ class BadRecipe(LoraryError):
     code = "bad_recipe"
 
 
+class DoesNotFit(BadRecipe):
+    """The device has too little memory for the largest step."""
+
+    status = 409
+    code = "does_not_fit"
+
+
+class TrainingRuns(BadRecipe):
+    """Another process trains into the same directory."""
+
+    status = 409
+    code = "training_runs"
+
+
 class Recipe(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="stage"
 ):

@@ -16,7 +16,7 @@ PARTS = {
     "eval": "Evaluation",
 }
 """What the errors of each package are about."""
-_DEFINES = re.compile(r"^class \w+\(LoraryError\):", re.MULTILINE)
+_DEFINES = re.compile(r'^    code(?:: ClassVar\[str\])? = "\w+"$', re.MULTILINE)
 
 
 def kinds(root: type[LoraryError] = LoraryError) -> Iterator[type[LoraryError]]:

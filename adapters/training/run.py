@@ -22,14 +22,15 @@ from adapters.errors import InvalidAdapter
 from adapters.heads import LABELS
 from adapters.recipe import (
     AnyRecipe,
-    BadRecipe,
     Classify,
+    DoesNotFit,
     Dpo,
     Online,
     Ppo,
     Recipe,
     Reward,
     Sft,
+    TrainingRuns,
 )
 from adapters.training.card import render
 from adapters.training.classification import card, rows
@@ -47,20 +48,6 @@ from adapters.training.provenance import (
 )
 from adapters.training.quiet import be_quiet
 from adapters.training.serving import not_served
-
-
-class DoesNotFit(BadRecipe):
-    """The device has too little memory for the largest step."""
-
-    status = 409
-    code = "does_not_fit"
-
-
-class TrainingRuns(BadRecipe):
-    """Another process trains into the same directory."""
-
-    status = 409
-    code = "training_runs"
 
 
 def train(

@@ -4,10 +4,14 @@ import os
 import pty
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
+
+from adapters.children import end, first_to_end, spawn
 
 PROGRAM = """
 import sys, time
@@ -40,6 +44,32 @@ def test_a_closed_terminal_ends_a_program_though_its_parent_only_waits(tmp_path:
     finally:
         with suppress(ProcessLookupError):
             os.killpg(leader, signal.SIGKILL)
+
+
+def test_a_signal_at_any_moment_leaves_a_child_that_can_be_ended(tmp_path: Path) -> None:
+    def interrupt(*_: object) -> NoReturn:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    with (tmp_path / "log").open("w") as log:
+        child = spawn(["sleep", "600"], log)
+    try:
+        for attempt in range(1000):
+            with suppress(Interrupted):
+                signal.setitimer(signal.ITIMER_REAL, 1e-6 * (1 + attempt % 100))
+                first_to_end([child])
+        thread = threading.Thread(target=end, args=(child,), daemon=True)
+        thread.start()
+        thread.join(20)
+        assert not thread.is_alive(), "the child cannot be waited for any more"
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        with suppress(ProcessLookupError):
+            os.kill(child.pid, signal.SIGKILL)
+
+
+class Interrupted(Exception):
+    """What a signal raises."""
 
 
 def until(holds: Callable[[], bool]) -> None:

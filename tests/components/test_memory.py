@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from adapters.recipe import AnyRecipe, parse_recipe
+from adapters.recipe import AnyRecipe, DoesNotFit, parse_recipe
 from adapters.training import memory
 from adapters.training.fits import Fit
-from adapters.training.run import DoesNotFit, train
+from adapters.training.run import train
 from tests.support.tiny_model import one_thread, write_rows, write_tiny_model
 
 LAYERS = 4

@@ -18,11 +18,11 @@ from adapters.admission import admit, files_in
 from adapters.base_model import BaseModel
 from adapters.home import SMALL_MODEL, default_model
 from adapters.packs import PACKS
-from adapters.recipe import AnyRecipe, parse_recipe
+from adapters.recipe import AnyRecipe, TrainingRuns, parse_recipe
 from adapters.small_model import build
 from adapters.training.job import Record
 from adapters.training.provenance import Provenance
-from adapters.training.run import TrainingRuns, train
+from adapters.training.run import train
 from tests.support.tiny_model import one_thread, write_rows, write_tiny_model
 
 
