@@ -8,6 +8,7 @@ automaton cannot follow: back references, lookarounds, conditional, atomic and p
 Only whether a pattern matches is returned, so greedy and lazy repetitions are the same.
 """
 
+import functools
 import importlib
 import re
 import warnings
@@ -23,8 +24,10 @@ MAX_STATES = 2000
 """States, once counted repetitions are written out."""
 MAX_TEXT = 20_000
 """Characters of a text; what is behind them is not read."""
-MAX_KEPT = 10_000
-"""Transitions that are remembered, so that each is worked out once."""
+MAX_KEPT = 20_000
+"""States in the transitions that are remembered, so that each is worked out once."""
+MAX_LETTERS = 100
+"""Letters of which it is remembered which classes they are in."""
 
 _CHARACTER, _SPLIT, _AT, _MATCH = range(4)
 _WORD = re.compile(r"\w")
@@ -70,12 +73,21 @@ class BoundedPattern:
         if flags:
             raise UnsafePattern("it sets flags. Leave them out, and say ignore_case beside it")
         self._written = 0
-        match = self._add(_MATCH, None)
+        self._classes: dict[tuple[Any, ...], int] = {}
+        self._members: list[tuple[bool, list[tuple[Any, Any]]]] = []
+        self._match = match = self._add(_MATCH, None)
         try:
             self._start = self._sequence(list(parsed), match)
         except RecursionError as error:
             raise UnsafePattern("it is nested too deep. Flatten it") from error
         self._kept: dict[tuple[frozenset[int], str, str], tuple[frozenset[int], bool]] = {}
+        self._kept_states = 0
+        self._within: dict[str, dict[int, bool]] = {}
+
+    @property
+    def states(self) -> int:
+        """How many steps a letter of a text takes, at most."""
+        return len(self._states)
 
     def matches(self, text: str) -> bool:
         """Whether the whole text matches."""
@@ -110,20 +122,35 @@ class BoundedPattern:
         if known is not None:
             return known
         states = self._closure(waiting, edge, letter, last=last)
-        reached = frozenset(
-            goes_on
-            for kind, accepts, goes_on, _ in (self._states[state] for state in states)
-            if kind == _CHARACTER and self._accepts(accepts, letter)
-        )
-        matched = any(self._states[state][0] == _MATCH for state in states)
-        if len(self._kept) < MAX_KEPT:
+        reached = self._taken(letter, states)
+        matched = self._match in states
+        if self._kept_states < MAX_KEPT:
+            self._kept_states += 1 + len(waiting) + len(reached)
             self._kept[key] = reached, matched
         return reached, matched
+
+    def _taken(self, letter: str, states: set[int]) -> frozenset[int]:
+        """Where those of the states go on to that take a letter. Each class is asked once."""
+        known = self._within.get(letter)
+        if known is None:
+            known = {}
+            if len(self._within) < MAX_LETTERS:
+                self._within[letter] = known
+        reached = set[int]()
+        for state in states:
+            kind, place, goes_on, _ = self._states[state]
+            if kind != _CHARACTER:
+                continue
+            if place not in known:
+                known[place] = self._accepts(self._members[place], letter)
+            if known[place]:
+                reached.add(goes_on)
+        return frozenset(reached)
 
     def _matched_at_end(self, waiting: frozenset[int], before: str) -> bool:
         edge = "" if not before else "w" if _WORD.match(before) else "n"
         states = self._closure(waiting, edge, "", last=False)
-        return any(self._states[state][0] == _MATCH for state in states)
+        return self._match in states
 
     def _closure(self, waiting: Iterable[int], edge: str, after: str, *, last: bool) -> set[int]:
         """Every state that is reached without a letter, where anchors hold.
@@ -193,7 +220,11 @@ class BoundedPattern:
             return first
         if kind is sre.AT:
             return self._add(_AT, _ANCHORS[value], then)
-        return self._add(_CHARACTER, _members(kind, value), then)
+        negated, members = _members(kind, value)
+        place = self._classes.setdefault((negated, *members), len(self._members))
+        if place == len(self._members):
+            self._members.append((negated, members))
+        return self._add(_CHARACTER, place, then)
 
     def _repeated(self, least: int, most: Any, items: Any, then: int) -> int:
         body = list(items)
@@ -207,6 +238,12 @@ class BoundedPattern:
         for _ in range(least):
             then = self._sequence(body, then)
         return then
+
+
+@functools.lru_cache(maxsize=128)
+def compiled(pattern: str, ignore_case: bool) -> BoundedPattern:
+    """The pattern, read once. Raises `UnsafePattern`."""
+    return BoundedPattern(pattern, ignore_case=ignore_case)
 
 
 def _members(kind: Any, value: Any) -> tuple[bool, list[tuple[Any, Any]]]:

@@ -28,6 +28,7 @@ from adapters.tasks.format import (
     MAX_ITEMS,
     MAX_PROMPT,
     Item,
+    Lengths,
     Side,
     TaskSpec,
     fill,
@@ -52,6 +53,9 @@ MAX_LINE = 256 << 10
 """Bytes of one row."""
 MAX_SHOWN = 100
 """Problems that are reported of one file."""
+MAX_CHECKING = 50_000_000
+"""Steps of patterns that are tried on the targets: seconds, since whoever pushes a task makes the
+registry try them."""
 IGNORED = (".DS_Store",)
 
 
@@ -315,6 +319,8 @@ def _item_faults(spec: TaskSpec, items: Sequence[tuple[int, Item]]) -> list[Prob
     """Items that do not suit the task, or contradict each other."""
     found: list[Problem] = []
     readable, names = _readable(spec)
+    lengths = [Lengths(prompt, spec.labels) for prompt in readable]
+    spent = 0
     by_name: dict[str, int] = {}
     sides: dict[str, tuple[Side, int]] = {}
     given = {"accepted", "choices", "match", "never", "criteria"}
@@ -323,8 +329,10 @@ def _item_faults(spec: TaskSpec, items: Sequence[tuple[int, Item]]) -> list[Prob
         if item.split == "unanswerable":
             if item.target:
                 faults.append("No answer is right where split is unanswerable. Leave target out.")
-        elif said := spec.score.fault(item, spec.labels):
-            faults.append(said)
+        else:
+            if said := spec.score.fault(item, spec.labels):
+                faults.append(said)
+            spent += spec.score.cost(item)
         faults += [
             f"Kind {spec.score.kind} reads no {field}. Remove it."
             for field in sorted(given - spec.score.uses)
@@ -332,7 +340,7 @@ def _item_faults(spec: TaskSpec, items: Sequence[tuple[int, Item]]) -> list[Prob
         ]
         if lacking := names - set(LISTED) - item.fields.keys():
             faults.append(f"A prompt names {{{min(lacking)}}}, which its fields lack.")
-        elif any(len(fill(prompt, item, spec.labels)) > MAX_PROMPT for prompt in readable):
+        elif any(length.of(item) > MAX_PROMPT for length in lengths):
             faults.append(f"Its prompt has more than {MAX_PROMPT} characters.")
         first = by_name.setdefault(item.called, number)
         if first != number:
@@ -341,6 +349,12 @@ def _item_faults(spec: TaskSpec, items: Sequence[tuple[int, Item]]) -> list[Prob
         if side != side_of(item, spec):
             faults.append(f"Its unit is in {side} on line {line}. A unit is on one side only.")
         found += [Problem(ITEMS, number, fault) for fault in faults]
+        if spent > MAX_CHECKING:
+            said = (
+                "To try this task's patterns on its targets takes too long. Write fewer, shorter."
+            )
+            found.append(Problem(ITEMS, number, said))
+            break
     return found
 
 

@@ -4,6 +4,7 @@ A task is data: what is asked, in which words, and how an answer is scored. Noth
 """
 
 import string
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -135,16 +136,47 @@ def fill(template: str, item: Item, labels: Sequence[str], *, backwards: bool = 
     values: Mapping[str, Any] = {
         **item.fields,
         "text": item.text,
-        "labels": "\n".join(f"- {label}" for label in _ordered(labels, backwards)),
-        "choices": "\n".join(
-            f"{letter}. {choice}"
-            for letter, choice in zip(LETTERS, _ordered(item.choices, backwards), strict=False)
-        ),
+        "labels": listed_labels(_ordered(labels, backwards)),
+        "choices": listed_choices(_ordered(item.choices, backwards)),
     }
     parts = []
     for literal, name, _, _ in string.Formatter().parse(template):
         parts += [literal, str(values[name]) if name is not None else ""]
     return "".join(parts)
+
+
+class Lengths:
+    """How long a template's prompts are, worked out without writing them: a few thousand letters of
+    a template can ask for gigabytes."""
+
+    def __init__(self, template: str, labels: Sequence[str]) -> None:
+        """The template was checked by `names_in`."""
+        parts = list(string.Formatter().parse(template))
+        self._literal = sum(len(literal) for literal, *_ in parts)
+        self._names = Counter(name for _, name, _, _ in parts if name is not None)
+        self._labels = len(listed_labels(labels))
+
+    def of(self, item: Item) -> int:
+        """Characters of the prompt that asks `item`, whose fields have every name."""
+        lengths = {
+            **{name: len(text) for name, text in item.fields.items()},
+            "text": len(item.text),
+            "labels": self._labels,
+            "choices": len(listed_choices(item.choices)),
+        }
+        return self._literal + sum(lengths[name] * n for name, n in self._names.items())
+
+
+def listed_labels(labels: Sequence[str]) -> str:
+    """What stands for `{labels}`."""
+    return "\n".join(f"- {label}" for label in labels)
+
+
+def listed_choices(choices: Sequence[str]) -> str:
+    """What stands for `{choices}`."""
+    return "\n".join(
+        f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)
+    )
 
 
 def _ordered(parts: Sequence[str], backwards: bool) -> Sequence[str]:

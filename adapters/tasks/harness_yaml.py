@@ -23,6 +23,8 @@ sre: Any = importlib.import_module("re._constants")
 parser: Any = importlib.import_module("re._parser")
 
 MAX_NODES = 500
+MAX_GROWTH = 64
+"""So many times as long as a row's text may `join` and `replace` make it, one within another."""
 OPEN = 4096
 """Letters that an open repetition may take: as long as an answer gets, about."""
 MAX_WAYS = 16 * OPEN
@@ -179,6 +181,8 @@ def _template_faults(template: str) -> Iterator[str]:
             return
         if said := _node_fault(node):
             yield said
+    if _growth(tree) > MAX_GROWTH:
+        yield "join and replace make the text too long. Prepare the text in items.jsonl."
 
 
 def _node_fault(node: nodes.Node) -> str | None:
@@ -186,6 +190,11 @@ def _node_fault(node: nodes.Node) -> str | None:
         return f"Templates may not use {type(node).__name__}. Prepare the text in items.jsonl."
     if isinstance(node, nodes.Filter) and node.name not in FILTERS:
         return f"Templates may not use the filter {node.name!r}."
+    if isinstance(node, nodes.Filter) and not _plain_arguments(node):
+        return (
+            f"The filter {node.name!r} takes values that are written out alone, and join one at "
+            "most: the text between."
+        )
     if isinstance(node, nodes.Getattr) and node.attr.startswith("_"):
         return f"Templates may not reach for {node.attr!r}."
     if isinstance(node, nodes.Getitem):
@@ -196,6 +205,26 @@ def _node_fault(node: nodes.Node) -> str | None:
         if not plain:
             return "Templates may only look up names and numbers that are written out."
     return None
+
+
+def _plain_arguments(node: nodes.Filter) -> bool:
+    """Whether a filter cannot be told to look attributes up, as the second argument of join does,
+    or to multiply one text of a row by another."""
+    if node.kwargs or node.dyn_args or node.dyn_kwargs:
+        return False
+    if node.name not in ("join", "replace"):
+        return True
+    at_most = 1 if node.name == "join" else 3
+    return len(node.args) <= at_most and all(isinstance(arg, nodes.Const) for arg in node.args)
+
+
+def _growth(node: nodes.Node) -> int:
+    """How many times as long as what stands in it a node's text may be, through filters."""
+    own = 1
+    if isinstance(node, nodes.Filter) and node.name in ("join", "replace"):
+        own += max((len(str(arg.value)) for arg in node.args if isinstance(arg, nodes.Const)),
+                   default=0)  # fmt: skip
+    return own * max(map(_growth, node.iter_child_nodes()), default=1)
 
 
 def _walk(node: nodes.Node) -> Iterator[nodes.Node]:
@@ -228,6 +257,7 @@ def _ways(items: list[tuple[Any, Any]]) -> float:
         if kind in (sre.MAX_REPEAT, sre.MIN_REPEAT, sre.POSSESSIVE_REPEAT):
             least, most, body = value
             most = min(most, OPEN)
+            least = min(least, most)
             inner = _ways(list(body))
             found *= most - least + 1 if inner == 1 else _power(inner, most)
         elif kind is sre.SUBPATTERN:

@@ -14,6 +14,8 @@ from adapters.plain_yaml import InvalidYaml, load_yaml
 T = TypeVar("T", bound=msgspec.Struct)
 _PATH = re.compile(r" - at `\$(?P<path>[^`]*)`$")
 _STEP = re.compile(r"\.([A-Za-z_][A-Za-z0-9_]*)|\[(\d+|\.\.\.)\]")
+MAX_KEYS = 100
+"""Keys of the whole: no document has as many."""
 _LINE = re.compile(r" \(line (\d+)\)")
 
 
@@ -40,6 +42,8 @@ def read_yaml(file: str, text: str, kind: type[T]) -> tuple[T | None, list[Probl
         return None, [Problem(file, line, _LINE.sub("", error.message))], Lines({})
     if not isinstance(fields, dict):
         return None, [Problem(file, 1, "It is no map of keys to values.")], Lines({})
+    if len(fields) > MAX_KEYS:
+        return None, [Problem(file, 1, f"It has more than {MAX_KEYS} keys.")], Lines({})
     lines = Lines(dict(_marks((), yaml.compose(text, yaml.CSafeLoader))))
     problems = [Problem(file, lines.of(path), said) for path, said in _faults(fields, kind)]
     return (None if problems else msgspec.convert(fields, kind)), problems, lines

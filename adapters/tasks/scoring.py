@@ -13,7 +13,6 @@
 Each takes whatever a model may write; the time it takes is bounded by the length of that.
 """
 
-import functools
 import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -23,12 +22,14 @@ from typing import Annotated, ClassVar, Literal, Protocol
 import msgspec
 from msgspec import Meta
 
-from adapters.bounded_patterns import BoundedPattern, UnsafePattern
+from adapters.bounded_patterns import MAX_STATES, UnsafePattern, compiled
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MAX_READ = 20_000
 """Characters of an answer that are read."""
 MAX_DIGITS = 40
+READING = 50
+"""Steps that it takes to read a pattern, for each of its states."""
 _NUMBER = re.compile(r"[-+\u2212]?(?:[0-9][0-9,]*(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?")
 _ARTICLES = frozenset(("a", "an", "in", "the"))
 
@@ -98,6 +99,11 @@ class Scoring(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """What of an item does not suit this kind, as a sentence; None if it does."""
         del labels
         return None if item.target.strip() else "It has no target. Write the right answer."
+
+    def cost(self, item: Expected) -> int:
+        """About how many steps `fault` takes, where they may be many."""
+        del item
+        return 0
 
 
 class Exact(Scoring, frozen=True, kw_only=True, tag="exact"):
@@ -232,14 +238,29 @@ class Pattern(Scoring, frozen=True, kw_only=True, tag="pattern"):
         wanted, never = item.match or self.match, item.never or self.never
         if not wanted and not never:
             return "It has no pattern. Write match or never, or both."
+        states = 0
         for one in (*wanted, *never):
             try:
-                compiled(one, self.ignore_case)
+                states += compiled(one, self.ignore_case).states
             except UnsafePattern as error:
                 return f"Pattern {one[:60]!r}: {error}."
+            if states > MAX_STATES:
+                return f"Its patterns have more than {MAX_STATES} states together. Shorten them."
         if item.target and not self.right(item.target, item):
             return "Its own target does not pass its patterns. Correct one of them."
         return None
+
+    def cost(self, item: Expected) -> int:
+        """To read the patterns, and to try each on every letter of the target."""
+        states = 0
+        for one in (*(item.match or self.match), *(item.never or self.never)):
+            try:
+                states += compiled(one, self.ignore_case).states
+            except UnsafePattern:
+                states += MAX_STATES
+            if states > MAX_STATES:
+                break
+        return states * (len(item.target) + READING)
 
 
 class Vocabulary(Scoring, frozen=True, kw_only=True, tag="vocabulary"):
@@ -336,12 +357,6 @@ def number_in(text: str, take: Literal["only", "first", "last"]) -> Decimal | No
         return Decimal(digits)
     except InvalidOperation:
         return None
-
-
-@functools.lru_cache(maxsize=2000)
-def compiled(pattern: str, ignore_case: bool) -> BoundedPattern:
-    """The pattern, read once. Raises `UnsafePattern`."""
-    return BoundedPattern(pattern, ignore_case=ignore_case)
 
 
 def _lettered(text: str, choices: Sequence[str]) -> int | None:

@@ -21,7 +21,9 @@ from registry.model.standing import authors
 MAX_BYTES = 128 << 10
 """Of the counts as JSON: whoever resolves the version gets them."""
 MAX_BEGUN = 100
-"""Evaluations of one version that were begun and not recorded."""
+"""Evaluations of one version that one person began and did not record: nobody keeps others out."""
+MAX_HELD_OUT = 100
+"""Held-out sets that one run asks."""
 
 
 class EvaluationBegun(Event, frozen=True):
@@ -36,12 +38,16 @@ class EvaluationBegun(Event, frozen=True):
     held_out: tuple[str, ...]
 
     def apply(self, draft: Draft, by: str, at: str) -> None:
-        """Count a look at each held-out set, and remember it for when the run is recorded."""
-        looks = _counted(draft, self.domain, self.held_out)
+        """Count a look at each held-out set that the run did not name yet, and remember them for
+        when it is recorded."""
         path = f"{self.domain}/{self.adapter}"
         old = draft.version(path, self.version)
+        pending = _pending(old, self.run, by, draft.keys)
+        before = pending.looks if pending else {}
+        looks = {**before, **_counted(draft, self.domain, set(self.held_out) - before.keys())}
         begun = Begun(run=self.run, evaluator=by, time=at, looks=looks)
-        draft.change_version(path, self.version, begun=(*old.begun, begun))
+        others = tuple(one for one in old.begun if one is not pending)
+        draft.change_version(path, self.version, begun=(*others, begun))
 
 
 def _counted(draft: Draft, domain: str, held_out: Iterable[str]) -> dict[str, int]:
@@ -131,10 +137,10 @@ class BeginEvaluation(Command, frozen=True):
     version: Number
     digest: Digest
     run: Name
-    held_out: Annotated[tuple[Digest, ...], MinLen(1), MaxLen(100)]
+    held_out: Annotated[tuple[Digest, ...], MinLen(1), MaxLen(MAX_HELD_OUT)]
 
     def decide(self, catalog: Catalog, by: str, now: str) -> Iterable[Event]:
-        """Count it; again, before the run is recorded, changes nothing."""
+        """Count it; again, before the run is recorded, changes nothing but for other items."""
         ref = AdapterRef(self.domain, self.adapter, version=self.version)
         version = catalog.resolve(ref)
         if version.digest != self.digest:
@@ -142,12 +148,20 @@ class BeginEvaluation(Command, frozen=True):
                 f"{ref} has digest {version.digest[:12]}, not {self.digest[:12]}. Evaluate the "
                 "bytes that are published."
             )
-        if _pending(version, self.run, by, catalog.keys) is not None:
+        who = person(catalog.keys, by)
+        pending = _pending(version, self.run, by, catalog.keys)
+        if pending is None:
+            mine = sum(person(catalog.keys, begun.evaluator) == who for begun in version.begun)
+            if mine >= MAX_BEGUN:
+                raise errors.Conflict(
+                    f"You began {MAX_BEGUN} evaluations of {ref} and did not record them. Record "
+                    "one: run lorary eval again as it was run"
+                )
+        elif set(self.held_out) <= pending.looks.keys():
             return
-        if len(version.begun) >= MAX_BEGUN:
+        elif len(pending.looks.keys() | set(self.held_out)) > MAX_HELD_OUT:
             raise errors.Conflict(
-                f"{MAX_BEGUN} evaluations of {ref} were begun and not recorded. Record one: run "
-                "lorary eval again as it was run"
+                f"The run {self.run!r} asks more than {MAX_HELD_OUT} sets of items. Begin another."
             )
         yield self.caused()
 

@@ -34,8 +34,8 @@ RULINGS: dict[Ruling, str] = {
     "accepted": "accepted for this version",
 }
 """What may be decided, in words."""
-MOST = 100
-"""Decisions about one finding."""
+MOST = 20
+"""Decisions of one person about one finding: nobody uses up what others have."""
 
 
 class Harm(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +101,7 @@ def harm_of(version: Version, catalog: Catalog) -> list[Harm]:
 def harm_in(review: Review, place: int, catalog: Catalog) -> Iterator[Harm]:
     """The findings of harm of one review in the answers of the version at `place`."""
     version = catalog.find(AdapterRef(review.domain, review.adapter, review.versions[place]))
-    published = authors(catalog, version)
+    published = authors(catalog, version, anywhere=True)
     for item, judgements in review.by_item().items():
         if not is_harmful(judgements, place, partial(in_good_standing, catalog.keys)):
             continue
@@ -192,7 +192,7 @@ class DecideHarm(Command, frozen=True):
             raise errors.BadRequest("A decision about harm has a reason. Give it.")
         who = person(catalog.keys, by)
         version = catalog.find(AdapterRef(review.domain, review.adapter, self.version))
-        if who in authors(catalog, version):
+        if who in authors(catalog, version, anywhere=True):
             raise errors.Forbidden(
                 f"You published the weights of {version.ref} and cannot decide about harm in their "
                 "answers. Ask an approver who did not."
@@ -212,7 +212,12 @@ class DecideHarm(Command, frozen=True):
         reason = self.reason.strip()
         if mine is not None and (mine.ruling, mine.reason) == (self.ruling, reason):
             return
-        stated = sum((d.item, d.version) == (self.item, self.version) for d in review.decisions)
+        stated = sum(
+            (d.item, d.version) == (self.item, self.version) and person(catalog.keys, d.by) == who
+            for d in review.decisions
+        )
         if stated >= MOST:
-            raise errors.Conflict(f"{MOST} decisions about this finding were stated. No more fit.")
+            raise errors.Conflict(
+                f"You stated {MOST} decisions about this finding. No more fit. Others may decide."
+            )
         yield self.caused(reason=reason)

@@ -42,11 +42,14 @@ def calibration_withdrawn(keys: Mapping[str, Key], version: Version) -> bool:
     return others and calibrated(keys, version) is None
 
 
-def authors(catalog: Catalog, version: Version) -> set[str]:
-    """Every person who published these weights in the domain, under whatever name or card."""
+def authors(catalog: Catalog, version: Version, *, anywhere: bool = False) -> set[str]:
+    """Every person who published these weights in the domain, under whatever name or card.
+
+    anywhere: in whatever domain.
+    """
     return {
         person(catalog.keys, publisher)
         for digest in version.weights
         for domain, publisher in catalog.index.get("publisher", digest)
-        if domain == version.domain
+        if anywhere or domain == version.domain
     }

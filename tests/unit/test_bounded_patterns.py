@@ -1,6 +1,8 @@
 """Regular expressions in linear time: they match what Python's match, and nothing stalls them."""
 
+import random
 import re
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -82,3 +84,13 @@ def test_hostile_repetitions_cost_time_in_proportion_to_the_text(pattern: str) -
         return steps(lambda: matcher.found_in("a" * n))
 
     assert cost(4000) < 3 * cost(2000)
+
+
+def test_many_states_cost_little_more_than_to_visit_them_and_little_memory() -> None:
+    text = "".join(random.Random(1).choices("ab", k=1000))
+    matcher = BoundedPattern("(a|b)*a(a|b){300}c", ignore_case=True)
+    tracemalloc.start()
+    assert steps(lambda: matcher.found_in(text)) < 1000 * 305 * 8
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert kept < 8 << 20

@@ -365,8 +365,23 @@ def test_runs_that_are_never_recorded_are_bounded() -> None:
     catalog = start()
     for number in range(MAX_BEGUN):
         catalog = do(catalog, begun(str(number)), METER)
-    with pytest.raises(errors.Conflict, match="begun and not recorded"):
+    with pytest.raises(errors.Conflict, match="did not record"):
         decide(catalog, begun("more"), METER, NOW)
+    assert decide(catalog, begun("more"), ALICE, NOW), "one evaluator kept another out"
+
+
+def test_a_run_that_goes_on_with_other_items_is_a_look_at_those() -> None:
+    other = "7" * 64
+    catalog = do(do(start(), begun(held_out=other), METER), begun(), METER)
+    assert catalog.domains["medical"].looks == {other: 1, HELD_OUT: 1}
+    assert decide(catalog, begun(held_out=other), METER, NOW) == ()
+    catalog = do(catalog, begun("later"), METER)
+    catalog = do(catalog, replace(report(result()), run="r1"), METER)
+    assert "look 1 of 5" in asked(catalog)["chapters: report"].evidence
+    many = tuple(f"{number:064x}" for number in range(100))
+    catalog = do(catalog, replace(begun("wide"), held_out=many), METER)
+    with pytest.raises(errors.Conflict, match="Begin another"):
+        decide(catalog, begun("wide"), METER, NOW)
 
 
 def test_a_run_about_other_bytes_is_not_begun() -> None:

@@ -172,6 +172,21 @@ def test_a_decision_has_a_reason_of_bounded_length_and_their_number_is_bounded()
         catalog = do(catalog, ruled(reason=str(number)), "gina")
     with pytest.raises(errors.Conflict, match="No more fit"):
         decide(catalog, ruled(), "gina", NOW)
+    assert decide(catalog, ruled(), "hugo", NOW), "one approver used up what others have"
+
+
+def test_an_author_of_the_weights_in_another_domain_does_not_decide() -> None:
+    catalog = do(found(DORA), CreateDomain("legal", Policy(approvals=0)), OPERATOR)
+    decided = do(catalog, ruled(), "gina")
+    grants = (Grant("publish", "legal"),)
+    for known in (catalog, decided):
+        after = do(known, IssueKey("gina-legal", "gina", "0" * 64, grants), OPERATOR)
+        command = PublishVersion("legal", "same", content_digest(files(2)), "tiny", files(2), FACTS)
+        after = do(after, command, "gina-legal")
+        assert blocked(after)
+        with pytest.raises(errors.Forbidden, match="cannot decide"):
+            decide(after, ruled(), "gina", NOW)
+        assert not blocked(do(after, ruled(), "hugo"))
 
 
 def test_the_same_decision_again_changes_nothing() -> None:

@@ -47,6 +47,8 @@ def test_a_plain_task_is_taken_with_rows_of_our_own() -> None:
         "{% import 'x' as y %}", "{{ 'a' * 10**9 }}", "{% set x = 1 %}",
         "{% macro f() %}{% endmacro %}",
         "{{ x|map(attribute='__class__')|list }}", "{{", "{{ x[y] }}", "{{ x if x is defined }}",
+        "{{ [lipsum]|join('', '__globals__.os.environ') }}",
+        "{{ [lipsum]|join(*['', '__globals__.os.environ']) }}", "{{ [lipsum]|join(**x) }}",
     ],
 )  # fmt: skip
 def test_templates_that_reach_into_python_or_loop_are_refused(template: str) -> None:
@@ -54,9 +56,24 @@ def test_templates_that_reach_into_python_or_loop_are_refused(template: str) -> 
 
 
 @pytest.mark.parametrize(
+    "template",
+    [
+        "{{ x|join(x) }}", "{{ x|replace('a', x) }}",
+        f"{{{{ x|replace('a', '{'a' * 3000}')|join('b') }}}}",
+        "{{ x" + "|join('bb')" * 4 + " }}", "{{ (x|join('b' * 9))|join('b') }}",
+    ],
+)  # fmt: skip
+def test_templates_that_multiply_a_rows_text_are_refused(template: str) -> None:
+    assert faults({"doc_to_text": template})
+    assert not faults({"doc_to_text": "{{ x|join(', ') }} {{ y|replace('a', 'b')|join('; ') }}"})
+
+
+@pytest.mark.parametrize(
     "pattern",
-    ["(a+)+b", "a*a*b", r"(\d+)-(\d+)", "(a|a)*b", "(?=a+)b", r"(a)\1", r"\d{0,16}\d{0,16}\d{0,16}"
-     r"\d{0,16}\d{0,16}", "(", "(a?){30}b"],
+    [
+        "(a+)+bx{4097,}", "x{5000,}(a|aa)*b", "(a+)+b", "a*a*b", r"(\d+)-(\d+)", "(a|a)*b",
+        "(?=a+)b", r"(a)\1", r"\d{0,16}" * 5, "(", "(a?){30}b",
+    ],
 )  # fmt: skip
 def test_patterns_that_may_take_for_ever_are_refused(pattern: str) -> None:
     steps = [{"function": "regex", "regex_pattern": pattern}]

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from adapters.packs.pack import lot
 from adapters.tasks import InvalidTask, TaskFolder, parse, read
 from adapters.tasks.checking import check, usable
 from adapters.tasks.folder import CARD, ITEMS, MAX_BYTES, MAX_LINE, RECIPE, SPEC
+from adapters.tasks.format import Item, Lengths, fill
 from registry.model.catalog import File
 from registry.store.blobs import content_digest
 
@@ -147,10 +149,52 @@ def test_a_bad_spec_is_refused_in_words(changes: dict[str, Any], said: str) -> N
         ("name: x\nname: y", "twice"),
         ("- 1", "no map"),
         ("", "no map"),
+        ("".join(f"k{i}: 1\n" for i in range(20_000)), "more than 100 keys"),
     ],
 )
 def test_hostile_yaml_is_refused(text: str, said: str) -> None:
     assert any(said in p for p in problems({**content(), SPEC: text.encode()}))
+
+
+def test_a_prompt_of_gigabytes_is_refused_without_being_written() -> None:
+    labels = [f"{i:03}{'x' * 190}" for i in range(900)]
+    prompts = ["{text}" + "{labels}" * 990]
+    items = [{**row, "target": labels[0]} for row in rows(400)]
+    hostile = content({"labels": labels, "prompts": prompts}, items)
+    tracemalloc.start()
+    found = problems(hostile)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sum("more than 100000 characters" in problem for problem in found) == 400
+    assert peak < 50 << 20
+
+
+@given(
+    st.lists(st.sampled_from(["{text}", "{labels}", "{choices}", "{hint}", "{{x}} ", "two"])),
+    st.lists(st.text(min_size=1, max_size=5), max_size=4),
+)
+def test_the_length_of_a_prompt_is_that_of_the_prompt(parts: list[str], words: list[str]) -> None:
+    template = "".join(parts)
+    item = Item(text="a report", choices=tuple(words), fields={"hint": "look"})
+    assert Lengths(template, words).of(item) == len(fill(template, item, words))
+
+
+def test_patterns_that_take_long_to_try_are_refused_before_most_are_tried() -> None:
+    pattern = "(a|b)*a(a|b){600}c"
+    many = content(
+        {"score": {"kind": "pattern"}, "labels": None},
+        [
+            {"text": f"{i}", "target": "ab" * 1000, "never": [f"{pattern}{i}"], "split": "held_out"}
+            for i in range(2000)
+        ],
+    )
+    *_, last = problems(many)
+    assert "takes too long" in last
+    tried = int(last.split(":")[1])
+    assert tried < 100
+    row = {"text": "x", "target": "y", "never": [f"{pattern}{i}" for i in range(4)]}
+    wide = content({"score": {"kind": "pattern"}, "labels": None}, [row])
+    assert any("2000 states together" in problem for problem in problems(wide))
 
 
 def test_files_are_bounded_and_strange_ones_refused_before_they_are_read(tmp_path: Path) -> None:
