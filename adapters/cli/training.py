@@ -94,6 +94,9 @@ def train(
 
     chosen = _chosen(recipe, list(assignments or []), task)
     base_directory = base or base_of(chosen.base)
+    if not base_directory.is_dir():
+        how = "Specify another" if base else "Build it: lorary small-model; or specify one"
+        raise BadRecipe(f"There is no base model in {base_directory}. {how}: --base DIRECTORY.")
     if is_first() and (warning := continued.answers_seen(chosen)) is not None:
         print(f"Note: {warning}", file=sys.stderr)
     if dry_run:

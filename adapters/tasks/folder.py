@@ -147,7 +147,8 @@ def read(folder: Path) -> TaskFolder:
     regular file or not readable, and all that `parse` finds.
     """
     if not folder.is_dir():
-        raise InvalidTask([Problem(str(folder), 0, "It is no folder. Make one: lorary task new")])
+        hint = "This is not a folder. Make one: lorary task new FOLDER"
+        raise InvalidTask([Problem(str(folder), 0, hint)])
     content: dict[str, bytes] = {}
     problems = []
     names = sorted(path.name for path in folder.iterdir() if path.name not in IGNORED)

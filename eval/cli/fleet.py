@@ -54,6 +54,8 @@ def set_engine(
     with client() as registry:
         bases = {one["name"]: one["digest"] for one in registry.bases()}
         name = base or (next(iter(bases)) if len(bases) == 1 else "")
+        if not bases:
+            raise BadRequest("No base model is registered. Register one: lorary base add DIRECTORY")
         if name not in bases:
             raise BadRequest(f"Name one of the base models: --base {' | --base '.join(bases)}")
         engine = engine_of(url, ClientSettings().key.get_secret_value(), name)
@@ -70,8 +72,8 @@ def set_engine(
             raise BadRequest("Nothing was changed. Confirm with --yes, or keep both with --add.")
         changes = {"engines": msgspec.to_builtins([*kept, engine])}
         shown = registry.change_policy(domain, changes, weaken=True)
-    told = f"{domain} takes evidence from {described(engine)}."
-    emit(shown, as_json, lambda: say(told))
+    message = f"{domain} takes evidence from {described(engine)}."
+    emit(shown, as_json, lambda: say(message))
 
 
 def qualify_promoted(domain: str, how: judging.Options) -> None:

@@ -117,7 +117,7 @@ def show(ref: AliasRef, as_json: AsJson = False) -> None:
 def _show_running(running: dict[str, Any]) -> None:
     say(f"{running['percent']} % of callers get version {running['candidate']}.")
     limits = [f"{name}={value}" for name, value in (running["bounds"] or {}).items()]
-    say(f"Rolled back beyond: {', '.join(limits) or 'no limit is set'}")
+    say(f"Limits for its rollback: {', '.join(limits) or 'none'}")
 
 
 def _bounds(

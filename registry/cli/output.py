@@ -59,8 +59,15 @@ def emit(value: Any, as_json: bool, show: Callable[[], None]) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows under their titles."""
+    """Print rows under their titles.
+
+    The first column names what a row is about, for use in other commands, so it is never cut;
+    long words of the others go on in the next line.
+    """
     drawn = Table(*columns, box=None, pad_edge=False)
+    for column in drawn.columns:
+        column.overflow = "fold"
+    drawn.columns[0].min_width = max([0, *(len(plain(str(row[0]))) for row in rows)])
     for row in rows:
         drawn.add_row(*(Text(plain(str(cell))) for cell in row))
     Console().print(drawn)

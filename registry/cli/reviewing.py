@@ -282,7 +282,7 @@ def _show(review: dict[str, Any]) -> None:
         ]
         for found in review["harm"]
     ]
-    table(["item", "version", "experts", "harm", "state", "people who lift it"], harm)
+    table(["item", "version", "experts", "harm", "state", "lifted by"], harm)
     for found in review["harm"]:
         for decision in found["decisions"]:
             say(

@@ -6,6 +6,7 @@ begins with, as it is afterwards.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from inspect import Parameter, Signature
 from typing import Any, TypeAlias, get_type_hints
 
@@ -81,6 +82,7 @@ def _answer(caller: Caller, command: Any, events: Sequence[Event]) -> Json:
     if isinstance(command, RollBackSplit | GiveFeedback | ReportShadow):
         return _reported(command, events)
     assert command.route is not None  # noqa: S101
+    caller = replace(caller, catalog=caller.registry.catalog)  # which holds the command's events
     shows = next(show for begin, show in _RESOURCES if command.route.path.startswith(begin))
     return shows(caller, command)
 

@@ -201,7 +201,8 @@ class DecideHarm(Command, frozen=True):
         found = next((h for h in harm_in(review, place, catalog) if h.item == self.item), None)
         if found is None:
             raise errors.Conflict(
-                "Experts did not find this answer harmful: there is nothing to decide."
+                "Experts did not find this answer harmful: there is nothing to decide. See "
+                f"lorary review show {review.id}"
             )
         if who in found.judged:
             raise errors.Forbidden(

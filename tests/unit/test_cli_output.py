@@ -47,6 +47,17 @@ def test_others_texts_are_shown_as_they_are_without_controls(
         assert text.partition("\x1b")[0] in shown.out
 
 
+def test_a_table_cuts_nothing_however_narrow_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    item, version, state = "8ccfa2ad247a6e03", "radiology/modality-of-images@12", "blocks promotion"
+    table(["item", "version", "state", "experts"], [[item, version, state, "1 of 2"]])
+    shown = capsys.readouterr().out
+    assert item in shown
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown
+
+
 @given(st.text())
 def test_plain_text_has_no_controls_and_stays_if_it_had_none(text: str) -> None:
     assert all(c.isprintable() or c in "\n\t" or c.isspace() for c in plain(text))

@@ -318,6 +318,14 @@ def test_a_decision_is_shown_on_the_reviews_page_at_the_gate_and_in_the_log(
     assert hospital.ask("team", "PUT", path, json={"version": 1}).status_code == 200
 
 
+def test_the_answer_to_a_decision_holds_it(hospital: Hospital) -> None:
+    review, item = judged(hospital)
+    said = {"item": item, "version": 1, "ruling": "not-harm", "reason": "Checked."}
+    answer = hospital.ask("gina", "POST", f"/api/v1/reviews/{review}/decisions", json=said)
+    (harm,) = answer.json()["harm"]
+    assert ([d["reason"] for d in harm["decisions"]], harm["blocks"]) == (["Checked."], False)
+
+
 def test_an_open_review_hides_what_a_decision_about_an_earlier_one_may_quote(
     hospital: Hospital,
 ) -> None:

@@ -210,7 +210,7 @@ def test_files_are_bounded_and_strange_ones_refused_before_they_are_read(tmp_pat
     assert any(p.startswith("setup.py: A task holds") for p in found)
     assert "recipe.yaml: It is no regular file." in found
     assert any(p.startswith("items.jsonl: It has more than") for p in found)
-    with pytest.raises(InvalidTask, match="no folder"):
+    with pytest.raises(InvalidTask, match=r"not a folder\. Make one: lorary task new FOLDER"):
         read(tmp_path / "nothing")
 
 
