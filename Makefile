@@ -76,7 +76,7 @@ chart: environment-dev ## Make the chart's generated files anew: dashboards, val
 	$(BIN)/python -m helm.dashboards.build
 	$(BIN)/python -m helm.values_docs
 
-reference: environment-dev ## Make the reference pages in docs/reference/ anew
+reference: environment-dev ## Regenerate the reference pages in docs/reference/
 	$(BIN)/python -m reference
 
 clean: ## Remove the environment and everything cached for this checkout

@@ -62,7 +62,7 @@ def parse_options() -> argparse.Namespace:
 
 
 class Failed(Exception):
-    """A step that did not work; its output tells why."""
+    """A step that did not work; its output shows why."""
 
 
 class Clock:
@@ -287,7 +287,7 @@ def show_what_runs(api_url: str, registry_url: str, packs: Mapping[str, DomainPa
         "",
         f"OpenAI API {api_url}/v1   registry {registry_url}   logs {folder}/*.log",
         f"Adapters   {paths}",
-        "Nobody has evaluated or reviewed them. Do not rely on the answers.",
+        "They were neither evaluated nor reviewed. Do not rely on the answers.",
     )
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -1,4 +1,4 @@
-"""Regular expressions from strangers, matched in time linear in the text. Pure.
+"""Untrusted regular expressions, matched in time linear in the text. Pure.
 
 Python's own engine backtracks: a pattern such as `(a+)+b` takes exponential time. Here a pattern
 becomes a nondeterministic automaton, and all its states are followed at once (K. Thompson, "Regular

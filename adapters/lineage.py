@@ -1,4 +1,4 @@
-"""What an adapter says of its making: read from its `provenance.json`, claimed, not verified."""
+"""How an adapter was made, as its `provenance.json` claims; not verified."""
 
 from typing import Annotated
 

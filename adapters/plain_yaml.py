@@ -1,4 +1,4 @@
-"""YAML from strangers: maps, lists and scalars within bounds; nothing that expands or constructs.
+"""Untrusted YAML: maps, lists and scalars within bounds; nothing that expands or constructs.
 
 Anchors, aliases and explicit tags are refused as the parser reports them, so that the same letters
 inside quotes or text are accepted. Timestamps and merge keys are read as text. The parser is

@@ -14,7 +14,7 @@ def _type(schema: dict[str, Any]) -> str:
     if "anyOf" in schema:
         return " or ".join(_type(one) for one in schema["anyOf"])
     if "$ref" in schema:
-        return "a suite's rule"
+        return "engine" if schema["$ref"].endswith("/Engine") else "a suite's rule"
     if "enum" in schema:
         return ", ".join(map(str, schema["enum"]))
     kind = schema.get("type", "text")

@@ -18,7 +18,7 @@ def from_complaints(
 ) -> tuple[list[Item], int]:
     """An item for each complaint whose texts are among `rows`, and for how many they are not.
 
-    complaints: `response`, `category` as the registry tells them. rows: `id`, `prompt` (text, or
+    complaints: `response`, `category` as the registry returns them. rows: `id`, `prompt` (text, or
     messages), `answer`. Experts see every message, with its role if there are several. Rows nobody
     complained of are passed over. Raises `BadRequest` for a row of another shape.
     """

@@ -12,7 +12,7 @@ from serving.telemetry.verdicts import VERDICTS, Times
 
 
 class EngineMetrics(PrometheusStatLogger):  # type: ignore[misc] # vLLM ships no types for it
-    """What vLLM tells Prometheus, and of which adapters run and wait only the latest.
+    """What vLLM reports to Prometheus, and of which adapters run and wait only the latest.
 
     `vllm:lora_requests_info` is a series for each combination of names that ever ran together, its
     value the time. Whoever reads it, as the Gateway API's endpoint picker does, wants the newest.

@@ -270,7 +270,7 @@ class Broken(LoraryError):
     code = "internal_error"
 
     def __init__(self) -> None:
-        super().__init__("The server failed. Try again; its log tells the operator where.")
+        super().__init__("The server failed. Try again. The operator finds the cause in its log.")
 
 
 class CannotServe(LoraryError):

@@ -185,7 +185,7 @@ class Gate:
             await answer(exchange.send, 200, kept)
 
     async def _prefetch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Begin to bring up what the caller will soon ask for; tells where it is now.
+        """Start loading what the caller will soon request; returns where it is now.
 
         Each hint is charged as a request.
         """
@@ -217,6 +217,6 @@ class Gate:
 
 
 def _tell_if_broken(task: asyncio.Task[None]) -> None:
-    """Nobody waits for a background task, so its failure is logged here."""
+    """A background task has no caller to report to, so its failure is logged here."""
     if not task.cancelled() and (error := task.exception()) is not None:
         access_log.failed(task.get_name(), error)

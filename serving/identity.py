@@ -1,5 +1,5 @@
-"""What this server runs, as it tells evaluators: engine, base model, and settings that may change
-an answer.
+"""What this server runs, as reported to evaluators: engine, base model, and settings that may
+change an answer.
 
 Read from vLLM's own configuration after it has started, so options after `--` and the model's own
 files are in it. The base model's digest is measured from the files in its directory before vLLM

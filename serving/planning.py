@@ -156,7 +156,7 @@ def zipf(adapters: int, skew: float) -> NDArray[np.float64]:
 
 
 def _share(weights: NDArray[np.float64], replicas: int) -> NDArray[np.float64]:
-    """What one of `replicas` is asked for: every so-manieth adapter, since hashing mixes them."""
+    """What one of `replicas` is asked for: one adapter in `replicas`, since hashing mixes them."""
     mine = weights[::replicas].copy()
     mine /= mine.sum()
     return mine

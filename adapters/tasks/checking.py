@@ -115,7 +115,7 @@ def _none_held_out(counts: dict[str, int]) -> tuple[Problem, ...]:
 
 
 def _contradictions(task: TaskFolder) -> list[Problem]:
-    """Items that ask the same and have another answer: nobody could answer them."""
+    """Items with the same text and different targets, which no answer can satisfy."""
     first: dict[str, tuple[int, str]] = {}
     found = []
     for number, item in task.placed():

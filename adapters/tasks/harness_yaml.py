@@ -1,4 +1,4 @@
-"""A task of lm-evaluation-harness from strangers: what of its YAML may be run. Pure.
+"""An untrusted task of lm-evaluation-harness: which parts of its YAML may be used. Pure.
 
 The harness runs what such a file says: functions (`!function`), other files, data sets with code of
 their own, metrics from the Hub, Jinja templates that reach into Python, regular expressions that
@@ -208,8 +208,8 @@ def _node_fault(node: nodes.Node) -> str | None:
 
 
 def _plain_arguments(node: nodes.Filter) -> bool:
-    """Whether a filter cannot be told to look attributes up, as the second argument of join does,
-    or to multiply one text of a row by another."""
+    """Whether a filter's arguments cannot look attributes up, as the second argument of join does,
+    nor multiply one text of a row by another."""
     if node.kwargs or node.dyn_args or node.dyn_kwargs:
         return False
     if node.name not in ("join", "replace"):

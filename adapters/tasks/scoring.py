@@ -47,7 +47,7 @@ class Criterion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Expected(Protocol):
-    """What an item says of its answer."""
+    """What an item states about its answer."""
 
     @property
     def target(self) -> str:
@@ -328,7 +328,7 @@ class Harness(Scoring, frozen=True, kw_only=True, tag="harness"):
     """lm-evaluation-harness scores it, as `harness.yaml` says."""
 
     def right(self, text: str, item: Expected) -> None:
-        """The harness tells."""
+        """The harness decides."""
         del text, item
 
     def fault(self, item: Expected, labels: Sequence[str]) -> str | None:

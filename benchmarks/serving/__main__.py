@@ -22,7 +22,7 @@ All but the first use real vLLM, with any base model, any hardware and any of vL
 --); by default the small model on this CPU, and a real S3 server. On two cores each part in full
 takes two to nine minutes, and --quick is sized for a quarter of that; to start both servers takes
 two of them. The two need 8 GB of memory. LiteLLM and aiperf are installed into environments of
-their own under the cache folder the first time. A part that fails is told, and the next is run.
+their own under the cache folder the first time. A part that fails is reported, and the next is run.
 """
 
 import argparse

@@ -88,7 +88,7 @@ class Pair:
 
 
 def health(served: Served) -> dict[str, dict[str, int]]:
-    """What a replica says of itself."""
+    """What a replica reports about itself."""
     found: dict[str, dict[str, int]] = httpx.get(f"{served.url}/health").json()
     return found
 
@@ -123,7 +123,7 @@ def pair(
 
 
 def _up(starting: Future[Served]) -> Served | None:
-    """The started server; a variant that does not start is told and left out."""
+    """The started server; a variant that does not start is reported and left out."""
     try:
         return starting.result()
     except RuntimeError as error:

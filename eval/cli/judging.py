@@ -103,7 +103,7 @@ def evaluate(
 
     Example: lorary eval radiology/modality@1 --task radiology-modality
 
-    After the engine changed, every promoted version is qualified anew by one command; run again, it
+    After a change of engine, --all-promoted evaluates every promoted version again. Repeated, it
     goes on where it stopped:
 
     Example: lorary eval --all-promoted --url http://127.0.0.1:8000/v1

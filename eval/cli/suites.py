@@ -59,7 +59,7 @@ def list_suites(
         }
         for suite in known
     ]
-    columns = ["suite", "digest", "held_out", "items", "about"]
+    columns = ["suite", "digest", "held_out", "questions", "about"]
     shown = [
         [row["suite"], row["digest"][:12], row["held_out"][:12], row["items"], row["about"]]
         for row in rows

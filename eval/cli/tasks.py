@@ -59,7 +59,7 @@ def push(
         version,
         as_json,
         lambda: say(
-            f"{version['ref']}  {version['digest']}, {version['items']} items\n"
+            f"{version['ref']}  {version['digest']}, {version['items']} questions\n"
             f"For a policy that requires it: lorary suite policy {domain} --task {pushed}"
         ),
     )

@@ -92,7 +92,7 @@ def described(error: Exception) -> tuple[int, str]:
 
 
 def _code(error: LoraryError) -> int:
-    """400 is a request that cannot be read, and 5xx but 500 one that nobody answered."""
+    """400 is a request that cannot be read; 5xx except 500 is one that was not answered."""
     if error.status == 400 or isinstance(error, RegistryMissing):
         return USAGE
     return UNKNOWN if error.status in (502, 503, 504) else NO

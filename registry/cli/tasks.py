@@ -45,7 +45,7 @@ def list_tasks(
         for task in tasks
         for version in reversed(task["versions"])
     ]
-    columns = ["task", "about", "items", "licence", "pushed", "state"]
+    columns = ["task", "about", "questions", "licence", "pushed", "state"]
     emit(tasks, as_json, lambda: table(columns, rows))
 
 
@@ -88,7 +88,7 @@ def _show(version: dict[str, Any]) -> None:
     if version["retired"] is not None:
         say(f"  RETIRED   {version['retired']}")
     table(
-        ["  suite", "items", "digest", "held-out items"],
+        ["  suite", "questions", "digest", "held-out items"],
         [
             ["  " + s["suite"], s["items"], s["digest"][:16], s["held_out"][:16]]
             for s in version["suites"]
@@ -119,7 +119,7 @@ def pull(
 
 def retire(
     ref: Annotated[str, typer.Argument(help="DOMAIN/TASK@VERSION")],
-    reason: Annotated[str, typer.Option(help="Why; whoever asks for it will read it.")],
+    reason: Annotated[str, typer.Option(help="Why; shown to everyone who requests it.")],
     as_json: AsJson = False,
 ) -> None:
     """Retire a version that no policy names; `lorary gc --apply` then removes its files.

@@ -94,7 +94,7 @@ def install(app: FastAPI) -> None:
     async def broken(request: Request, error: Exception) -> Response:
         path = TICKET.sub("/lfs/...", request.url.path)
         logger.error("unexpected error in %s", path, exc_info=error)
-        message = "The registry failed. Try again; its log tells the operator why."
+        message = "The registry failed. Try again. The operator finds the cause in its log."
         return _render(request, InternalError(message))
 
 
@@ -107,7 +107,7 @@ def _as_seen(request: Request, error: UnknownAdapter) -> UnknownAdapter:
 
 
 def answer(request: Request, error: LoraryError) -> Response:
-    """The answer that tells the request's client of `error`; logs it, too."""
+    """The response that reports `error` to the client; logs it, too."""
     log_refusal(request, error.status, error.code, error.message)
     return _render(request, error)
 

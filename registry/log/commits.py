@@ -180,7 +180,7 @@ class CommitLog:
 
 
 class _Tagged(msgspec.Struct):
-    """What any event tells of itself, known or not."""
+    """The fields that every event has, known or not."""
 
     type: str
 

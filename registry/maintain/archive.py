@@ -54,7 +54,7 @@ WRITE_TRIES = 4
 
 
 class Trailer(msgspec.Struct, frozen=True, kw_only=True):
-    """What an export says of itself, as its last entry."""
+    """What an export states about itself, in its last entry."""
 
     format: int
     registry: str

@@ -51,7 +51,7 @@ class EvaluationBegun(Event, frozen=True):
 
 
 def _counted(draft: Draft, domain: str, held_out: Iterable[str]) -> dict[str, int]:
-    """Count one more look at each of the held-out sets; the how-manieth each is."""
+    """Count one more look at each of the held-out sets; returns the new count of each."""
     looks = dict(draft.domains[domain].looks)
     for items in set(held_out):
         looks[items] = looks.get(items, 0) + 1
@@ -124,9 +124,9 @@ def _pending(version: Version, run: str | None, by: str, keys: Mapping[str, Key]
 class BeginEvaluation(Command, frozen=True):
     """Count a look at held-out items before a version is asked them.
 
-    `run` names the evaluation: while it is not recorded, the same run begun again is the same look,
-    so that one which was cut short goes on. Whether or not it is ever recorded, the look is
-    counted: nobody tries versions until one passes and reports that one alone.
+    `run` names the evaluation. Until it is recorded, beginning the same run again is the same
+    look, so that an interrupted evaluation can resume. The look is counted whether or not the
+    evaluation is ever recorded, so that trying versions until one passes is visible.
     """
 
     event = EvaluationBegun

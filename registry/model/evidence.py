@@ -77,7 +77,7 @@ class SuiteResult(msgspec.Struct, frozen=True, kw_only=True):
 
     suite: Name
     digest: Digest
-    """SHA-256 of how is asked and scored."""
+    """SHA-256 of how the suite asks and scores."""
     held_out: Digest
     """SHA-256 of the items."""
     tallies: Annotated[dict[Name, Tally], MaxLen(100)]
@@ -124,7 +124,7 @@ class TaskSuite(msgspec.Struct, frozen=True):
 
     suite: Name
     digest: Digest
-    """SHA-256 of how is asked and scored."""
+    """SHA-256 of how the suite asks and scores."""
     held_out: Digest
     """SHA-256 of the items."""
     items: Count = 0
@@ -137,7 +137,7 @@ class SuiteRule(msgspec.Struct, frozen=True, kw_only=True):
     suite: Name
     """The suite's name."""
     digest: Digest
-    """SHA-256 of how is asked and scored; another suite's results do not count."""
+    """SHA-256 of how the suite asks and scores; another suite's results do not count."""
     held_out: Digest
     """SHA-256 of the items."""
     task: Line = ""

@@ -156,8 +156,8 @@ class DecideHarm(Command, frozen=True):
     """Decide what a finding of harm in a closed review means, with the reason: `not-harm`,
     `stands`, or `accepted` for this version alone.
 
-    It takes the role that approves versions: whoever lets a version into production against an
-    expert's finding answers for it by name.
+    Takes the role `approve`, as an approval does: a decision that admits a version to production
+    against an expert's finding is made by a named person.
     """
 
     event = HarmDecided
@@ -178,7 +178,7 @@ class DecideHarm(Command, frozen=True):
         """State it; the same again by the same person changes nothing."""
         review = find(catalog, self.review)
         if review.closed is None:
-            # Whatever the item: of an open review nobody learns what was found.
+            # Whatever the item: the findings of an open review are not disclosed.
             raise errors.Conflict(
                 "This review is open, and its experts settle what they find. Decide once it is "
                 f"closed: lorary review close {review.id}"

@@ -15,7 +15,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """Digest of the blob that holds the whole report."""
     results: tuple[SuiteResult, ...]
     looks: tuple[int, ...]
-    """For each result: the how-manieth look at its held-out set this was."""
+    """For each result: the number of this look at its held-out set, counted from 1."""
     engine: Engine | None = None
     """What answered, as the server reported it."""
     answered: str | None = None
@@ -35,7 +35,7 @@ class Begun(msgspec.Struct, frozen=True, kw_only=True):
     evaluator: str
     time: str
     looks: dict[str, int]
-    """By digest of a held-out set: the how-manieth look at it this is."""
+    """By digest of a held-out set: the number of this look at it, counted from 1."""
 
 
 class Calibrated(msgspec.Struct, frozen=True, kw_only=True):

@@ -93,7 +93,7 @@ def reported(
 ) -> tuple[Evaluation, SuiteResult, int] | str:
     """The newest report that counts, with its look; or why there is none.
 
-    The newest, whatever it says: of several reports nobody picks the kindest.
+    The newest, whatever it found: choosing the best of several reports would be cheating.
     """
     missing: str | None = None
     for evaluation in reversed(version.evaluations):
@@ -147,7 +147,7 @@ def _fresh(time: str, days: int | None, now: str) -> bool:
 def _floor(suite: str, name: str, floor: float, tally: Tally | None, alpha: float) -> Requirement:
     title = f"{suite}: {name} at least {percent(floor)}"
     if tally is None or tally.n == 0:
-        return Requirement(name=title, met=False, evidence="not measured", remedy="evaluate anew")
+        return Requirement(name=title, met=False, evidence="not measured", remedy="evaluate again")
     bound = lower_bound(effective(tally.hits, tally), effective(tally.n, tally), alpha)
     met = bound >= floor
     found = f"{tally.hits} of {tally.n}, surely at least {percent(bound)}"
@@ -158,7 +158,7 @@ def _floor(suite: str, name: str, floor: float, tally: Tally | None, alpha: floa
 def _against(title: str, pair: Paired | None, margin: float, alpha: float) -> Requirement:
     if pair is None or pair.n == 0:
         missing = "the newest report does not compare the two"
-        return Requirement(name=title, met=False, evidence=missing, remedy="evaluate anew")
+        return Requirement(name=title, met=False, evidence=missing, remedy="evaluate again")
     gained, lost = math.floor(effective(pair.gained, pair)), math.ceil(effective(pair.lost, pair))
     n = max(math.floor(effective(pair.n, pair)), gained + lost)
     p = inferiority_p_value(gained, lost, n, margin)
@@ -175,7 +175,7 @@ def _confident(
     at = percent(rule.confident_at)
     title = f"{suite}: at most {percent(limit)} errors at confidence ≥ {at}"
     if level is None:
-        return Requirement(name=title, met=False, evidence="not measured", remedy="evaluate anew")
+        return Requirement(name=title, met=False, evidence="not measured", remedy="evaluate again")
     bound = upper_bound(effective(level.wrong, level), effective(level.n, level), alpha)
     met = bound <= limit
     found = f"{level.wrong} of {level.n} wrong, surely at most {percent(bound)}"

@@ -6,7 +6,7 @@ itself. It counts once a policy names one of its suites, and to change a policy 
 publishers, whom it judges. Its files hold the held-out items: whoever may read reports may read
 them (`registry.http.tasks`).
 
-What a version says of its suites is the pusher's claim. A wrong one opens no gate: evaluators
+What a version states about its suites is the pusher's claim. A wrong one opens no gate: evaluators
 compute the suites anew from the files, and evidence on other digests than the policy's counts for
 nothing.
 """
@@ -150,7 +150,7 @@ class RetireTask(Command, frozen=True):
         """Retire it; again changes nothing. Raises `Conflict` while the domain's policy names it:
         nobody could produce the evidence that the policy asks for."""
         if not self.reason.strip():
-            raise errors.BadRequest("Say why: whoever asks for the version will read the reason.")
+            raise errors.BadRequest("Give a reason: whoever requests the version is shown it.")
         version = find(catalog, self.domain, self.task, self.version)
         if version.retired is not None:
             return

@@ -247,7 +247,7 @@ class TombstoneVersion(Command, frozen=True):
         """Give up the files of a version that no alias names."""
         ref = AdapterRef(self.domain, self.adapter, version=self.version)
         if not self.reason.strip():
-            raise errors.BadRequest("Say why: whoever asks for the version will read the reason.")
+            raise errors.BadRequest("Give a reason: whoever requests the version is shown it.")
         if catalog.find(ref).tombstone is not None:
             return
         adapter = catalog.adapter(AdapterRef(self.domain, self.adapter))

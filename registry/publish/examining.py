@@ -19,7 +19,7 @@ MAX_PEERS = 200
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a version says of itself: its origin, and who signed its bytes."""
+    """What a version declares: its origin, and who signed its bytes."""
 
     lineage: Lineage
     signer: str | None

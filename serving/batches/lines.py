@@ -1,6 +1,6 @@
 """The lines of a batch's input and output. Pure.
 
-Each input line is an object {"custom_id", "method", "url", "body"}; each output line tells what
+Each input line is an object {"custom_id", "method", "url", "body"}; each output line reports what
 answered it, or why nothing did. Source: OpenAI API reference, "The request input object" and "The
 request output object" of batches.
 """

@@ -1,4 +1,4 @@
-"""What a replica tells the registry's service: ratings, and candidates that crossed a bound.
+"""What a replica reports to the registry's service: ratings, and candidates that crossed a bound.
 
 A replica reads the bucket by itself, but writes nothing into it: it asks the service, with a key
 that has the role `serve` and no other. Its own threads wait for the service, so that one that hangs

@@ -260,7 +260,7 @@ class Rollouts:
 
 
 class Watch(AbstractContextManager["Watch"]):
-    """One request: tells, when it ends, how it went."""
+    """One request: reports its outcome when it ends."""
 
     def __init__(
         self,

@@ -83,7 +83,7 @@ def terms(
     if not (wanted or abstains):
         return None
     if path not in (CHAT, COMPLETIONS):
-        raise BadRequest(f"{path} tells no confidence, which this needs. Use {CHAT}.")
+        raise BadRequest(f"{path} returns no confidence, which this needs. Use {CHAT}.")
     if body.get("echo"):
         raise BadRequest("`echo` mixes the prompt into the answer's confidence. Leave it out.")
     held, uncertified = None, UNCALIBRATED

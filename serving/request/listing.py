@@ -66,7 +66,7 @@ def served_names(catalog: Catalog, pinned: Iterable[str]) -> Iterator[str]:
 
 
 def named(name: str, version: Version | None, base: Base) -> dict[str, Any]:
-    """The one model that `name` means now; None for the base model, which tells its engine."""
+    """The one model that `name` means now; None for the base model, whose entry has the engine."""
     told = base.engine if version is None else None
     head = None if version is None else version.facts.head
     return {

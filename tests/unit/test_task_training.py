@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from adapters.cli.training import _chosen
 from adapters.recipe import BadRecipe, Classify, Sft
 from adapters.tasks import InvalidTask, read
 from adapters.training.data import corpus_of
 from adapters.training.tasks import recipe_of
+from registry.cli import build
 from tests.unit.test_task_folder import content, rows
 
 
@@ -30,6 +32,20 @@ def write(folder: Path, files: dict[str, bytes]) -> None:
 
 def recipe(folder: Path, kind: type[Any] = Sft, **fields: Any) -> Any:
     return kind(adapter="radiology/modality", data=(str(folder),), **fields)
+
+
+def test_a_missing_base_model_is_refused_with_what_to_do(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORARY_HOME", str(tmp_path / "home"))
+    (folder / "recipe.yaml").write_text("stage: sft\nadapter: radiology/modality\ndata: .\n")
+    asked = ["train", "--task", str(folder), "--out", str(tmp_path / "out")]
+    for options, remedy in (
+        ([], r"There is no base model in .*\. Build it: lorary small-model"),
+        (["--base", str(tmp_path / "x")], r"There is no base model in .*x\. Specify another"),
+    ):
+        with pytest.raises(BadRecipe, match=remedy):
+            CliRunner().invoke(build(), [*asked, *options], catch_exceptions=False)
 
 
 def test_each_item_of_the_training_side_is_learnt_as_it_is_asked(folder: Path) -> None:

@@ -21,6 +21,7 @@ RETIRED = {
     "lots?": "set, batch",
     "names no": "specify ...",
     "foresaw": "unexpected",
+    r"\w+-manieth": "the number of ..., counted from 1",
 }
 """Words, and what is written instead."""
 PATTERN = re.compile(rf"\b({'|'.join(RETIRED)})\b", re.IGNORECASE)
