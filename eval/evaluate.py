@@ -185,6 +185,7 @@ def details_of(
     return {
         "about": suite.about,
         "domain": suite.domain,
+        "task": suite.pushed,
         "result": msgspec.to_builtins(result),
         "calibration": msgspec.to_builtins(calibration),
         "tasks": tasks,

@@ -13,7 +13,7 @@ import typer
 from adapters.names import DEFAULT_ALIAS, AdapterRef
 from eval.cli.harness import harness
 from eval.cli.options import API, Url
-from eval.cli.reporting import report, show, write_report
+from eval.cli.reporting import named, report, show, write_report
 from eval.cli.suites import shipped_suites, suites_from, usable_task
 from eval.errors import NotEvaluated, UnknownSuite, UnpaidLook
 from eval.pushed import fetched, required
@@ -121,8 +121,10 @@ def evaluate(
         raise BadRequest("Name a version, as DOMAIN/ADAPTER@VERSION, or give --all-promoted.")
     with client() as registry:
         found = judge(registry, prepare(registry, ref, how), how)
+        name = found.report["version"]["name"]
+        asked = registry.requirements(name, alias) if record and not as_json else None
     body = found.body(found.report["version"]["digest"])
-    emit(body, as_json, lambda: show(found.report["version"]["name"], found))
+    emit(body, as_json, lambda: show(name, found, asked))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,7 +250,7 @@ def judge(registry: RegistryClient, asked: Prepared, how: Options) -> "Evaluatio
         shown = registry.record_evaluation(
             version["ref"], {**found.body(version["digest"]), "run": run}
         )
-        recorded = shown["evaluations"][-1]
+        recorded = named(shown, shown["evaluations"][-1])
     if how.out is not None:
         requirements = registry.requirements(version["ref"], how.alias)
         write_report(how.out, found.report, requirements, recorded)

@@ -10,6 +10,7 @@ from adapters.names import DEFAULT_ALIAS
 from adapters.terminal import working
 from eval.errors import NotEvaluated
 from registry.cli.output import AsJson, client, emit, say, table
+from registry.model.requirement import verdict_of
 
 
 def report(
@@ -33,6 +34,7 @@ def report(
             )
         recorded = version["evaluations"][-1]
         newest = recorded["report"]
+        recorded = named(version, recorded)
         found = registry.report(version["ref"], newest)
         asked = registry.requirements(version["ref"], alias)
     with working("writing the report", quiet=as_json):
@@ -48,15 +50,15 @@ def write_report(
 ) -> None:
     """Write a report as its file's name says: .html or .pdf, .yaml for a card, else JSON.
 
-    asked, recorded: as for `eval.reports.page`.
+    asked: what the registry requires of the version now. recorded: as for `eval.reports.page`.
     """
     from eval.reports import model_index, page, to_pdf
 
-    if out.suffix == ".pdf":
-        to_pdf(page(report, asked, recorded), out)
-        return
-    if out.suffix == ".html":
+    if out.suffix in (".html", ".pdf"):
         text = page(report, asked, recorded)
+        if out.suffix == ".pdf":
+            to_pdf(text, out)
+            return
     elif out.suffix in (".yaml", ".yml"):
         import yaml
 
@@ -66,8 +68,22 @@ def write_report(
     out.write_text(text)
 
 
-def show(ref: str, found: Any) -> None:
-    """Print an evaluation: what was found, by which engine, and the calibration."""
+def named(version: dict[str, Any], recorded: dict[str, Any]) -> dict[str, Any]:
+    """A version's recorded evaluation with the name of its evaluator, beside the key's id."""
+    name = version.get("evaluators", {}).get(recorded["evaluator"], "")
+    return recorded | {"evaluator": f"{name} {recorded['evaluator']}".strip()}
+
+
+def show(ref: str, found: Any, asked: dict[str, Any] | None = None) -> None:
+    """Print an evaluation: the verdict, what was found, by which engine, and the calibration.
+
+    asked: what the registry requires of the version now.
+    """
+    if asked is not None:
+        shown = verdict_of(asked)
+        say(shown.sentence)
+        for item in shown.lacking:
+            say(f"  {item}")
     from eval.statistics import Discordance, Proportion, mcnemar
     from registry.model.evidence import interval
 

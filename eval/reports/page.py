@@ -20,6 +20,7 @@ from eval.statistics import (
     paired_difference,
 )
 from registry.model.evidence import Confident, Tally, interval
+from registry.model.requirement import Requirement, verdict_of
 
 WORST = 15
 """Confident errors that are listed for reading."""
@@ -32,8 +33,9 @@ def page(
 ) -> str:
     """The page.
 
-    asked: what the registry requires of the version now, if that is known. recorded: who recorded
-    the evaluation (`evaluator`) and when (`time`); None if nobody did.
+    asked: what the registry requires of the version now, if that is known: `ref`, `alias`,
+    `guarded`, `requirements`. recorded: who recorded the evaluation (`evaluator`) and when
+    (`time`); None if nobody did.
     """
     environment = Environment(
         loader=PackageLoader("eval.reports", "."),
@@ -47,7 +49,8 @@ def page(
     }
     return environment.get_template("report.html").render(
         report=report,
-        asked=asked,
+        requirements=convert(asked["requirements"], list[Requirement]) if asked else [],
+        verdict=verdict_of(asked) if asked else None,
         recorded=recorded,
         suites=[_suite(suite, names) for suite in report["suites"]],
     )
@@ -70,6 +73,10 @@ def _suite(suite: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]
     return {
         "name": found["suite"],
         "about": suite["about"],
+        # Reports of earlier releases do not name the pushed task.
+        "task": suite.get("task", ""),
+        "digest": found["digest"],
+        "held_out": found["held_out"],
         "measures": measures,
         "levels": levels,
         "compared": _compared(found, accuracy, names),

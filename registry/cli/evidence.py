@@ -2,14 +2,17 @@
 
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from adapters.errors import LoraryError
 from adapters.names import DEFAULT_ALIAS
 from registry.cli.output import AsJson, client, emit, say, warn
+from registry.model.requirement import Requirement, State, verdict_of
 
 UNDECIDED = 3
 """Exit code of `gate` where it cannot tell, so that a pipeline can tell it from a no."""
+_STATES: dict[State, str] = {"met": "met", "not met": "NOT MET", "hidden": "hidden"}
 
 
 def register(app: typer.Typer) -> None:
@@ -37,32 +40,12 @@ def gate(
         raise typer.Exit(UNDECIDED) from error
     emit(answer, as_json, lambda: _show(answer))
     if not answer["met"]:
-        raise typer.Exit(1 if _lacking(answer) else UNDECIDED)
-
-
-def _lacking(answer: dict[str, Any]) -> int:
-    """How many requirements are known not to be met."""
-    return sum(not (item["met"] or item["hidden"]) for item in answer["requirements"])
+        raise typer.Exit(1 if verdict_of(answer).state == "not met" else UNDECIDED)
 
 
 def _show(answer: dict[str, Any]) -> None:
-    asked = answer["requirements"]
-    for item in asked:
-        state = "met" if item["met"] else "hidden" if item["hidden"] else "NOT MET"
-        say(f"{state:7}  {item['name']}: {item['evidence']}")
-        if item["remedy"]:
-            say(f"         what to do: {item['remedy']}")
-    lacking = _lacking(answer)
-    hidden = sum(item["hidden"] for item in asked)
-    if not answer["guarded"]:
-        say(f"{answer['alias']} is not guarded: any version of the adapter may become it.")
-    elif lacking:
-        also = f", {hidden} hidden from you" if hidden else ""
-        say(
-            f"{answer['ref']} may not become {answer['alias']} yet: "
-            f"{lacking} of {len(asked)} requirements not met{also}."
-        )
-    elif not answer["met"]:
-        say(f"Whether {answer['ref']} may become {answer['alias']} is hidden from you for now.")
-    else:
-        say(f"{answer['ref']} may become {answer['alias']}.")
+    for item in msgspec.convert(answer["requirements"], tuple[Requirement, ...]):
+        say(f"{_STATES[item.state]:7}  {item.name}: {item.evidence}")
+        if item.remedy:
+            say(f"         what to do: {item.remedy}")
+    say(verdict_of(answer).sentence)

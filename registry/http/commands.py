@@ -102,7 +102,7 @@ def _reported(
 def _version(caller: Caller, command: Any) -> Json:
     catalog = caller.registry.catalog
     version = catalog.find(AdapterRef(command.domain, command.adapter, command.version))
-    return plain(version_view(version, calibrated(catalog.keys, version)))
+    return plain(version_view(version, calibrated(catalog.keys, version), catalog.keys))
 
 
 def _adapter(caller: Caller, command: Any) -> Json:

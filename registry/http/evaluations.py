@@ -16,6 +16,7 @@ from registry.model.access import may_audit
 from registry.model.blinding import are_texts_hidden
 from registry.model.evaluations import RecordEvaluation
 from registry.model.evidence import Engine, SuiteResult
+from registry.model.gates import in_use
 from registry.model.standing import calibrated
 from registry.store.blobs import Blobs
 
@@ -32,14 +33,14 @@ def show_requirements(
     check_alias(alias)
     guarded = alias in caller.catalog.domain(domain).policy.guarded
     found = caller.catalog.find(ref)
-    asked = requirements_view(caller, found, alias)
+    asked = requirements_view(caller, found, alias) if guarded else tuple(in_use(found))
     return {
         "ref": str(ref),
         "digest": found.digest,
         "alias": alias,
         "guarded": guarded,
-        "met": not guarded or all(requirement.met for requirement in asked),
-        "requirements": msgspec.to_builtins(asked) if guarded else [],
+        "met": all(requirement.met for requirement in asked),
+        "requirements": msgspec.to_builtins(asked),
     }
 
 
@@ -70,7 +71,7 @@ def record(
     caller.registry.execute(command, caller.key.id)
     catalog = caller.registry.catalog
     found = catalog.find(AdapterRef(domain, adapter, version))
-    return plain(version_view(found, calibrated(catalog.keys, found)))
+    return plain(version_view(found, calibrated(catalog.keys, found), catalog.keys))
 
 
 @router.get(

@@ -61,7 +61,7 @@ class Told:
         if kept is None or kept.version is not version or kept.calibration is not counting:
             if len(self._answers) >= self._most:
                 self._answers.clear()
-            view = _json(version_view(version, counting))
+            view = _json(version_view(version, counting, keys))
             kept = self._answers[key] = _Answer(version, counting, view)
         return kept.response
 

@@ -124,4 +124,5 @@ def publish_version(
         limits=caller.settings.limits,
         expected=body.expected,
     )
-    return plain(version_view(version, calibrated(caller.registry.catalog.keys, version)))
+    keys = caller.registry.catalog.keys
+    return plain(version_view(version, calibrated(keys, version), keys))

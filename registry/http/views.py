@@ -1,5 +1,6 @@
 """What the API shows of the catalog, as plain JSON: never a secret or its digest."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -29,11 +30,15 @@ EVALUATIONS = 20
 """How many of a version's evaluations are shown, the newest."""
 
 
-def version_view(version: Version, counting: Calibrated | None) -> dict[str, Any]:
+def version_view(
+    version: Version, counting: Calibrated | None, keys: Mapping[str, Key]
+) -> dict[str, Any]:
     """A version and its files, whose parts are the catalog's own: msgspec encodes them.
 
-    counting: its newest calibration that counts (`registry.model.standing.calibrated`).
+    counting: its newest calibration that counts (`registry.model.standing.calibrated`). keys: name
+    its evaluators.
     """
+    evaluations = version.evaluations[-EVALUATIONS:]
     return {
         "ref": str(version.ref),
         "domain": version.domain,
@@ -56,7 +61,8 @@ def version_view(version: Version, counting: Calibrated | None) -> dict[str, Any
         "signer": version.signer,
         "spectrum": version.spectrum,
         "flags": version.flags,
-        "evaluations": version.evaluations[-EVALUATIONS:],
+        "evaluations": evaluations,
+        "evaluators": {one.evaluator: keys[one.evaluator].name for one in evaluations},
         "calibration": counting and counting.calibration,
         "feedback": feedback_view(version.feedback),
     }

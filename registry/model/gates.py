@@ -46,7 +46,8 @@ def requirements(
     its policy asked for nothing, were no promotions. Harm found by experts blocks both, until a
     decision lifts the finding.
     """
-    asked = [*_approvals(version, policy, catalog), *_signature(version, policy)]
+    asked = list(in_use(version))
+    asked += [*_approvals(version, policy, catalog), *_signature(version, policy)]
     adapter = catalog.adapters[f"{version.domain}/{version.adapter}"]
     moves = [move for move in adapter.moves if move.alias == alias]
     rollback = version.number in {move.version for move in moves if move.earned}
@@ -67,6 +68,15 @@ def requirements(
         for engine in engines or (None,):
             asked += weighed(rule, version, policy, catalog, production, now, engine)
     return tuple(asked)
+
+
+def in_use(version: Version) -> Iterator[Requirement]:
+    """What keeps a version from every alias, guarded or not: that it was revoked or deleted."""
+    for name, reason in (("not revoked", version.revoked), ("not deleted", version.tombstone)):
+        if reason is not None:
+            yield Requirement(
+                name=name, met=False, evidence=_cut(reason), remedy="publish another version"
+            )
 
 
 def _engines(version: Version, policy: Policy, catalog: Catalog) -> list[Engine]:
@@ -227,7 +237,7 @@ def _decided(harm: Harm, version: Version, catalog: Catalog) -> str:
         return _where(harm, version)
     said = ", ".join(
         f"{RULINGS[decision.ruling]} by {catalog.keys[decision.by].name}"
-        + (f" because: {_cut(decision.reason)}" if decision.reason else "")
+        + (f" because: {_cut(decision.reason)}" if decision.reason else ", the reason is hidden")
         for decision in harm.decisions
     )
     return f"{_where(harm, version)}: {said}"

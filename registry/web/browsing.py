@@ -21,6 +21,7 @@ from registry.log.commits import CommitLog
 from registry.model.access import has_role, require_some_audit
 from registry.model.catalog import Adapter, Version
 from registry.model.comparisons import summary
+from registry.model.requirement import verdict
 from registry.model.task_versions import TaskVersion
 from registry.model.tasks import paths
 from registry.model.trials import in_words
@@ -94,6 +95,7 @@ def show_version(viewer: ViewerDep, domain: str, adapter: str, number: int) -> R
     found = _adapter(viewer, domain, adapter)
     version = _version(viewer, domain, adapter, number)
     policy = viewer.catalog.domain(domain).policy
+    asked = {alias: requirements_view(viewer, version, alias) for alias in policy.guarded}
     return page(
         "version.html",
         viewer=viewer,
@@ -107,7 +109,9 @@ def show_version(viewer: ViewerDep, domain: str, adapter: str, number: int) -> R
         policy=policy,
         peers=len(peers(viewer.catalog, version.base)),
         min_peers=MIN_PEERS,
-        asked={alias: requirements_view(viewer, version, alias) for alias in policy.guarded},
+        asked=asked,
+        verdicts=[verdict(str(version.ref), alias, items) for alias, items in asked.items()],
+        tasks=_tasks_of(viewer, version),
         keys=viewer.catalog.keys,
         may_approve=has_role(viewer.key, "approve", domain),
         others=[n for n in range(1, len(found.versions) + 1)[-SHOWN:] if n != number],
@@ -220,6 +224,24 @@ def _tasks(viewer: Caller, domain: str) -> list[TaskVersion]:
         return []
     tasks = (viewer.catalog.tasks[path] for path in paths(viewer.catalog, domain))
     return [version for task in tasks for version in reversed(task.versions[-LISTED:])]
+
+
+def _tasks_of(viewer: Caller, version: Version) -> dict[tuple[str, str, str], str]:
+    """The pushed task's version that each suite of the version's evaluations belongs to, by the
+    suite's name and digests; the first version that has it."""
+    wanted = {
+        (result.suite, result.digest, result.held_out)
+        for evaluation in version.evaluations
+        for result in evaluation.results
+    }
+    found: dict[tuple[str, str, str], str] = {}
+    for path in paths(viewer.catalog, version.domain):
+        for pushed in viewer.catalog.tasks[path].versions:
+            for suite in pushed.suites:
+                pinned = (suite.suite, suite.digest, suite.held_out)
+                if pinned in wanted:
+                    found.setdefault(pinned, pushed.named)
+    return found
 
 
 def _required(viewer: Caller, domain: str) -> set[str]:

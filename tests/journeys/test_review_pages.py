@@ -260,7 +260,7 @@ def test_closing_shows_whose_answers_they_were_and_the_gate_knows(
     assert answer["met"]
     assert "3 answers settled, 3 required" in answer["requirements"][0]["evidence"]
     meter.goto(f"{clinic.url}/adapters/{PATH}/versions/2")
-    expect(meter.get_by_text("It meets the domain's policy")).to_be_visible()
+    expect(meter.get_by_text("may become production: it meets the domain's policy")).to_be_visible()
     keep(meter, "requirements")
     assert violations(meter) == []
 

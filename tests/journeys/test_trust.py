@@ -200,7 +200,7 @@ def test_approved_and_promoted_it_answers_the_apps(story: Story, browser: Browse
     assert story.lacking(BETTER) == []
     page = sign_in(browser, story.site.registry, story.keys["owner"])
     page.goto(f"{story.site.registry}/adapters/{PATH}/versions/2")
-    expect(page.get_by_text("It meets the domain's policy")).to_be_visible()
+    expect(page.get_by_text("may become production: it meets the domain's policy")).to_be_visible()
     assert violations(page) == []
     keep(page, "trust-2-requirements")
     with story.client("owner") as owner:

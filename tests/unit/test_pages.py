@@ -8,8 +8,9 @@ from starlette.testclient import TestClient
 from registry.http.app import create_app
 from registry.model.access import Secret
 from registry.model.aliases import MoveAlias
-from registry.model.domains import CreateDomain
+from registry.model.domains import ChangePolicy, CreateDomain
 from registry.model.policies import Policy
+from registry.model.versions import RevokeVersion
 from registry.registry import Registry
 from registry.settings import RegistrySettings
 from registry.store import LocalStore
@@ -66,6 +67,27 @@ def test_a_form_from_another_site_changes_nothing(desk: Desk) -> None:
     assert desk.beta is None
     assert desk.move(1, 0) == 303
     assert desk.beta == 1
+
+
+def test_a_versions_page_begins_with_whether_it_may_be_promoted_and_what_it_lacks(
+    desk: Desk,
+) -> None:
+    desk.sign_in()
+    address = "/adapters/medical/coder/versions/1"
+    shown = desk.client.get(address).text
+    assert shown.index("medical/coder@1 may not become production yet") < shown.index("Digest")
+    assert "1 more approval(s) needed" in shown[: shown.index("Digest")]
+    desk.registry.execute(
+        ChangePolicy("medical", Policy(approvals=0), weaken=True), desk.operator.id
+    )
+    shown = desk.client.get(address).text
+    assert "medical/coder@1 may become production: the domain&#39;s policy asks nothing." in shown
+    desk.registry.execute(
+        RevokeVersion("medical", "coder", 1, "it invents codes"), desk.operator.id
+    )
+    shown = desk.client.get(address).text
+    assert "may not become production yet" in shown
+    assert "not revoked: it invents codes" in shown
 
 
 def test_an_alias_that_moved_since_the_page_was_shown_is_not_moved(desk: Desk) -> None:

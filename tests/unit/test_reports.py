@@ -8,9 +8,10 @@ import msgspec
 import pytest
 import yaml
 
-from eval.cli.reporting import show
+from eval.cli.reporting import named, show
 from eval.reports import model_index, page
 from registry.model.evidence import Confident, SuiteResult, Tally
+from registry.model.requirement import Requirement, verdict_of
 from registry.web.rendering import _interval
 from tests.support.oracle import ENGINE
 
@@ -57,13 +58,15 @@ REPORT: dict[str, Any] = {
 }  # fmt: skip
 
 
+FOUND = SimpleNamespace(
+    report=REPORT, results=[RESULT], engine=ENGINE, answered="2026-11-24T03:00:00Z",
+    calibration=None,
+)  # fmt: skip
+
+
 def test_a_count_has_one_interval_wherever_it_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     shown = page(REPORT, None, None)
-    found = SimpleNamespace(
-        report=REPORT, results=[RESULT], engine=ENGINE, answered="2026-11-24T03:00:00Z",
-        calibration=None,
-    )  # fmt: skip
-    show("medical/coder@2", found)
+    show("medical/coder@2", FOUND)
     printed = capsys.readouterr().out
     metrics = yaml.safe_load(yaml.safe_dump(model_index(REPORT)))[0]["results"][0]["metrics"]
     for count in (ACCURACY, LEVEL):
@@ -83,14 +86,72 @@ def test_wrong_and_sure_lists_what_was_sure() -> None:
 
 def test_a_report_says_who_recorded_it_and_when() -> None:
     recorded = {"evaluator": "meter", "time": "2026-11-24T03:00:00Z"}
-    assert "Recorded on 2026-11-24 03:00:00 UTC by meter." in page(REPORT, None, recorded)
+    shown = page(
+        REPORT, None, named({"evaluators": {"k1": "meter"}}, recorded | {"evaluator": "k1"})
+    )
+    assert "Recorded on 2026-11-24 03:00:00 UTC" in shown
+    assert "<dd>meter k1</dd>" in shown
     assert "Not recorded" in page(REPORT, None, None)
 
 
-def test_a_report_says_whether_the_version_may_be_promoted() -> None:
-    for met, verdict in ((True, "It may become production."), (False, "It may not become")):
-        asked = {
-            "alias": "production", "guarded": True, "met": met,
-            "requirements": [{"name": "approvals", "met": met, "evidence": "1 of 1", "remedy": ""}],
-        }  # fmt: skip
-        assert verdict in page(REPORT, asked, None)
+REF = REPORT["version"]["name"]
+
+
+def asked(*requirements: Requirement, guarded: bool = True) -> dict[str, Any]:
+    return {"ref": REF, "alias": "production", "guarded": guarded,
+            "requirements": msgspec.to_builtins(requirements)}  # fmt: skip
+
+
+APPROVED = Requirement(name="approvals", met=True, evidence="1 of 1")
+LACKING = Requirement(name="accuracy", met=False, evidence="10 of 90", remedy="train more")
+HIDDEN = Requirement(name="expert review", met=False, hidden=True, evidence="a review is open")
+
+
+@pytest.mark.parametrize(
+    ("requirements", "guarded", "sentence"),
+    [
+        ([APPROVED], True, f"{REF} may become production: it meets the domain's policy."),
+        ([], True, f"{REF} may become production: the domain's policy asks nothing."),
+        ([], False, f"{REF} may become production: production is not guarded, so any version"),
+        (
+            [APPROVED, LACKING, HIDDEN],
+            True,
+            f"{REF} may not become production yet: 1 of 3 requirements not met, 1 hidden",
+        ),
+        ([APPROVED, HIDDEN], True, f"Whether {REF} may become production is hidden from you"),
+        ([LACKING], False, f"{REF} may not become production yet: 1 of 1 requirement not met."),
+    ],
+)
+def test_a_verdict_says_what_the_reader_may_know(
+    requirements: list[Requirement], guarded: bool, sentence: str
+) -> None:
+    found = verdict_of(asked(*requirements, guarded=guarded))
+    assert found.sentence.startswith(sentence)
+    assert list(found.lacking) == [item for item in requirements if item is LACKING]
+
+
+def test_a_report_and_what_is_printed_begin_with_the_verdict_and_what_is_missing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    answer = asked(APPROVED, LACKING, HIDDEN)
+    sentence, *_ = verdict_of(answer).sentence.partition(":")
+    shown = page(REPORT, answer, None)
+    begins = [sentence, "accuracy: 10 of 90", "<dt>Date</dt>", "<dt>Engine</dt>", "<h2>"]
+    places = [shown.index(part) for part in begins]
+    assert places == sorted(places)
+    show(REF, FOUND, answer)
+    printed = capsys.readouterr().out
+    assert printed.startswith(sentence)
+    assert "accuracy: 10 of 90 (train more)" in printed
+    # The same reader: what is hidden reads as hidden, not as not met.
+    states = re.findall(r'<span class="tag [a-z-]*">([a-z ]*)</span>', shown)
+    assert states == ["met", "not met", "hidden"]
+
+
+def test_a_report_names_the_pushed_task_and_the_digests_of_what_was_asked() -> None:
+    (suite,) = REPORT["suites"]
+    pushed = REPORT | {"suites": [suite | {"task": "toy@3"}]}
+    shown = page(pushed, None, None)
+    assert (
+        "<li>toy, pushed as toy@3: questions <code>111111111111</code>, items <code>2222" in shown
+    )
