@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE :=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check tools small-model fmt soak bench-serving bench-registry bench-upload bench-fleet fleet chart reference clean environment environment-dev environment-gpu
+.PHONY: help demo test test-fast test-parts specialists check tools small-model fmt soak bench-serving bench-registry bench-upload bench-fleet fleet chart reference clean environment environment-dev environment-gpu
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -23,13 +23,20 @@ demo: ## Train, publish, serve and ask three adapters; stays up (ARGS="--fast": 
 test: environment-dev ## Everything CI runs: lint, types, every test
 	@$(MAKE) --no-print-directory --jobs 3 check tools small-model
 ifeq ($(strip $(ARGS)),)
-	@# What takes long begins first, or one core would wait for it at the end. Threads that wait for
-	@# others give up their core: there are more of them than cores.
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/components tests/unit
+	@$(MAKE) --no-print-directory --jobs 2 test-parts specialists
 	$(BIN)/python -m pytest tests/journeys
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
+
+# What takes long begins first, or one core would wait for it at the end. Threads that wait for others
+# give up their core: there are more of them than cores.
+test-parts: environment-dev
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder tests/components tests/unit
+
+# Trained on what those tests leave idle: half of them wait for a server or a clock.
+specialists: small-model
+	@$(BIN)/python -m tests.support.specialists
 
 test-fast: environment-dev ## Only the pure tests, in seconds
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit $(ARGS)
@@ -100,5 +107,5 @@ $(GPU_VENV)/.ready: requirements/gpu.txt pyproject.toml scripts/install.sh
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready requirements/dev.txt
-	@$(BIN)/pip install --quiet --no-compile --no-deps --requirement requirements/dev.txt
+	@sh scripts/install.sh $(PYTHON) $(VENV) requirements/dev.txt
 	@touch $@

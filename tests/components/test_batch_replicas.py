@@ -13,7 +13,7 @@ from registry.store import open_store
 from tests.components.test_replicas import Fleet, fleet_over
 from tests.support.s3 import BUCKET, s3_server
 
-LINES = 160
+LINES = 100
 
 
 def until(good: Callable[[], Any], seconds: float) -> Any:

@@ -69,10 +69,10 @@ def shell(local_store: LocalStore, tmp_path: Path) -> Iterator[Shell]:
 
 
 @pytest.fixture
-def shell_on_each(store: ObjectStore, store_url: str, tmp_path: Path) -> Iterator[Shell]:
-    key = Registry.create(store, name="team", key_name="operator").text
-    with registry_server(store_url, tmp_path) as url:
-        yield Shell(url, key, store_url, tmp_path / "home")
+def shell_on_s3(s3_store: ObjectStore, tmp_path: Path) -> Iterator[Shell]:
+    key = Registry.create(s3_store, name="team", key_name="operator").text
+    with registry_server(s3_store.url, tmp_path) as url:
+        yield Shell(url, key, s3_store.url, tmp_path / "home")
 
 
 def write_model(directory: Path) -> Path:
@@ -87,8 +87,8 @@ def write_model(directory: Path) -> Path:
     return directory
 
 
-def test_a_team_publishes_promotes_looks_and_pulls(shell_on_each: Shell, tmp_path: Path) -> None:
-    shell = shell_on_each
+def test_a_team_publishes_promotes_looks_and_pulls(shell_on_s3: Shell, tmp_path: Path) -> None:
+    shell = shell_on_s3
     shell.run("domain", "create", "medical", "--no-guard")
     model = write_model(tmp_path / "tiny")
     assert shell.json("base", "add", str(model))["modules"] == len(TINY.modules)
@@ -351,10 +351,8 @@ def test_who_may_move_production_is_the_policy_s_to_say(shell: Shell, tmp_path: 
     shell.run("alias", "set", "medical/coder@1", "production")
 
 
-def test_a_registry_is_tidied_exported_and_brought_back(
-    shell_on_each: Shell, tmp_path: Path
-) -> None:
-    shell = shell_on_each
+def test_a_registry_is_tidied_exported_and_brought_back(shell_on_s3: Shell, tmp_path: Path) -> None:
+    shell = shell_on_s3
     shell.run("domain", "create", "medical", "--no-guard", "--keep", "1")
     shell.run("base", "add", str(write_model(tmp_path / "tiny")))
     for seed in (1, 2):

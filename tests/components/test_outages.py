@@ -1,4 +1,4 @@
-"""Eight publishers push 200 versions while everything around them is stopped, killed, restarted."""
+"""Eight publishers push 120 versions while everything around them is stopped, killed, restarted."""
 
 import contextlib
 import threading
@@ -21,8 +21,8 @@ from tests.support.adapters import TINY, write_adapter
 from tests.support.s3 import BUCKET, S3Server, create_bucket, s3_command
 from tests.support.servers import free_port, registry_server, running
 
-PUBLISHERS, EACH = 8, 25
-OUTAGE = 20.0
+PUBLISHERS, EACH = 8, 15
+OUTAGE = 12.0
 ATTEMPTS = 400
 RETRIABLE = (errors.StoreError, errors.ContentMissing)
 

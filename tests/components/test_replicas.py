@@ -113,9 +113,9 @@ def fleet_over(
 
 
 def test_a_revoked_version_is_soon_refused_by_every_replica(
-    store: ObjectStore, store_url: str, tmp_path: Path
+    s3_store: ObjectStore, tmp_path: Path
 ) -> None:
-    with fleet_over(store, store_url, tmp_path, REPLICAS) as fleet:
+    with fleet_over(s3_store, s3_store.url, tmp_path, REPLICAS) as fleet:
         took: list[float] = []
         for number in range(4):
             name = fleet.publish(number)

@@ -18,7 +18,7 @@ import pytest
 
 from adapters.base_model import BaseModel
 from adapters.children import started
-from adapters.home import SMALL_MODEL, default_model, home
+from adapters.home import SMALL_MODEL, default_model
 from adapters.names import DEFAULT_ALIAS
 from adapters.packs import PACKS
 from registry.client import RegistryClient
@@ -27,6 +27,7 @@ from registry.model.domains import CreateDomain, SetDefaultAdapter
 from registry.model.policies import Policy
 from registry.registry import Registry
 from registry.store import LocalStore
+from tests.support import specialists
 from tests.support.servers import BIN, free_port, registry_server, running
 
 CACHE_BYTES = 110_000_000
@@ -94,18 +95,6 @@ def run_lorary(*arguments: str, **variables: str) -> Any:
     return json.loads(done.stdout)
 
 
-def recipe_of(domain: str) -> tuple[Path, list[str]]:
-    """Where a trained adapter is kept, and what its recipe is changed by.
-
-    The demo's own, if it trained one here; else one that was asked no general questions, which take
-    a tenth of the training.
-    """
-    demo = home() / "demo" / "adapters" / domain
-    if demo.exists():
-        return demo, []
-    return home() / "journeys" / domain, ["forgetting=false"]
-
-
 @pytest.fixture(scope="session")
 def training(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], dict[str, Path]]]:
     """The three adapters in the making, unless the same plan made them before; what waits for them.
@@ -118,11 +107,10 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], 
     directories, processes = {}, {}
     with contextlib.ExitStack() as stack:
         for domain in PACKS:
-            directories[domain], changes = recipe_of(domain)
-            command = ["train", domain, *changes, "--out", str(directories[domain]), "--reuse"]
+            directories[domain], command = specialists.training(domain)
             processes[domain] = stack.enter_context(
                 started(
-                    [str(BIN / "lorary"), *command],
+                    command,
                     stack.enter_context((logs / domain).open("wb")),
                     environment={"OMP_NUM_THREADS": str(threads)},
                 )

@@ -1,0 +1,44 @@
+"""The three adapters that all journeys use, trained ahead: python -m tests.support.specialists
+
+One after another, on what the tests that run meanwhile leave idle.
+"""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from adapters.home import home
+from adapters.packs import PACKS
+from tests.support.servers import BIN
+
+
+def training(domain: str) -> tuple[Path, Sequence[str]]:
+    """Where a domain's adapter is kept, and the command that trains it unless it is there.
+
+    The demo's own, if it trained one here; else one that was asked no general questions, which take
+    a tenth of the training.
+    """
+    demo = home() / "demo" / "adapters" / domain
+    directory, changes = (
+        (demo, []) if demo.exists() else (home() / "journeys" / domain, ["forgetting=false"])
+    )
+    command = [str(BIN / "lorary"), "train", domain, *changes, "--out", str(directory), "--reuse"]
+    return directory, command
+
+
+def main() -> None:
+    """Train them; of each only a failure's output is shown."""
+    os.nice(19)
+    for domain in PACKS:
+        _, command = training(domain)
+        done = subprocess.run(
+            command, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise SystemExit(done.stdout[-4000:])
+
+
+if __name__ == "__main__":
+    main()
