@@ -5,7 +5,7 @@
     python -m benchmarks.hub_clients --javascript           # @huggingface/hub; takes node and npm
 
 Installs each version into the cache folder, makes the calls of `tests.support.hub_calls` with it,
-and prints the table of docs/registry.md; faults go to standard error.
+and prints the table of docs/reference/hugging-face-calls.md; faults go to standard error.
 """
 
 import argparse

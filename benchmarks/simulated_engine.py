@@ -61,7 +61,7 @@ CPU = Hardware(
     prompt_token=4.5e-3, load=71e-3, activate=5e-3, download=92e-3, verify=15e-3, request=3e-3,
     prompt=11, tokens=48, slots=4, places=8, budget=96, patience=0.0,
 )  # fmt: skip
-"""Two cores, SmolLM2-135M, adapters of 19.5 MB (docs/serving-performance.md)."""
+"""Two cores, SmolLM2-135M, adapters of 19.5 MB (docs/explanation/serving-performance.md)."""
 HARDWARE = {
     "h200": H200,
     "h200-84mb": replace(H200, load=137e-3, activate=10e-3, download=110e-3, verify=110e-3),

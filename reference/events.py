@@ -49,7 +49,7 @@ def page() -> str:
 ## Public events
 
 CloudEvents 1.0 in JSON, from `GET /api/v1/events`, `lorary events` and
-[webhooks](../registry.md#events-and-webhooks).
+[webhooks](../how-to/events-and-webhooks.md).
 
 {table(("type", "subject", "data", "meaning"), public)}
 ## Events of the audit log

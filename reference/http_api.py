@@ -16,7 +16,7 @@ from serving.request.reference import table as bounds
 from serving.request.routes import ROUTES
 
 ROLES = re.compile(r"^\| ([A-Z]+) \| (/\S*) \| (.+) \|$", re.MULTILINE)
-ROLES_PAGE = Path(__file__).resolve().parents[1] / "docs" / "roles.md"
+ROLES_PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "route-roles.md"
 OTHERS = {
     ("GET", MODELS): "List the models that the key may use, with what they are.",
     (
@@ -67,7 +67,7 @@ def registry_page() -> str:
     return f"""# Registry API
 
 The registry's routes. `/openapi.json` has the types of all fields. Send the key as
-`Authorization: Bearer lry_...`; what it takes is explained in [roles](../roles.md), and
+`Authorization: Bearer lry_...`; what it takes is explained in [roles](route-roles.md), and
 [errors](errors.md) have one form. `*` marks a field that is required.
 
 {parts}"""
@@ -92,7 +92,7 @@ def serving_page() -> str:
     return f"""# Serving API
 
 The routes of `lorary serve`: OpenAI's and Anthropic's APIs, and a few of Lorary's own. Every other
-route gets 404. Headers are in [Serving](../serving.md#for-apps), errors in [errors](errors.md).
+route gets 404. Headers are in [Serving](../how-to/call-models.md), errors in [errors](errors.md).
 
 {table(titles, [*generation, *others])}
 ## Fields and their bounds

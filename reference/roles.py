@@ -25,7 +25,7 @@ def page() -> str:
     return f"""# Roles
 
 A key has roles, each in one domain or in all (`lorary key issue NAME --grant ROLE:DOMAIN`,
-`ROLE:*`). [Which route takes which role](../roles.md) is a table that a test compares with the
+`ROLE:*`). [Which route takes which role](route-roles.md) is a table that a test compares with the
 service.
 
 {table(("role", "commands of the API", "may"), rows)}"""

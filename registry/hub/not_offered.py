@@ -74,5 +74,5 @@ def not_offered(method: str, path: str) -> LoraryError:
             return NotOffered(f"{what} not offered by Lorary. {instead}".rstrip())
     return NotOffered(
         f"{method} {path[:200]} is not offered by Lorary, which answers what publishes and fetches "
-        "adapters. docs/registry.md lists it."
+        "adapters. docs/reference/hugging-face-calls.md lists it."
     )

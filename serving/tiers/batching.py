@@ -2,7 +2,7 @@
 
 On a GPU a step that computes new prompts takes every running answer longer than a step that only
 decodes, and most of that time does not depend on how many prompts there are: 52 ms against 7 to
-21 ms on an H200 ([serving-performance.md](../../docs/serving-performance.md)). When answers end at
+21 ms on an H200 ([serving-performance.md](../../docs/explanation/serving-performance.md)). When answers end at
 different times, requests come one by one, and each delays all others.
 
 Here requests wait until together they have waited for half as long as their step delays the

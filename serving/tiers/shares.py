@@ -32,7 +32,7 @@ RESERVE = 8
 TIMES_FREE_ON_GPU = 8
 """Of the places that are free, so many times as many may one key hold on a GPU. With 1, 256 callers
 with one key and as many places got 0.84 of bare vLLM's answers from an H200: half of them waited
-([serving-performance.md](../../docs/serving-performance.md))."""
+([serving-performance.md](../../docs/explanation/serving-performance.md))."""
 
 
 @dataclass(slots=True, eq=False)

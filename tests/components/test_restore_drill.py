@@ -1,4 +1,4 @@
-"""The drill of docs/operations.md on a real S3 server: a bucket is copied while it is written,
+"""The drill of docs/how-to/operate.md on a real S3 server: a bucket is copied while it is written,
 lost, and the copy takes its place."""
 
 import threading

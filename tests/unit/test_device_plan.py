@@ -437,7 +437,7 @@ def test_the_charts_gpu_pool_fits_its_gpu_and_its_memory() -> None:
 
 
 def test_the_documented_table_is_what_is_computed() -> None:
-    text = (ROOT / "docs/serving.md").read_text()
+    text = (ROOT / "docs/how-to/gpu.md").read_text()
     for size, gpu, count in (
         ("1B", "l4", 1), ("8B", "l4", 1), ("8B", "a10", 1), ("8B", "a100-80", 1), ("8B", "h100", 1),
         ("8B", "h200", 1), ("70B", "a100-80", 4), ("70B", "h100", 4), ("70B", "h200", 2),

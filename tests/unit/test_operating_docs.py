@@ -12,7 +12,7 @@ from registry.settings import ClientSettings, RegistrySettings
 from serving.settings import ServingSettings
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "docs" / "operations.md", *sorted((ROOT / "docs" / "runbooks").glob("*.md"))]
+PAGES = [ROOT / "docs" / "how-to" / "operate.md", *sorted((ROOT / "docs" / "runbooks").glob("*.md"))]
 CODE = re.compile(r"```sh\n(.*?)```|`([^`\n]+)`", re.S)
 
 

@@ -1,4 +1,4 @@
-"""Every route with every kind of key, held to the table in docs/roles.md."""
+"""Every route with every kind of key, held to the table in docs/reference/route-roles.md."""
 
 import re
 import time
@@ -23,7 +23,7 @@ from registry.store import LocalStore
 from registry.times import write
 from tests.unit.test_hostile_requests import GOLDEN, example, filled, routes
 
-TABLE = Path(__file__).resolve().parents[2] / "docs" / "roles.md"
+TABLE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "route-roles.md"
 ROW = re.compile(r"^\| ([A-Z]+) \| (/\S*) \| (.+) \|$", re.MULTILINE)
 READERS = frozenset(ROLES) - {"serve", "observe"}
 HERE, ELSEWHERE = "medical", "legal"

@@ -44,7 +44,7 @@ from registry.store import LocalStore
 from tests.unit.test_gates import NOW, OPERATOR, start
 
 DAY = 86_400.0
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "registry.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "events-and-webhooks.md"
 HOOK = Webhook(
     id="h1", url="https://a.example/x", domain="*", types=(), after=0, added="", added_by=""
 )
