@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE :=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-parts specialists check tools small-model fmt soak bench-serving bench-registry bench-upload bench-fleet fleet chart reference clean environment environment-dev environment-gpu
+.PHONY: help demo test test-fast test-parts specialists check tools small-model fmt soak bench-serving bench-registry bench-upload bench-fleet fleet chart reference docs clean environment environment-dev environment-gpu
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -41,12 +41,13 @@ specialists: small-model
 test-fast: environment-dev ## Only the pure tests, in seconds
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit $(ARGS)
 
-check: environment-dev ## Lint, types, spelling, links
+check: environment-dev ## Lint, types, spelling, links, documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell
 	$(BIN)/md-dead-link-check --no-color
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 tools: environment
 	@sh scripts/install-browser.sh
@@ -82,6 +83,9 @@ fleet: environment-dev ## Two replicas, S3, registry, Envoy, Prometheus; stays u
 chart: environment-dev ## Make the chart's generated files anew: dashboards, values table
 	$(BIN)/python -m helm.dashboards.build
 	$(BIN)/python -m helm.values_docs
+
+docs: environment-dev ## Build the documents as a site in build/docs; `mkdocs serve` shows it while you write
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 reference: environment-dev ## Regenerate the reference pages in docs/reference/
 	$(BIN)/python -m reference

@@ -78,6 +78,7 @@ def page() -> str:
 Prometheus' text format at `/metrics`; it takes a key with the role `observe` or `operate` in all
 domains (`LORARY_OPEN_METRICS` opens a server's). vLLM's own metrics are on the same page of a
 server. What every registry process reads from the log is the same in each: take the maximum over
-them, not the sum. [Dashboards and alerts](../how-to/operate.md#dashboards-and-alerts) use these names.
+them, not the sum. [Dashboards and alerts](../how-to/operate.md#dashboards-and-alerts) use these
+names.
 
 {parts}"""

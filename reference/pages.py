@@ -24,9 +24,10 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "errors.md": errors.page,
     "events.md": events.page,
 }
-_NOTE = "<!-- Made by `make reference` from the code. Do not edit. -->\n"
+NOTE = "<!-- Made by `make reference` from the code. Do not edit. -->\n"
+"""How such a page begins."""
 
 
 def made() -> dict[str, str]:
     """All pages, each with a note that it is made."""
-    return {name: _NOTE + page().rstrip() + "\n" for name, page in PAGES.items()}
+    return {name: NOTE + page().rstrip() + "\n" for name, page in PAGES.items()}
