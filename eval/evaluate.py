@@ -196,7 +196,8 @@ def _criteria(task: Task, question: Question) -> dict[str, Any]:
     """What experts look for in an answer, where a rubric says."""
     if not isinstance(task.scoring, Rubric):
         return {}
-    return {"criteria": msgspec.to_builtins(task.scoring.all_of(question))}
+    criteria = msgspec.to_builtins(task.scoring.all_of(question))
+    return {"criteria": criteria, "passes": task.scoring.passes}
 
 
 def _asked_by(suites: Sequence[Suite]) -> str:

@@ -15,7 +15,7 @@ Row = Mapping[str, Any]
 
 
 def choose(report: Mapping[str, Any], other: str | None, n: int) -> list[dict[str, Any]]:
-    """At most n items: prompt, answers, reference, and the reason for each.
+    """At most n items: prompt, answers, reference, a rubric's criteria, and the reason for each.
 
     other: the digest of the version shown beside, which the report must compare with; None shows
     this version's answers alone. A quarter of each kind as far as there are as many; the rest at
@@ -40,6 +40,7 @@ def choose(report: Mapping[str, Any], other: str | None, n: int) -> list[dict[st
                     "prompt": row["prompt"],
                     "answers": row["answers"],
                     "reference": row["target"],
+                    **row["rubric"],
                     "reason": reason,
                 }
     return list(chosen.values())
@@ -59,17 +60,12 @@ def _rows(suite: Mapping[str, Any], other: str | None) -> Iterable[dict[str, Any
             yield {
                 "prompt": item["prompt"],
                 "answers": answers,
-                "target": _reference(item),
+                "target": item["target"],
+                "rubric": {name: item[name] for name in ("criteria", "passes") if name in item},
                 "right": item["right"],
                 "sure": item["confidence"],
                 "disagree": len(set(answers)) > 1,
             }
-
-
-def _reference(item: Row) -> str:
-    """The right answer, or what a rubric asks of one."""
-    criteria = [f"- {c['says']} (weight {c['weight']:g})" for c in item.get("criteria", ())]
-    return "\n".join(filter(None, (item["target"], *criteria)))
 
 
 def _shuffled(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -10,6 +10,8 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from registry.errors import BadRequest
 from registry.model.reviewing import Item, Notes, Outcome, Review, settled
 
@@ -91,14 +93,23 @@ def to_label_studio(review: Review, items: Sequence[Item], noted: Noted) -> Iter
     One annotation per judgement, the answers in the review's order.
     """
     for number, item in enumerate(items, start=1):
-        data = {"id": item.id, "prompt": item.prompt, "reference": item.reference}
+        data: Row = {"id": item.id, "prompt": item.prompt, "reference": item.reference}
         data |= {f"answer_{place}": text for place, text in enumerate(item.answers, start=1)}
+        if item.criteria:
+            data |= {"criteria": msgspec.to_builtins(item.criteria), "passes": item.passes}
         annotations = []
         for said in review.of(item.id):
             results = [
                 _choice(f"verdict_{place}", f"answer_{place}", verdict)
                 for place, verdict in enumerate(said.verdicts, start=1)
             ]
+            results += [
+                _choice(
+                    f"criteria_{place}", f"answer_{place}",
+                    *(c.says for c, yes in zip(item.criteria, met, strict=True) if yes),
+                )
+                for place, met in enumerate(said.met, start=1)
+            ]  # fmt: skip
             results.append(
                 {"from_name": "severity", "to_name": "prompt", "type": "rating",
                  "value": {"rating": said.severity}}
@@ -122,7 +133,8 @@ def to_label_studio(review: Review, items: Sequence[Item], noted: Noted) -> Iter
 
 
 def from_label_studio(tasks: Any) -> list[Item]:
-    """Items from tasks whose `data` has `prompt` and `answer_1`, perhaps `answer_2`.
+    """Items from tasks whose `data` has `prompt` and `answer_1`, perhaps `answer_2`, and a rubric's
+    `criteria` with `passes`.
 
     Annotations are not taken over: a judgement is an expert's own act here. Raises `BadRequest`.
     """
@@ -139,9 +151,13 @@ def from_label_studio(tasks: Any) -> list[Item]:
         if isinstance(data.get("answer_2"), str):
             answers.append(data["answer_2"])
         reference = data.get("reference")
-        items.append(
-            make_item(data["prompt"], answers, reference if isinstance(reference, str) else "")
-        )
+        made = make_item(data["prompt"], answers, reference if isinstance(reference, str) else "")
+        rubric = {name: data[name] for name in ("criteria", "passes") if name in data}
+        try:
+            whole = msgspec.convert({**msgspec.to_builtins(made), **rubric}, Item)
+        except msgspec.ValidationError as error:
+            raise BadRequest(f"Task {number}: {error}. Correct data.criteria.") from error
+        items.append(whole)
     return items
 
 
@@ -152,5 +168,6 @@ def make_item(prompt: str, answers: Sequence[str], reference: str = "", reason: 
     return Item(id=name, prompt=prompt, answers=tuple(answers), reference=reference, reason=reason)
 
 
-def _choice(name: str, about: str, value: str) -> Row:
-    return {"from_name": name, "to_name": about, "type": "choices", "value": {"choices": [value]}}
+def _choice(name: str, about: str, *values: str) -> Row:
+    chosen = {"choices": list(values)}
+    return {"from_name": name, "to_name": about, "type": "choices", "value": chosen}

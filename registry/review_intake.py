@@ -7,6 +7,8 @@ somebody decides that experts shall see them. Pure.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from registry.errors import BadRequest
 from registry.model.reviewing import Item
 from registry.redaction import redact
@@ -61,9 +63,14 @@ def redacted(items: Iterable[Item]) -> tuple[list[Item], list[tuple[str, str]]]:
     kept: dict[str, Item] = {}
     removed: list[tuple[str, str]] = []
     for item in items:
-        texts = [redact(text) for text in (item.prompt, item.reference, *item.answers)]
+        says = [criterion.says for criterion in item.criteria]
+        texts = [redact(text) for text in (item.prompt, item.reference, *says, *item.answers)]
         removed += [found for text in texts for found in text.removed]
-        prompt, reference, *answers = (text.text for text in texts)
-        made = make_item(prompt, answers, reference, item.reason)
+        prompt, reference, *others = (text.text for text in texts)
+        criteria = tuple(
+            replace(one, says=said) for one, said in zip(item.criteria, others, strict=False)
+        )
+        made = make_item(prompt, others[len(says) :], reference, item.reason)
+        made = replace(made, criteria=criteria, passes=item.passes)
         kept.setdefault(made.id, made)
     return list(kept.values()), removed

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from adapters.tasks.scoring import LETTERS, AnyScoring, Criterion, Patterns, Text
+from adapters.tasks.criteria import Criterion
+from adapters.tasks.scoring import LETTERS, AnyScoring, Patterns, Text
 
 MAX_ITEMS = 100_000
 MAX_LABELS = 1000

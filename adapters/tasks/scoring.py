@@ -23,6 +23,7 @@ import msgspec
 from msgspec import Meta
 
 from adapters.bounded_patterns import MAX_STATES, UnsafePattern, compiled
+from adapters.tasks.criteria import Criterion, passes, reached
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MAX_READ = 20_000
@@ -37,13 +38,6 @@ Text = Annotated[str, Meta(min_length=1, max_length=4000)]
 PatternText = Annotated[str, Meta(min_length=1, max_length=2000)]
 Patterns = Annotated[tuple[PatternText, ...], Meta(max_length=50)]
 Tolerance = Annotated[float, Meta(ge=0, le=1e300)]
-
-
-class Criterion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One thing that an answer should do (or, with a negative weight, should not)."""
-
-    says: Annotated[str, Meta(min_length=1, max_length=1000)]
-    weight: Annotated[float, Meta(ge=-100, le=100)] = 1.0
 
 
 class Expected(Protocol):
@@ -309,19 +303,12 @@ class Rubric(Scoring, frozen=True, kw_only=True, tag="rubric"):
         return (*self.criteria, *item.criteria)
 
     def share(self, met: Sequence[bool], item: Expected) -> float:
-        """The weights of what is met, as a share 0..1 of all positive ones.
-
-        met: for each of `all_of`, whether the answer does it. What has a negative weight is taken
-        off. Raises `ValueError` for another number of judgements than there are criteria.
-        """
-        criteria = self.all_of(item)
-        reached = sum(c.weight for c, yes in zip(criteria, met, strict=True) if yes)
-        most = sum(c.weight for c in criteria if c.weight > 0)
-        return min(1.0, max(0.0, reached / most))
+        """As `reached`, for all criteria of the task and the item."""
+        return reached(self.all_of(item), met)
 
     def passed(self, met: Sequence[bool], item: Expected) -> bool:
         """Whether that is enough."""
-        return self.share(met, item) >= self.passes - 1e-9
+        return passes(self.share(met, item), self.passes)
 
 
 class Harness(Scoring, frozen=True, kw_only=True, tag="harness"):

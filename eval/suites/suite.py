@@ -19,7 +19,8 @@ import yaml
 from msgspec.structs import replace
 
 from adapters.confidence import EVALUATED, Decoding
-from adapters.tasks.scoring import LETTERS, AnyScoring, Choice, Criterion, Exact, Label
+from adapters.tasks.criteria import Criterion
+from adapters.tasks.scoring import LETTERS, AnyScoring, Choice, Exact, Label
 from eval.errors import NotExported
 
 SCORING = 2

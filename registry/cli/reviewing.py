@@ -168,7 +168,8 @@ def open_review(
     if parsed.version is None or parsed.adapter is None:
         raise BadRequest(f"Specify a version: DOMAIN/ADAPTER@VERSION, not {ref!r}.")
     versions = [parsed.version] if against is None else [parsed.version, against]
-    asked = [{k: item[k] for k in ("prompt", "answers", "reference", "reason")} for item in items]
+    fields = ("prompt", "answers", "reference", "reason", "criteria", "passes")
+    asked = [{k: item[k] for k in fields if k in item} for item in items]
     body = {
         "domain": parsed.domain,
         "adapter": parsed.adapter,

@@ -12,27 +12,23 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Query
-from pydantic import Field
 
-from adapters.fields import Name, Number
 from adapters.names import AdapterRef, check_name
+from adapters.tasks.criteria import Criterion
 from registry import review_export
 from registry.errors import BadRequest, Conflict, Forbidden, VersionGone
 from registry.http.access import Caller, CallerDep
 from registry.http.paging import LIMIT, After, Limit
-from registry.http.schemas import Body
+from registry.http.review_bodies import JudgementBody, ReviewBody, verdicts_of
 from registry.model.access import has_role
 from registry.model.blinding import are_texts_hidden, is_blind, requirements_shown
 from registry.model.catalog import Version, person
 from registry.model.harm import harm_in
 from registry.model.requirement import Requirement
 from registry.model.reviewing import (
-    MAX_ITEMS,
     Item,
     Notes,
-    Preference,
     Review,
-    Verdict,
     agreement,
     judged,
     left,
@@ -46,44 +42,7 @@ from registry.store.blobs import Blobs
 from registry.times import utc_now
 
 router = APIRouter(tags=["review"])
-Text = Annotated[str, Field(max_length=20_000)]
 Exported = Literal["sft", "preferences", "label-studio", "judgements"]
-
-
-class ItemBody(Body):
-    """One question and the answers of the review's versions, in their order."""
-
-    prompt: Annotated[str, Field(min_length=1, max_length=50_000)]
-    answers: Annotated[list[Text], Field(min_length=1, max_length=2)]
-    reference: Text = ""
-    reason: Annotated[str, Field(max_length=200)] = ""
-
-
-class ReviewBody(Body):
-    """What experts shall judge."""
-
-    domain: Name
-    adapter: Name
-    versions: Annotated[list[Number], Field(min_length=1, max_length=2)]
-    title: Name
-    items: Annotated[list[ItemBody], Field(min_length=1, max_length=MAX_ITEMS)]
-    keep_days: Annotated[int | None, Field(ge=0, le=10_000)] = None
-
-
-class JudgementBody(Body):
-    """An expert's word; verdicts and preference in the order in which the answers were shown."""
-
-    item: Name
-    verdicts: Annotated[list[Verdict], Field(min_length=1, max_length=2)]
-    severity: Annotated[int | None, Field(ge=0, le=3)] = None
-    """How much harm the worst answer could do, 0 none to 3 grave; needed unless all are correct."""
-    preferred: Preference | None = None
-    """Needed where two answers are shown."""
-    rationale: Text = ""
-    correction: Text = ""
-    reference: Text = ""
-    shown: Annotated[str | None, Field(max_length=64)] = None
-    """What the item had as `shown`: refused if the answers are in another order now."""
 
 
 @router.post("/reviews", status_code=201)
@@ -92,6 +51,8 @@ def open_review(caller: CallerDep, body: ReviewBody) -> dict[str, Any]:
     caller.require("evaluate", check_name(body.domain, "domain"))
     if any(len(item.answers) != len(body.versions) for item in body.items):
         raise BadRequest("Each item has one answer of each version. Give as many.")
+    if any(item.criteria and max(c.weight for c in item.criteria) <= 0 for item in body.items):
+        raise BadRequest("An item has no criterion with a weight above 0. Add one.")
     distinct = {(one.prompt, tuple(one.answers)): one for one in body.items}
     made = [
         Item(
@@ -101,6 +62,8 @@ def open_review(caller: CallerDep, body: ReviewBody) -> dict[str, Any]:
             reference=one.reference,
             reason=one.reason,
             secret=secrets.token_hex(16),
+            criteria=tuple(Criterion(c.says, c.weight) for c in one.criteria),
+            passes=one.passes,
         )
         for one in distinct.values()
     ]
@@ -150,6 +113,8 @@ def next_item(caller: CallerDep, review: str) -> dict[str, Any]:
             "id": item.id,
             "prompt": item.prompt,
             "answers": answers,
+            "criteria": msgspec.to_builtins(item.criteria),
+            "passes": item.passes,
             "shown": fingerprint_of(answers),
         }
     return {"waiting": left(found, caller.key.id, persons), "item": shown}
@@ -226,11 +191,10 @@ def record(caller: Caller, review: Review, body: JudgementBody) -> None:
     shown = order_for(caller, review, item)
     if body.shown not in (None, fingerprint_of([item.answers[place] for place in shown])):
         raise Conflict("You saw these answers in another order. Open the item again and judge it.")
-    if len(body.verdicts) != len(shown):
-        raise BadRequest("A verdict is missing. Judge each answer that is shown.")
+    said = verdicts_of(item, body)
     severity = body.severity
     if severity is None:
-        if set(body.verdicts) != {"correct"}:
+        if set(said) != {"correct"}:
             raise BadRequest("The severity is missing. Choose 0 (no harm) to 3 (grave harm).")
         severity = 0
     preferred = body.preferred
@@ -238,9 +202,11 @@ def record(caller: Caller, review: Review, body: JudgementBody) -> None:
         if len(shown) > 1:
             raise BadRequest("The preference is missing. Choose first, second or neither.")
         preferred = "neither"
-    verdicts: list[Verdict] = list(body.verdicts)
+    verdicts, met = list(said), list(body.met)
     for place, version in enumerate(shown):
-        verdicts[version] = body.verdicts[place]
+        verdicts[version] = said[place]
+        if met:
+            met[version] = body.met[place]
     if preferred != "neither" and shown[0] != 0:
         preferred = "second" if preferred == "first" else "first"
     notes = Notes(
@@ -253,7 +219,9 @@ def record(caller: Caller, review: Review, body: JudgementBody) -> None:
     if notes != Notes():
         notes = msgspec.structs.replace(notes, secret=secrets.token_hex(16))
         stored = Blobs(caller.registry.store).put_bytes(msgspec.json.encode(notes))
-    command = JudgeItem(review.id, body.item, tuple(verdicts), severity, preferred, stored, before)
+    command = JudgeItem(
+        review.id, body.item, tuple(verdicts), severity, preferred, stored, before, tuple(met)
+    )
     caller.registry.execute(command, caller.key.id)
 
 

@@ -19,7 +19,17 @@ from registry.model.task_versions import Task, TaskVersion
 from registry.model.trials import Rollback, Split, in_words
 
 UNBLINDING = frozenset(
-    ("adapter", "versions", "content", "item", "verdicts", "severity", "preferred", "notes")
+    (
+        "adapter",
+        "versions",
+        "content",
+        "item",
+        "verdicts",
+        "severity",
+        "preferred",
+        "notes",
+        "met",
+    )
 )
 """Fields of a review's events that tell whose answers it shows, or what experts judged."""
 SHOWN = 1000

@@ -18,11 +18,12 @@ from registry.model.evidence import (
     Engine,
 )
 from registry.model.harm import RULINGS, Harm, about, harm_of
+from registry.model.intervals import lower_bound
 from registry.model.policies import Policy
 from registry.model.requirement import Requirement
-from registry.model.reviewing import findings
+from registry.model.reviewing import Findings, findings
 from registry.model.standing import authors, roles_of
-from registry.model.suite_rules import described, reported, weighed
+from registry.model.suite_rules import described, percent, reported, weighed
 from registry.signing import fingerprint
 
 HARM, EXPERT_REVIEW = "harm", "expert review"
@@ -51,7 +52,9 @@ def requirements(
     adapter = catalog.adapters[f"{version.domain}/{version.adapter}"]
     moves = [move for move in adapter.moves if move.alias == alias]
     rollback = version.number in {move.version for move in moves if move.earned}
-    asked += _reviewed(version, 0 if rollback else policy.reviewed_items, catalog)
+    asked += _harm(version, catalog)
+    if not rollback:
+        asked += _reviewed(version, policy, catalog)
     if rollback:
         if policy.suites:
             asked.append(_not_needed(version, policy, catalog, alias, now))
@@ -124,6 +127,7 @@ def asks_anything(policy: Policy) -> bool:
         or policy.signature_required
         or policy.suites
         or policy.reviewed_items
+        or policy.reviewed_correct
     )
 
 
@@ -175,8 +179,8 @@ def _signature(version: Version, policy: Policy) -> Iterator[Requirement]:
         )
 
 
-def _reviewed(version: Version, needed: int, catalog: Catalog) -> Iterator[Requirement]:
-    """That no answer of these weights is found harmful, and that experts settled `needed`."""
+def _harm(version: Version, catalog: Catalog) -> Iterator[Requirement]:
+    """That no answer of these weights is found harmful."""
     found = harm_of(version, catalog)
     if blocking := [harm for harm in found if harm.blocks(version)]:
         yield Requirement(
@@ -193,28 +197,43 @@ def _reviewed(version: Version, needed: int, catalog: Catalog) -> Iterator[Requi
             evidence=f"{len(found)} finding(s) of harm decided"
             f"{_listed(_decided(harm, version, catalog) for harm in found)}",
         )
-    if needed:
-        settled = _settled(version, catalog)
-        enough = settled >= needed
-        yield Requirement(
-            name=EXPERT_REVIEW,
-            met=enough,
-            evidence=f"{settled} answers settled, {needed} required",
-            remedy=""
-            if enough
-            else "have two experts judge more answers, in an open review (lorary review ls) or a "
-            f"new one: lorary review open {version.ref}",
+
+
+def _reviewed(version: Version, policy: Policy, catalog: Catalog) -> Iterator[Requirement]:
+    """That experts settled enough answers of these weights, and enough of those as correct."""
+    needed, floor = policy.reviewed_items, policy.reviewed_correct
+    if not needed and not floor:
+        return
+    found = _settled(version, catalog)
+    enough = found.items >= needed
+    evidence = f"{found.items} answers settled, {needed} required"
+    remedy = (
+        "have two experts judge more answers, in an open review (lorary review ls) or a new one: "
+        f"lorary review open {version.ref}"
+    )
+    if floor:
+        bound = lower_bound(found.correct, found.items, policy.alpha)
+        evidence += (
+            f"; {found.correct} of them correct, surely at least {percent(bound)}, "
+            f"{percent(floor)} required"
         )
+        if enough and bound < floor and found.correct < floor * found.items:
+            remedy = "train a better version"
+        enough = enough and bound >= floor
+    yield Requirement(
+        name=EXPERT_REVIEW, met=enough, evidence=evidence, remedy="" if enough else remedy
+    )
 
 
-def _settled(version: Version, catalog: Catalog) -> int:
-    """How many answers of these weights those settled who may judge in the version's domain."""
+def _settled(version: Version, catalog: Catalog) -> Findings:
+    """What those settled about answers of these weights who may judge in the version's domain."""
 
     def counts(key: str) -> bool:
         standing = in_good_standing(catalog.keys, key)
         return standing and "review" in roles_of(catalog, key, version.domain)
 
-    return sum(findings(review, place, counts).items for review, place in about(version, catalog))
+    found = (findings(review, place, counts) for review, place in about(version, catalog))
+    return sum(found, Findings())
 
 
 def _listed(findings: Iterator[str]) -> str:

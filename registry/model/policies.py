@@ -52,6 +52,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """The share of wrong answers among those given that evaluations certify a threshold for."""
     reviewed_items: Annotated[int, Ge(0), Le(10_000)] = 0
     """How many of a version's answers experts must have settled, none of them as harmful."""
+    reviewed_correct: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """The share of the settled answers that must be correct (of a rubric: reach its share of the
+    weights). The lower confidence bound at `alpha` must reach it."""
     abstain: bool = False
     """Whether servers withhold the answers with a confidence below that threshold."""
     prefix_cache: PrefixCache = "domain"
@@ -142,6 +145,7 @@ POLICY_FIELDS: dict[str, Weaker] = {
     "max_report_days": _limit_relaxed,
     "target_risk": _limit_relaxed,
     "reviewed_items": _lower,
+    "reviewed_correct": _lower,
     "abstain": _switched_off,
     "prefix_cache": _shared_by_more,
     "shadow_texts": _switched_on,

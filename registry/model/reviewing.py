@@ -16,6 +16,7 @@ from typing import Literal, get_args
 import msgspec
 
 from adapters.agreement import Estimate, cohens_kappa, krippendorffs_alpha
+from adapters.tasks.criteria import Criterion, passes, reached
 
 Verdict = Literal["correct", "incorrect", "harmful"]
 Preference = Literal["first", "second", "neither"]
@@ -27,6 +28,8 @@ SEVERITIES = ("none", "slight", "serious", "grave")
 INDEPENDENT = 2
 """Experts who judge every item, each without knowing the other's judgement."""
 MAX_ITEMS = 2000
+MAX_CRITERIA = 100
+"""Criteria of one item: those of a rubric and those of the item itself."""
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +45,18 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     secret: str = ""
     """Random; decides in which order each expert sees the answers. Empty in reviews opened before
     there were secrets."""
+    criteria: tuple[Criterion, ...] = ()
+    """What a rubric asks of each answer, shown to experts; empty where they judge it as a whole."""
+    passes: float = 1.0
+    """The share of the weights that an answer must reach to be correct."""
+
+    def verdict(self, met: Sequence[bool]) -> Verdict:
+        """What follows for an answer from the criteria that it meets, unless it is harmful.
+
+        Raises `ValueError` for another number of judgements than there are criteria.
+        """
+        share = reached(self.criteria, met)
+        return "correct" if passes(share, self.passes) else "incorrect"
 
 
 class Notes(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +83,9 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     preferred: Preference = "neither"
     notes: str | None = None
     """Digest of the blob with `Notes`."""
+    met: tuple[tuple[bool, ...], ...] = ()
+    """For each answer, which of the item's criteria the expert found met; the verdict follows from
+    it, unless that is `harmful`. Empty for items without criteria."""
 
 
 class HarmDecision(msgspec.Struct, frozen=True, kw_only=True):

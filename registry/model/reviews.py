@@ -17,7 +17,15 @@ from registry.model.base import Command, Draft, Event, Route, made_of
 from registry.model.catalog import Catalog, in_good_standing, person
 from registry.model.collection import spare
 from registry.model.index import of_review
-from registry.model.reviewing import MAX_ITEMS, Judgement, Preference, Review, Verdict, wants
+from registry.model.reviewing import (
+    MAX_CRITERIA,
+    MAX_ITEMS,
+    Judgement,
+    Preference,
+    Review,
+    Verdict,
+    wants,
+)
 from registry.model.standing import authors
 
 
@@ -57,6 +65,8 @@ class ItemJudged(Event, frozen=True):
     preferred: Preference = "neither"
     notes: str | None = None
     """Digest of the blob with what the expert wrote."""
+    met: tuple[tuple[bool, ...], ...] = ()
+    """For each answer, which of the item's criteria are met; empty for items without criteria."""
 
     def apply(self, draft: Draft, by: str, at: str) -> None:
         """Add the judgement."""
@@ -143,6 +153,9 @@ class JudgeItem(Command, frozen=True):
     notes: Digest | None = None
     read_at: Count = 0
     """As for `PublishVersion`."""
+    met: Annotated[tuple[Annotated[tuple[bool, ...], MaxLen(MAX_CRITERIA)], ...], MaxLen(2)] = ()
+    """For each answer, which of the item's criteria are met. `registry.http.reviews` compared it
+    with the item, which the catalog does not hold."""
 
     def needs(self, catalog: Catalog) -> tuple[Role, str]:
         """The role in the review's domain."""
@@ -168,7 +181,9 @@ class JudgeItem(Command, frozen=True):
                 "This item is settled, or you judged it before: judgements are final. "
                 "Take the next."
             )
-        if len(self.verdicts) != len(review.versions):
+        if len(self.verdicts) != len(review.versions) or (
+            self.met and len(self.met) != len(review.versions)
+        ):
             raise errors.BadRequest(
                 f"The review shows {len(review.versions)} answer(s). Judge each."
             )

@@ -1,14 +1,15 @@
 """Pages where experts judge: what waits, one item at a time, and what came of it."""
 
-from typing import Annotated
+from itertools import takewhile
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Form, Query, Response
+from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from registry.errors import BadRequest, UnknownReview
 from registry.http.access import Caller
+from registry.http.review_bodies import JudgementBody
 from registry.http.reviews import (
-    JudgementBody,
     fingerprint_of,
     items_of,
     order_for,
@@ -21,6 +22,7 @@ from registry.model.access import has_role
 from registry.model.blinding import are_texts_hidden
 from registry.model.harm import RULINGS, DecideHarm
 from registry.model.reviewing import (
+    MAX_CRITERIA,
     SEVERITIES,
     VERDICTS,
     Item,
@@ -38,6 +40,8 @@ from registry.web.session import ViewerDep
 
 router = APIRouter(include_in_schema=False)
 Line = Annotated[str, Form(max_length=20_000)]
+Stated = Verdict | Literal["by-criteria"]
+"""A verdict, or that it follows from the criteria."""
 
 
 @router.get("/reviews", response_class=HTMLResponse)
@@ -117,7 +121,7 @@ def show_item(viewer: ViewerDep, review: str, item: str) -> Response:
     who = persons[viewer.key.id]
     mine = next((j for j in found.of(item) if persons.get(j.expert, j.expert) == who), None)
     done = judged(found, viewer.key.id, persons)
-    answers = shown_answers(viewer, found, shown)
+    answers, places = shown_answers(viewer, found, shown), order_for(viewer, found, shown)
     return page(
         "judge.html",
         viewer=viewer,
@@ -125,13 +129,25 @@ def show_item(viewer: ViewerDep, review: str, item: str) -> Response:
         item=shown,
         answers=answers,
         shown=fingerprint_of(answers),
-        judged=[mine.verdicts[place] for place in order_for(viewer, found, shown)] if mine else [],
+        judged=[mine.verdicts[place] for place in places] if mine else [],
+        met=[mine.met[place] for place in places] if mine and mine.met else [],
         waits=item in queue(found, viewer.key.id, persons),
         verdicts=VERDICTS,
         severities=SEVERITIES,
         done=done,
         total=done + left(found, viewer.key.id, persons),
     )
+
+
+async def criteria_met(request: Request) -> tuple[tuple[bool, ...], ...]:
+    """What a form says of each answer that was shown: whether it meets each criterion, up to the
+    first that is not judged."""
+    form = await request.form()
+    found = []
+    for answer in (1, 2):
+        given = (form.get(f"met_{answer}_{number}") for number in range(MAX_CRITERIA))
+        found.append(tuple(one == "yes" for one in takewhile(("yes", "no").__contains__, given)))
+    return tuple(one for one in found if one)
 
 
 @router.post("/reviews/{review}/items/{item}")
@@ -141,8 +157,9 @@ def judge(
     item: str,
     judged: Annotated[str, Form(alias="item", max_length=200)],
     shown: Annotated[str, Form(max_length=64)],
-    verdict_1: Annotated[Verdict, Form()],
-    verdict_2: Annotated[Verdict | None, Form()] = None,
+    met: Annotated[tuple[tuple[bool, ...], ...], Depends(criteria_met)],
+    verdict_1: Annotated[Stated, Form()],
+    verdict_2: Annotated[Stated | None, Form()] = None,
     severity: Annotated[int | None, Form(ge=0, le=3)] = None,
     preferred: Annotated[Preference | None, Form()] = None,
     rationale: Line = "",
@@ -154,9 +171,13 @@ def judge(
     viewer.require("review", found.domain)
     if judged != item:
         raise BadRequest("The form belongs to another item. Open the item again and judge it.")
+    stated: list[Verdict | None] = [
+        None if one == "by-criteria" else one for one in (verdict_1, verdict_2) if one is not None
+    ]
     body = JudgementBody(
         item=item,
-        verdicts=[verdict_1] if verdict_2 is None else [verdict_1, verdict_2],
+        verdicts=tuple(stated),
+        met=met,
         severity=severity,
         preferred=preferred,
         rationale=rationale,

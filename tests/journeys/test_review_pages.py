@@ -172,6 +172,42 @@ def test_a_form_of_another_item_is_refused_and_nothing_is_preset(
     assert clinic.meter.export_review(opened["id"], "judgements") == []
 
 
+def test_a_rubrics_criteria_are_judged_one_by_one_by_keyboard(
+    browser: Browser, clinic: Clinic
+) -> None:
+    criteria = [{"says": "Names the chapter", "weight": 2}, {"says": "Names a wrong organ",
+                 "weight": -1}]  # fmt: skip
+    items = [item | {"criteria": criteria, "passes": 0.6} for item in ITEMS[:2]]
+    opened = clinic.meter.open_review(OTHERS | {"title": "By criteria", "items": items})
+    page = sign_in(browser, clinic.url, clinic.keys["Dr Clark"])
+    page.goto(f"{clinic.url}/reviews/{opened['id']}/judge")
+    first = page.url
+    assert violations(page) == []
+    expect(page.get_by_role("group", name="Names the chapter weight 2")).to_have_count(2)
+    assert page.locator("input:checked").count() == 0
+    for key in ("m", "x", "m"):
+        page.keyboard.press(key)
+    for key in ("1", "6", "9", "a"):
+        page.keyboard.press(key)
+    page.keyboard.press("Enter")  # one criterion is open: the browser does not send it
+    assert page.url == first
+    page.locator("h1").click()
+    page.keyboard.press("m")  # the one that is open
+    keep(page, "criteria")
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+    assert page.url != first
+    assert page.locator("input:checked").count() == 0
+    page.go_back()
+    page.wait_for_url(first)
+    expect(page.get_by_text("Names a wrong organ (weight -1): not met")).to_have_count(1)
+    expect(page.get_by_text("Names a wrong organ (weight -1): met")).to_have_count(1)
+    assert violations(page) == []
+    (said,) = clinic.meter.export_review(opened["id"], "judgements")
+    assert sorted(said["verdicts"]) == ["correct", "harmful"]
+    assert sorted(said["met"]) == [[True, False], [True, True]]
+
+
 def test_an_item_can_be_skipped_and_comes_again(browser: Browser, clinic: Clinic) -> None:
     opened = clinic.meter.open_review(OTHERS | {"title": "Skipping"})
     page = sign_in(browser, clinic.url, clinic.keys["Dr Clark"])

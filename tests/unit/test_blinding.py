@@ -115,9 +115,9 @@ class Hospital:
         recorded: str = answer.json()["evaluations"][-1]["report"]
         return recorded
 
-    def open(self) -> str:
+    def open(self, items: list[dict[str, Any]] = ITEMS) -> str:
         body = {"domain": "medical", "adapter": "coder", "versions": [1, 2], "title": "Eight",
-                "items": ITEMS}  # fmt: skip
+                "items": items}  # fmt: skip
         answer = self.ask("meter", "POST", "/api/v1/reviews", json=body)
         assert answer.status_code == 201, answer.text
         review: str = answer.json()["id"]
@@ -630,6 +630,79 @@ def test_what_an_expert_prefers_is_what_was_shown_there(hospital: Hospital) -> N
         (("incorrect", "correct"), "second")
     }
     assert len(judgements) == len(ITEMS)
+
+
+CRITERIA = [{"says": "names the finding", "weight": 2}, {"says": "gives a code"},
+            {"says": "invents something", "weight": -3}]  # fmt: skip
+NEW, OLD = [True, True, False], [True, False, True]
+"""What the answers of the two versions meet: all of the weights; 2 - 3 of 3."""
+
+
+def test_of_a_rubrics_item_each_criterion_is_judged_and_the_verdict_follows(
+    hospital: Hospital,
+) -> None:
+    review = hospital.open([item | {"criteria": CRITERIA, "passes": 0.6} for item in ITEMS])
+    orders = set[bool]()
+    path = f"/api/v1/reviews/{review}/judgements"
+    while (item := hospital.next("ada", review)["item"]) is not None:
+        assert [c["weight"] for c in item["criteria"]] == [2, 1, -3]
+        new = [answer.startswith("new") for answer in item["answers"]]
+        body = {"item": item["id"], "met": [NEW if is_new else OLD for is_new in new],
+                "severity": 1, "preferred": "neither"}  # fmt: skip
+        harmful = len(orders) == 2
+        if harmful:
+            body["verdicts"] = [None if is_new else "harmful" for is_new in new]
+        orders.add(new[0])
+        assert hospital.ask("ada", "POST", path, json=body).status_code == 201
+        said = hospital.registry.refresh().reviews[review].judgements[-1]
+        assert said.met == (tuple(OLD), tuple(NEW))
+        assert said.verdicts == ("harmful" if harmful else "incorrect", "correct")
+    assert orders == {True, False}
+    log = hospital.ask("operator", "GET", "/api/v1/log").json()
+    assert log[-1]["entries"][0]["event"]["met"] == "hidden until the review is closed"
+
+
+def test_a_judgement_that_does_not_suit_the_items_criteria_is_refused(hospital: Hospital) -> None:
+    review = hospital.open([ITEMS[0] | {"criteria": CRITERIA, "passes": 0.6}])
+    item = hospital.next("ada", review)["item"]["id"]
+    plain = hospital.open(ITEMS[1:2])
+    other = hospital.next("ada", plain)["item"]["id"]
+    path = "/api/v1/reviews/{}/judgements"
+    common = {"severity": 1, "preferred": "neither"}
+    for where, body, says in (
+        (review, {"item": item, "verdicts": ["correct", "correct"]}, "has 3 criteria"),
+        (review, {"item": item, "met": [NEW]}, "has 3 criteria"),
+        (review, {"item": item, "met": [NEW, NEW[:2]]}, "has 3 criteria"),
+        (review, {"item": item, "met": [NEW, NEW], "verdicts": ["correct", None]}, "follows from"),
+        (review, {"item": item, "met": [NEW, NEW], "verdicts": ["harmful"]}, "follows from"),
+        (review, {"item": item, "met": [NEW, [True] * 101]}, "at most 100"),
+        (plain, {"item": other, "met": [NEW, NEW], "verdicts": ["correct"] * 2}, "no criteria"),
+        (plain, {"item": other, "verdicts": ["correct", None]}, "A verdict is missing"),
+        (plain, {"item": other}, "A verdict is missing"),
+    ):
+        refused = hospital.ask("ada", "POST", path.format(where), json=body | common)
+        assert (refused.status_code, says in refused.text) == (400, True), (body, refused.text)
+    body = {"domain": "medical", "adapter": "coder", "versions": [1, 2], "title": "None",
+            "items": [ITEMS[0] | {"criteria": CRITERIA[2:]}]}  # fmt: skip
+    refused = hospital.ask("meter", "POST", "/api/v1/reviews", json=body)
+    assert "no criterion with a weight above 0" in refused.text
+    # The page's form, with one criterion left open.
+    form = dict(
+        re.findall(
+            r'type="hidden" name="(\w+)" value="(\w+)"',
+            hospital.page("ada", f"/reviews/{review}/items/{item}").text,
+        )
+    )
+    form |= {f"met_{answer}_{n}": "yes" for answer in (1, 2) for n in range(3)}
+    form |= {"verdict_1": "by-criteria", "verdict_2": "harmful", "severity": "3",
+             "preferred": "first"}  # fmt: skip
+    open_one = {name: value for name, value in form.items() if name != "met_2_1"}
+    assert hospital.page("ada", f"/reviews/{review}/items/{item}", open_one).status_code == 400
+    assert hospital.registry.refresh().reviews[review].judgements == ()
+    assert hospital.page("ada", f"/reviews/{review}/items/{item}", form).status_code == 303
+    (said,) = hospital.registry.refresh().reviews[review].judgements
+    assert said.met == ((True,) * 3, (True,) * 3)
+    assert sorted(said.verdicts) == ["harmful", "incorrect"]
 
 
 def test_the_gate_command_does_not_say_no_where_nobody_answered(

@@ -37,6 +37,7 @@ STRICT = msgspec.structs.replace(
     signers=("a",),
     target_risk=0.1,
     reviewed_items=20,
+    reviewed_correct=0.8,
     abstain=True,
     prefix_cache="key",
 )
@@ -58,6 +59,7 @@ WEAKER: list[dict[str, Any]] = [
     {"target_risk": None},
     {"target_risk": 0.2},
     {"reviewed_items": 19},
+    {"reviewed_correct": 0.7},
     {"abstain": False},
     {"prefix_cache": "domain"},
     {"shadow_texts": True},
@@ -86,6 +88,7 @@ NO_WEAKER: list[dict[str, Any]] = [
     {"alpha": 0.01},
     {"max_report_days": 10},
     {"reviewed_items": 30},
+    {"reviewed_correct": 0.9},
 ]
 
 

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from adapters.names import AdapterRef
+from adapters.tasks.criteria import Criterion
 from eval.review_items import choose
 from registry import errors
 from registry.log.commits import Commit
@@ -495,6 +496,25 @@ def test_a_policy_may_ask_for_answers_that_experts_settled() -> None:
     assert moved.resolve(AdapterRef("medical", "coder")).number == 2
 
 
+def test_a_policy_may_ask_how_many_of_the_settled_answers_are_correct() -> None:
+    policy = Policy(approvals=0, reviewed_correct=0.1, alpha=0.3)
+    catalog = do(start(), ChangePolicy("medical", policy, weaken=True), OPERATOR)
+    move = MoveAlias("medical", "coder", "production", 2)
+    lacking = "0 of them correct, surely at least 0 %, 10 % required"
+    with pytest.raises(errors.PromotionNotEarned, match=lacking):
+        decide(catalog, move, ALICE, NOW)
+    for item in ITEMS[:2]:
+        for expert in (DORA, EMIL):
+            catalog = do(catalog, said(item, "correct" if item == ITEMS[0] else "incorrect",
+                                       "correct"), expert)  # fmt: skip
+    # One of two: surely more than 1 - 0.7 ** 0.5 = 16.33 %.
+    assert do(catalog, move, ALICE).resolve(AdapterRef("medical", "coder")).number == 2
+    stricter = msgspec.structs.replace(policy, reviewed_correct=0.17)
+    catalog = do(catalog, ChangePolicy("medical", stricter), OPERATOR)
+    with pytest.raises(errors.PromotionNotEarned, match=r"at least 16\.33 %, 17 % required"):
+        decide(catalog, move, ALICE, NOW)
+
+
 def judged(*judgements: tuple[str, tuple[Verdict, ...], Preference, str | None]) -> Review:
     return msgspec.structs.replace(
         review(start()),
@@ -572,6 +592,23 @@ def test_label_studios_json_goes_out_and_comes_back() -> None:
         from_label_studio([{"data": {"text": "x"}}])
     with pytest.raises(errors.BadRequest, match="list of tasks"):
         from_label_studio({})
+
+
+def test_an_items_criteria_go_to_label_studio_and_back() -> None:
+    criteria = (Criterion("names the finding", 2.0), Criterion("invents", -1.0))
+    item = msgspec.structs.replace(ONE, criteria=criteria, passes=0.6)
+    made = judged((ONE.id, ("correct", "incorrect"), "first", None))
+    ticked = msgspec.structs.replace(made.judgements[0], met=((True, False), (True, True)))
+    made = msgspec.structs.replace(made, judgements=(ticked,))
+    tasks = json.loads(json.dumps(list(to_label_studio(made, [item], {}))))
+    assert from_label_studio(tasks) == [item]
+    (annotation,) = tasks[0]["annotations"]
+    chosen = {r["from_name"]: r["value"].get("choices") for r in annotation["result"]}
+    assert chosen["criteria_1"] == ["names the finding"]
+    assert chosen["criteria_2"] == ["names the finding", "invents"]
+    tasks[0]["data"]["criteria"] = [{"says": "x", "weight": 1e9}]
+    with pytest.raises(errors.BadRequest, match=r"Task 1: .* Correct data.criteria"):
+        from_label_studio(tasks)
 
 
 def report(n: int = 40) -> dict[str, object]:

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adapters.tasks.criteria import Criterion
 from adapters.tasks.format import Item
 from adapters.tasks.scoring import (
     KINDS,
     MAX_READ,
     Choice,
-    Criterion,
     Exact,
     Harness,
     Label,

@@ -8,6 +8,18 @@ form?.addEventListener("change", () => {
   harm.required = verdicts.some((verdict) => verdict.value !== "correct");
 });
 
+// Judges the criterion that has the focus, else the first one open, and goes on to the next.
+function judgeCriterion(value) {
+  const criteria = [...(form?.querySelectorAll(".criterion") ?? [])];
+  const current =
+    document.activeElement.closest(".criterion") ?? criteria.find((one) => !one.querySelector(":checked"));
+  if (!current) return false;
+  current.querySelector(`[value="${value}"]`).click();
+  const next = criteria[criteria.indexOf(current) + 1] ?? current;
+  (next.querySelector(":checked") ?? next.querySelector("input")).focus();
+  return true;
+}
+
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) {
     if (event.key === "Enter") form?.requestSubmit();
@@ -22,6 +34,11 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.target.matches("button, a")) {
     event.preventDefault();
     form?.requestSubmit();
+    return;
+  }
+  const met = { m: "yes", x: "no" }[event.key.toLowerCase()];
+  if (met && judgeCriterion(met)) {
+    event.preventDefault();
     return;
   }
   const wanted = form?.querySelector(`[data-key="${CSS.escape(event.key.toLowerCase())}"]`);
