@@ -20,7 +20,6 @@ from adapters.fields import Count, Digest, Finite, Word
 from adapters.heads import LABELS, MAX_LABELS_BYTES, Head, parse_labels
 from adapters.peft_config import MAX_CONFIG_BYTES, LoraConfig, parse_config
 from adapters.spectra import Spectrum
-from adapters.weights import Tensors, check_weights
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -152,6 +151,8 @@ def admit(
     card_sections: Sequence[str] = (),
 ) -> Admission:
     """Judge the files of one version, declared against `base`."""
+    from adapters.weights import Tensors, check_weights  # brings in numpy, which few commands need
+
     problems = [*_check_names(files, limits), *_check_sizes(files, limits)]
     readable = {p for p in files if not any(problem.file == p for problem in problems)}
     if CARD in readable:

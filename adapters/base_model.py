@@ -6,17 +6,16 @@ It does not keep weights: they are read once, from the model's safetensors files
 import hashlib
 import json
 from collections.abc import Callable, Iterable
+from math import isfinite
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from adapters.errors import InvalidAdapter
-from adapters.safetensors_header import TensorInfo, read_header
-from adapters.tensor_values import FLOATS, floats, pieces
+from adapters.safetensors_header import FLOATS, TensorInfo, read_header
 
 _NOT_LINEAR = ("embed", "norm", "wte", "wpe", "lm_head")
-_UNPACKED = FLOATS | {"F64", "F8_E4M3", "F8_E5M2", "I8"}
+_UNPACKED = {*FLOATS, "F64", "F8_E4M3", "F8_E5M2", "I8"}
 """Types of weights whose shape is that of the module."""
 _PACKED = (".qweight", ".weight_packed", "_blocks", ".W_q", ".codes", ".Qidxs")
 """Endings of tensors that hold several weights in one number: GPTQ and AWQ, compressed-tensors,
@@ -144,6 +143,8 @@ def _measure(
     path: Path, infos: list[TensorInfo], norms: dict[str, float], progress: Progress | None
 ) -> str:
     """The SHA-256 of a weight file; puts the norms of its linear modules into `norms`."""
+    from adapters.tensor_values import floats, pieces  # brings in numpy, which few commands need
+
     digest, size = hashlib.sha256(), path.stat().st_size
     with path.open("rb") as file:
         # The tensors fill the file from here to its end, in this order, as the header's check says.
@@ -155,9 +156,9 @@ def _measure(
             for piece in pieces(file, info.begin, info.end):
                 digest.update(piece)
                 if module:
-                    values = floats(piece, info.dtype).astype(np.float64)
+                    values = floats(piece, info.dtype).astype("float64")
                     squares += float(values @ values)
-            if module and np.isfinite(squares):
+            if module and isfinite(squares):
                 norms[module] = float(squares**0.5)
             if progress is not None:
                 progress(path.name, info.end, size)

@@ -15,6 +15,8 @@ from adapters.errors import InvalidAdapter
 MAX_HEADER_BYTES = 16 << 20
 MAX_TENSORS = 100_000
 _MAX_DIMENSION = 2**40
+FLOATS = {"F32": 4, "F16": 2, "BF16": 2}
+"""Types of numbers that adapters may have, and their bytes."""
 _BITS = {
     "C64": 64, "F64": 64, "I64": 64, "U64": 64,
     "F32": 32, "I32": 32, "U32": 32,

@@ -7,15 +7,11 @@ from typing import IO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.safetensors_header import TensorInfo
+from adapters.safetensors_header import FLOATS, TensorInfo
 
 Array = NDArray[np.float32]
 PIECE = 8 << 20
 """Bytes of a tensor that are held together."""
-
-_WIDTHS = {"F32": 4, "F16": 2, "BF16": 2}
-FLOATS = frozenset(_WIDTHS)
-"""Types whose values are read here."""
 
 
 def floats(data: bytes, dtype: str) -> Array:
@@ -37,7 +33,7 @@ class Examined(NamedTuple):
 def examine(file: IO[bytes], info: TensorInfo) -> Examined:
     """The largest magnitude in a tensor of a type in `FLOATS`, and the digest of its bytes."""
     # Without its sign bit, a float's bits order as its magnitude does; infinity and NaN come last.
-    width = _WIDTHS[info.dtype]
+    width = FLOATS[info.dtype]
     magnitude = (1 << (8 * width - 1)) - 1
     top, digest = 0, hashlib.sha256()
     for piece in pieces(file, info.begin, info.end):
@@ -85,4 +81,4 @@ def columns(file: IO[bytes], info: TensorInfo) -> Iterator[Array]:
 def _measures(info: TensorInfo) -> tuple[int, int, int]:
     """Rows, columns, and bytes of one value."""
     height, width = info.shape
-    return height, width, _WIDTHS[info.dtype]
+    return height, width, FLOATS[info.dtype]

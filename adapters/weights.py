@@ -13,10 +13,11 @@ from adapters.heads import check_head, part_of
 from adapters.magnitude import check_magnitude
 from adapters.module_names import ends_of
 from adapters.peft_config import Finding, LoraConfig
-from adapters.safetensors_header import BadSafetensors, TensorInfo, read_header
-from adapters.spectra import Spectrum, spectra
+from adapters.safetensors_header import FLOATS, BadSafetensors, TensorInfo, read_header
+from adapters.singular_values import spectra
+from adapters.spectra import Spectrum
 from adapters.tensor_names import AGAIN, factor_of, misnamed, of_a_tower, unmatched
-from adapters.tensor_values import FLOATS, Examined, examine
+from adapters.tensor_values import Examined, examine
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_public_key,
-)
-
 from adapters.admission import SIGNATURE
 from adapters.errors import InvalidAdapter
 from registry.errors import BadRequest
@@ -29,6 +22,7 @@ def sign(directory: Path, private_key: Path) -> Path:
 
     private_key: an unencrypted PEM file. Raises `BadRequest` if it is none.
     """
+    from cryptography.exceptions import UnsupportedAlgorithm
     from model_signing import hashing, signing  # brings in sigstore, which takes a moment
 
     signature = directory / SIGNATURE
@@ -46,6 +40,13 @@ def sign(directory: Path, private_key: Path) -> Path:
 
 def fingerprint(public_key: str) -> str:
     """SHA-256 of the key (DER); raises `BadRequest` if the text is no PEM public key."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        PublicFormat,
+        load_pem_public_key,
+    )
+
     try:
         key = load_pem_public_key(public_key.encode())
     except (ValueError, UnsupportedAlgorithm) as error:

@@ -34,7 +34,6 @@ from adapters.tasks.format import (
     fill,
     names_in,
 )
-from adapters.tasks.harness_yaml import harness_faults
 from adapters.tasks.places import Lines, Problem, fault_of, read_yaml
 from adapters.tasks.scoring import Choice, Harness, Label, Rubric
 
@@ -291,6 +290,8 @@ def _spec_faults(spec: TaskSpec, lines: Lines, texts: Mapping[str, str]) -> list
     if free != (HARNESS in texts):
         wrong(("score",), f"Kind harness and {HARNESS} belong together: one of them is missing.")
     if free and HARNESS in texts:
+        from adapters.tasks.harness_yaml import harness_faults  # brings in Jinja
+
         found.extend(harness_faults(HARNESS, texts[HARNESS]))
     if len(set(spec.labels)) < len(spec.labels):
         wrong(("labels",), "A label occurs twice.")

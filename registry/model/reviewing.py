@@ -11,12 +11,14 @@ deleted; verdicts stay.
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 
-from adapters.agreement import Estimate, cohens_kappa, krippendorffs_alpha
 from adapters.tasks.criteria import Criterion, passes, reached
+
+if TYPE_CHECKING:
+    from adapters.agreement import Estimate
 
 Verdict = Literal["correct", "incorrect", "harmful"]
 Preference = Literal["first", "second", "neither"]
@@ -276,6 +278,8 @@ def agreement(review: Review) -> Agreement:
     rated = [(a, b) for one, two in pairs for a, b in zip(one.verdicts, two.verdicts, strict=True)]
     if not rated:
         return Agreement(n=0, kappa=None, alpha=None)
+    from adapters.agreement import cohens_kappa, krippendorffs_alpha  # brings in numpy
+
     experts = {(one.expert, two.expert) for one, two in pairs}
     kappa = cohens_kappa([a for a, _ in rated], [b for _, b in rated])
     return Agreement(
@@ -323,7 +327,7 @@ def is_harmful(judgements: Sequence[Judgement], place: int, counts: Callable[[st
     return verdict == "harmful"
 
 
-def _triple(estimate: Estimate) -> tuple[float, float, float]:
+def _triple(estimate: "Estimate") -> tuple[float, float, float]:
     return estimate.value, estimate.low, estimate.high
 
 

@@ -126,6 +126,13 @@ def test_light_modules_bring_in_nothing_heavy(module: str) -> None:
     assert done.stdout.split() == []
 
 
+def test_the_command_line_starts_without_what_few_commands_need() -> None:
+    slow = {"numpy", "jinja2", "cryptography", "sigstore", "boto3", "fastapi", "uvicorn"}
+    code = "import sys; from registry.cli import build; build(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert slow & {*done.stdout.split()} == set()
+
+
 @pytest.mark.parametrize("package", [*MAY_IMPORT, "benchmarks"])
 def test_modules_stay_small_enough_to_hold_in_mind(package: str) -> None:
     for module in (ROOT / package).rglob("*.py"):

@@ -15,7 +15,8 @@ from adapters.admission import PROVENANCE
 from adapters.errors import InvalidAdapter, InvalidName
 from adapters.lineage import Lineage, parse_lineage
 from adapters.peft_config import parse_config
-from adapters.spectra import MIN_PEERS, Spectrum, screen, spectrum, summary
+from adapters.singular_values import spectrum
+from adapters.spectra import MIN_PEERS, Spectrum, screen, summary
 from adapters.weights import check_weights
 from registry.errors import AdmissionRefused, BadRequest
 from registry.model.catalog import Adapter, Catalog, Domain
