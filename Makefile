@@ -41,11 +41,12 @@ specialists: small-model
 test-fast: environment-dev ## Only the pure tests, in seconds
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit $(ARGS)
 
-check: environment-dev ## Lint, types, spelling, links, documents
+check: environment-dev ## Lint, types, spelling, prose, links, documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell
+	$(BIN)/proselint check README.md CONTRIBUTING.md helm/lorary/README.md docs
 	$(BIN)/md-dead-link-check --no-color
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 

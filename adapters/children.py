@@ -103,7 +103,7 @@ def _first_to_end(
     """The first that has ended, or `None` after so many seconds.
 
     Not `Popen.wait`: a signal that raises in it, or in `Popen.poll`, can leave its lock taken, and
-    whoever waits for the process next waits for ever.
+    whoever waits for the process next waits forever.
     """
     with contextlib.ExitStack() as opened:
         poll = select.poll()

@@ -252,7 +252,7 @@ class Online(Recipe, frozen=True, kw_only=True):
 
 
 class Ppo(Online, frozen=True, kw_only=True, tag="ppo"):
-    """PPO-clip (Schulman et al., arXiv 1707.06347) with a KL leash, as in arXiv 2203.02155."""
+    """PPO-clip (Schulman et al., arXiv 1707.06347) with a KL penalty, as in arXiv 2203.02155."""
 
     clip: Positive = 0.2
     epochs: Natural = 2

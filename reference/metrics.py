@@ -76,8 +76,8 @@ def page() -> str:
     return f"""# Metrics
 
 Prometheus' text format at `/metrics`; it takes a key with the role `observe` or `operate` in all
-domains (`LORARY_OPEN_METRICS` opens a server's). vLLM's own metrics are on the same page of a
-server. What every registry process reads from the log is the same in each: take the maximum over
+domains (`LORARY_OPEN_METRICS` opens a server's). A server's page has vLLM's own metrics,
+too. What every registry process reads from the log is the same in each: take the maximum over
 them, not the sum. [Dashboards and alerts](../how-to/operate.md#dashboards-and-alerts) use these
 names.
 

@@ -1,4 +1,4 @@
-"""vLLM's own metrics, with one series where there would be more for ever, and its NaN counts.
+"""vLLM's own metrics, with one series where there would be more forever, and its NaN counts.
 
 Extension point: the entry-point group `vllm.stat_logger_plugins`. A class there that extends vLLM's
 Prometheus logger takes its place.

@@ -221,7 +221,7 @@ class ServingSettings(StoreSettings):
         default=5.0,
         ge=0,
         description="Seconds that an adapter keeps its slot while others wait for one of the "
-        "LORARY_MAX_LORAS slots; 0: the engine alone decides, and some may wait for ever.",
+        "LORARY_MAX_LORAS slots; 0: the engine alone decides, and some may wait forever.",
     )
     batching_seconds: float = Field(
         default=0.0,

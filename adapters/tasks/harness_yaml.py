@@ -244,7 +244,7 @@ def _pattern_fault(pattern: str) -> str | None:
         return f"regex_pattern: it is no regular expression: {error}."
     if ways > MAX_WAYS:
         return (
-            "regex_pattern: several repetitions, one after or within another, may take for ever. "
+            "regex_pattern: several repetitions, one after or within another, may take forever. "
             "Write one, such as `#### ([0-9]+)`, or score by kind pattern or numeric."
         )
     return None

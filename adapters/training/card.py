@@ -67,7 +67,7 @@ _STAGES = {
     "reward": "Reward model on preference pairs",
     "dpo": "Direct preference optimisation",
     "kto": "Kahneman-Tversky optimisation",
-    "ppo": "PPO-clip against a reward, with a KL leash",
+    "ppo": "PPO-clip against a reward, with a KL penalty",
     "rloo": "REINFORCE leave-one-out against a reward",
     "grpo": "Group-relative policy optimisation against a reward",
 }

@@ -1,4 +1,4 @@
-"""Reinforcement learning from a reward, by PPO-clip with a KL leash to where training started.
+"""Reinforcement learning from a reward, by PPO-clip with a KL penalty to where training started.
 
 Each step samples a batch of answers, takes their reward at the last token and the price of leaving
 the reference at every token,

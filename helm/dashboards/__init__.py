@@ -1,1 +1,1 @@
-"""Dashboards as code: for operators, for a domain's owner, and for whoever is called at night."""
+"""Dashboards as code: for operators, for a domain's owner, and for the on-call engineer."""

@@ -1,4 +1,4 @@
-"""For whoever is called: one screen, and where to read on."""
+"""For the on-call engineer: one screen, and where to read on."""
 
 from pathlib import Path
 

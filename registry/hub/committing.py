@@ -43,7 +43,7 @@ class Proposed:
     parent: str | None = None
     message: str = ""
     repeats: bool = False
-    """Whether its client repeats it for ever if it is refused."""
+    """Whether its client repeats it forever if it is refused."""
     changes: dict[str, File | None] = field(default_factory=dict)
     """What becomes of each path: a file, or None to delete it."""
     left_out: list[str] = field(default_factory=list)

@@ -7,7 +7,7 @@ harm stands, or it is accepted for this one version.
 
 A finding is lifted when as many people lift it as say that there is harm: the experts who judged
 the answer harmful, and those who decided that the harm stands. So nobody lifts alone what two
-experts found, and nobody alone blocks a version for ever. People are counted, not keys; of each,
+experts found, and nobody alone blocks a version forever. People are counted, not keys; of each,
 the newest decision counts. Neither an author of the weights decides, nor an expert who judged the
 item: the authors' work and the experts' own judgement are what the decision is about.
 """

@@ -159,7 +159,7 @@ class RevokeKey(Command, frozen=True):
 
 
 def permanent_operators(catalog: Catalog) -> list[str]:
-    """Ids of the keys that can issue keys for ever: not revoked, and without an expiry."""
+    """Ids of the keys that can issue keys forever: not revoked, and without an expiry."""
     return [
         key.id
         for key in catalog.keys.values()

@@ -150,7 +150,7 @@ def _floor(suite: str, name: str, floor: float, tally: Tally | None, alpha: floa
         return Requirement(name=title, met=False, evidence="not measured", remedy="evaluate again")
     bound = lower_bound(effective(tally.hits, tally), effective(tally.n, tally), alpha)
     met = bound >= floor
-    found = f"{tally.hits} of {tally.n}, surely at least {percent(bound)}"
+    found = f"{tally.hits} of {tally.n}, lower bound {percent(bound)}"
     remedy = "" if met else _remedy(tally.hits / tally.n >= floor)
     return Requirement(name=title, met=met, evidence=found, remedy=remedy)
 
@@ -178,7 +178,7 @@ def _confident(
         return Requirement(name=title, met=False, evidence="not measured", remedy="evaluate again")
     bound = upper_bound(effective(level.wrong, level), effective(level.n, level), alpha)
     met = bound <= limit
-    found = f"{level.wrong} of {level.n} wrong, surely at most {percent(bound)}"
+    found = f"{level.wrong} of {level.n} wrong, upper bound {percent(bound)}"
     promising = level.n > 0 and level.wrong / level.n <= limit
     remedy = "" if met else _remedy(promising or level.n == 0)
     return Requirement(name=title, met=met, evidence=found, remedy=remedy)

@@ -37,7 +37,7 @@ _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
 class TaskPublished(Event, frozen=True):
-    """A version of a task: these files, for ever."""
+    """A version of a task: these files, unchangeable."""
 
     optional = True
     domain: str

@@ -23,7 +23,7 @@ from registry.model.standing import authors, roles_of
 
 
 class VersionPublished(Event, frozen=True):
-    """An admitted version: these bytes, for ever."""
+    """An admitted version: these files, unchangeable."""
 
     domain: str
     adapter: str

@@ -27,7 +27,7 @@ PROBES = "probe/"
 WRITERS = 3
 """Concurrent writers of one key. Some servers let the losers wait for seconds if there are more."""
 ROUNDS = 3
-"""Races. A server that looks first and writes then loses one of them almost surely."""
+"""Races. A server that looks first and writes then almost certainly loses one of them."""
 STALE_SECONDS = 3600.0
 """Age from which objects of a check that was killed are removed by the next one."""
 

@@ -122,7 +122,7 @@ class _Repetition:
     depth: int
     """How many repeated groups it is within; those with a most count twice, they cost more."""
     of_class: bool
-    """Whether it is `*` after one class: outside repeated groups it costs the same for ever."""
+    """Whether it is `*` after one class: outside repeated groups it costs the same forever."""
 
 
 class _Reader:

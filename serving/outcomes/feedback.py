@@ -3,7 +3,7 @@
     {"id": "chatcmpl-...", "rating": "negative", "category": "incorrect", "comment": "..."}
 
 The id proves which version answered which key. The rating is answered once the registry's log
-holds it. The comment is not passed on: the log is for ever, and the words of users are the app's.
+holds it. The comment is not passed on: the log is forever, and the words of users are the app's.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Slots: no more adapters at once than the engine has, and for each one a bounded wait.
 
 vLLM lets a request in if its adapter runs already or a slot is free. An adapter that always has a
-request running therefore never gives its slot back, and one that asks in vain waits for ever. Here
+request running therefore never gives its slot back, and one that asks in vain waits forever. Here
 an adapter that runs may let more of its requests in for as long as its turn lasts, or nobody else
 waits; afterwards they queue behind the others, first come, first served. A slot is given on when
 the last request of its adapter has ended.

@@ -21,6 +21,12 @@ RETIRED = {
     "lots?": "set, batch",
     "names no": "specify ...",
     "foresaw": "unexpected",
+    "for ever": "forever, always",
+    "surely": "give the bound",
+    "leash": "KL penalty, limit",
+    r"outwit\w*": "exploit",
+    "as ever": "unchanged",
+    "calls somebody|somebody is called|whoever is called": "pages the on-call engineer",
     r"\w+-manieth": "the number of ..., counted from 1",
 }
 """Words, and what is written instead."""
