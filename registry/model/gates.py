@@ -214,7 +214,7 @@ def _reviewed(version: Version, policy: Policy, catalog: Catalog) -> Iterator[Re
     if floor:
         bound = lower_bound(found.correct, found.items, policy.alpha)
         evidence += (
-            f"; {found.correct} of them correct, surely at least {percent(bound)}, "
+            f"; {found.correct} of them correct, lower bound {percent(bound)}, "
             f"{percent(floor)} required"
         )
         if enough and bound < floor and found.correct < floor * found.items:

@@ -500,18 +500,18 @@ def test_a_policy_may_ask_how_many_of_the_settled_answers_are_correct() -> None:
     policy = Policy(approvals=0, reviewed_correct=0.1, alpha=0.3)
     catalog = do(start(), ChangePolicy("medical", policy, weaken=True), OPERATOR)
     move = MoveAlias("medical", "coder", "production", 2)
-    lacking = "0 of them correct, surely at least 0 %, 10 % required"
+    lacking = "0 of them correct, lower bound 0 %, 10 % required"
     with pytest.raises(errors.PromotionNotEarned, match=lacking):
         decide(catalog, move, ALICE, NOW)
     for item in ITEMS[:2]:
         for expert in (DORA, EMIL):
             catalog = do(catalog, said(item, "correct" if item == ITEMS[0] else "incorrect",
                                        "correct"), expert)  # fmt: skip
-    # One of two: surely more than 1 - 0.7 ** 0.5 = 16.33 %.
+    # One of two: more than 1 - 0.7 ** 0.5 = 16.33 %.
     assert do(catalog, move, ALICE).resolve(AdapterRef("medical", "coder")).number == 2
     stricter = msgspec.structs.replace(policy, reviewed_correct=0.17)
     catalog = do(catalog, ChangePolicy("medical", stricter), OPERATOR)
-    with pytest.raises(errors.PromotionNotEarned, match=r"at least 16\.33 %, 17 % required"):
+    with pytest.raises(errors.PromotionNotEarned, match=r"lower bound 16\.33 %, 17 % required"):
         decide(catalog, move, ALICE, NOW)
 
 
