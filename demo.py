@@ -7,14 +7,14 @@ end the demo.
 
 import argparse
 import contextlib
-import itertools
 import json
 import os
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,8 +25,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from adapters.children import end_on_signals, first_to_end, started
+from adapters.errors import LoraryError
 from adapters.home import SMALL_MODEL, SMALL_MODEL_KNOWN_AS, home
 from adapters.packs import PACKS, DomainPack
+from adapters.recipe import parse_recipe
+from adapters.tasks import read
 
 DEMO = home() / "demo"
 
@@ -54,6 +57,10 @@ def parse_options() -> argparse.Namespace:
         prog="make demo", epilog='Example: make demo ARGS="--fast --port 9000"'
     )
     parser.add_argument("--fast", action="store_true", help="train one adapter instead of three")
+    parser.add_argument(
+        "--task", type=Path, action="append", default=[], metavar="FOLDER",
+        help="a task's folder with a recipe.yaml, instead of the shipped domains; may be repeated",
+    )  # fmt: skip
     parser.add_argument("--port", type=int, default=8000, help="the OpenAI API's port")
     parser.add_argument("--registry-port", type=int, default=8100, help="the registry's port")
     parser.add_argument("--once", action="store_true", help="end after the questions")
@@ -105,24 +112,24 @@ def run(options: argparse.Namespace, running: contextlib.ExitStack) -> None:
     with clock.part("small base model"):
         model = lorary("small-model", "--json")["path"]
     trained = set()
-    packs = dict(itertools.islice(PACKS.items(), 1 if options.fast else None))
-    for domain, pack in packs.items():
-        with clock.part(f"train {domain}/{pack.adapter}"):
-            if train(domain):
-                trained.add(domain)
+    shown = examples(options.task)[: 1 if options.fast else None]
+    for one in shown:
+        with clock.part(f"train {one.adapter}"):
+            if train(one):
+                trained.add(one.domain)
     with clock.part("registry: create, publish, promote"):
         open_registry()
         registry = start_registry(running, options.registry_port)
-        publish_all(model, packs, trained)
+        publish_all(model, shown, trained)
     with clock.part("start vLLM with the gateway"):
         app_key = issue_key("demo-app", "infer:*")
         os.environ["LORARY_SERVING_KEY"] = issue_key("demo-server", "serve:*")
         server = start_server(running, options.port)
     with clock.part("one question for each domain"):
-        ask_all(api_url, app_key, packs)
+        ask_all(api_url, app_key, shown)
     clock.show()
-    write_files(api_url, registry_url, app_key)
-    show_what_runs(api_url, registry_url, packs)
+    write_files(api_url, registry_url, app_key, shown[0])
+    show_what_runs(api_url, registry_url, shown)
     if not options.once:
         console.print("Press Ctrl-C to stop everything.")
         ended = first_to_end((registry, server))
@@ -131,12 +138,67 @@ def run(options: argparse.Namespace, running: contextlib.ExitStack) -> None:
         raise Failed(f"The {name} ended by itself with code {ended.returncode}. See {log}")
 
 
-def train(domain: str) -> bool:
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One domain's adapter: how it is trained, what judges it, and what the demo asks it."""
+
+    domain: str
+    adapter: str
+    """DOMAIN/NAME."""
+    trained_by: tuple[str, ...]
+    """What follows `lorary train`."""
+    evaluated_by: tuple[str, ...]
+    """What follows `lorary eval REF`."""
+    ask: Callable[[], tuple[str, str]]
+    """A held-out question, as it is asked, and its reference answer."""
+
+
+def examples(folders: Sequence[Path]) -> list[Example]:
+    """An example of each task's folder; of each shipped domain if there is no folder.
+
+    Raises `Failed` for what is no task, for one without a recipe, and for two of one domain.
+    """
+    if not folders:
+        return [_shipped(pack) for pack in PACKS.values()]
+    found = [_of_folder(folder) for folder in folders]
+    if len({one.domain for one in found}) < len(found):
+        raise Failed("Two of the tasks are for one domain. Name one of them.")
+    return found
+
+
+def _shipped(pack: DomainPack) -> Example:
+    def ask() -> tuple[str, str]:
+        item = pack.demo_question
+        return pack.question(item), item.label
+
+    suite = ("--suite", f"{pack.domain}-task")
+    path = f"{pack.domain}/{pack.adapter}"
+    return Example(pack.domain, path, (pack.domain,), suite, ask)
+
+
+def _of_folder(folder: Path) -> Example:
+    try:
+        task = read(folder)
+        adapter = parse_recipe(task.recipe or "").adapter
+    except LoraryError as error:
+        raise Failed(f"{folder}: {error}") from error
+    domain, _, _ = adapter.partition("/")
+
+    def ask() -> tuple[str, str]:
+        item = task.side("held_out")[0]
+        return task.prompt(item), item.target
+
+    by = ("--task", str(folder))
+    return Example(domain, adapter, by, by, ask)
+
+
+def train(example: Example) -> bool:
     """Train one adapter, or keep the one that the same recipe, data and base made before. Returns
     whether it was trained now."""
-    weights = adapter_directory(domain) / "adapter_model.safetensors"
+    directory = adapter_directory(example.domain)
+    weights = directory / "adapter_model.safetensors"
     before = weights.stat().st_mtime_ns if weights.exists() else None
-    lorary("train", domain, "--out", str(adapter_directory(domain)), "--reuse", shown=True)
+    lorary("train", *example.trained_by, "--out", str(directory), "--reuse", shown=True)
     return weights.exists() and weights.stat().st_mtime_ns != before
 
 
@@ -161,7 +223,7 @@ def start_registry(running: contextlib.ExitStack, port: int) -> subprocess.Popen
     return server
 
 
-def publish_all(model: str, packs: Mapping[str, DomainPack], trained: Collection[str]) -> None:
+def publish_all(model: str, shown: Sequence[Example], trained: Collection[str]) -> None:
     """Publish every adapter that the registry lacks, and promote it to `production`.
 
     trained: domains whose adapters were trained now. One that is published already gets a new
@@ -169,12 +231,13 @@ def publish_all(model: str, packs: Mapping[str, DomainPack], trained: Collection
     """
     lorary("base", "add", model, "--name", SMALL_MODEL, "--known-as", SMALL_MODEL_KNOWN_AS)
     published = {adapter["path"] for adapter in lorary("ls", "--json")}
-    for domain, pack in packs.items():
-        path, directory = f"{domain}/{pack.adapter}", str(adapter_directory(domain))
+    for one in shown:
+        domain, path = one.domain, one.adapter
+        directory = str(adapter_directory(domain))
         if path not in published:
             lorary("domain", "create", domain, "--no-guard", shown=True)
             lorary("push", directory, path, "--alias", "production", shown=True)
-            lorary("domain", "default", domain, pack.adapter, shown=True)
+            lorary("domain", "default", domain, path.partition("/")[2], shown=True)
         elif domain in trained:
             lorary("push", directory, path, shown=True)
         else:
@@ -196,24 +259,24 @@ def start_server(running: contextlib.ExitStack, port: int) -> subprocess.Popen[b
     return server
 
 
-def ask_all(api_url: str, key: str, packs: Mapping[str, DomainPack]) -> None:
+def ask_all(api_url: str, key: str, shown: Sequence[Example]) -> None:
     """One question per domain, to its specialist and to the base model, side by side."""
     client = openai.OpenAI(base_url=f"{api_url}/v1", api_key=key)
-    for domain, pack in packs.items():
-        console.print(ask(client, domain, pack))
+    for one in shown:
+        console.print(ask(client, one))
 
 
-def ask(client: openai.OpenAI, domain: str, pack: DomainPack) -> Table:
+def ask(client: openai.OpenAI, example: Example) -> Table:
     """The demo question of one domain, answered twice."""
-    item = pack.demo_question
-    table = Table(title=pack.question(item), title_justify="left", show_lines=True)
+    question, reference = example.ask()
+    table = Table(title=escape(question), title_justify="left", show_lines=True)
     table.add_column("model, and what served it", no_wrap=True)
     table.add_column("answer")
-    for model in (domain, SMALL_MODEL):
+    for model in (example.domain, SMALL_MODEL):
         try:
             reply = client.chat.completions.with_raw_response.create(
                 model=model,
-                messages=[{"role": "user", "content": pack.question(item)}],
+                messages=[{"role": "user", "content": question}],
                 temperature=0,
                 max_completion_tokens=60,
             )
@@ -223,16 +286,16 @@ def ask(client: openai.OpenAI, domain: str, pack: DomainPack) -> Table:
         answer = (reply.parse().choices[0].message.content or "").strip()
         verdict = (
             "[green]right[/green]"
-            if answer == item.label
+            if answer == reference
             else "[yellow]not the reference answer[/yellow]"
         )
         served_by = reply.headers.get("x-lorary-adapter", "the base model")
         table.add_row(f"[bold]{model}[/bold]\n{served_by}", f"{escape(answer)}\n{verdict}")
-    table.caption = f"The reference answer: {item.label}"
+    table.caption = f"The reference answer: {escape(reference)}"
     return table
 
 
-def write_files(api_url: str, registry_url: str, key: str) -> None:
+def write_files(api_url: str, registry_url: str, key: str, example: Example) -> None:
     """Write what a second terminal needs: settings for commands, and the API in curl and Python."""
     variables = {
         "PATH": f"{Path(program()).parent}:$PATH",
@@ -242,9 +305,9 @@ def write_files(api_url: str, registry_url: str, key: str) -> None:
         "LORARY_KEY": f"$(cat '{(DEMO / 'operator.key').absolute()}')",
     }
     exports = "".join(f'export {name}="{value}"\n' for name, value in variables.items())
-    pack = PACKS["medical"]
-    messages = [{"role": "user", "content": pack.question(pack.demo_question)}]
-    body = json.dumps({"model": "medical", "temperature": 0, "messages": messages})
+    domain, (question, _) = example.domain, example.ask()
+    messages = [{"role": "user", "content": question}]
+    body = json.dumps({"model": domain, "temperature": 0, "messages": messages})
     curl = (
         f"curl {api_url}/v1/chat/completions -H 'Authorization: Bearer {key}' \\\n"
         f"  -H 'Content-Type: application/json' -d {shlex.quote(body)}\n"
@@ -254,7 +317,7 @@ def write_files(api_url: str, registry_url: str, key: str) -> None:
         f'client = OpenAI(base_url="{api_url}/v1", api_key="{key}")\n'
         f"messages = {messages!r}\n"
         "create = client.chat.completions.create\n"
-        'answer = create(model="medical", temperature=0, messages=messages)\n'
+        f'answer = create(model="{domain}", temperature=0, messages=messages)\n'
         "print(answer.choices[0].message.content)\n"
     )
     for name, text in {"environment.sh": exports, "ask.sh": curl, "ask.py": python}.items():
@@ -263,16 +326,16 @@ def write_files(api_url: str, registry_url: str, key: str) -> None:
         file.write_text(text)
 
 
-def show_what_runs(api_url: str, registry_url: str, packs: Mapping[str, DomainPack]) -> None:
+def show_what_runs(api_url: str, registry_url: str, shown: Sequence[Example]) -> None:
     """What is running, where to click and what to type next, on one screen."""
     folder = DEMO.absolute()
-    pack = PACKS["medical"]
-    ref = f"medical/{pack.adapter}@production"
-    paths = ", ".join(f"{domain}/{one.adapter}" for domain, one in packs.items())
+    first = shown[0]
+    ref = f"{first.adapter}@production"
+    paths = ", ".join(one.adapter for one in shown)
     console.rule("Lorary is running", align="left")
     lines = (
         "Open in a browser",
-        f"  {registry_url}/medical/{pack.adapter}",
+        f"  {registry_url}/{first.adapter}",
         f"  Sign in with the operator key:  cat {folder}/operator.key",
         "",
         "Type in a second terminal",
@@ -280,7 +343,7 @@ def show_what_runs(api_url: str, registry_url: str, packs: Mapping[str, DomainPa
         f"  sh {folder}/ask.sh                  # one question; ask.py is the same in Python",
         "  lorary ls                               # what is published",
         f"  lorary show {ref}",
-        f"  lorary eval {ref} --suite medical-task --n 20",
+        f"  lorary eval {ref} {shlex.join(first.evaluated_by)} --n 20",
         f"  lorary review open {ref}   # then open {registry_url}/reviews",
         f"  lorary gate {ref}",
         "  lorary --help",

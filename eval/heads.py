@@ -53,18 +53,13 @@ class HeadSuite:
 
 
 def suite_of(domain: str, labels: Sequence[str], folders: Sequence[TaskFolder] = ()) -> HeadSuite:
-    """The held-out items of the domain's task that has exactly these labels.
+    """The held-out items of the shipped task of the domain that has exactly these labels.
 
     folders: look among these tasks instead. Raises `UnknownSuite` if there is none.
     """
-    for task in folders:
-        if isinstance(task.spec.score, Label) and set(labels) == set(task.spec.labels):
-            train, held_out = (
-                tuple(Item(item.text, item.target, item.group) for item in task.side(side))
-                for side in SIDES
-            )
-            return HeadSuite(_suite(task.spec.name, domain, labels, held_out), train)
     if folders:
+        if (found := among(domain, labels, folders)) is not None:
+            return found
         raise UnknownSuite(
             "None of these tasks has exactly the labels of this version's head. Name the task that "
             "it was trained for."
@@ -77,8 +72,20 @@ def suite_of(domain: str, labels: Sequence[str], folders: Sequence[TaskFolder] =
             return HeadSuite(_suite(name, domain, labels, items), pack.load().train)
     raise UnknownSuite(
         f"No task of domain {domain!r} has the labels of this version's head. Its tasks are "
-        f"{', '.join(tasks) or 'none'}; train on one of them, or measure with /classify."
+        f"{', '.join(tasks) or 'none'}. Name the one that it was trained for: --task FOLDER"
     )
+
+
+def among(domain: str, labels: Sequence[str], folders: Iterable[TaskFolder]) -> HeadSuite | None:
+    """The held-out items of the first of these tasks that has exactly these labels."""
+    for task in folders:
+        if isinstance(task.spec.score, Label) and set(labels) == set(task.spec.labels):
+            train, held_out = (
+                tuple(Item(item.text, item.target, item.group) for item in task.side(side))
+                for side in SIDES
+            )
+            return HeadSuite(_suite(task.spec.name, domain, labels, held_out), train)
+    return None
 
 
 def _suite(name: str, domain: str, labels: Sequence[str], items: Iterable[Item]) -> Suite:

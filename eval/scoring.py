@@ -101,8 +101,8 @@ def score(
             case "rubric":
                 judged = [answer for answer in answers if answer.right is not None]
                 if judged and isinstance(task.scoring, Rubric):
-                    name = f"rubric met, judged by the model {task.scoring.model}"
-                    tallies[name] = tally(_right(judged), [answer.unit for answer in judged])
+                    units = [answer.unit for answer in judged]
+                    tallies[judged_by(task.scoring)] = tally(_right(judged), units)
             case "calibration" | "ordered":
                 pass
     return SuiteResult(
@@ -113,6 +113,11 @@ def score(
         paired=tuple(paired),
         confident=tuple(levels),
     )
+
+
+def judged_by(rubric: Rubric) -> str:
+    """The tally of answers that meet a rubric as its model judges."""
+    return f"rubric met, judged by the model {rubric.model}"
 
 
 def tally(hits: Sequence[bool], units: Sequence[str]) -> Tally:

@@ -7,12 +7,16 @@ import typer
 
 from adapters.terminal import working
 from eval.cli.options import API, Url
-from registry.cli.output import AsJson, client, emit, table
+from registry.cli.output import AsJson, client, emit, table, warn
+from registry.errors import BadRequest
 
 
 def harness(
     ref: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION")],
-    task: Annotated[list[str], typer.Option(help="A task of lm-evaluation-harness, by name.")],
+    names: Annotated[
+        list[str], typer.Argument(help="Tasks of lm-evaluation-harness, by name.")
+    ] = [],  # noqa: B006 - typer copies it
+    task: Annotated[list[str], typer.Option(hidden=True)] = [],  # noqa: B006 - as above
     include: Annotated[
         Path | None, typer.Option(exists=True, help="A folder with task files of your own.")
     ] = None,
@@ -26,8 +30,15 @@ def harness(
     Only tasks that generate an answer work: prompt log-probabilities, which the others need, are
     not supported for adapters. The harness's own tasks load their data from the Hugging Face Hub.
 
-    Example: lorary harness medical/icd10-coder@7 --task gsm8k --limit 50
+    A task's folder of your own is evaluated by lorary eval --task FOLDER.
+
+    Example: lorary harness medical/icd10-coder@7 gsm8k --limit 50
     """
+    if task:
+        now = f"lorary harness {ref} {' '.join(task)}"
+        warn(f"lorary: `lorary harness {ref} --task ...` is now `{now}`.")
+    if not (asked := [*names, *task]):
+        raise BadRequest(f"Name a task of lm-evaluation-harness: lorary harness {ref} gsm8k")
     from eval.quiet import quiet_libraries
 
     quiet_libraries()
@@ -44,7 +55,7 @@ def harness(
     model = Model(version["ref"], version["digest"])
     served = ServedModel(Asking(url, key, model, Answers(kept, fresh=fresh), engine=engine))
     with working("running the tasks", quiet=as_json):
-        found = run(served, task, include, limit=limit)["results"]
+        found = run(served, asked, include, limit=limit)["results"]
     rows = [
         [name, measure.partition(",")[0], value]
         for name, measures in found.items()

@@ -11,12 +11,13 @@ import msgspec
 import typer
 
 from adapters.names import DEFAULT_ALIAS, AdapterRef
+from adapters.tasks import TaskFolder
 from eval.cli.harness import harness
 from eval.cli.options import API, Url
 from eval.cli.reporting import named, report, show, write_report
 from eval.cli.suites import shipped_suites, suites_from, usable_task
 from eval.errors import NotEvaluated, UnknownSuite, UnpaidLook
-from eval.pushed import fetched, required
+from eval.pushed import fetched, newest, required
 from registry.cli.output import AsJson, client, emit, escaped, say
 from registry.cli.reviewing import GROUP, KeepDays, Title, open_review
 from registry.client import RegistryClient
@@ -266,7 +267,7 @@ def suites_for(
     policy: dict[str, Any],
 ) -> "tuple[HeadSuite | None, list[Any]]":
     """What a version is asked: the suite of its head, if it has one, and the suites."""
-    head = _head_suite(registry, version["domain"], version, names, n, tasks)
+    head = _head_suite(registry, version, names, n, tasks, policy)
     if head is not None:
         return head, [head.suite]
     chosen = _chosen(registry, version["domain"], names, tasks, policy)
@@ -338,25 +339,28 @@ def _chosen(
 
 def _head_suite(
     registry: RegistryClient,
-    domain: str,
     version: dict[str, Any],
     names: Sequence[str],
     n: int | None,
     tasks: Sequence[str],
+    policy: dict[str, Any],
 ) -> "HeadSuite | None":
-    """What a version with a classification head is judged by; None for one that writes."""
-    head = version["facts"].get("head")
+    """What a version with a classification head is judged by: of `tasks`, else of the pushed tasks
+    that the policy names, the newest pushed ones, or the shipped ones, the first that has its
+    labels. None for a version that writes."""
+    head, domain = version["facts"].get("head"), version["domain"]
     if head is None:
         return None
-    from eval.heads import suite_of
+    from eval.heads import among, suite_of
 
-    named = [
-        usable_task(Path(task))
-        if Path(task).is_dir()
-        else fetched(registry, registry.task(f"{domain}/{task}"))
-        for task in tasks
-    ]
-    found = suite_of(domain, head["labels"], named).limited(n)
+    if tasks:
+        found = suite_of(domain, head["labels"], [_folder(registry, domain, t) for t in tasks])
+    else:
+        named = [rule["task"] for rule in policy.get("suites", ()) if rule.get("task")]
+        pushed = dict.fromkeys([*named, *newest(registry, domain)])
+        folders = (_folder(registry, domain, task) for task in pushed)
+        found = among(domain, head["labels"], folders) or suite_of(domain, head["labels"])
+    found = found.limited(n)
     for name in names:
         if name != found.suite.name:
             raise UnknownSuite(
@@ -364,6 +368,13 @@ def _head_suite(
                 "out."
             )
     return found
+
+
+def _folder(registry: RegistryClient, domain: str, task: str) -> TaskFolder:
+    """A task's folder, or the files of a pushed one."""
+    if Path(task).is_dir():
+        return usable_task(Path(task))
+    return fetched(registry, registry.task(f"{domain}/{task}"))
 
 
 def _refuse_unpaid(suites: list[Any], policy: dict[str, Any]) -> None:

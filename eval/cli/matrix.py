@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from eval.errors import EvaluationFailed
+from eval.errors import EvaluationFailed, UnknownSuite
 
 
 def register(app: typer.Typer) -> None:
@@ -23,42 +23,58 @@ def matrix(
         str, typer.Option(envvar="LORARY_KEY", help="A key with the role infer in every domain.")
     ] = "",
     base: Annotated[str, typer.Option(help="The base model's name.")] = "smollm2-135m-instruct",
+    task: Annotated[
+        list[Path],
+        typer.Option(
+            exists=True,
+            help="A task's folder, of kind label, that names its domain, instead of the shipped "
+            "domains' tasks; may be repeated.",
+        ),
+    ] = [],  # noqa: B006 - typer copies it
     n: Annotated[int, typer.Option(min=1, help="Held-out items per domain.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Write a picture (PNG or SVG).")] = None,
 ) -> None:
     """Evaluate every domain's adapter and the base model on every domain's held-out items.
 
+    Each task's domain is asked for by its name, so that its default adapter answers.
+
     Example: lorary matrix --n 100 --plot matrix.png
+
+    Example: lorary matrix --task radiology-modality --task cardiology-rhythm
     """
     import openai
     from rich.console import Console
     from rich.progress import Progress
 
-    from adapters.packs import PACKS
     from eval import report
     from eval.baseline import classify
-    from eval.matrix import measure
+    from eval.cli.suites import usable_task
+    from eval.matrix import column, measure
     from eval.statistics import wilson
+    from eval.suites.shipped import specialists
 
-    data = {domain: pack.load() for domain, pack in PACKS.items()}
-    held_out = {domain: (PACKS[domain], data[domain].held_out[:n]) for domain in PACKS}
-    models = {base: "", **{domain: domain for domain in PACKS}}
+    tasks = [usable_task(folder) for folder in task] or specialists()
+    columns = [column(one, n) for one in tasks]
+    domains = [one.domain for one in columns]
+    if len(set(domains)) < len(domains):
+        raise UnknownSuite("Two of the tasks are for one domain. Name one of them.")
+    models = {base: "", **{domain: domain for domain in domains}}
     console = Console(stderr=True)
     with Progress(console=console, disable=as_json) as progress:
-        asked = sum(len(items) for _, items in held_out.values())
+        asked = sum(len(one.questions) for one in columns)
         bar = progress.add_task("asking", total=asked * len(models))
         client = openai.AsyncOpenAI(base_url=url, api_key=key or "none")
         try:
-            asking = measure(client, models, held_out, asked=lambda: progress.advance(bar))
+            asking = measure(client, models, columns, asked=lambda: progress.advance(bar))
             cells = asyncio.run(asking)
         except openai.OpenAIError as error:
             raise EvaluationFailed(f"{url}: {error}. Check the server, --url and --key.") from error
     baseline = {}
-    for domain, (_, items) in held_out.items():
-        labels = classify(data[domain].train, items)
-        right = sum(label == item.label for label, item in zip(labels, items, strict=True))
-        baseline[domain] = wilson(right, len(items))
+    for one in columns:
+        labels = classify(one.train, one.held_out)
+        right = sum(label == item.label for label, item in zip(labels, one.held_out, strict=True))
+        baseline[one.domain] = wilson(right, len(labels))
     if as_json:
         print(json.dumps(report.as_document(cells, baseline), indent=2))
     else:

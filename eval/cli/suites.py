@@ -9,12 +9,15 @@ import typer
 from adapters.names import DEFAULT_ALIAS
 from adapters.tasks import TaskFolder, read
 from adapters.tasks.checking import usable
+from adapters.tasks.scoring import Rubric
 from adapters.terminal import working
 from eval.errors import UnknownSuite
 from eval.pushed import newest, pushed_suite
 from eval.suites import Suite
 from registry.cli.output import AsJson, client, emit, say, table
 
+REVIEWED = 40
+"""Settled answers that a policy to begin from asks for, as many as `lorary review open` chooses."""
 Domain = Annotated[str, typer.Argument(help="The domain's name.")]
 Tasks = Annotated[
     list[str],
@@ -152,7 +155,10 @@ def shipped_suites(domain: str) -> list[Suite]:
 
 def policy_for(suites: Sequence[Suite]) -> dict[str, Any]:
     """A policy that requires `suites`, with rules to begin from."""
+    from eval.scoring import judged_by
+
     rules: list[dict[str, Any]] = []
+    reviewed = 0
     for suite in suites:
         rule: dict[str, Any] = {
             "suite": suite.name,
@@ -170,8 +176,13 @@ def policy_for(suites: Sequence[Suite]) -> dict[str, Any]:
             }
         elif suite.task("validity"):
             rule |= {"floors": {"no invented code": 0.8}}
-        elif suite.task("accuracy"):
-            rule |= {"margin": 0.2}
+        elif task := suite.task("accuracy"):
+            rule |= {"floors": {"accuracy": 0.6}} if task.harness else {"margin": 0.2}
+        elif (task := suite.task("rubric")) and isinstance(task.scoring, Rubric):
+            if task.scoring.judge == "model":
+                rule |= {"floors": {judged_by(task.scoring): 0.6}}
+            else:
+                reviewed = max(reviewed, min(REVIEWED, len(task.questions)))
         rules.append(rule)
     return {
         "guarded": [DEFAULT_ALIAS],
@@ -180,5 +191,6 @@ def policy_for(suites: Sequence[Suite]) -> dict[str, Any]:
         "looks": 10,
         "max_report_days": 90,
         "target_risk": 0.1,
+        **({"reviewed_items": reviewed, "reviewed_correct": 0.6} if reviewed else {}),
         "suites": rules,
     }

@@ -6,6 +6,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from adapters.tasks import TaskFolder, read
+from adapters.tasks.scoring import Label
 from eval.errors import UnknownSuite
 from eval.suites.suite import Suite
 from eval.suites.tasks import suite_of
@@ -35,3 +36,13 @@ def shipped() -> tuple[TaskFolder, ...]:
     """Every task that comes with Lorary."""
     with as_file(files("adapters.tasks").joinpath("shipped")) as root:
         return tuple(read(folder) for folder in sorted(Path(root).iterdir()) if folder.is_dir())
+
+
+def specialists() -> list[TaskFolder]:
+    """The shipped tasks that an adapter of their domain is trained on: those with labels that are
+    no exams."""
+    return [
+        task
+        for task in shipped()
+        if isinstance(task.spec.score, Label) and task.spec.domain and task.spec.split.held_out < 1
+    ]

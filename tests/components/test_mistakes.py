@@ -173,7 +173,7 @@ MISTAKES = [
     mistake("gate medical/coder@1", NO, ""),
     mistake("gate medical/coder@1", UNKNOWN, "serve-registry", LORARY_REGISTRY_URL=NOBODY),
     mistake("eval medical/coder@1 --url " + NOBODY, UNKNOWN, "--url"),
-    mistake("harness medical/coder@1 --task x --url " + NOBODY, UNKNOWN, "--url"),
+    mistake("harness medical/coder@1 x --url " + NOBODY, UNKNOWN, "--url"),
     mistake("verify", NO, "holds no registry", LORARY_STORE="{folder}/empty"),
     mistake("export {folder}/x.tar", USAGE, "no registry", LORARY_STORE="{folder}/empty"),
     mistake("init", NO, "already", LORARY_STORE="{store}"),

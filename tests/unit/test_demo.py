@@ -13,8 +13,10 @@ import typer
 from rich.console import Console
 
 import demo
-from adapters.packs import PACKS
 from registry.cli import build
+from tests.support import radiology
+
+EXAMPLES = demo.examples(())
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
 def test_a_second_start_keeps_policies_aliases_and_versions(
     commands: list[tuple[str, ...]],
 ) -> None:
-    demo.publish_all("model", PACKS, trained=())
+    demo.publish_all("model", EXAMPLES, trained=())
     assert not [command for command in commands if any("medical" in part for part in command)]
     pushes = [command for command in commands if command[0] == "push"]
     assert [command[2].split("/")[0] for command in pushes] == ["legal", "financial"]
@@ -43,7 +45,7 @@ def test_a_second_start_keeps_policies_aliases_and_versions(
 def test_an_adapter_trained_anew_becomes_a_version_and_moves_no_alias(
     commands: list[tuple[str, ...]],
 ) -> None:
-    demo.publish_all("model", PACKS, trained={"medical"})
+    demo.publish_all("model", EXAMPLES, trained={"medical"})
     (push,) = [command for command in commands if any("medical" in part for part in command)]
     assert push[0] == "push"
     assert "--alias" not in push
@@ -57,7 +59,7 @@ def test_a_question_that_is_refused_shows_why() -> None:
     with openai.OpenAI(
         base_url="http://test/v1", api_key="x", http_client=httpx2.Client(transport=transport)
     ) as client:
-        table = demo.ask(client, "medical", PACKS["medical"])
+        table = demo.ask(client, EXAMPLES[0])
     assert table.row_count == 2
     assert all("Version 1 is revoked." in str(cell) for cell in table.columns[1].cells)
 
@@ -67,8 +69,8 @@ def test_the_screen_at_the_end_fits_a_terminal_and_says_where_and_what(
 ) -> None:
     monkeypatch.setattr(demo, "DEMO", tmp_path)
     monkeypatch.setattr(demo, "console", Console(file=(out := StringIO()), width=80))
-    demo.write_files("http://127.0.0.1:8000", "http://127.0.0.1:8100", "lry_app")
-    demo.show_what_runs("http://127.0.0.1:8000", "http://127.0.0.1:8100", PACKS)
+    demo.write_files("http://127.0.0.1:8000", "http://127.0.0.1:8100", "lry_app", EXAMPLES[0])
+    demo.show_what_runs("http://127.0.0.1:8000", "http://127.0.0.1:8100", EXAMPLES)
     shown = out.getvalue()
     assert len(shown.splitlines()) <= 22
     for words in ("http://127.0.0.1:8100/medical/", "http://127.0.0.1:8000/v1", "operator.key"):
@@ -88,7 +90,27 @@ def test_a_fast_start_trains_and_asks_one_adapter(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["demo", "--fast"])
     assert demo.parse_options().fast
-    demo.publish_all("model", {"legal": PACKS["legal"]}, trained=())
+    demo.publish_all("model", EXAMPLES[1:2], trained=())
     assert {command[1] for command in commands if command[0] == "push"} == {
         str(demo.adapter_directory("legal"))
     }
+
+
+def test_the_demo_takes_a_teams_own_task_by_its_recipe(
+    tmp_path: Path, commands: list[tuple[str, ...]]
+) -> None:
+    radiology.write(tmp_path)
+    (example,) = demo.examples([tmp_path])
+    demo.train(example)
+    demo.publish_all("model", [example], trained=())
+    train, push = (next(c for c in commands if c[0] == name) for name in ("train", "push"))
+    assert train[1:3] == ("--task", str(tmp_path))
+    assert push[2] == "radiology/modality"
+    question, reference = example.ask()
+    assert question.startswith("Which imaging modality does this report describe?")
+    assert reference in radiology.LABELS
+    with pytest.raises(demo.Failed, match="one domain"):
+        demo.examples([tmp_path, tmp_path])
+    (tmp_path / "recipe.yaml").unlink()
+    with pytest.raises(demo.Failed, match=str(tmp_path)):
+        demo.examples([tmp_path])

@@ -35,7 +35,7 @@ main()
     ("command", "blocked", "extra"),
     [
         ("eval medical/coder@1", "openai", "lorary[eval]"),
-        ("harness medical/coder@1 --task gsm8k", "lm_eval", "lorary[eval]"),
+        ("harness medical/coder@1 gsm8k", "lm_eval", "lorary[eval]"),
         ("matrix", "openai", "lorary[eval]"),
         ("train {folder}/recipe.yaml --base {folder}", "transformers", "lorary[train]"),
         ("train {folder}/recipe.yaml --base {folder}", "torch", "lorary[train]"),

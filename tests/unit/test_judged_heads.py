@@ -1,6 +1,6 @@
 """Judging an adapter with a classification head, against a server whose answers are known."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +13,14 @@ from adapters.tasks import parse
 from eval import scoring
 from eval.asking import Server
 from eval.baseline import classify
+from eval.cli import judging
 from eval.errors import EngineUnknown, EvaluationFailed, UnknownSuite, WrongBytes
 from eval.heads import PLAIN, HeadSuite, evaluate_head, suite_of
 from eval.served import Model
 from eval.statistics import Discordance, mcnemar
 from eval.suites import suites_of
 from eval.suites.suite import Question, Suite, Task
+from registry.client import RegistryClient
 from tests.support.oracle import ENGINE, Oracle, serving
 from tests.unit.test_task_folder import content
 
@@ -134,3 +136,20 @@ def test_a_head_of_a_teams_own_task_is_judged_by_that_tasks_held_out_texts() -> 
     assert [item.text for item in found.train] == [item.text for item in task.side("train")]
     with pytest.raises(UnknownSuite, match="exactly the labels"):
         suite_of("radiology", ("CT", "XR"), [task])
+
+
+def test_a_head_is_judged_by_the_pushed_task_that_has_its_labels_else_by_a_shipped_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task, registry = parse(content()), RegistryClient("http://127.0.0.1:9", "")
+    monkeypatch.setattr(judging, "newest", lambda *_: ["other@1", "modality@1"])
+    monkeypatch.setattr(judging, "_folder", lambda *_: task)
+
+    def name(domain: str, labels: Sequence[str]) -> str:
+        version = {"domain": domain, "facts": {"head": {"labels": labels}}}
+        head, _ = judging.suites_for(registry, version, (), (), None, {})
+        assert head is not None
+        return head.suite.name
+
+    assert name("radiology", ["MRI", "CT"]) == f"{task.spec.name}-labels"
+    assert name("legal", PACKS["legal"].labels) == "legal-labels"

@@ -7,16 +7,21 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from adapters.tasks import TaskFolder, parse
 from eval import evaluate as judging
 from eval.asking import Server, ask
 from eval.errors import NotExported, UnknownSuite
+from eval.matrix import column
+from eval.report import TFIDF_ROW
 from eval.reports import page
 from eval.review_items import choose
 from eval.served import Model
 from eval.suites import Suite, suite_of, suites_of
-from eval.suites.shipped import shipped
+from eval.suites.shipped import shipped, specialists
+from registry.cli import build
+from registry.errors import BadRequest, StoreUnavailable
 from registry.model.evidence import impossible
 from tests.support.oracle import ENGINE, Oracle, serving
 
@@ -39,12 +44,17 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LORARY_HOME", str(tmp_path))
 
 
-def task(score: dict[str, Any], items: Sequence[dict[str, Any]], **changes: Any) -> TaskFolder:
+def files(
+    score: dict[str, Any], items: Sequence[dict[str, Any]], **changes: Any
+) -> dict[str, bytes]:
     spec = {**BASIC, "score": score, **changes}
-    files = {"task.yaml": yaml.safe_dump(spec), "card.md": "# Card",
+    texts = {"task.yaml": yaml.safe_dump(spec), "card.md": "# Card",
              "items.jsonl": "".join(json.dumps(item) + "\n" for item in items)}  # fmt: skip
-    files |= changes.pop("files", {})
-    return parse({name: text.encode() for name, text in files.items()})
+    return {name: text.encode() for name, text in texts.items()}
+
+
+def task(score: dict[str, Any], items: Sequence[dict[str, Any]], **changes: Any) -> TaskFolder:
+    return parse(files(score, items, **changes))
 
 
 def labelled(n: int = 60) -> list[dict[str, Any]]:
@@ -162,6 +172,34 @@ def test_every_kind_is_scored_by_its_own_rule(
         suite.tasks[0].config()
 
 
+def test_the_matrix_is_of_any_teams_tasks_each_asked_by_its_domains_name(tmp_path: Path) -> None:
+    made = files({"kind": "label"}, labelled(), labels=LABELS, domain="radiology",
+                 split={"held_out": 0.5, "calibration": 0.1})  # fmt: skip
+    (tmp_path / "modality").mkdir()
+    for name, text in made.items():
+        (tmp_path / "modality" / name).write_bytes(text)
+    with serving(Oracle(lambda m, q: (truth(q) if m == "radiology" else "CT", 0.9), {})) as served:
+        done = CliRunner().invoke(
+            build(), ["matrix", "--url", served.url, "--base", "tiny", "--n", "9", "--json",
+                      "--task", str(tmp_path / "modality")],
+        )  # fmt: skip
+    assert done.exit_code == 0, done.exception
+    cells = {row["model"]: row for row in json.loads(done.stdout)}
+    assert cells.keys() == {"radiology", "tiny", TFIDF_ROW}
+    assert {(row["domain"], row["n"]) for row in cells.values()} == {("radiology", 9)}
+    assert cells["radiology"]["accuracy"] == 1 > cells["tiny"]["accuracy"]
+    asked = dict(served.asked)
+    assert "Not clear" in asked["tiny"], "who was not trained on it is shown the labels"
+    assert "Not clear" not in asked["radiology"]
+
+
+def test_the_matrix_takes_no_exam_and_no_task_without_a_domain() -> None:
+    for changes, says in (({}, "names no domain"), ({"domain": "radiology"}, "is no exam")):
+        with pytest.raises(UnknownSuite, match=says):
+            column(task({"kind": "label"}, labelled(), labels=LABELS, **changes), 9)
+    assert [one.spec.domain for one in specialists()] == ["financial", "legal", "medical"]
+
+
 def rubric(**how: Any) -> TaskFolder:
     items = [
         {"text": f"report {i}", "criteria": [{"says": "names the finding", "weight": 2}]}
@@ -254,6 +292,16 @@ def test_a_harness_task_is_asked_and_scored_by_the_harness_and_gives_the_same_ev
     assert (row["prompt"], row["target"], row["right"]) == (
         "Report: report 0\nModality:", "CT", True,
     )  # fmt: skip
+
+
+def test_tasks_of_the_harness_are_named_and_the_old_option_still_names_them() -> None:
+    away = ["--url", "http://127.0.0.1:9/v1"]
+    env = {"LORARY_REGISTRY_URL": "http://127.0.0.1:9", "LORARY_KEY": "k"}
+    old = CliRunner().invoke(build(), ["harness", "r/m@1", "--task", "gsm8k", *away], env=env)
+    assert "is now `lorary harness r/m@1 gsm8k`" in old.stderr
+    assert isinstance(old.exception, StoreUnavailable)
+    none = CliRunner().invoke(build(), ["harness", "r/m@1", *away], env=env)
+    assert isinstance(none.exception, BadRequest)
 
 
 def test_an_edited_item_or_rule_is_another_suite() -> None:
