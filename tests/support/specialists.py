@@ -1,11 +1,12 @@
 """The three adapters that all journeys use, trained ahead: python -m tests.support.specialists
 
-One after another, on what the tests that run meanwhile leave idle.
+On what the tests that run meanwhile leave idle.
 """
 
 import os
 import subprocess
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from adapters.home import home
@@ -27,17 +28,22 @@ def training(domain: str) -> tuple[Path, Sequence[str]]:
     return directory, command
 
 
+def train(domain: str) -> None:
+    """Train a domain's adapter unless it is there; only a failure's output is shown."""
+    _, command = training(domain)
+    done = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(done.stdout[-4000:])
+
+
 def main() -> None:
-    """Train them; of each only a failure's output is shown."""
+    """Train them, two at a time: all would take much memory, one would leave a core idle."""
     os.nice(19)
-    for domain in PACKS:
-        _, command = training(domain)
-        done = subprocess.run(
-            command, env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            raise SystemExit(done.stdout[-4000:])
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(train, PACKS))
 
 
 if __name__ == "__main__":
