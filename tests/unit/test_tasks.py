@@ -112,7 +112,7 @@ def test_a_version_is_retired_by_operators_only_and_not_while_the_policy_names_i
         decide(catalog, RetireTask("medical", "modality", 1, "wrong"), METER, NOW)
     with pytest.raises(errors.Conflict, match="names modality@2"):
         decide(catalog, RetireTask("medical", "modality", 2, "wrong"), OPERATOR, NOW)
-    with pytest.raises(errors.BadRequest, match="Say why"):
+    with pytest.raises(errors.BadRequest, match="Give a reason"):
         decide(catalog, RetireTask("medical", "modality", 1, " "), OPERATOR, NOW)
     only = {file.sha256 for file in listed(1)} - {file.sha256 for file in listed(2)}
     assert only <= blobs_in_use(catalog)
