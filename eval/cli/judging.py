@@ -14,7 +14,7 @@ from adapters.names import DEFAULT_ALIAS, AdapterRef
 from adapters.tasks import TaskFolder
 from eval.cli.harness import harness
 from eval.cli.options import API, Url
-from eval.cli.reporting import named, report, show, write_report
+from eval.cli.reporting import named, report, report_file, show, write_report
 from eval.cli.suites import shipped_suites, suites_from, usable_task
 from eval.errors import NotEvaluated, UnknownSuite, UnpaidLook
 from eval.pushed import fetched, newest, required
@@ -72,7 +72,10 @@ def evaluate(
         ),
     ] = True,
     out: Annotated[
-        Path | None, typer.Option(help="Also write the report: .html, .pdf, .yaml or .json.")
+        Path | None,
+        typer.Option(
+            help="Also write the report: .html, .pdf, .yaml or .json.", callback=report_file
+        ),
     ] = None,
     all_promoted: Annotated[
         bool,

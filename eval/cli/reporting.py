@@ -10,13 +10,27 @@ from adapters.names import DEFAULT_ALIAS
 from adapters.terminal import working
 from eval.errors import NotEvaluated
 from registry.cli.output import AsJson, client, emit, say, table
+from registry.errors import BadRequest
 from registry.model.requirement import verdict_of
+
+FORMATS = (".html", ".pdf", ".yaml", ".yml", ".json")
+"""Suffixes of the files that a report can be written to."""
+
+
+def report_file(path: Path | None) -> Path | None:
+    """The path, if a report can be written as its suffix says; raises `BadRequest`."""
+    if path is not None and path.suffix not in FORMATS:
+        raise BadRequest(f"Invalid report file {path.name[:80]!r}. Use {', '.join(FORMATS)}.")
+    return path
 
 
 def report(
     ref: Annotated[str, typer.Argument(help="DOMAIN/ADAPTER@VERSION")],
     out: Annotated[
-        Path, typer.Argument(help="A file: .html or .pdf to read, .yaml for the card, .json.")
+        Path,
+        typer.Argument(
+            help="A file: .html or .pdf to read, .yaml for the card, .json.", callback=report_file
+        ),
     ],
     alias: Annotated[str, typer.Option(help="The alias to promote it to.")] = DEFAULT_ALIAS,
     as_json: AsJson = False,

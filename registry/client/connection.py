@@ -14,6 +14,8 @@ PAGE = 1000
 """Entries of a full page of a listing."""
 
 
+GATEWAY_ERRORS = (502, 503, 504)
+"""Statuses of a proxy before the registry that got no answer from it."""
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 """Errors before the first byte of a request was sent."""
 
@@ -66,7 +68,13 @@ class Connection:
                 "have been made. Look (`lorary log`) before you repeat it."
             ) from error
         check(reply)
-        return reply.json() if reply.content else None
+        try:
+            return reply.json() if reply.content else None
+        except ValueError as error:
+            raise RemoteError(
+                f"{self.url} answered with something that is not JSON, so it is no registry. "
+                "Correct LORARY_REGISTRY_URL."
+            ) from error
 
     def pages(self, path: str, name: str, **query: str) -> list[dict[str, Any]]:
         """All pages of a listing, whose entries are identified by their field `name`."""
@@ -91,7 +99,11 @@ def _described(error: httpx.TransportError) -> str:
 
 
 def check(reply: httpx.Response) -> None:
-    """Raise the error that a registry's answer names, if it is one."""
+    """Raise the error that a registry's answer names, if it is one.
+
+    Raises `StoreUnavailable`, or `OutcomeUnknown` for a request that changes something, if a proxy
+    says that the registry did not answer.
+    """
     if not reply.is_error:
         return
     reply.read()
@@ -99,10 +111,23 @@ def check(reply: httpx.Response) -> None:
         body = reply.json()["error"]
         code, message = str(body["code"]), str(body["message"])
     except (ValueError, KeyError, TypeError) as error:
-        raise RemoteError(f"The registry answered {reply.status_code}. Look at its log.") from error
+        raise _without_envelope(reply) from error
     if code == AdmissionRefused.code:
         raise AdmissionRefused([Problem(**problem) for problem in body["problems"]])
     raise _rebuild(_BY_CODE.get(code, RemoteError), message)
+
+
+def _without_envelope(reply: httpx.Response) -> LoraryError:
+    """The error for an answer that is not a registry's own, such as one of a proxy before it."""
+    status = reply.status_code
+    if status not in GATEWAY_ERRORS:
+        return RemoteError(f"The registry answered {status}. Look at its log.")
+    if reply.request.method == "GET":
+        return StoreUnavailable(f"The registry does not answer ({status} of a proxy). Retry.")
+    return OutcomeUnknown(
+        f"The registry did not answer ({status} of a proxy): the change may have been made. Look "
+        "(`lorary log`) before you repeat it."
+    )
 
 
 def check_bucket(reply: httpx.Response) -> None:

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import httpx
 import msgspec
 
-from registry.client.connection import Connection, check
+from registry.client.connection import GATEWAY_ERRORS, Connection, check
 
 Json: TypeAlias = "dict[str, Any]"
 AGAIN_SECONDS = 2.0
@@ -42,7 +42,7 @@ class EventVerbs:
                 with self._connection.http.stream(
                     "GET", "/api/v1/events", headers=headers, timeout=SILENCE_SECONDS
                 ) as reply:
-                    if reply.status_code != 503:
+                    if reply.status_code not in GATEWAY_ERRORS:
                         check(reply)
                     connected = True
                     for line in _lines(reply) if reply.is_success else ():

@@ -114,12 +114,18 @@ def answer(request: Request, error: LoraryError) -> Response:
 
 def _render(request: Request, error: LoraryError) -> Response:
     path = request.url.path
-    if PAGES.fullmatch(path):
+    if PAGES.fullmatch(path) or (isinstance(error, NotFound) and _is_browsing(request)):
         return error_page(request, error)
     if HUB.fullmatch(path):
         headers = {**headers_of(error), **_hub_headers(error)}
         return JSONResponse({"error": error.message}, error.status, headers)
     return JSONResponse(body_of(error), error.status, headers_of(error))
+
+
+def _is_browsing(request: Request) -> bool:
+    """Whether a person looks at an address that belongs to no program."""
+    path, accepted = request.url.path, request.headers.get("accept", "")
+    return "text/html" in accepted and not path.startswith("/api/") and not HUB.fullmatch(path)
 
 
 _HUB_CODES: dict[type[LoraryError], str] = {

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
+from pydantic import StringConstraints
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
@@ -27,6 +28,7 @@ from registry.web.rendering import page
 from registry.web.session import COOKIE, ViewerDep, begin, end, same_site
 
 router = APIRouter(include_in_schema=False)
+Seen = Annotated[str, StringConstraints(pattern=r"^[^=]{1,63}=[0-9]{1,9}$")]
 
 
 @router.get("/login", response_class=HTMLResponse)
@@ -72,10 +74,15 @@ def move_alias(
     adapter: str,
     alias: Annotated[str, Form(max_length=63)],
     version: Annotated[int, Form(ge=1)],
-    expected: Annotated[int, Form(ge=0)],
+    seen: Annotated[list[Seen], Form()] = [],  # noqa: B006 - FastAPI copies it
 ) -> Response:
-    """Move an alias from the version that the viewer saw."""
-    command = MoveAlias(domain, adapter, alias.strip(), version, expected)
+    """Move an alias from the version that it named when the page was shown.
+
+    seen: `ALIAS=VERSION` for each alias that there was.
+    """
+    alias = alias.strip()
+    before = dict(text.split("=") for text in seen)
+    command = MoveAlias(domain, adapter, alias, version, int(before.get(alias, 0)))
     viewer.registry.execute(command, viewer.key.id)
     return RedirectResponse(f"/adapters/{domain}/{adapter}#aliases", 303)
 

@@ -1,12 +1,15 @@
 """Templates, and hostile text on pages: everything is escaped, nothing loads from elsewhere."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markdown_it import MarkdownIt
-from markdown_it.rules_inline import StateInline, link
+from markdown_it.common.utils import escapeHtml
+from markdown_it.rules_inline import StateInline, image, link
+from markdown_it.token import Token
 from markupsafe import Markup
 
 from registry.model.evidence import Confident, Tally, interval
@@ -19,8 +22,9 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
-# "js-default" takes no HTML and no javascript: or data: links; images would be requests elsewhere.
-_MARKDOWN = MarkdownIt("js-default", {"linkify": False, "maxNesting": 20}).disable("image")
+# "js-default" takes no HTML and no javascript: or data: links; an image would be a request
+# elsewhere, so its description stands in its place.
+_MARKDOWN = MarkdownIt("js-default", {"linkify": False, "maxNesting": 20})
 
 _MAX_CARD = 64 << 10
 """Characters of a card that are rendered."""
@@ -35,7 +39,20 @@ def _link(state: StateInline, silent: bool) -> bool:
     return state.env["brackets"] <= _MAX_BRACKETS and link(state, silent)
 
 
+def _image(state: StateInline, silent: bool) -> bool:
+    """The rule for images, which counts with that for links."""
+    state.env["brackets"] = state.env.get("brackets", 0) + 1
+    return state.env["brackets"] <= _MAX_BRACKETS and image(state, silent)
+
+
+def _description(_: Any, tokens: Sequence[Token], index: int, *_others: Any) -> str:
+    """What stands for an image."""
+    return escapeHtml(tokens[index].content)
+
+
+_MARKDOWN.add_render_rule("image", _description)
 _MARKDOWN.inline.ruler.at("link", _link)
+_MARKDOWN.inline.ruler.at("image", _image)
 
 
 def _bytes(size: int) -> str:
@@ -52,9 +69,19 @@ def _card(text: str) -> Markup:
     """A model card as HTML, its YAML header left out, and cut where it is too long to render."""
     if text.startswith("---\n"):
         _, _, text = text[4:].partition("\n---")
+    text = _without_comments(text)
     if len(text) > _MAX_CARD:
         text = f"{text[:_MAX_CARD]}\n\n…\n\n*The rest of this card is in its file, README.md.*"
     return _rendered(text)
+
+
+def _without_comments(text: str) -> str:
+    """A card without HTML comments, which templates of cards are full of."""
+    kept, place = list[str](), 0
+    while (start := text.find("<!--", place)) >= 0 and (end := text.find("-->", start + 4)) >= 0:
+        kept.append(text[place:start])
+        place = end + 3
+    return "".join((*kept, text[place:]))
 
 
 @lru_cache(maxsize=64)

@@ -183,7 +183,6 @@ def test_an_alias_is_moved_and_the_move_is_signed_with_a_name(page: Page, site: 
     page.get_by_text("Move an alias").click()
     page.get_by_label("Alias", exact=True).fill("candidate")
     page.get_by_label("to version").select_option("3")
-    page.get_by_label("it names now").select_option("@2")
     page.get_by_role("button", name="Move").click()
     expect(page.get_by_role("listitem").filter(has_text="candidate")).to_contain_text("@3")
     moved = page.get_by_role("region", name="History").get_by_role("row").nth(1)
@@ -196,7 +195,6 @@ def test_production_is_refused_until_an_expert_approves(page: Page, site: Site) 
     page.get_by_text("Move an alias").click()
     page.get_by_label("Alias", exact=True).fill("production")
     page.get_by_label("to version").select_option("3")
-    page.get_by_label("it names now").select_option("@1")
     page.get_by_role("button", name="Move").click()
     expect(page.get_by_role("alert")).to_contain_text("1 more approval")
     assert violations(page) == []
@@ -245,7 +243,7 @@ def test_a_form_from_another_site_is_refused(context: BrowserContext, site: Site
     page = sign_in(context, site, site.team)
     answer = page.request.post(
         f"{site.url}/adapters/medical/icd10-coder/aliases",
-        form={"alias": "candidate", "version": "1", "expected": "3"},
+        form={"alias": "candidate", "version": "1", "seen": "candidate=3"},
         headers={"Origin": "https://elsewhere.example"},
     )
     assert answer.status == 403

@@ -12,7 +12,7 @@ import pytest
 
 from adapters.errors import InvalidAdapter
 from registry.client import AsyncRegistryClient, RegistryClient
-from registry.client.connection import Connection
+from registry.client.connection import Connection, RemoteError
 from registry.client.downloading import download
 from registry.client.progress import Counter, no_progress
 from registry.client.uploading import Part, _put
@@ -73,6 +73,32 @@ def test_a_change_that_was_never_sent_was_not_made() -> None:
         pytest.raises(StoreUnavailable, match="does not answer"),
     ):
         client.issue_key("app", ["infer:medical"])
+
+
+def proxied(*statuses: int) -> RegistryClient:
+    """A client of a registry behind a proxy that gives these answers itself."""
+    client, left = RegistryClient("http://127.0.0.1:1", "lry_a_b"), iter(statuses)
+    client.close()
+    answer = httpx.MockTransport(lambda _: httpx.Response(next(left), text="<h1>Proxy</h1>"))
+    client._connection.http = httpx.Client(base_url="http://a", transport=answer)
+    return client
+
+
+def test_a_proxy_that_got_no_answer_is_no_answer() -> None:
+    with proxied(502, 502, 503, 503, 504, 504) as client:
+        for _ in range(3):
+            with pytest.raises(OutcomeUnknown, match="may have been made"):
+                client.issue_key("app", ["infer:medical"])
+            with pytest.raises(StoreUnavailable, match="does not answer"):
+                client.keys()
+
+
+def test_what_answers_without_json_is_no_registry() -> None:
+    with (
+        proxied(200) as client,
+        pytest.raises(RemoteError, match="LORARY_REGISTRY_URL"),
+    ):
+        client.keys()
 
 
 def test_an_unknown_outcome_asks_no_client_to_repeat_the_request() -> None:

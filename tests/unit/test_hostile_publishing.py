@@ -187,7 +187,9 @@ def test_a_long_card_is_cut_where_it_is_rendered() -> None:
     assert "README.md" not in _card("word " * 10)
 
 
-@pytest.mark.parametrize("piece", ["[", "[[]", "![[", "[a](", "**a", "*b ", "> ", "|a|b|\n|-|-|\n"])
+@pytest.mark.parametrize(
+    "piece", ["[", "[[]", "![[", "[a](", "![a](", "<!--", "**a", "*b ", "> ", "|a|b|\n|-|-|\n"]
+)
 def test_rendering_a_hostile_card_takes_calls_in_proportion_to_its_length(piece: str) -> None:
     text, calls = (piece * 65_000)[:65_000], 0
 
@@ -201,6 +203,17 @@ def test_rendering_a_hostile_card_takes_calls_in_proportion_to_its_length(piece:
     finally:
         sys.setprofile(None)
     assert calls < 200 * len(text)
+
+
+def test_a_card_shows_no_comments_and_of_an_image_its_description() -> None:
+    card = "<!-- Say what it does. -->\n# Coder\n<!--\ntwo lines -->"
+    card += "![Curve <b>](https://a.example/x.png) end <!-- open"
+    shown = _card(card)
+    assert "Say what" not in shown
+    assert "two lines" not in shown
+    assert "!" not in shown.replace("&lt;!-- open", "")
+    assert "Curve &lt;b&gt; end" in shown
+    assert "a.example" not in shown
 
 
 def test_links_of_an_ordinary_card_are_rendered() -> None:

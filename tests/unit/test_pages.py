@@ -1,5 +1,6 @@
 """The registry's pages without a browser: where sign-in leads, and which forms are carried out."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -31,9 +32,9 @@ class Desk:
         assert answer.status_code == 303
         return answer.headers["location"]
 
-    def move(self, version: int, expected: int, **headers: str) -> int:
-        """The status of the form's answer."""
-        form = {"alias": "beta", "version": version, "expected": expected}
+    def move(self, version: int, seen: int, **headers: str) -> int:
+        """The status of the form's answer; the alias named `seen` on the page (0: nothing)."""
+        form = {"alias": "beta", "version": version, "seen": [f"beta={seen}"] if seen else []}
         return self.client.post(ALIASES, data=form, headers=headers).status_code
 
     @property
@@ -97,6 +98,31 @@ def test_an_alias_that_moved_since_the_page_was_shown_is_not_moved(desk: Desk) -
     assert desk.beta == 2
     assert desk.move(1, 2) == 303
     assert desk.beta == 1
+
+
+def test_a_new_alias_is_not_taken_for_the_one_in_production(desk: Desk) -> None:
+    desk.registry.execute(MoveAlias("medical", "coder", "candidate", 2), desk.operator.id)
+    desk.sign_in()
+    page = desk.client.get("/adapters/medical/coder").text
+    seen = re.findall(r'name="seen" value="([^"]+)"', page)
+    assert seen == ["candidate=2"]
+    form = {"alias": "beta", "version": 1, "seen": seen}
+    assert desk.client.post(ALIASES, data=form).status_code == 303
+    assert desk.beta == 1
+    assert desk.client.post(ALIASES, data=form | {"seen": ["beta=x"]}).status_code == 400
+
+
+def test_a_refusal_keeps_the_navigation_and_an_unknown_address_is_a_page(desk: Desk) -> None:
+    browser = {"Accept": "text/html,application/xhtml+xml"}
+    assert 'href="/reviews"' not in desk.client.get("/nowhere", headers=browser).text
+    desk.sign_in()
+    for address in ("/adapters/medical/nothing", "/nowhere", "/medical/nothing"):
+        answer = desk.client.get(address, headers=browser)
+        assert answer.status_code == 404
+        assert 'href="/reviews"' in answer.text
+        assert "operator" in answer.text
+    assert desk.client.get("/api/v1/nowhere", headers=browser).json()["error"]
+    assert desk.client.get("/nowhere").json()["error"], "a program gets JSON"
 
 
 def test_pages_of_the_log_hold_each_commit_once(desk: Desk) -> None:

@@ -1,6 +1,7 @@
 """The same count reads the same in the report, on the registry's page and on the command line."""
 
 import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,8 +9,9 @@ import msgspec
 import pytest
 import yaml
 
-from eval.cli.reporting import named, show
+from eval.cli.reporting import named, report_file, show
 from eval.reports import model_index, page
+from registry.errors import BadRequest
 from registry.model.evidence import Confident, SuiteResult, Tally
 from registry.model.requirement import Requirement, verdict_of
 from registry.web.rendering import _interval
@@ -155,3 +157,10 @@ def test_a_report_names_the_pushed_task_and_the_digests_of_what_was_asked() -> N
     assert (
         "<li>toy, pushed as toy@3: questions <code>111111111111</code>, items <code>2222" in shown
     )
+
+
+def test_a_report_is_written_only_as_what_its_suffix_says() -> None:
+    assert report_file(Path("a/report.pdf")) == Path("a/report.pdf")
+    for name in ("report.txt", "report", "report.PDF", "report.json.bak"):
+        with pytest.raises(BadRequest, match=r"Use \.html"):
+            report_file(Path(name))
