@@ -62,6 +62,7 @@ REPLICA = {"pool": "p", "instance": "i"}
 ALIAS = 'domain="d",adapter="a",alias="production"'
 FIRST = "lorary_time_to_first_token_seconds"
 REFUSED = "lorary_registry_refusals_total"
+HEALTHY = "envoy_cluster_membership_healthy"
 CASES = [
     Case("LoraryErrorBudgetBurnsFast", "one answer in ten fails", answered("0+90x120", "0+10x120"),
          "100m", "Pool p: 10% of answers fail", POOL),
@@ -114,10 +115,20 @@ CASES = [
          "i of pool p does not answer", {**REPLICA, "job": "lorary-serving"}),
     Case("LoraryReplicaDown", "one minute", up("lorary-serving", "1x5 0x0 1x10"), "10m"),
     Case("LoraryFrontHasNoReplica", "none",
-         {'envoy_cluster_membership_healthy{envoy_cluster_name="p"}': "2x5 0x10"}, "10m",
+         {f'{HEALTHY}{{job="lorary-front",envoy_cluster_name="p"}}': "2x5 0x10"}, "10m",
          "The front sees no healthy replica of pool p", {"envoy_cluster_name": "p"}),
     Case("LoraryFrontHasNoReplica", "one",
-         {'envoy_cluster_membership_healthy{envoy_cluster_name="p"}': "1x15"}, "10m"),
+         {f'{HEALTHY}{{job="lorary-front",envoy_cluster_name="p"}}': "1x15"}, "10m"),
+    Case("LoraryFrontHasNoReplica", "a mesh has a service without hosts",
+         {f'{HEALTHY}{{job="istio",envoy_cluster_name="q"}}': "0x15"}, "10m"),
+    Case("LoraryFrontDown", "none of two answers",
+         up("lorary-front", "1x5 0x10") | {'up{job="lorary-front",instance="j"}': "0x15"}, "10m",
+         "No process of the front answers: apps reach no server"),
+    Case("LoraryFrontDown", "it is not looked for any more", up("lorary-front", "1x70"), "80m",
+         "No process of the front answers: apps reach no server", {"job": "lorary-front"}),
+    Case("LoraryFrontDown", "one of two",
+         up("lorary-front", "0x15") | {'up{job="lorary-front",instance="j"}': "1x15"}, "10m"),
+    Case("LoraryFrontDown", "there never was one", {"other": "1x90"}, "80m"),
     Case("LoraryRegistryDown", "all", up("lorary-registry", "0x10"), "9m",
          "No registry process answers: nothing can be published, promoted or revoked"),
     Case("LoraryRegistryDown", "it is not even looked for", {"other": "1x10"}, "9m",

@@ -141,6 +141,12 @@ def test_the_policies_notice_what_they_are_for() -> None:
         ({"front": {"spreadAbove": 50}}, "spreadAbove"),
         ({"jobs": {"nightly": {"schedule": "0 3 * * *"}}}, "args"),
         ({"jobs": {"nightly": {"args": [], "schedule": "at night"}}}, "schedule"),
+        ({"pools": {n: {"base": n, "model": "/m"} for n in ("a", "b")}}, "pools.b.domains"),
+        (
+            {"pools": {n: {"base": n, "model": "/m", "domains": ["tax"]} for n in ("a", "b")}},
+            "pool a serves tax already",
+        ),
+        ({"front": {"kind": "gateway"}, "networkPolicy": {"gateway": []}}, "data plane"),
     ],
 )
 def test_values_that_cannot_work_are_refused_by_name(changes: dict[str, Any], said: str) -> None:
@@ -284,6 +290,70 @@ def test_only_those_who_must_report_reach_a_registry_that_is_closed_to_others() 
         if m["kind"] == "NetworkPolicy" and "registry" in name_of(m)
     ]
     assert any(matches(peer.get("podSelector", {}), server) for peer in way_in)
+
+
+def test_large_numbers_reach_programs_as_whole_numbers() -> None:
+    pool = {**MINIMAL["pools"]["small"], "maxModelLen": 1048576, "concurrency": 2000000}
+    manifests = with_values(pools={"small": pool}, front={"maxRequests": 3000000})
+    assert "e+06" not in yaml.safe_dump(manifests)
+    [server] = [pod for name, pod in pods(manifests) if "serving" in name]
+    environment = {v["name"]: v.get("value") for v in server["spec"]["containers"][0]["env"]}
+    assert environment["LORARY_MAX_MODEL_LEN"] == "1048576"
+
+
+def test_a_registry_alone_has_no_front_and_none_that_envoy_refuses() -> None:
+    manifests = with_values(pools={}, monitoring={"enabled": True})
+    assert set(of_kind(manifests, "Deployment")) == {"lorary-registry"}
+    assert "lorary-front" not in of_kind(manifests, "ServiceMonitor")
+
+
+def test_without_a_front_clients_reach_the_servers() -> None:
+    peer = {"podSelector": {"matchLabels": {"app": "portal"}}}
+    for clients in ([], [peer]):
+        manifests = with_values(front={"kind": "none"}, networkPolicy={"clients": clients})
+        policy = of_kind(manifests, "NetworkPolicy")["lorary-serving-small"]
+        assert policy["spec"]["ingress"][0].get("from", []) == clients
+
+
+def test_nobody_need_scrape() -> None:
+    manifests = with_values(
+        monitoring={"enabled": True}, networkPolicy={"monitoring": [], "clients": [{"ipBlock": {}}]}
+    )
+    front = of_kind(manifests, "NetworkPolicy")["lorary-front"]["spec"]["ingress"]
+    assert [rule["ports"][0]["port"] for rule in front] == ["http"], "not open to anybody"
+
+
+def test_neither_more_replicas_nor_another_chart_restart_an_engine() -> None:
+    made = []
+    for replicas in (2, 5):
+        pool = {**MINIMAL["pools"]["small"], "replicas": replicas}
+        manifests = with_values(pools={"small": pool})
+        made.append(of_kind(manifests, "Deployment")["lorary-serving-small"]["spec"]["template"])
+        told = of_kind(manifests, "ConfigMap")["lorary-serving-small"]["data"]
+        assert told == {"replicas": str(replicas)}
+    assert made[0] == made[1]
+    assert not {"helm.sh/chart", "app.kubernetes.io/version"} & set(made[0]["metadata"]["labels"])
+
+
+def test_a_full_cluster_may_replace_replicas_in_place() -> None:
+    update = {"maxUnavailable": 1, "maxSurge": 0}
+    pool = {**MINIMAL["pools"]["small"], "rollingUpdate": update}
+    servers = of_kind(with_values(pools={"small": pool}), "Deployment")["lorary-serving-small"]
+    assert servers["spec"]["strategy"]["rollingUpdate"] == update
+
+
+def test_a_job_gets_the_store_if_it_asks_for_it() -> None:
+    jobs = {"gc": {"args": ["gc"], "store": True}, "matrix": {"args": ["matrix"]}}
+    manifests = with_values(store={"url": "/store", "claim": "claim"}, jobs=jobs)
+    found = {name: pod["spec"] for name, pod in pods(manifests) if name.startswith("Job/")}
+    [gc] = [spec for name, spec in found.items() if "gc" in name]
+    [matrix] = [spec for name, spec in found.items() if "matrix" in name]
+    for spec, has in ((gc, True), (matrix, False)):
+        [container] = spec["containers"]
+        assert ("LORARY_STORE" in {v["name"] for v in container["env"]}) is has
+        assert ("/store" in {m["mountPath"] for m in container["volumeMounts"]}) is has
+        assert ("store" in {v["name"] for v in spec["volumes"]}) is has
+    assert gc["serviceAccountName"] == "lorary-registry"
 
 
 def name_of(manifest: dict[str, Any]) -> str:

@@ -324,9 +324,9 @@ route:
     max_ejection_percent: 50
   circuit_breakers:
     thresholds:
-      - max_connections: {{ $front.maxRequests }}
-        max_pending_requests: {{ $front.maxRequests }}
-        max_requests: {{ $front.maxRequests }}
+      - max_connections: {{ int64 $front.maxRequests }}
+        max_pending_requests: {{ int64 $front.maxRequests }}
+        max_requests: {{ int64 $front.maxRequests }}
         retry_budget: {budget_percent: {value: 20}, min_retry_concurrency: 16}
   typed_extension_protocol_options:
     envoy.extensions.upstreams.http.v3.HttpProtocolOptions:

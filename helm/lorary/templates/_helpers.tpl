@@ -32,6 +32,25 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{- mergeOverwrite (deepCopy .root.Values.poolDefaults) (.pool | default dict) | toYaml -}}
 {{- end }}
 
+{{/* Refuses pools of which one would silently get no request. */}}
+{{- define "lorary.checkPools" -}}
+{{- $owners := dict }}
+{{- range $pool, $given := .Values.pools }}
+{{- $p := include "lorary.pool" (dict "root" $ "pool" $given) | fromYaml }}
+{{- range $domain := $p.domains | default (list "") }}
+{{- if hasKey $owners $domain }}
+{{- fail (printf "pools.%s.domains: pool %s serves %s already; let each domain have one pool, and one pool have none" $pool (get $owners $domain) ($domain | default "what no other pool does")) }}
+{{- end }}
+{{- $_ := set $owners $domain $pool }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* What sends requests to the pools: envoy, gateway or none. */}}
+{{- define "lorary.front" -}}
+{{- if .Values.pools }}{{ .Values.front.kind }}{{ else }}none{{ end }}
+{{- end }}
+
 {{/* What Pod Security "restricted" asks of a pod, and of a container. */}}
 {{- define "lorary.podSecurity" -}}
 runAsNonRoot: true
