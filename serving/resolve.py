@@ -13,9 +13,9 @@ from registry.model.access import (
     authenticate,
     bearer,
     check_active,
+    has_role,
     may_observe,
     may_see,
-    require,
 )
 from registry.model.catalog import Catalog, Key, Version
 from registry.model.comparisons import Shadow, shadow_of
@@ -112,7 +112,11 @@ def _find(replica: Replica, catalog: Catalog, key: Key, model: str, caller: str)
         return Resolution(catalog, None, None)
     ref = AdapterRef.parse(model)
     # Before looking, so that what exists in other domains does not show.
-    require(key, "infer", ref.domain)
+    if not has_role(key, "infer", ref.domain):
+        raise Forbidden(
+            f"Key {key.id} may not infer in a domain {ref.domain!r}, if there is one. "
+            "GET /v1/models lists the models that it may use."
+        )
     try:
         version = replica.warming.resolve(catalog, ref, caller)
     except UnknownAdapter as error:

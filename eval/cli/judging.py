@@ -18,10 +18,11 @@ from eval.cli.reporting import named, report, report_file, show, write_report
 from eval.cli.suites import shipped_suites, suites_from, usable_task
 from eval.errors import NotEvaluated, UnknownSuite, UnpaidLook
 from eval.pushed import fetched, newest, required
-from registry.cli.output import AsJson, client, emit, escaped, say
+from registry.cli.output import AsJson, client, emit, escaped, say, warn
 from registry.cli.reviewing import GROUP, KeepDays, Title, open_review
 from registry.client import RegistryClient
 from registry.errors import BadRequest, UnknownAlias
+from registry.model.access import Secret
 from registry.model.evaluations import BeginEvaluation
 from registry.model.evidence import Engine
 
@@ -191,8 +192,20 @@ def prepare(registry: RegistryClient, ref: str, how: Options) -> Prepared:
     head, suites = suites_for(registry, version, how.suites, how.tasks, how.n, policy)
     if not how.record:
         _refuse_unpaid(suites, policy)
-    engine = engine_of(how.url, ClientSettings().key.get_secret_value(), version["base"])
+    key = ClientSettings().key.get_secret_value()
+    engine = engine_of(how.url, key, version["base"])
+    if how.record:
+        warn_publisher(version, key)
     return Prepared(version, policy, head, suites, engine)
+
+
+def warn_publisher(version: dict[str, Any], key: str) -> None:
+    """Warn whoever evaluates what the same key published: no requirement counts it."""
+    if Secret.parse(key).id == version["publisher"]:
+        warn(
+            f"This key published {version['ref']}: its evaluation is recorded but does not count. "
+            "Use the key of somebody else, with the roles infer and evaluate."
+        )
 
 
 def judge(registry: RegistryClient, asked: Prepared, how: Options) -> "Evaluation":

@@ -131,8 +131,9 @@ def sequences(body: dict[str, Any]) -> int:
 
 
 def parse_hint(data: bytes) -> list[str]:
-    """The names in `{"models": [...]}`; raises `BadRequest`."""
-    models = json_object(data, ("models",)).get("models")
+    """The names in `{"models": [...]}` or `{"model": ...}`; raises `BadRequest`."""
+    body = json_object(data, ("model", "models"))
+    models = [body["model"]] if body.keys() == {"model"} else body.get("models")
     if not isinstance(models, list) or not all(isinstance(name, str) for name in models):
         raise BadRequest('Send {"models": ["medical/icd10-coder", ...]}.')
     if len(models) > MAX_HINTS:

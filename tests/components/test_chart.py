@@ -146,6 +146,11 @@ def test_the_policies_notice_what_they_are_for() -> None:
             {"pools": {n: {"base": n, "model": "/m", "domains": ["tax"]} for n in ("a", "b")}},
             "pool a serves tax already",
         ),
+        ({"pools": {"x" * 60: {"base": "b", "model": "/m"}}}, "more than 63"),
+        (
+            {"pools": {"a": {"base": "b", "model": "/m", "autoscaling": {"min": 9, "max": 3}}}},
+            "min is above max",
+        ),
         ({"front": {"kind": "gateway"}, "networkPolicy": {"gateway": []}}, "data plane"),
     ],
 )
@@ -354,6 +359,15 @@ def test_a_job_gets_the_store_if_it_asks_for_it() -> None:
         assert ("/store" in {m["mountPath"] for m in container["volumeMounts"]}) is has
         assert ("store" in {v["name"] for v in spec["volumes"]}) is has
     assert gc["serviceAccountName"] == "lorary-registry"
+
+
+def test_metrics_that_are_missing_do_not_scale_a_pool_down() -> None:
+    everything = rendered(CHART / "ci" / "everything-values.yaml")
+    scaled = of_kind(everything, "ScaledObject")["lorary-serving-large"]["spec"]
+    for trigger in scaled["triggers"]:
+        assert "vector" not in trigger["metadata"]["query"]
+        assert trigger["metadata"]["ignoreNullValues"] == "false", "else KEDA takes it for 0"
+    assert scaled["fallback"]["replicas"] == scaled["maxReplicaCount"]
 
 
 def name_of(manifest: dict[str, Any]) -> str:

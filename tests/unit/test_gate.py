@@ -120,6 +120,20 @@ def test_near_names_are_suggested_but_not_those_of_other_domains(
     assert "legal" not in body["error"]["message"]
 
 
+def test_a_name_of_another_api_is_refused_as_a_domain_of_others_with_a_remedy_that_helps(
+    site: Site, upstream: Upstream
+) -> None:
+    names = ("legal", "gpt-4o", "nowhere/x")
+    texts = [chat(site, upstream, name, site.medical)[2]["error"]["message"] for name in names]
+    plain = {
+        text.replace(repr(name.partition("/")[0]), "X")
+        for text, name in zip(texts, names, strict=True)
+    }
+    assert len(plain) == 1, "which domains there are does not show"
+    assert "GET /v1/models" in texts[0]
+    assert "key issue" not in texts[0]
+
+
 def test_a_revoked_version_is_gone_with_its_reason(site: Site, upstream: Upstream) -> None:
     site.registry.execute(
         RevokeVersion("medical", "coder", 1, "wrong for sepsis"), site.operator.id

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 import yaml
 
+from eval.cli.judging import warn_publisher
 from eval.cli.reporting import named, report_file, show
 from eval.reports import model_index, page
 from registry.errors import BadRequest
@@ -164,3 +165,11 @@ def test_a_report_is_written_only_as_what_its_suffix_says() -> None:
     for name in ("report.txt", "report", "report.PDF", "report.json.bak"):
         with pytest.raises(BadRequest, match=r"Use \.html"):
             report_file(Path(name))
+
+
+def test_who_evaluates_what_they_published_is_warned(capsys: pytest.CaptureFixture[str]) -> None:
+    version = {"ref": "medical/coder@1", "publisher": "one"}
+    warn_publisher(version, "lry_two_x")
+    assert capsys.readouterr().err == ""
+    warn_publisher(version, "lry_one_x")
+    assert "does not count" in capsys.readouterr().err

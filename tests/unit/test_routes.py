@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message
 
+from registry.errors import BadRequest
 from registry.model.access import Secret
 from registry.model.catalog import Grant
 from registry.model.keys import IssueKey
 from serving.gate import Gate
+from serving.request.body import parse_hint
 from serving.request.headers import DETAILS
 from serving.request.routes import ROUTES
 from tests.support.asking import CHAT, into, scope_of, send_to, whole
@@ -115,6 +117,14 @@ def test_embeddings_of_a_generating_model_are_refused_clearly(
     status, _, answer = send_to(site, upstream, scope, body)
     assert status == 404
     assert "makes no embeddings" in answer["error"]["message"]
+
+
+def test_a_hint_may_name_its_adapter_where_a_front_looks_for_it() -> None:
+    assert parse_hint(b'{"model": "medical"}') == ["medical"]
+    assert parse_hint(b'{"models": ["medical", "legal"]}') == ["medical", "legal"]
+    for wrong in (b'{"model": 7}', b'{"model": ["medical"]}', b"{}"):
+        with pytest.raises(BadRequest):
+            parse_hint(wrong)
 
 
 def test_a_hint_brings_versions_up_that_the_caller_may_use(site: Site, upstream: Upstream) -> None:

@@ -37,6 +37,13 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{- $owners := dict }}
 {{- range $pool, $given := .Values.pools }}
 {{- $p := include "lorary.pool" (dict "root" $ "pool" $given) | fromYaml }}
+{{- $name := printf "%s-serving-%s" (include "lorary.name" $) $pool }}
+{{- if gt (len $name) 63 }}
+{{- fail (printf "pools.%s: the name %s has more than 63 characters; choose a shorter one" $pool $name) }}
+{{- end }}
+{{- if gt (int $p.autoscaling.min) (int $p.autoscaling.max) }}
+{{- fail (printf "pools.%s.autoscaling: min is above max" $pool) }}
+{{- end }}
 {{- range $domain := $p.domains | default (list "") }}
 {{- if hasKey $owners $domain }}
 {{- fail (printf "pools.%s.domains: pool %s serves %s already; let each domain have one pool, and one pool have none" $pool (get $owners $domain) ($domain | default "what no other pool does")) }}
