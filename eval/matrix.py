@@ -46,12 +46,12 @@ class Column:
 def column(task: TaskFolder, n: int) -> Column:
     """The task's column, with its first `n` held-out items.
 
-    Raises `UnknownSuite` for a task that names no domain, that has no labels to be answered with,
+    Raises `UnknownSuite` for a task without a domain, that has no labels to be answered with,
     or no items on one side, and `SourceUnavailable` as `suite_of`.
     """
     spec = task.spec
     if not spec.domain:
-        raise UnknownSuite(f"The task {spec.name} names no domain. Write `domain` in task.yaml.")
+        raise UnknownSuite(f"The task {spec.name} has no domain. Write `domain` in task.yaml.")
     asked = suite_of(task, spec.domain).task("accuracy")
     train, held_out = (
         tuple(Item(item.text, item.target, item.group) for item in task.side(side))

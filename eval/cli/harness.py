@@ -16,7 +16,7 @@ def harness(
     names: Annotated[
         list[str], typer.Argument(help="Tasks of lm-evaluation-harness, by name.")
     ] = [],  # noqa: B006 - typer copies it
-    task: Annotated[list[str], typer.Option(hidden=True)] = [],  # noqa: B006 - as above
+    task: Annotated[list[str], typer.Option(hidden=True, help="As NAMES.")] = [],  # noqa: B006 - as above
     include: Annotated[
         Path | None, typer.Option(exists=True, help="A folder with task files of your own.")
     ] = None,

@@ -26,7 +26,6 @@ def matrix(
     task: Annotated[
         list[Path],
         typer.Option(
-            exists=True,
             help="A task's folder, of kind label, that names its domain, instead of the shipped "
             "domains' tasks; may be repeated.",
         ),

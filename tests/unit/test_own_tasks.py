@@ -194,7 +194,7 @@ def test_the_matrix_is_of_any_teams_tasks_each_asked_by_its_domains_name(tmp_pat
 
 
 def test_the_matrix_takes_no_exam_and_no_task_without_a_domain() -> None:
-    for changes, says in (({}, "names no domain"), ({"domain": "radiology"}, "is no exam")):
+    for changes, says in (({}, "has no domain"), ({"domain": "radiology"}, "is no exam")):
         with pytest.raises(UnknownSuite, match=says):
             column(task({"kind": "label"}, labelled(), labels=LABELS, **changes), 9)
     assert [one.spec.domain for one in specialists()] == ["financial", "legal", "medical"]
