@@ -27,7 +27,13 @@ class Cell:
 
     model: str
     domain: str
-    score: Proportion
+    right: tuple[bool, ...]
+    """By item, whether it was answered correctly: what paired tests need."""
+
+    @property
+    def score(self) -> Proportion:
+        """The share of correct answers, with its interval."""
+        return wilson(sum(self.right), len(self.right))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +98,7 @@ async def measure(
         for one in columns:
             own = one.domain == trained_for
             right = await asyncio.gather(*(correct(model, own, one, q) for q in one.questions))
-            cells.append(Cell(model, one.domain, wilson(sum(right), len(right))))
+            cells.append(Cell(model, one.domain, tuple(right)))
     return cells
 
 

@@ -49,8 +49,7 @@ def matrix(
     from eval import report
     from eval.baseline import classify
     from eval.cli.suites import usable_task
-    from eval.matrix import column, measure
-    from eval.statistics import wilson
+    from eval.matrix import Cell, column, measure
     from eval.suites.shipped import specialists
 
     tasks = [usable_task(folder) for folder in task] or specialists()
@@ -69,14 +68,13 @@ def matrix(
             cells = asyncio.run(asking)
         except openai.OpenAIError as error:
             raise EvaluationFailed(f"{url}: {error}. Check the server, --url and --key.") from error
-    baseline = {}
     for one in columns:
         labels = classify(one.train, one.held_out)
-        right = sum(label == item.label for label, item in zip(labels, one.held_out, strict=True))
-        baseline[one.domain] = wilson(right, len(labels))
+        right = (label == item.label for label, item in zip(labels, one.held_out, strict=True))
+        cells.append(Cell(report.TFIDF_ROW, one.domain, tuple(right)))
     if as_json:
-        print(json.dumps(report.as_document(cells, baseline), indent=2))
+        print(json.dumps(report.as_document(cells), indent=2))
     else:
-        report.show(cells, baseline, base)
+        report.show(cells, base)
     if plot is not None:
-        report.draw(cells, baseline, base, plot)
+        report.draw(cells, base, plot)
