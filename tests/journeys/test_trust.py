@@ -233,7 +233,8 @@ def test_a_harmful_finding_in_production_ends_it_everywhere(story: Story, browse
     site.settle(lambda: serves(site) == "version_revoked")
     page = sign_in(browser, site.registry, story.keys["owner"])
     page.goto(f"{site.registry}/adapters/{PATH}/versions/2")
-    expect(page.get_by_text("Revoked: an expert found")).to_be_visible()
+    expect(page.locator(".alert")).to_contain_text("Revoked: an expert found")
+    expect(page.locator(".verdict")).to_contain_text("may not become production")
     keep(page, "trust-3-revoked")
 
 
