@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file, save_file
 
 from adapters.packs import PACKS
 from tests.journeys.conftest import Site
@@ -37,7 +37,7 @@ def second_version(first: Path, folder: Path) -> Path:
     made = folder / "second"
     shutil.copytree(first, made)
     weights = load_file(made / "adapter_model.safetensors")
-    scaled = {name: array * 0.97 for name, array in weights.items()}
+    scaled = {name: tensor * 0.97 for name, tensor in weights.items()}
     save_file(scaled, made / "adapter_model.safetensors")
     return made
 
