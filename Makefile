@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE :=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast components specialists journeys unit check tools small-model fmt soak bench-serving bench-registry bench-upload bench-fleet fleet chart reference docs clean environment environment-dev environment-gpu
+.PHONY: help demo test test-fast parts specialists check tools small-model fmt soak bench-serving bench-registry bench-upload bench-fleet fleet chart reference docs clean environment environment-dev environment-gpu
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -23,27 +23,20 @@ demo: ## Train, publish, serve and ask three adapters; stays up (ARGS="--fast": 
 test: environment-dev ## Everything CI runs: lint, types, every test
 	@$(MAKE) --no-print-directory --jobs 3 check tools small-model
 ifeq ($(strip $(ARGS)),)
-	@$(MAKE) --no-print-directory --jobs 2 components specialists
-	@$(MAKE) --no-print-directory --jobs 2 journeys unit
+	@$(MAKE) --no-print-directory --jobs 2 parts specialists
+	$(BIN)/python -m pytest tests/journeys
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
 
 # What takes long begins first, or one core would wait for it at the end. Threads that wait for others
 # give up their core: there are more of them than cores.
-components: environment-dev
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder tests/components
+parts: environment-dev
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder tests/components tests/unit
 
 # Trained on what those tests leave idle: many of them wait for a server or a clock.
 specialists: small-model
 	@$(BIN)/python -m tests.support.specialists
-
-journeys: environment-dev
-	$(BIN)/python -m pytest tests/journeys
-
-# On what the journeys leave idle: vLLM's worker computes on one core.
-unit: environment-dev
-	nice -n 19 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit
 
 test-fast: environment-dev ## Only the pure tests, in seconds
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit $(ARGS)

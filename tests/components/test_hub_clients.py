@@ -22,7 +22,7 @@ from tests.support.hub_site import environment, outcomes, prepare
 from tests.support.s3 import BUCKET, S3Server
 from tests.support.servers import registry_server
 
-VERSIONS = [(None, ""), ("0.30.2", "hf "), ("0.36.2", ""), ("1.33.0", "hf ")]
+VERSIONS = [(None, ""), ("0.30.2", "hf "), ("0.36.2", "hf "), ("1.33.0", "hf ")]
 """huggingface_hub at changes of its protocol, None for that of the environment, and calls to leave
 out: the commands take longest. All calls of all versions: `python -m benchmarks.hub_clients`."""
 

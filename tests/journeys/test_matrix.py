@@ -14,10 +14,10 @@ from eval.statistics import paired_difference
 from eval.suites.shipped import specialists
 from tests.journeys.conftest import Site, run_lorary
 
-# A question takes a fraction of a second on two cores, and there are 480 of them at least.
+# A question takes a fraction of a second on two cores, and there are 360 of them at least.
 pytestmark = pytest.mark.timeout(2400)
 
-LOOKS = (40, 100)
+LOOKS = (30, 100)
 """Items of a domain after which it is asked whether they show a difference; the rest are asked
 only where the first do not."""
 CONFIDENCE = 0.95
