@@ -379,10 +379,8 @@ def _head_suite(
     found = found.limited(n)
     for name in names:
         if name != found.suite.name:
-            raise UnknownSuite(
-                f"A head is judged by the suite {found.suite.name}, not by {name!r}. Leave --suite "
-                "out."
-            )
+            suite = found.suite.name
+            raise UnknownSuite(f"A head's suite is {suite}, not {name!r}. Leave --suite out.")
     return found
 
 
@@ -397,7 +395,5 @@ def _refuse_unpaid(suites: list[Any], policy: dict[str, Any]) -> None:
     """Raises `UnpaidLook` if the policy counts looks at the items of one of the suites."""
     counted = {rule["held_out"] for rule in policy.get("suites", ())}
     if named := [suite.name for suite in suites if suite.held_out in counted]:
-        raise UnpaidLook(
-            f"The domain's policy counts every look at the items of {', '.join(named)}. Record the "
-            "evaluation, or look at other items: --n"
-        )
+        found = f"The domain's policy counts every look at the items of {', '.join(named)}."
+        raise UnpaidLook(f"{found} Record the evaluation, or look at other items: --n")
