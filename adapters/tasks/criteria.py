@@ -1,17 +1,25 @@
 """Weighted criteria of a rubric, and what follows from those that an answer meets. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
+MAX_SAYS = 1000
+MAX_WEIGHT = 100
+
 
 class Criterion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One thing that an answer should do (or, with a negative weight, should not)."""
 
-    says: Annotated[str, Meta(min_length=1, max_length=1000)]
-    weight: Annotated[float, Meta(ge=-100, le=100)] = 1.0
+    says: Annotated[str, Meta(min_length=1, max_length=MAX_SAYS)]
+    weight: Annotated[float, Meta(ge=-MAX_WEIGHT, le=MAX_WEIGHT)] = 1.0
+
+
+def can_pass(weights: Iterable[float]) -> bool:
+    """Whether an answer can earn any of these weights."""
+    return any(weight > 0 for weight in weights)
 
 
 def reached(criteria: Sequence[Criterion], met: Sequence[bool]) -> float:

@@ -23,7 +23,7 @@ import msgspec
 from msgspec import Meta
 
 from adapters.bounded_patterns import MAX_STATES, UnsafePattern, compiled
-from adapters.tasks.criteria import Criterion, passes, reached
+from adapters.tasks.criteria import Criterion, can_pass, passes, reached
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MAX_READ = 20_000
@@ -294,7 +294,7 @@ class Rubric(Scoring, frozen=True, kw_only=True, tag="rubric"):
     def fault(self, item: Expected, labels: Sequence[str]) -> str | None:
         """Criteria of which none can be met."""
         del labels
-        if not any(criterion.weight > 0 for criterion in self.all_of(item)):
+        if not can_pass(criterion.weight for criterion in self.all_of(item)):
             return "It has no criterion with a weight above 0. Write one here or in task.yaml."
         return None
 

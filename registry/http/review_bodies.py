@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from adapters.fields import Name, Number
+from adapters.tasks.criteria import MAX_SAYS, MAX_WEIGHT
 from registry.errors import BadRequest
 from registry.http.schemas import Body
 from registry.model.reviewing import MAX_CRITERIA, MAX_ITEMS, Item, Preference, Verdict
@@ -15,8 +16,8 @@ Text = Annotated[str, Field(max_length=20_000)]
 class CriterionBody(Body):
     """One criterion of a rubric; a negative weight counts against an answer that meets it."""
 
-    says: Annotated[str, Field(min_length=1, max_length=1000)]
-    weight: Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)] = 1.0
+    says: Annotated[str, Field(min_length=1, max_length=MAX_SAYS)]
+    weight: Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT, allow_inf_nan=False)] = 1.0
 
 
 class ItemBody(Body):

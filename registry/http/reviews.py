@@ -14,7 +14,7 @@ import msgspec
 from fastapi import APIRouter, Query
 
 from adapters.names import AdapterRef, check_name
-from adapters.tasks.criteria import Criterion
+from adapters.tasks.criteria import Criterion, can_pass
 from registry import review_export
 from registry.errors import BadRequest, Conflict, Forbidden, VersionGone
 from registry.http.access import Caller, CallerDep
@@ -51,7 +51,7 @@ def open_review(caller: CallerDep, body: ReviewBody) -> dict[str, Any]:
     caller.require("evaluate", check_name(body.domain, "domain"))
     if any(len(item.answers) != len(body.versions) for item in body.items):
         raise BadRequest("Each item has one answer of each version. Give as many.")
-    if any(item.criteria and max(c.weight for c in item.criteria) <= 0 for item in body.items):
+    if any(one.criteria and not can_pass(c.weight for c in one.criteria) for one in body.items):
         raise BadRequest("An item has no criterion with a weight above 0. Add one.")
     distinct = {(one.prompt, tuple(one.answers)): one for one in body.items}
     made = [

@@ -101,7 +101,7 @@ def harm_of(version: Version, catalog: Catalog) -> list[Harm]:
 def harm_in(review: Review, place: int, catalog: Catalog) -> Iterator[Harm]:
     """The findings of harm of one review in the answers of the version at `place`."""
     version = catalog.find(AdapterRef(review.domain, review.adapter, review.versions[place]))
-    published = authors(catalog, version, anywhere=True)
+    published = authors(catalog, version)
     for item, judgements in review.by_item().items():
         if not is_harmful(judgements, place, partial(in_good_standing, catalog.keys)):
             continue
@@ -192,7 +192,7 @@ class DecideHarm(Command, frozen=True):
             raise errors.BadRequest("A decision about harm has a reason. Give it.")
         who = person(catalog.keys, by)
         version = catalog.find(AdapterRef(review.domain, review.adapter, self.version))
-        if who in authors(catalog, version, anywhere=True):
+        if who in authors(catalog, version):
             raise errors.Forbidden(
                 f"You published the weights of {version.ref} and cannot decide about harm in their "
                 "answers. Ask an approver who did not."

@@ -42,14 +42,10 @@ def calibration_withdrawn(keys: Mapping[str, Key], version: Version) -> bool:
     return others and calibrated(keys, version) is None
 
 
-def authors(catalog: Catalog, version: Version, *, anywhere: bool = False) -> set[str]:
-    """Every person who published these weights in the domain, under whatever name or card.
-
-    anywhere: in whatever domain.
-    """
+def authors(catalog: Catalog, version: Version) -> set[str]:
+    """Every person who published these weights, in any domain and under any name or card."""
     return {
         person(catalog.keys, publisher)
         for digest in version.weights
-        for domain, publisher in catalog.index.get("publisher", digest)
-        if anywhere or domain == version.domain
+        for _, publisher in catalog.index.get("publisher", digest)
     }

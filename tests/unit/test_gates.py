@@ -470,6 +470,20 @@ def test_who_published_the_weights_cannot_approve_them_under_a_colleagues_name()
     assert decide(catalog, approve, CAROL, NOW)
 
 
+def test_an_author_of_the_weights_in_another_domain_does_not_approve_them() -> None:
+    catalog = do(start(), CreateDomain("legal", Policy(approvals=0)), OPERATOR)
+    both = (Grant("approve", "medical"), Grant("publish", "legal"))
+    catalog = do(catalog, IssueKey("lena", "Lena", "0" * 64, both), OPERATOR)
+    approve = ApproveVersion("medical", "coder", 1, digest(1))
+    assert decide(catalog, approve, "lena", NOW)
+    approved = do(catalog, approve, "lena")
+    same = PublishVersion("legal", "copy", digest(1), "tiny", files(1), FACTS)
+    with pytest.raises(errors.Forbidden, match="cannot approve"):
+        decide(do(catalog, same, "lena"), approve, "lena", NOW)
+    assert asked(approved, number=1)["approvals"].met
+    assert not asked(do(approved, same, "lena"), number=1)["approvals"].met
+
+
 @pytest.mark.parametrize(("name", "person"), [("Alice  ", None), ("ALICE", None), ("a", "alice")])
 def test_a_name_that_only_looks_different_is_no_second_person(
     name: str, person: str | None
