@@ -16,8 +16,7 @@ from tests.support.s3 import BUCKET, S3Server, s3_server
 settings.register_profile(
     "default", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.register_profile("ci", parent=settings.get_profile("default"), max_examples=100)
-settings.load_profile("ci" if os.environ.get("CI") else "default")
+settings.load_profile("default")
 
 
 @pytest.fixture(scope="session", autouse=True)

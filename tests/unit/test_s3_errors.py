@@ -74,6 +74,8 @@ def started() -> Iterator[tuple[Server, ObjectStore]]:
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=http.serve_forever, daemon=True).start()
     with pytest.MonkeyPatch.context() as patch:
+        # On a busy machine a request takes long, for which nothing here is meant to give up.
+        patch.setattr("registry.store.s3.READ_SECONDS", 60)
         patch.setenv("AWS_ACCESS_KEY_ID", ACCESS)
         patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
