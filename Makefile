@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE :=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast parts specialists check tools small-model fmt soak bench-serving bench-registry bench-upload bench-fleet fleet chart reference docs clean environment environment-dev environment-gpu
+.PHONY: help demo test test-fast walkthrough parts specialists check tools small-model fmt soak bench-serving bench-registry bench-upload bench-fleet fleet chart reference docs clean environment environment-dev environment-gpu
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -32,11 +32,14 @@ endif
 # What takes long begins first, or one core would wait for it at the end. Threads that wait for others
 # give up their core: there are more of them than cores.
 parts: environment-dev
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder tests/components tests/unit
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder tests/components tests/unit benchmarks/tests
 
 # Trained on what those tests leave idle: many of them wait for a server or a clock.
 specialists: small-model
 	@$(BIN)/python -m tests.support.specialists
+
+walkthrough: environment-dev tools ## Follow README and tutorials to the letter, in fresh clones; about 40 minutes
+	$(BIN)/python -m pytest tests/walkthroughs --durations 0 $(ARGS)
 
 test-fast: environment-dev ## Only the pure tests, in seconds
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit $(ARGS)

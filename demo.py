@@ -33,6 +33,9 @@ from adapters.tasks import read
 
 DEMO = home() / "demo"
 
+EXPERTS = ("Dr Adams", "Dr Brown")
+"""Who may judge the answers in the review that the demo opens."""
+
 console = Console()
 
 
@@ -127,6 +130,9 @@ def run(options: argparse.Namespace, running: contextlib.ExitStack) -> None:
         server = start_server(running, options.port)
     with clock.part("one question for each domain"):
         ask_all(api_url, app_key, shown)
+    os.environ["LORARY_API_URL"] = f"{api_url}/v1"
+    with clock.part("evaluate, open a review"):
+        give_evidence(shown[0])
     clock.show()
     write_files(api_url, registry_url, app_key, shown[0])
     show_what_runs(api_url, registry_url, shown)
@@ -209,10 +215,10 @@ def adapter_directory(domain: str) -> Path:
 
 def open_registry() -> None:
     """Create the registry, unless an earlier demo did, and use its operator's key."""
-    key_file = DEMO / "operator.key"
-    if not key_file.exists():
-        lorary("init", "--name", "demo", "--key-file", str(key_file), shown=True)
-    os.environ["LORARY_KEY"] = key_file.read_text().strip()
+    file = key_file("operator")
+    if not file.exists():
+        lorary("init", "--name", "demo", "--key-file", str(file), shown=True)
+    os.environ["LORARY_KEY"] = file.read_text().strip()
 
 
 def start_registry(running: contextlib.ExitStack, port: int) -> subprocess.Popen[bytes]:
@@ -244,9 +250,10 @@ def publish_all(model: str, shown: Sequence[Example], trained: Collection[str]) 
             console.print(f"{path} is published already.", highlight=False)
 
 
-def issue_key(name: str, grant: str) -> str:
-    """A key that may do one thing: ask, as an app does, or report, as a server does."""
-    issued = lorary("key", "issue", name, "--grant", grant, "--json")
+def issue_key(name: str, *grants: str) -> str:
+    """A key that may do what one person or program does here, and nothing else."""
+    options = [word for grant in grants for word in ("--grant", grant)]
+    issued = lorary("key", "issue", name, *options, "--json")
     return str(issued["key"])
 
 
@@ -295,6 +302,29 @@ def ask(client: openai.OpenAI, example: Example) -> Table:
     return table
 
 
+def give_evidence(example: Example) -> None:
+    """Evaluate version 1 and open a review of its answers, unless that was done before.
+
+    By others than the publisher, whose evidence would not count.
+    """
+    ref = f"{example.adapter}@1"
+    if lorary("show", ref, "--json")["evaluations"]:
+        console.print(f"{ref} is evaluated already.", highlight=False)
+        return
+    domain = example.domain
+    for expert in EXPERTS:
+        write(key_file(expert), issue_key(expert, f"review:{domain}", f"approve:{domain}"))
+    key = issue_key("evaluator", f"infer:{domain}", f"evaluate:{domain}")
+    write(key_file("evaluator"), key)
+    lorary("eval", ref, *example.evaluated_by, "--n", "20", shown=True, key=key)
+    lorary("review", "open", ref, "--n", "5", "--title", "Five answers", shown=True, key=key)
+
+
+def key_file(person: str) -> Path:
+    """The file of a person's key."""
+    return DEMO / f"{person.lower().replace(' ', '-')}.key"
+
+
 def write_files(api_url: str, registry_url: str, key: str, example: Example) -> None:
     """Write what a second terminal needs: settings for commands, and the API in curl and Python."""
     variables = {
@@ -302,7 +332,7 @@ def write_files(api_url: str, registry_url: str, key: str, example: Example) -> 
         "LORARY_HOME": str(home().absolute()),
         "LORARY_REGISTRY_URL": registry_url,
         "LORARY_API_URL": f"{api_url}/v1",
-        "LORARY_KEY": f"$(cat '{(DEMO / 'operator.key').absolute()}')",
+        "LORARY_KEY": f"$(cat '{key_file('operator').absolute()}')",
     }
     exports = "".join(f'export {name}="{value}"\n' for name, value in variables.items())
     domain, (question, _) = example.domain, example.ask()
@@ -321,9 +351,13 @@ def write_files(api_url: str, registry_url: str, key: str, example: Example) -> 
         "print(answer.choices[0].message.content)\n"
     )
     for name, text in {"environment.sh": exports, "ask.sh": curl, "ask.py": python}.items():
-        file = DEMO / name
-        file.touch(0o600)
-        file.write_text(text)
+        write(DEMO / name, text)
+
+
+def write(file: Path, text: str) -> None:
+    """Write a file that only its owner can read."""
+    file.touch(0o600)
+    file.write_text(text)
 
 
 def show_what_runs(api_url: str, registry_url: str, shown: Sequence[Example]) -> None:
@@ -335,35 +369,38 @@ def show_what_runs(api_url: str, registry_url: str, shown: Sequence[Example]) ->
     console.rule("Lorary is running", align="left")
     lines = (
         "Open in a browser",
-        f"  {registry_url}/{first.adapter}",
-        f"  Sign in with the operator key:  cat {folder}/operator.key",
+        f"  {registry_url}/{first.adapter}    its evaluation",
+        f"    sign in as operator:  cat {folder}/operator.key",
+        f"  {registry_url}/reviews    answers that wait for an expert's judgement",
+        f"    sign in as {EXPERTS[0]}:  cat {key_file(EXPERTS[0]).absolute()}",
         "",
         "Type in a second terminal",
         f"  source {folder}/environment.sh      # commands, addresses and the operator key",
         f"  sh {folder}/ask.sh                  # one question; ask.py is the same in Python",
         "  lorary ls                               # what is published",
         f"  lorary show {ref}",
-        f"  lorary eval {ref} {shlex.join(first.evaluated_by)} --n 20",
-        f"  lorary review open {ref}   # then open {registry_url}/reviews",
         f"  lorary gate {ref}",
         "  lorary --help",
         "",
         f"OpenAI API {api_url}/v1   registry {registry_url}   logs {folder}/*.log",
         f"Adapters   {paths}",
-        "They were neither evaluated nor reviewed. Do not rely on the answers.",
+        "Evaluated on 20 questions at most, and reviewed by nobody. Do not rely on the answers.",
     )
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def lorary(*arguments: str, shown: bool = False) -> Any:
-    """Run one `lorary` command. Its JSON answer if it was asked for one, else None."""
+def lorary(*arguments: str, shown: bool = False, key: str = "") -> Any:
+    """Run one `lorary` command, with another's key if one is given. Its JSON answer if it was asked
+    for one, else None."""
     if shown:
         console.print(f"$ lorary {' '.join(arguments)}", style="dim", highlight=False, markup=False)
     as_json = "--json" in arguments
     done = subprocess.run(
-        [program(), *arguments], stdout=subprocess.PIPE if as_json else None, text=True, check=False
-    )
+        [program(), *arguments],
+        env={**os.environ, "LORARY_KEY": key} if key else None,
+        stdout=subprocess.PIPE if as_json else None, text=True, check=False,
+    )  # fmt: skip
     if done.returncode != 0:
         raise Failed(f"`lorary {arguments[0]}` failed; its message is above.")
     return json.loads(done.stdout) if as_json else None

@@ -1,6 +1,7 @@
 """The `lorary` command: the registry's own commands, and what other packages add to them."""
 
 import sys
+from collections.abc import Sequence
 from importlib.metadata import entry_points, version
 from typing import Annotated
 
@@ -82,10 +83,13 @@ def root(
     """
 
 
-def main() -> None:
-    """Run `lorary`; exit codes are in `registry.cli.help.EXIT_CODES`."""
-    sys.exit(
-        exits.run(
-            lambda: typer.main.get_command(build()), current(sys.argv[1:]), obj=SettingsRegistry()
-        )
+def run(arguments: Sequence[str]) -> int:
+    """Run `lorary` with these arguments; its exit code, see `registry.cli.help.EXIT_CODES`."""
+    return exits.run(
+        lambda: typer.main.get_command(build()), current(arguments), obj=SettingsRegistry()
     )
+
+
+def main() -> None:
+    """Run `lorary` as it was typed, and end."""
+    sys.exit(run(sys.argv[1:]))

@@ -8,8 +8,11 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import numpy as np
@@ -18,6 +21,7 @@ import pytest
 from safetensors.numpy import save
 
 from registry import errors
+from registry.cli import run as lorary
 from registry.client import AsyncRegistryClient, RegistryClient
 from registry.model.aliases import MoveAlias
 from registry.registry import Registry
@@ -29,10 +33,12 @@ from tests.support.servers import BIN, free_port, registry_in_thread, registry_s
 
 
 class Shell:
-    """Runs `lorary` as a person or a script would."""
+    """Runs `lorary` as a person or a script would; within this process unless it is a real one."""
 
-    def __init__(self, url: str, key: str, store: str, home: Path) -> None:
-        self.url, self.key = url, key
+    def __init__(
+        self, url: str, key: str, store: str, home: Path, *, is_real: bool = False
+    ) -> None:
+        self.url, self.key, self.is_real = url, key, is_real
         self.environment = {
             **os.environ,
             "LORARY_REGISTRY_URL": url,
@@ -42,21 +48,34 @@ class Shell:
         }
 
     def run(self, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
+        done = self._process(*arguments) if self.is_real else self._within(*arguments)
+        assert done.returncode == status, done.stdout + done.stderr
+        return done
+
+    def _process(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [str(BIN / "lorary"), *arguments],
             env=self.environment,
             capture_output=True,
             text=True,
             check=False,
         )
-        assert done.returncode == status, done.stdout + done.stderr
-        return done
+
+    def _within(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        out, err = StringIO(), StringIO()
+        with (
+            patch.dict(os.environ, self.environment, clear=True),
+            redirect_stdout(out),
+            redirect_stderr(err),
+        ):
+            code = lorary(arguments)
+        return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
     def json(self, *arguments: str) -> Any:
         return json.loads(self.run(*arguments, "--json").stdout)
 
     def as_key(self, key: str) -> "Shell":
-        shell = Shell(self.url, key, "", Path())
+        shell = Shell(self.url, key, "", Path(), is_real=self.is_real)
         shell.environment = {**self.environment, "LORARY_KEY": key}
         return shell
 
@@ -72,7 +91,7 @@ def shell(local_store: LocalStore, tmp_path: Path) -> Iterator[Shell]:
 def shell_on_s3(s3_store: ObjectStore, tmp_path: Path) -> Iterator[Shell]:
     key = Registry.create(s3_store, name="team", key_name="operator").text
     with registry_server(s3_store.url, tmp_path) as url:
-        yield Shell(url, key, s3_store.url, tmp_path / "home")
+        yield Shell(url, key, s3_store.url, tmp_path / "home", is_real=True)
 
 
 def write_model(directory: Path) -> Path:

@@ -26,7 +26,6 @@ from adapters.training.models import base_model, encode, peft_config, tokenizer_
 from adapters.training.provenance import existing
 from adapters.training.run import rehearse, train
 from adapters.training.serving import not_served
-from benchmarks.methods.bottleneck import bottleneck
 from tests.support.tiny_model import one_thread, write_rows, write_tiny_model
 
 SERVED = ("lora", "rslora", "qlora")
@@ -252,17 +251,6 @@ def by_plain_peft(base: Path, recipe: Recipe) -> list[float]:
         optimizer.zero_grad()
         losses.append(float(loss.detach()))
     return losses
-
-
-def test_bottleneck_adapters_learn_by_adapterhubs_library_beside_our_package_of_its_name(
-    trained: Trained,
-) -> None:
-    recipe = trained.recipe("lora").changed(["steps=40", "batch=16", "learning_rate=0.02"])
-    made = bottleneck(recipe, trained.base, [f"Item {number}: which is it?" for number in range(4)])
-    full = sum(parameter.numel() for parameter in load(trained.base, None).parameters())
-    assert made.trainable == made.parameters - full > 0
-    assert made.final_loss < 0.5
-    assert {answer.text for answer in made.answers} <= {"alpha", "beta"}
 
 
 def test_a_dry_run_tells_time_and_memory_and_leaves_nothing(trained: Trained) -> None:

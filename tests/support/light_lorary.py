@@ -26,6 +26,8 @@ def main(arguments: list[str]) -> None:
             print(json.dumps({"path": "/nowhere"}))
         case ["ls", *_]:
             print("[]")
+        case ["show", *_]:
+            print(json.dumps({"evaluations": []}))
         case ["key", *_]:
             print(json.dumps({"key": "lry_light"}))
         case ["init", *_]:

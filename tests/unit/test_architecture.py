@@ -107,6 +107,11 @@ def test_product_code_does_not_import_tests_or_benchmarks(package: str) -> None:
         assert not {"tests", "benchmarks"} & set(imported(module.read_text())), module
 
 
+def test_tests_of_the_product_do_not_import_benchmarks() -> None:
+    for module in (ROOT / "tests").rglob("*.py"):
+        assert "benchmarks" not in imported(module.read_text()), module
+
+
 @pytest.mark.parametrize(
     "module",
     [

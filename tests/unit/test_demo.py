@@ -17,6 +17,11 @@ from registry.cli import build
 from tests.support import radiology
 
 EXAMPLES = demo.examples(())
+ANSWERS = {
+    "ls": [{"path": "medical/icd10-coder"}],
+    "key": {"key": "lry_theirs"},
+    "show": {"evaluations": []},
+}
 
 
 @pytest.fixture
@@ -24,9 +29,9 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """The commands that the demo gives, of a registry that holds the medical adapter."""
     given: list[tuple[str, ...]] = []
 
-    def lorary(*arguments: str, shown: bool = False) -> Any:
-        given.append(arguments)
-        return [{"path": "medical/icd10-coder"}] if "--json" in arguments else None
+    def lorary(*arguments: str, shown: bool = False, key: str = "") -> Any:
+        given.append((*arguments, *([f"as {key}"] if key else [])))
+        return ANSWERS.get(arguments[0]) if "--json" in arguments else None
 
     monkeypatch.setattr(demo, "lorary", lorary)
     return given
@@ -49,6 +54,23 @@ def test_an_adapter_trained_anew_becomes_a_version_and_moves_no_alias(
     (push,) = [command for command in commands if any("medical" in part for part in command)]
     assert push[0] == "push"
     assert "--alias" not in push
+
+
+def test_version_1_is_evaluated_and_reviewed_once_by_others_than_its_publisher(
+    commands: list[tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "DEMO", tmp_path)
+    demo.give_evidence(EXAMPLES[0])
+    ref, theirs = "medical/icd10-coder@1", "as lry_theirs"
+    assert commands[-2] == ("eval", ref, "--suite", "medical-task", "--n", "20", theirs)
+    assert commands[-1][:3] == ("review", "open", ref)
+    assert commands[-1][-1] == theirs
+    assert demo.key_file("Dr Adams").read_text() == "lry_theirs"
+    assert demo.key_file("Dr Adams").stat().st_mode & 0o077 == 0
+    commands.clear()
+    monkeypatch.setitem(ANSWERS, "show", {"evaluations": [{}]})
+    demo.give_evidence(EXAMPLES[0])
+    assert commands == [("show", ref, "--json")]
 
 
 def test_a_question_that_is_refused_shows_why() -> None:

@@ -14,7 +14,7 @@ from registry.model.machine import decide, fold
 from registry.model.recorded import Evaluation
 from tests.unit.test_gates import BASE, HELD_OUT, METER, NOW, POLICY, RULE, SUITE, digest, start
 
-PROMOTIONS, LOOKS, N = 10_000, 5, 400
+PROMOTIONS, LOOKS, N = 2_000, 5, 400
 ALPHA = POLICY.alpha
 
 

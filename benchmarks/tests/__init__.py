@@ -1,0 +1,1 @@
+"""What the benchmarks compute by themselves: simulations, a judge of answers, a peer's method."""
