@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE :=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast walkthrough parts specialists check tools small-model fmt soak bench-serving bench-registry bench-upload bench-fleet fleet chart reference docs clean environment environment-dev environment-gpu
+.PHONY: help demo test test-fast walkthrough journeys parts check tools small-model fmt soak bench-serving bench-registry bench-upload bench-fleet fleet chart reference docs clean environment environment-dev environment-gpu
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -23,20 +23,19 @@ demo: ## Train, publish, serve and ask three adapters; stays up (ARGS="--fast": 
 test: environment-dev ## Everything CI runs: lint, types, every test
 	@$(MAKE) --no-print-directory --jobs 3 check tools small-model
 ifeq ($(strip $(ARGS)),)
-	@$(MAKE) --no-print-directory --jobs 2 parts specialists
-	$(BIN)/python -m pytest tests/journeys
+	@$(MAKE) --no-print-directory --jobs 2 journeys parts
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
 
-# What takes long begins first, or one core would wait for it at the end. Threads that wait for others
-# give up their core: there are more of them than cores.
-parts: environment-dev
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder tests/components tests/unit benchmarks/tests
+# The longest chain: three trainings, then one test after the other on one vLLM.
+journeys: environment-dev
+	$(BIN)/python -m pytest tests/journeys
 
-# Trained on what those tests leave idle: many of them wait for a server or a clock.
-specialists: small-model
-	@$(BIN)/python -m tests.support.specialists
+# On what the journeys leave idle. What takes long begins first, or one core would wait for it at the
+# end. Threads that wait for others give up their core: there are more of them than cores.
+parts: environment-dev
+	OMP_WAIT_POLICY=passive nice -n 5 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder tests/components tests/unit benchmarks/tests
 
 walkthrough: environment-dev tools ## Follow README and tutorials to the letter, in fresh clones; about 40 minutes
 	$(BIN)/python -m pytest tests/walkthroughs --durations 0 $(ARGS)

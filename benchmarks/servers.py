@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -27,24 +28,30 @@ class Served:
     pid: int = 0
 
 
-def bare_vllm(running_: contextlib.ExitStack, site: Site) -> Served:
-    """vLLM with the adapter on its command line, and none of Lorary's parts."""
+def bare_vllm(
+    running_: contextlib.ExitStack, site: Site, name: str = "bare", extra: Sequence[str] = ()
+) -> Served:
+    """vLLM with the adapter on its command line, and none of Lorary's parts.
+
+    extra: options of vLLM's beside those that `lorary serve` gives it.
+    """
     port = free_port()
     settings = ServingSettings(store=site.store, port=port)
-    options = [option for option in arguments(settings) if not option.startswith("--middleware")]
+    given = arguments(settings, extra)
+    options = [option for option in given if not option.startswith("--middleware")]
     url = f"http://127.0.0.1:{port}"
-    variables = environment(settings) | {"VLLM_PLUGINS": ""}
+    variables = environment(settings, options) | {"VLLM_PLUGINS": ""}
     running_.enter_context(
         running(
             [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry", *options,
              "--lora-modules", f"{MODEL}={site.adapter}"],
-            site.folder / "bare.log",
+            site.folder / f"{name}.log",
             ready=f"{url}/health",
             environment=variables,
             seconds=300,
         )
     )  # fmt: skip
-    return Served("bare", url, MODEL, {})
+    return Served(name, url, MODEL, {})
 
 
 def gated_vllm(running_: contextlib.ExitStack, site: Site) -> Served:

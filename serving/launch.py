@@ -11,6 +11,7 @@ from adapters.errors import LoraryError
 from registry.log.follower import Follower
 from serving import sizing
 from serving.errors import CannotServe
+from serving.hardware import cpu
 from serving.hardware.defaults import ServePlan
 from serving.hardware.devices import Machine
 from serving.identity import measured
@@ -24,11 +25,6 @@ STRUCTURED_OUTPUTS = '{"backend": "xgrammar", "disable_any_whitespace": true}'
 """Grammars are tried for xgrammar (`serving.grammars`). By default vLLM falls back to another
 backend, and every later request then gets that one. No whitespace between JSON tokens: small models
 would write nothing else."""
-
-CPU_STEP = {"--max-num-seqs": 64, "--max-num-batched-tokens": 96}
-"""Sequences and tokens of one step of the engine on a CPU, unless the operator sets one of the two:
-room for newcomers' prompts beside the sequences that run. Every answer waits for the whole step to
-get its next token, and two cores need a second for a hundred. vLLM's defaults are 128 and 2,048."""
 
 
 def require_model(settings: ServingSettings) -> None:
@@ -72,9 +68,12 @@ def preflight(settings: ServingSettings) -> None:
     _refuse_taken(settings.host, settings.port)
 
 
-def environment(settings: ServingSettings) -> dict[str, str]:
+def environment(settings: ServingSettings, argv: Sequence[str] = ()) -> dict[str, str]:
     """What vLLM and the replica read from their environment. vLLM's own routes that load and unload
-    adapters stay off: `serving.tiers.engine` does both through the engine client."""
+    adapters stay off: `serving.tiers.engine` does both through the engine client.
+
+    argv: vLLM's command line, see `arguments`.
+    """
     variables = {
         "LORARY_TASK": settings.task,  # the replica reads its settings anew
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0",
@@ -93,7 +92,7 @@ def environment(settings: ServingSettings) -> dict[str, str]:
     }
     if Path(settings.model).is_absolute():
         variables["HF_HUB_OFFLINE"] = "1"
-    return variables
+    return variables | cpu.variables(argv, _cores())
 
 
 def arguments(
@@ -147,19 +146,16 @@ def for_heads(settings: ServingSettings) -> list[str]:
 
 
 def _for_cpu(extra: Sequence[str]) -> list[str]:
-    """Options for a CPU that the operator left open."""
-    from torch.backends import cpu
+    from torch.backends.cpu import get_cpu_capability
     from vllm.platforms import current_platform
 
     if not current_platform.is_cpu():
         return []
-    given = {argument.partition("=")[0].replace("_", "-") for argument in extra}
-    options = []
-    if not given & CPU_STEP.keys():
-        options += [f"{option}={value}" for option, value in CPU_STEP.items()]
-    if "--dtype" not in given and cpu.get_cpu_capability() == "AVX2":
-        options.append("--dtype=float32")  # bfloat16 takes six times as long without AVX-512
-    return options
+    return cpu.options(extra, _cores(), capability=get_cpu_capability())
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def settled(
@@ -181,7 +177,7 @@ def run(settings: ServingSettings, extra: Sequence[str]) -> None:
     preflight(settings)
     argv = arguments(settings, extra, plan.options)
     access_log.install()
-    os.environ.update(environment(settings) | sizing.variables(settings, plan))
+    os.environ.update(environment(settings, argv) | sizing.variables(settings, plan))
     sys.argv = ["lorary serve", *argv]
     from vllm.entrypoints.launchers.api_server.entry import main
 

@@ -16,9 +16,12 @@ from vllm.engine import arg_utils
 from vllm.entrypoints.launchers.cli_args import make_arg_parser
 from vllm.lora.utils import get_captured_lora_counts
 from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.utils.import_utils import resolve_obj_by_qualname
+from vllm.v1.executor import Executor
 
 from serving.errors import CannotServe
 from serving.hardware.budget import UTILISATION, steps
+from serving.hardware.cpu import IN_ENGINE
 from serving.hardware.devices import KNOWN
 from serving.hardware.memory import read_shape, slot_bytes
 from serving.hardware.presets import PRESETS, Name, graph_counts
@@ -106,6 +109,10 @@ def test_every_option_that_matters_was_looked_at(parser: argparse.ArgumentParser
     assert not unknown, "new in this vLLM: refuse them in serving/options.py, or pass them here"
     assert sorted(one for one in found & PASSED if is_refused(one)) == []
     assert sorted(PASSED - found) == [], "gone from this vLLM"
+
+
+def test_the_executor_that_lorary_names_for_few_cores_is_one_of_vllms() -> None:
+    assert issubclass(resolve_obj_by_qualname(IN_ENGINE), Executor)
 
 
 def test_what_is_refused_exists(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from serving.errors import CannotServe
+from serving.hardware.cpu import EXECUTOR, IN_ENGINE
 from serving.launch import arguments, environment, preflight
 from serving.options import LOGPROBS, check_engine, check_options
 from serving.request.fields import MAX_CHOICES
@@ -286,6 +287,44 @@ def test_a_cpu_that_computes_bfloat16_slowly_computes_in_float32_unless_the_oper
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
     given = arguments(ServingSettings(), extra)
     assert [option for option in given if option.startswith("--dtype")] == dtypes
+
+
+@pytest.mark.parametrize("cores", [1, 2, 4])
+def test_on_few_cores_the_engine_computes_itself_with_a_thread_for_each_core(
+    cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    given = arguments(ServingSettings())
+    assert f"{EXECUTOR}={IN_ENGINE}" in given
+    set_by_lorary = environment(ServingSettings(), given)
+    assert set_by_lorary["OMP_NUM_THREADS"] == str(cores)
+    assert set_by_lorary["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+    on_two_ranks = environment(ServingSettings(), [*given, "--data-parallel-size=2"])
+    assert on_two_ranks["OMP_NUM_THREADS"] == str(max(1, cores // 2))
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert environment(ServingSettings(), given)["OMP_NUM_THREADS"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("cores", "extra", "binding"),
+    [
+        (8, [], None),
+        (2, [], "0"),
+        (2, ["--tensor-parallel-size=2"], None),
+        (2, ["-pp", "2"], None),
+        (2, ["--distributed_executor_backend", "mp"], None),
+    ],
+)
+def test_vllms_own_executor_stays_on_many_cores_and_where_the_operator_sets_processes_or_cores(
+    cores: int, extra: list[str], binding: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    if binding is not None:
+        monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", binding)
+    given = arguments(ServingSettings(), extra)
+    assert f"{EXECUTOR}={IN_ENGINE}" not in given
+    assert "VLLM_CPU_OMP_THREADS_BIND" not in environment(ServingSettings(), given)
 
 
 def test_vllm_compiles_grammars_as_they_were_tried_and_bounds_what_it_keeps() -> None:
