@@ -191,5 +191,5 @@ def _refuse_taken(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise CannotServe(
-                f"Port {port} on {host} cannot be had ({error.strerror}). Choose another: --port"
+                f"Port {port} on {host} cannot be used ({error.strerror}). Choose another: --port"
             ) from error

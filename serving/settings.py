@@ -69,7 +69,7 @@ class ServingSettings(StoreSettings):
     cache_bytes: int = Field(
         default=20 << 30,
         gt=0,
-        description="Bytes of adapters kept on disk; the least recently used make room.",
+        description="Bytes of adapters kept on disk; the least popular make room.",
     )
     cold_loads: int = Field(
         default=2,

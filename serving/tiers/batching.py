@@ -3,7 +3,7 @@
 On a GPU a step that computes new prompts takes every running answer longer than a step that only
 decodes, and most of that time does not depend on how many prompts there are: 52 ms against 7 to
 21 ms on an H200 (docs/explanation/serving-performance.md). When answers end at different times,
- requests come one by one, and each delays all others.
+requests come one by one, and each delays all others.
 
 Here requests wait until together they have waited for half as long as their step delays the
 requests that run. This is the rule for delayed acknowledgments, whose cost is at most twice that

@@ -78,7 +78,7 @@ def test_it_learns_the_known_optimum_of_a_kl_regularised_bandit() -> None:
         loop.step(step, [PROMPT] * 256, judge)
     learnt = first_token(model)
     assert distance(learnt, optimum) < 0.02
-    # Without the leash it would put everything on the best arm.
+    # Without the KL penalty it would put everything on the best arm.
     assert learnt.max() < optimum.max() + 0.03
     expected_divergence = float((learnt * (learnt / before).log()).sum())
     assert loop.history[-1]["kl"] == pytest.approx(expected_divergence, abs=0.15)

@@ -159,13 +159,13 @@ def test_preferences_are_learnt_relative_to_where_training_started(
 
 
 @pytest.mark.parametrize("stage", ["ppo", "rloo", "grpo"])
-def test_reinforcement_raises_the_learnt_reward_within_its_leash(stage: str, bench: Bench) -> None:
+def test_reinforcement_raises_the_learnt_reward_and_stays_near_the_model_it_began_as(stage: str, bench: Bench) -> None:
     text = f"stage: {stage}\nsteps: 12\nlearning_rate: 0.003\nbeta: 0.02\n"
     history = bench.run(stage, text + bench.continued + bench.judged).history
     rewards, divergence = column(history, "reward"), column(history, "kl")
     assert len(rewards) == 12
     assert mean(rewards[-3:]) > mean(rewards[:3])
-    assert abs(divergence[0]) < 1e-3, "at first it is the model it is leashed to"
+    assert abs(divergence[0]) < 1e-3, "at first it is the model that it began as"
     assert max(divergence) < 10
     assert bench.admitted(stage)
 
