@@ -159,7 +159,9 @@ def test_preferences_are_learnt_relative_to_where_training_started(
 
 
 @pytest.mark.parametrize("stage", ["ppo", "rloo", "grpo"])
-def test_reinforcement_raises_the_learnt_reward_and_stays_near_the_model_it_began_as(stage: str, bench: Bench) -> None:
+def test_reinforcement_raises_the_learnt_reward_and_stays_near_where_it_began(
+    stage: str, bench: Bench
+) -> None:
     text = f"stage: {stage}\nsteps: 12\nlearning_rate: 0.003\nbeta: 0.02\n"
     history = bench.run(stage, text + bench.continued + bench.judged).history
     rewards, divergence = column(history, "reward"), column(history, "kl")
