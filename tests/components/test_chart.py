@@ -22,6 +22,7 @@ from tests.support.policies import pods, violations
 from tests.support.servers import BIN
 
 SETS = sorted((CHART / "ci").glob("*-values.yaml"))
+EVERYTHING = CHART / "ci" / "everything-values.yaml"
 MINIMAL: dict[str, Any] = yaml.safe_load((CHART / "ci" / "minimal-values.yaml").read_text())
 
 
@@ -65,8 +66,7 @@ def test_every_manifest_is_what_kubernetes_and_its_extensions_expect(
 
 
 def test_a_misspelt_field_of_any_kind_would_be_noticed() -> None:
-    everything = rendered(CHART / "ci" / "everything-values.yaml")
-    everything += rendered(CHART / "ci" / "gateway-values.yaml")
+    everything = [*rendered(EVERYTHING), *rendered(CHART / "ci" / "gateway-values.yaml")]
     kinds = {m["kind"]: m for m in everything if "spec" in m}
     assert {"Deployment", "ServiceMonitor", "PrometheusRule", "ScaledObject"} <= set(kinds)
     assert {"InferencePool", "HTTPRoute", "NetworkPolicy", "CronJob", "Job"} <= set(kinds)
@@ -152,6 +152,12 @@ def test_the_policies_notice_what_they_are_for() -> None:
             "min is above max",
         ),
         ({"front": {"kind": "gateway"}, "networkPolicy": {"gateway": []}}, "data plane"),
+        ({"registry": {"extraEnv": [{"name": "AWS_SECRET_ACCESS_KEY", "value": "x"}]}}, "extraEnv"),
+        ({"podDefaults": {"extraVolumes": [{"name": "x", "hostPath": {"path": "/"}}]}}, "hostPath"),
+        ({"jobDefaults": {"tolerations": [{"taint": "x"}]}}, "taint"),
+        ({"front": {"affinity": {"nodeAfinity": {}}}}, "nodeAfinity"),
+        ({"podDefaults": {"initContainers": [{"name": "x", "image": "x:1"}]}}, "resources"),
+        ({"proxy": {"https": "http://user:secret@proxy:3128"}}, "https"),
     ],
 )
 def test_values_that_cannot_work_are_refused_by_name(changes: dict[str, Any], said: str) -> None:
@@ -215,15 +221,15 @@ def test_every_setting_that_the_chart_sets_is_one(manifests: list[dict[str, Any]
 
 
 def test_pools_elsewhere_are_sent_to_and_not_deployed() -> None:
-    everything = rendered(CHART / "ci" / "everything-values.yaml")
-    assert "lorary-serving-elsewhere" not in of_kind(everything, "Deployment")
-    config = of_kind(everything, "ConfigMap")["lorary-front"]["data"]["envoy.yaml"]
+    everything = rendered(EVERYTHING)
+    assert "lorary-adapters-serving-elsewhere" not in of_kind(everything, "Deployment")
+    config = of_kind(everything, "ConfigMap")["lorary-adapters-front"]["data"]["envoy.yaml"]
     assert "gpu-1.example.internal" in config
 
 
 @pytest.mark.parametrize("values", SETS, ids=lambda path: path.stem)
 def test_envoy_takes_the_configuration(values: Path, tmp_path: Path) -> None:
-    found = of_kind(rendered(values), "ConfigMap").get("lorary-front")
+    found = next((m for m in rendered(values) if "envoy.yaml" in m.get("data", {})), None)
     if yaml.safe_load(values.read_text()).get("front", {}).get("kind") == "gateway":
         assert found is None
         return
@@ -362,12 +368,92 @@ def test_a_job_gets_the_store_if_it_asks_for_it() -> None:
 
 
 def test_metrics_that_are_missing_do_not_scale_a_pool_down() -> None:
-    everything = rendered(CHART / "ci" / "everything-values.yaml")
-    scaled = of_kind(everything, "ScaledObject")["lorary-serving-large"]["spec"]
+    everything = rendered(EVERYTHING)
+    scaled = of_kind(everything, "ScaledObject")["lorary-adapters-serving-large"]["spec"]
     for trigger in scaled["triggers"]:
         assert "vector" not in trigger["metadata"]["query"]
         assert trigger["metadata"]["ignoreNullValues"] == "false", "else KEDA takes it for 0"
     assert scaled["fallback"]["replicas"] == scaled["maxReplicaCount"]
+
+
+def test_what_a_site_gives_every_pod_reaches_every_pod() -> None:
+    found = dict(pods(rendered(EVERYTHING)))
+    assert {name.partition("/")[0] for name in found} >= {"Deployment", "CronJob"}
+    for name, pod in found.items():
+        spec = pod["spec"]
+        [container], [first] = spec["containers"], spec["initContainers"]
+        environment = {v["name"]: v for v in container["env"]}
+        assert pod["metadata"]["annotations"]["cluster-autoscaler.kubernetes.io/safe-to-evict"]
+        assert pod["metadata"]["labels"]["cost-center"] == "ml"
+        assert spec["priorityClassName"] == "production"
+        assert spec["nodeSelector"]["kubernetes.io/arch"] == "amd64"
+        assert "nodeAffinity" in spec["affinity"]
+        if not name.endswith("-large"):  # which has extraEnv of its own
+            assert environment["TZ"]["value"] == "Europe/Berlin"
+            assert environment["SITE_TOKEN"]["valueFrom"]["secretKeyRef"]["name"] == "site"
+        assert environment["AWS_CA_BUNDLE"]["value"] == "/etc/lorary/ca/ca-bundle.crt"
+        assert environment["HTTPS_PROXY"]["value"] == "http://proxy.example.org:3128"
+        direct = environment["NO_PROXY"]["value"].split(",")
+        assert {"lorary-adapters-registry", ".example.org", ".svc"} <= set(direct)
+        mounts = {m["name"]: m["mountPath"] for m in container["volumeMounts"]}
+        assert (mounts["site"], mounts["ca"]) == ("/etc/site", "/etc/lorary/ca")
+        assert first["securityContext"] == container["securityContext"]
+        assert container["image"].startswith(("mirror.example.org:5000/", "registry.example.org/"))
+        assert len(environment) == len(container["env"]), f"{name} names a variable twice"
+
+
+def test_what_a_component_says_of_its_pods_replaces_what_is_said_of_all() -> None:
+    found = dict(pods(rendered(EVERYTHING)))
+    large, small = (
+        found[f"Deployment/lorary-adapters-serving-{pool}"]["spec"] for pool in ("large", "small")
+    )
+    assert (large["runtimeClassName"], small.get("runtimeClassName")) == ("nvidia", None)
+    assert [t["key"] for t in large["tolerations"]] == ["nvidia.com/gpu"]
+    assert [t["key"] for t in small["tolerations"]] == ["dedicated"]
+    assert large["nodeSelector"] == {
+        "kubernetes.io/arch": "amd64", "nvidia.com/gpu.present": "true",
+    }  # fmt: skip
+    environment = {v["name"]: v for v in large["containers"][0]["env"]}
+    assert environment["LORARY_MAX_BODY_BYTES"]["value"] == "1000000"
+    assert environment["HF_TOKEN"]["valueFrom"]["secretKeyRef"]["name"] == "hugging-face"
+    assert "TZ" not in environment
+    [trainer] = [pod["spec"] for name, pod in found.items() if "icd10-coder" in name]
+    assert trainer["serviceAccountName"] == "trainer"
+    assert "HF_TOKEN" in {v["name"] for v in trainer["containers"][0]["env"]}
+
+
+def test_a_site_names_accounts_services_and_objects_of_its_own() -> None:
+    everything = rendered(EVERYTHING)
+    deployments = of_kind(everything, "Deployment")
+    registry = deployments["lorary-adapters-registry"]["spec"]["template"]
+    assert registry["spec"]["serviceAccountName"] == "registry-of-the-site"
+    assert registry["metadata"]["labels"]["app.kubernetes.io/name"] == "adapters"
+    accounts = of_kind(everything, "ServiceAccount")
+    assert set(accounts) == {"lorary-adapters-front", "lorary-adapters-serving"}
+    for name in ("registry", "front"):
+        service = of_kind(everything, "Service")[f"lorary-adapters-{name}"]
+        assert list(service["metadata"]["annotations"].values()) == ["internal"]
+    assert "lorary-site" in of_kind(everything, "ConfigMap"), "extraObjects are templates, too"
+    named = of_kind(with_values(fullnameOverride="models"), "Deployment")
+    assert set(named) == {"models-front", "models-registry", "models-serving-small"}
+
+
+def test_what_a_site_lets_pods_reach_is_let_out() -> None:
+    policies = of_kind(rendered(EVERYTHING), "NetworkPolicy")
+    out = {
+        name.removeprefix("lorary-adapters-"): [
+            port["port"] for rule in policy["spec"]["egress"] for port in rule.get("ports", [])
+        ]
+        for name, policy in policies.items()
+    }
+    assert all(15012 in ports for ports in out.values()), "the mesh's control plane"
+    for name in ("registry", "serving-small", "serving-large", "jobs"):
+        assert 3128 in out[name], f"{name} reaches the proxy"
+    beside = with_values(networkPolicy={"storePort": 9000}, pools={
+        "small": {**MINIMAL["pools"]["small"], "model": "org/model"}
+    })  # fmt: skip
+    rules = of_kind(beside, "NetworkPolicy")["lorary-serving-small"]["spec"]["egress"]
+    assert 443 in [port["port"] for rule in rules for port in rule["ports"]], "Hugging Face"
 
 
 def name_of(manifest: dict[str, Any]) -> str:

@@ -246,7 +246,7 @@ route:
   # A stream lasts as long as it lasts; only its silence is bounded.
   timeout: 0s
   idle_timeout: {{ .root.Values.front.idleSeconds }}s
-  {{- if .root.Values.front.affinity }}
+  {{- if .root.Values.front.adapterAffinity }}
   hash_policy:
     - header:
         header_name: x-lorary-model
@@ -287,7 +287,7 @@ route:
   # A replica that leaves the name is let go when its requests have ended; one that only fails its
   # checks gets no new ones.
   ignore_health_on_host_removal: false
-  {{- if $front.affinity }}
+  {{- if $front.adapterAffinity }}
   # Not RING_HASH: its ring is cut anew for another number of replicas, and adapters move between
   # replicas that stayed.
   lb_policy: MAGLEV
@@ -297,7 +297,7 @@ route:
   common_lb_config:
     # With half of the replicas ill, it is the check that is: then all are tried.
     healthy_panic_threshold: {value: 30}
-    {{- if $front.affinity }}
+    {{- if $front.adapterAffinity }}
     consistent_hashing_lb_config: {hash_balance_factor: {{ $front.spreadAbove }}}
     {{- end }}
   health_checks:
@@ -342,6 +342,6 @@ route:
           {{- range $p.endpoints }}
           - endpoint: {address: {socket_address: {address: {{ .address }}, port_value: {{ .port }}}}}
           {{- else }}
-          - endpoint: {address: {socket_address: {address: {{ printf "%s-serving-%s" (include "lorary.name" .root) .name }}, port_value: 8000}}}
+          - endpoint: {address: {socket_address: {address: {{ printf "%s-serving-%s" (include "lorary.fullname" .root) .name }}, port_value: 8000}}}
           {{- end }}
 {{- end }}
