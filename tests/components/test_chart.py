@@ -157,6 +157,18 @@ def test_the_policies_notice_what_they_are_for() -> None:
         ({"jobDefaults": {"tolerations": [{"taint": "x"}]}}, "taint"),
         ({"front": {"affinity": {"nodeAfinity": {}}}}, "nodeAfinity"),
         ({"podDefaults": {"initContainers": [{"name": "x", "image": "x:1"}]}}, "resources"),
+        ({"pools": {"small": {"base": "b", "model": "/models/x"}}}, "mounted at /models"),
+        (
+            {
+                "pools": {
+                    "small": {
+                        "modelImage": {"reference": "models/b:1"},
+                        **MINIMAL["pools"]["small"],
+                    }
+                }
+            },
+            "not both",
+        ),
         ({"proxy": {"https": "http://user:secret@proxy:3128"}}, "https"),
     ],
 )
@@ -454,6 +466,43 @@ def test_what_a_site_lets_pods_reach_is_let_out() -> None:
     })  # fmt: skip
     rules = of_kind(beside, "NetworkPolicy")["lorary-serving-small"]["spec"]["egress"]
     assert 443 in [port["port"] for rule in rules for port in rule["ports"]], "Hugging Face"
+
+
+def volumes_of(pod: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Where each volume is mounted in the main container, and the volume."""
+    mounts = {m["name"]: m["mountPath"] for m in pod["spec"]["containers"][0]["volumeMounts"]}
+    return {v["name"]: (mounts[v["name"]], v) for v in pod["spec"]["volumes"]}
+
+
+def test_a_model_that_is_downloaded_has_a_volume_of_its_own_of_the_size_it_needs() -> None:
+    large = dict(pods(rendered(EVERYTHING)))["Deployment/lorary-adapters-serving-large"]
+    where, volume = volumes_of(large)["downloads"]
+    claim = volume["ephemeral"]["volumeClaimTemplate"]["spec"]
+    assert claim["storageClassName"] == "fast"
+    assert claim["resources"]["requests"]["storage"] == "200Gi"
+    environment = {v["name"]: v.get("value") for v in large["spec"]["containers"][0]["env"]}
+    assert environment["HF_HOME"] == where
+    pool = {"base": "b", "model": "org/model"}
+    pools_ = {
+        "claim": {**pool, "domains": ["a"], "modelCache": {"claim": "models"}},
+        "disk": {**pool, "modelCache": {"size": "300Gi"}},
+    }
+    found = dict(pods(with_values(pools=pools_)))
+    of = {name: volumes_of(found[f"Deployment/lorary-serving-{name}"]) for name in pools_}
+    assert of["claim"]["downloads"][1]["persistentVolumeClaim"] == {"claimName": "models"}
+    assert of["disk"]["downloads"][1]["emptyDir"] == {"sizeLimit": "300Gi"}
+
+
+def test_a_model_may_come_as_an_image() -> None:
+    found = dict(pods(rendered(CHART / "ci" / "gateway-values.yaml")))
+    where, volume = volumes_of(found["Deployment/lorary-serving-large"])["model"]
+    assert where == "/models"
+    assert volume["image"]["reference"] == "registry.example.org/models/llama:3.1-8b"
+
+
+def test_shared_memory_is_as_large_as_the_pool_says() -> None:
+    large = dict(pods(rendered(EVERYTHING)))["Deployment/lorary-adapters-serving-large"]
+    assert volumes_of(large)["shm"][1]["emptyDir"] == {"medium": "Memory", "sizeLimit": "16Gi"}
 
 
 def name_of(manifest: dict[str, Any]) -> str:

@@ -55,6 +55,13 @@ Call with (dict "root" $ "image" .Values.registry.image). */}}
 {{- if gt (int $p.autoscaling.min) (int $p.autoscaling.max) }}
 {{- fail (printf "pools.%s.autoscaling: min is above max" $pool) }}
 {{- end }}
+{{- if and $p.modelClaim $p.modelImage.reference }}
+{{- fail (printf "pools.%s: name modelClaim or modelImage, not both" $pool) }}
+{{- end }}
+{{- $mounted := or $p.modelClaim $p.modelImage.reference $p.extraVolumeMounts $p.endpoints }}
+{{- if and (hasPrefix "/models" $p.model) (not $mounted) }}
+{{- fail (printf "pools.%s: nothing is mounted at /models; name modelClaim or modelImage" $pool) }}
+{{- end }}
 {{- range $domain := $p.domains | default (list "") }}
 {{- if hasKey $owners $domain }}
 {{- fail (printf "pools.%s.domains: pool %s serves %s already; let each domain have one pool, and one pool have none" $pool (get $owners $domain) ($domain | default "what no other pool does")) }}
