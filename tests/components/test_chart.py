@@ -69,7 +69,7 @@ def test_a_misspelt_field_of_any_kind_would_be_noticed() -> None:
     everything = [*rendered(EVERYTHING), *rendered(CHART / "ci" / "gateway-values.yaml")]
     kinds = {m["kind"]: m for m in everything if "spec" in m}
     assert {"Deployment", "ServiceMonitor", "PrometheusRule", "ScaledObject"} <= set(kinds)
-    assert {"InferencePool", "HTTPRoute", "NetworkPolicy", "CronJob", "Job"} <= set(kinds)
+    assert {"InferencePool", "HTTPRoute", "NetworkPolicy", "CronJob"} <= set(kinds)
     for kind, manifest in kinds.items():
         spoilt = {**manifest, "spec": {**manifest["spec"], "sepc": 1}}
         assert schemas.problems(spoilt), f"nobody would notice a misspelt field in a {kind}"
@@ -169,6 +169,7 @@ def test_the_policies_notice_what_they_are_for() -> None:
             },
             "not both",
         ),
+        ({"jobs": {"x" * 60: {"args": ["gc"]}}}, "more than 52"),
         ({"proxy": {"https": "http://user:secret@proxy:3128"}}, "https"),
     ],
 )
@@ -266,7 +267,9 @@ def test_the_values_table_is_the_one_of_the_values() -> None:
 def test_what_the_chart_prints_names_every_secret_it_needs() -> None:
     values = {**MINIMAL, "store": {"url": "s3://bucket", "credentialsSecret": "bucket-key"}}
     arguments = ["install", "lorary", str(CHART), "--dry-run=client", "--values", "-"]
+    values["jobs"] = {"icd10": {"args": ["train"]}}
     notes = helm(*arguments, stdin=yaml.safe_dump(values))
+    assert "create job --from=cronjob/lorary-icd10 icd10-1" in notes
     assert "bucket-key" in notes
     assert "lorary-session" in notes
 
@@ -368,7 +371,7 @@ def test_a_full_cluster_may_replace_replicas_in_place() -> None:
 def test_a_job_gets_the_store_if_it_asks_for_it() -> None:
     jobs = {"gc": {"args": ["gc"], "store": True}, "matrix": {"args": ["matrix"]}}
     manifests = with_values(store={"url": "/store", "claim": "claim"}, jobs=jobs)
-    found = {name: pod["spec"] for name, pod in pods(manifests) if name.startswith("Job/")}
+    found = {name: pod["spec"] for name, pod in pods(manifests) if name.startswith("CronJob/")}
     [gc] = [spec for name, spec in found.items() if "gc" in name]
     [matrix] = [spec for name, spec in found.items() if "matrix" in name]
     for spec, has in ((gc, True), (matrix, False)):
@@ -466,6 +469,16 @@ def test_what_a_site_lets_pods_reach_is_let_out() -> None:
     })  # fmt: skip
     rules = of_kind(beside, "NetworkPolicy")["lorary-serving-small"]["spec"]["egress"]
     assert 443 in [port["port"] for rule in rules for port in rule["ports"]], "Hugging Face"
+
+
+def test_an_upgrade_neither_starts_a_job_again_nor_ends_one_that_runs() -> None:
+    jobs = of_kind(rendered(EVERYTHING), "CronJob")
+    assert not of_kind(rendered(EVERYTHING), "Job"), "its template could not be changed"
+    suspended = {name: job["spec"]["suspend"] for name, job in jobs.items()}
+    assert suspended == {
+        "lorary-adapters-icd10-coder": True,
+        "lorary-adapters-nightly-matrix": False,
+    }
 
 
 def volumes_of(pod: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
