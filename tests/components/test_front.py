@@ -3,6 +3,7 @@
 import contextlib
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -296,3 +297,39 @@ def test_with_no_replica_left_callers_get_the_error_envelope(tmp_path: Path) -> 
         assert refused.status_code == 503
         assert refused.json()["error"]["code"] == "no_replica"
         assert refused.headers["retry-after"] == "1"
+
+
+def test_bodies_that_nobody_finishes_neither_fill_the_memory_nor_end_what_runs(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    limit, size = 192 << 20, 4 << 20
+    with contextlib.ExitStack() as stack:
+        port = next(iter(fleet.processes))
+        fleet = Fleet(tmp_path, stack)
+        quantities = {"cpu": 1, "memory": "192Mi"}
+        fleet.put({"pool": [port]}, resources={"requests": quantities, "limits": quantities})
+        fleet.settle(1)
+        host = fleet.front.url.removeprefix("http://")
+        head = f"POST {CHAT} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+        head += f"Content-Length: {size}\r\n\r\n"
+        body = head.encode() + b'{"model": "medical/a1", "messages": "' + b"x" * (size - 100)
+        most = 0
+        with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as hostile:
+            runs = pool.submit(fleet.ask, "medical/a1", "wait=2")
+            time.sleep(0.2)
+            for _ in range(2 * limit // size):
+                address = ("127.0.0.1", int(host.rpartition(":")[2]))
+                unfinished = hostile.enter_context(socket.create_connection(address, timeout=1))
+                with contextlib.suppress(OSError):  # it is one of those that are turned away
+                    unfinished.sendall(body)
+                most = max(most, fleet.front.resident())
+            assert httpx.get(f"{fleet.front.stats}/ready").status_code == 200
+            assert runs.result() == port
+        assert most < limit
+        deadline = time.monotonic() + 10
+        while True:  # until the memory is free again
+            assert time.monotonic() < deadline
+            with contextlib.suppress(httpx.TransportError):
+                if fleet.post("medical/a1").status_code == 200:
+                    break
+            time.sleep(0.1)

@@ -1,6 +1,7 @@
 """The chart's own Envoy configuration, in a real Envoy on this machine."""
 
 import contextlib
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +22,19 @@ class Front:
 
     url: str
     stats: str
+    process: subprocess.Popen[bytes]
 
     def counter(self, name: str, cluster: str) -> float:
         """One of Envoy's own counters for a pool."""
         wanted = f'{name}{{envoy_cluster_name="{cluster}"}} '
         lines = httpx.get(f"{self.stats}/stats/prometheus").text.splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith(wanted))
+
+    def resident(self) -> int:
+        """Bytes of memory that the process has, its code apart."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        [line] = [line for line in lines if line.startswith("RssAnon")]
+        return int(line.split()[1]) << 10
 
     def healthy(self, cluster: str) -> int:
         """How many replicas of a pool it sends to."""
@@ -66,5 +74,5 @@ def front(
     command = [str(BIN / "envoy"), "-c", str(path), "--concurrency", "1", "--log-level", "warning"]
     # Several run on one machine at once.
     command += ["--disable-hot-restart"]
-    with running(command, folder / "envoy.log", ready=f"{stats}/ready"):
-        yield Front(f"http://127.0.0.1:{ports['api']}", stats)
+    with running(command, folder / "envoy.log", ready=f"{stats}/ready") as process:
+        yield Front(f"http://127.0.0.1:{ports['api']}", stats, process)

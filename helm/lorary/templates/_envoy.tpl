@@ -19,19 +19,41 @@ layered_runtime:
         re2.max_program_size.error_level: 65536
         re2.max_program_size.warn_level: 65536
 overload_manager:
-  refresh_interval: 0.25s
+  refresh_interval: 0.1s
+  # Requests of which at least 64 KiB are kept are ranked by what they keep.
+  buffer_factory_config: {minimum_account_to_track_power_of_two: 16}
   resource_monitors:
+    # Bodies that nobody finishes, and answers that nobody reads, must not get the process killed.
+    - name: envoy.resource_monitors.fixed_heap
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+        max_heap_size_bytes: {{ div (mul (include "lorary.bytes" $front.resources.limits.memory) 3) 4 }}
     - name: envoy.resource_monitors.global_downstream_max_connections
       typed_config:
         "@type": type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
         max_active_downstream_connections: 20000
+  actions:
+    # HTTP/2 only: the largest first, and the more of them the fuller it is.
+    - name: envoy.overload_actions.reset_high_memory_stream
+      triggers:
+        - name: envoy.resource_monitors.fixed_heap
+          scaled: {scaling_threshold: 0.7, saturation_threshold: 0.9}
+    - name: envoy.overload_actions.shrink_heap
+      triggers: [{name: envoy.resource_monitors.fixed_heap, threshold: {value: 0.7}}]
+    - name: envoy.overload_actions.disable_http_keepalive
+      triggers: [{name: envoy.resource_monitors.fixed_heap, threshold: {value: 0.9}}]
+    # Whoever is connected is served to the end; the rest must come again.
+    - name: envoy.overload_actions.reject_incoming_connections
+      triggers: [{name: envoy.resource_monitors.fixed_heap, threshold: {value: 0.9}}]
+    - name: envoy.overload_actions.stop_accepting_requests
+      triggers: [{name: envoy.resource_monitors.fixed_heap, threshold: {value: 0.95}}]
 static_resources:
   listeners:
     - name: api
       address:
         socket_address: {address: 0.0.0.0, port_value: 8000}
-      # Room for the largest body, since the model's name may stand at its end.
-      per_connection_buffer_limit_bytes: {{ $limit }}
+      # Of what is read ahead or not yet sent. A body has a limit of its own, see the routes.
+      per_connection_buffer_limit_bytes: 262144
       filter_chains:
         - filters:
             - name: envoy.filters.network.http_connection_manager
@@ -62,6 +84,8 @@ static_resources:
                         watched_directory: {path: /etc/envoy/tls}
           {{- end }}
     - name: stats
+      # Probes and whoever scrapes are answered when there is no memory for anybody else.
+      bypass_overload_manager: true
       address:
         socket_address: {address: 0.0.0.0, port_value: 9902}
       filter_chains:
@@ -177,6 +201,8 @@ name: api
 virtual_hosts:
   - name: api
     domains: ["*"]
+    # Room for the largest body, since the model's name may stand at its end.
+    request_body_buffer_limit: {{ int64 .Values.front.maxBodyBytes }}
     routes:
       # It has become a header: nothing goes on that a header must not hold.
       - match:
@@ -275,7 +301,8 @@ route:
 {{- $p := include "lorary.pool" (dict "root" .root "pool" .pool) | fromYaml -}}
 - name: {{ .name }}
   connect_timeout: 1s
-  per_connection_buffer_limit_bytes: {{ int64 $front.maxBodyBytes }}
+  # Of an answer that is not read as fast as it comes.
+  per_connection_buffer_limit_bytes: 262144
   # Every address behind the name is a replica.
   cluster_type:
     name: envoy.cluster.dns

@@ -302,6 +302,16 @@ topologySpreadConstraints:
 {{- end }}
 {{- end }}
 
+{{/* A quantity of memory in bytes. */}}
+{{- define "lorary.bytes" -}}
+{{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 }}
+{{- $text := ternary (int64 . | toString) (toString .) (kindIs "float64" .) }}
+{{- $number := regexFind "^[0-9.]+" $text }}
+{{- $unit := trimPrefix $number $text }}
+{{- if not (and $number (hasKey $units $unit)) }}{{ fail (printf "%s is no amount of memory; write 1Gi or 512Mi" $text) }}{{ end }}
+{{- mulf (float64 $number) (get $units $unit) | int64 }}
+{{- end }}
+
 {{/* A map of LORARY_ settings as variables. */}}
 {{- define "lorary.settings" -}}
 {{- range $name, $value := . }}
