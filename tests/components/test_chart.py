@@ -216,6 +216,8 @@ def test_a_serving_pod_may_end_what_runs_before_it_is_killed(
             needed = notice + int(set_to["LORARY_SHUTDOWN_GRACE_SECONDS"])
             # Two failed checks of five seconds, two of Envoy's of two.
             assert notice >= 10
+        elif "front" in name:
+            needed = int(container["lifecycle"]["preStop"]["exec"]["command"][2])
         else:
             needed = container["lifecycle"]["preStop"]["sleep"]["seconds"]
         assert pod["terminationGracePeriodSeconds"] >= needed + 10
@@ -236,7 +238,7 @@ def test_every_setting_that_the_chart_sets_is_one(manifests: list[dict[str, Any]
 def test_pools_elsewhere_are_sent_to_and_not_deployed() -> None:
     everything = rendered(EVERYTHING)
     assert "lorary-adapters-serving-elsewhere" not in of_kind(everything, "Deployment")
-    config = of_kind(everything, "ConfigMap")["lorary-adapters-front"]["data"]["envoy.yaml"]
+    config = of_kind(everything, "ConfigMap")["lorary-adapters-front"]["data"]["clusters.yaml"]
     assert "gpu-1.example.internal" in config
 
 
@@ -247,16 +249,34 @@ def test_envoy_takes_the_configuration(values: Path, tmp_path: Path) -> None:
         assert found is None
         return
     assert found is not None
-    config = tmp_path / "envoy.yaml"
+    for name, text in found["data"].items():
+        (tmp_path / name).write_text(text.replace("/etc/envoy", str(tmp_path)))
     # A certificate is only there in the cluster.
-    text = found["data"]["envoy.yaml"].replace("/etc/envoy", str(tmp_path))
     (tmp_path / "tls").mkdir()
     (tmp_path / "certificate.yaml").write_text("resources: []\n")
-    config.write_text(text)
+    config = tmp_path / "envoy.yaml"
     command = [str(BIN / "envoy"), "--mode", "validate", "--config-path", str(config)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "eprecated" not in done.stderr
+    # What it reads when it runs, as if it read it at the start.
+    static = yaml.safe_load(config.read_text())
+    del static["dynamic_resources"]
+    for cluster in yaml.safe_load((tmp_path / "clusters.yaml").read_text())["resources"]:
+        static["static_resources"]["clusters"].append(without_type(cluster))
+    [routes] = yaml.safe_load((tmp_path / "routes.yaml").read_text())["resources"]
+    [chain] = static["static_resources"]["listeners"][0]["filter_chains"]
+    manager = chain["filters"][0]["typed_config"]
+    del manager["rds"]
+    manager["route_config"] = without_type(routes)
+    config.write_text(yaml.safe_dump(static))
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "eprecated" not in done.stderr
+
+
+def without_type(resource: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in resource.items() if name != "@type"}
 
 
 def test_the_values_table_is_the_one_of_the_values() -> None:
@@ -281,7 +301,7 @@ def test_every_path_that_a_server_serves_is_routed_by_the_front_and_by_a_gateway
     assert {m["path"]["value"] for m in default if m["method"] == "POST"} == served
     [config] = [m for m in with_values() if "envoy.yaml" in m.get("data", {})]
     for path in served:
-        assert path in config["data"]["envoy.yaml"]
+        assert path in config["data"]["routes.yaml"]
 
 
 def test_servers_get_the_address_and_the_key_to_report_with() -> None:
@@ -479,6 +499,15 @@ def test_an_upgrade_neither_starts_a_job_again_nor_ends_one_that_runs() -> None:
         "lorary-adapters-icd10-coder": True,
         "lorary-adapters-nightly-matrix": False,
     }
+
+
+def test_an_edit_of_a_pool_or_a_domain_restarts_no_front() -> None:
+    small = MINIMAL["pools"]["small"]
+    before, after = (
+        of_kind(with_values(pools=pools_), "Deployment")["lorary-front"]["spec"]["template"]
+        for pools_ in ({"small": small}, {"small": small, "tax": {**small, "domains": ["tax"]}})
+    )
+    assert before == after
 
 
 def volumes_of(pod: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:

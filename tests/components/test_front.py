@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from serving.request.routes import ROUTES
-from tests.support.front import BASE, Front, front
+from tests.support.front import BASE, Front, front, write
 from tests.support.servers import free_port, running
 
 CHAT = "/v1/chat/completions"
@@ -333,3 +333,44 @@ def test_bodies_that_nobody_finishes_neither_fill_the_memory_nor_end_what_runs(
                 if fleet.post("medical/a1").status_code == 200:
                     break
             time.sleep(0.1)
+
+
+def test_a_front_that_ends_first_ends_what_it_has(fleet: Fleet, tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        port = next(iter(fleet.processes))
+        ending = Fleet(tmp_path, stack)
+        ending.put({"pool": [port]})
+        ending.settle(1)
+        with ThreadPoolExecutor(1) as pool:
+            runs = pool.submit(ending.ask, "medical/a1", "wait=3")
+            time.sleep(0.3)
+            command = ["bash", str(tmp_path / "drain.sh"), "30", "0"]
+            draining = stack.enter_context(subprocess.Popen(command))
+            time.sleep(1)
+            assert draining.poll() is None, "a request runs"
+            assert httpx.get(f"{ending.front.stats}/ready").status_code == 503
+            late = ending.post("medical/a2")
+            assert (late.status_code, late.headers["connection"]) == (200, "close")
+            assert draining.wait(20) == 0
+            assert runs.done()
+            assert runs.result() == port
+
+
+def test_another_pool_is_taken_in_by_the_front_that_runs(fleet: Fleet, tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        one, two, *_ = fleet.processes
+        edited = Fleet(tmp_path, stack)
+        edited.put({"pool": [one]})
+        edited.settle(1)
+        assert edited.ask("legal/clauses") == one
+        pools = edited.front.chart["pools"]
+        endpoints = [{"address": "localhost", "port": two}]
+        legal = {**pools["pool"], "base": "b", "domains": ["legal"], "endpoints": endpoints}
+        values = {**edited.front.chart, "pools": {**pools, "legal": legal}}
+        write(values, tmp_path, edited.front.ports)
+        deadline = time.monotonic() + 15
+        while edited.post("legal/clauses").json().get("replica") != two:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert edited.ask("medical/a1") == one
+        assert edited.front.process.poll() is None

@@ -1,4 +1,6 @@
-{{/* Envoy's whole configuration, the only one there is: `make fleet` renders it, too.
+{{/* Envoy's configuration, the only one there is: `make fleet` renders it, too. This part is read at
+the start. What follows from pools and domains is in two files that Envoy reads again when they change:
+an edit of a pool restarts no front.
 
 A request's `model` is read from its body and becomes a header; the part before `@` is what the
 replicas of a pool are hashed by, so that every name of an adapter meets where it is loaded. */}}
@@ -47,6 +49,9 @@ overload_manager:
       triggers: [{name: envoy.resource_monitors.fixed_heap, threshold: {value: 0.9}}]
     - name: envoy.overload_actions.stop_accepting_requests
       triggers: [{name: envoy.resource_monitors.fixed_heap, threshold: {value: 0.95}}]
+dynamic_resources:
+  cds_config:
+    {{- include "lorary.envoy.file" "clusters.yaml" | nindent 4 }}
 static_resources:
   listeners:
     - name: api
@@ -64,8 +69,10 @@ static_resources:
                   {{- include "lorary.envoy.filters" . | nindent 18 }}
                 local_reply_config:
                   {{- include "lorary.envoy.replies" . | nindent 18 }}
-                route_config:
-                  {{- include "lorary.envoy.routes" . | nindent 18 }}
+                rds:
+                  route_config_name: api
+                  config_source:
+                    {{- include "lorary.envoy.file" "routes.yaml" | nindent 20 }}
           {{- if $front.tlsSecret }}
           transport_socket:
             name: envoy.transport_sockets.tls
@@ -117,9 +124,21 @@ static_resources:
         endpoints:
           - lb_endpoints:
               - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 9901}}}
-    {{- range $pool, $given := .Values.pools }}
-    {{- include "lorary.envoy.pool" (dict "root" $ "name" $pool "pool" $given) | nindent 4 }}
-    {{- end }}
+{{- end }}
+
+{{/* A file that is read again when the ConfigMap is another. */}}
+{{- define "lorary.envoy.file" -}}
+resource_api_version: V3
+path_config_source:
+  path: /etc/envoy/{{ . }}
+  watched_directory: {path: /etc/envoy}
+{{- end }}
+
+{{- define "lorary.envoy.clusters" -}}
+resources:
+  {{- range $pool, $given := .Values.pools }}
+  {{- include "lorary.envoy.pool" (dict "root" $ "name" $pool "pool" $given) | nindent 2 }}
+  {{- end }}
 {{- end }}
 
 {{- define "lorary.envoy.connections" -}}
@@ -197,64 +216,66 @@ mappers:
 {{- end }}
 
 {{- define "lorary.envoy.routes" -}}
-name: api
-virtual_hosts:
-  - name: api
-    domains: ["*"]
-    # Room for the largest body, since the model's name may stand at its end.
-    request_body_buffer_limit: {{ int64 .Values.front.maxBodyBytes }}
-    routes:
-      # It has become a header: nothing goes on that a header must not hold.
-      - match:
-          prefix: /
-          headers:
-            - name: x-lorary-model
-              invert_match: true
-              string_match: {safe_regex: {regex: "[!-~]{0,256}"}}
-            - {name: ":method", string_match: {exact: POST}}
-        {{- include "lorary.envoy.refusal" (list 400 "invalid_request_error" "invalid_name" "`model` is no name. Write DOMAIN/ADAPTER, DOMAIN/ADAPTER@VERSION or DOMAIN/ADAPTER@ALIAS.") | nindent 8 }}
-      {{- $paths := include "lorary.paths" . | fromYaml }}
-      {{- $default := "" }}
-      {{- range $pool, $given := .Values.pools }}
-      {{- $p := include "lorary.pool" (dict "root" $ "pool" $given) | fromYaml }}
-      {{- if $p.domains }}
-      - match:
-          safe_regex: {regex: {{ join "|" $paths.model | quote }}}
-          headers:
-            - name: ":method"
-              string_match: {exact: POST}
-            - name: x-lorary-model
-              string_match:
-                safe_regex: {regex: {{ printf "%s|(%s)([/@].*)?" (regexQuoteMeta $p.base) (join "|" $p.domains) | quote }}}
-        {{- include "lorary.envoy.route" (dict "root" $ "pool" $pool) | nindent 8 }}
-      {{- else }}
-      {{- $default = $pool }}
-      {{- end }}
-      {{- end }}
-      {{- $default = $default | default (keys .Values.pools | sortAlpha | first) }}
-      - match:
-          safe_regex: {regex: {{ join "|" $paths.model | quote }}}
-          headers: [{name: ":method", string_match: {exact: POST}}]
-        {{- include "lorary.envoy.route" (dict "root" $ "pool" $default) | nindent 8 }}
-      {{- range $paths.other }}
-      - match:
-          path: {{ . }}
-          headers: [{name: ":method", string_match: {exact: POST}}]
-        {{- include "lorary.envoy.route" (dict "root" $ "pool" $default) | nindent 8 }}
-      {{- end }}
-      - match:
-          safe_regex: {regex: {{ printf "(%s)(/.*)?" (join "|" $paths.kept) | quote }}}
-          headers: [{name: ":method", string_match: {safe_regex: {regex: "GET|POST|DELETE"}}}]
-        {{- include "lorary.envoy.route" (dict "root" $ "pool" $default) | nindent 8 }}
-      - match:
-          safe_regex: {regex: "/v1/models(/.*)?"}
-          headers: [{name: ":method", string_match: {exact: GET}}]
-        {{- include "lorary.envoy.route" (dict "root" $ "pool" $default) | nindent 8 }}
-      - match: {path: /health}
-        direct_response: {status: 200, body: {inline_string: "{\"status\": \"ok\"}"}}
-        response_headers_to_add: [{header: {key: content-type, value: application/json}}]
-      - match: {prefix: /}
-        {{- include "lorary.envoy.refusal" (list 404 "not_found_error" "route_not_found" "That is not served here. Use /v1/chat/completions, /v1/completions, /v1/responses, /v1/messages or /v1/models.") | nindent 8 }}
+resources:
+  - "@type": type.googleapis.com/envoy.config.route.v3.RouteConfiguration
+    name: api
+    virtual_hosts:
+      - name: api
+        domains: ["*"]
+        # Room for the largest body, since the model's name may stand at its end.
+        request_body_buffer_limit: {{ int64 .Values.front.maxBodyBytes }}
+        routes:
+          # It has become a header: nothing goes on that a header must not hold.
+          - match:
+              prefix: /
+              headers:
+                - name: x-lorary-model
+                  invert_match: true
+                  string_match: {safe_regex: {regex: "[!-~]{0,256}"}}
+                - {name: ":method", string_match: {exact: POST}}
+            {{- include "lorary.envoy.refusal" (list 400 "invalid_request_error" "invalid_name" "`model` is no name. Write DOMAIN/ADAPTER, DOMAIN/ADAPTER@VERSION or DOMAIN/ADAPTER@ALIAS.") | nindent 12 }}
+          {{- $paths := include "lorary.paths" . | fromYaml }}
+          {{- $default := "" }}
+          {{- range $pool, $given := .Values.pools }}
+          {{- $p := include "lorary.pool" (dict "root" $ "pool" $given) | fromYaml }}
+          {{- if $p.domains }}
+          - match:
+              safe_regex: {regex: {{ join "|" $paths.model | quote }}}
+              headers:
+                - name: ":method"
+                  string_match: {exact: POST}
+                - name: x-lorary-model
+                  string_match:
+                    safe_regex: {regex: {{ printf "%s|(%s)([/@].*)?" (regexQuoteMeta $p.base) (join "|" $p.domains) | quote }}}
+            {{- include "lorary.envoy.route" (dict "root" $ "pool" $pool) | nindent 12 }}
+          {{- else }}
+          {{- $default = $pool }}
+          {{- end }}
+          {{- end }}
+          {{- $default = $default | default (keys .Values.pools | sortAlpha | first) }}
+          - match:
+              safe_regex: {regex: {{ join "|" $paths.model | quote }}}
+              headers: [{name: ":method", string_match: {exact: POST}}]
+            {{- include "lorary.envoy.route" (dict "root" $ "pool" $default) | nindent 12 }}
+          {{- range $paths.other }}
+          - match:
+              path: {{ . }}
+              headers: [{name: ":method", string_match: {exact: POST}}]
+            {{- include "lorary.envoy.route" (dict "root" $ "pool" $default) | nindent 12 }}
+          {{- end }}
+          - match:
+              safe_regex: {regex: {{ printf "(%s)(/.*)?" (join "|" $paths.kept) | quote }}}
+              headers: [{name: ":method", string_match: {safe_regex: {regex: "GET|POST|DELETE"}}}]
+            {{- include "lorary.envoy.route" (dict "root" $ "pool" $default) | nindent 12 }}
+          - match:
+              safe_regex: {regex: "/v1/models(/.*)?"}
+              headers: [{name: ":method", string_match: {exact: GET}}]
+            {{- include "lorary.envoy.route" (dict "root" $ "pool" $default) | nindent 12 }}
+          - match: {path: /health}
+            direct_response: {status: 200, body: {inline_string: "{\"status\": \"ok\"}"}}
+            response_headers_to_add: [{header: {key: content-type, value: application/json}}]
+          - match: {prefix: /}
+            {{- include "lorary.envoy.refusal" (list 404 "not_found_error" "route_not_found" "That is not served here. Use /v1/chat/completions, /v1/completions, /v1/responses, /v1/messages or /v1/models.") | nindent 12 }}
 {{- end }}
 
 {{/* An answer of Envoy's own. Call with (list STATUS TYPE CODE MESSAGE). */}}
@@ -299,7 +320,8 @@ route:
 {{- define "lorary.envoy.pool" -}}
 {{- $front := .root.Values.front -}}
 {{- $p := include "lorary.pool" (dict "root" .root "pool" .pool) | fromYaml -}}
-- name: {{ .name }}
+- "@type": type.googleapis.com/envoy.config.cluster.v3.Cluster
+  name: {{ .name }}
   connect_timeout: 1s
   # Of an answer that is not read as fast as it comes.
   per_connection_buffer_limit_bytes: 262144
