@@ -1,8 +1,12 @@
 """The chart through a real Helm: what it renders, what it refuses, and what every pod keeps to."""
 
 import functools
+import http.server
+import json
 import os
+import runpy
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,7 @@ from tests.support.servers import BIN
 
 SETS = sorted((CHART / "ci").glob("*-values.yaml"))
 EVERYTHING = CHART / "ci" / "everything-values.yaml"
+SERVERS_FIRST = CHART / "files" / "servers_first.py"
 MINIMAL: dict[str, Any] = yaml.safe_load((CHART / "ci" / "minimal-values.yaml").read_text())
 
 
@@ -198,7 +203,7 @@ def test_servers_are_reached_through_the_front_and_by_nobody_else() -> None:
     components = [
         peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for peer in rule["from"]
     ]
-    assert components == ["front", "job"]
+    assert components == ["front", "job", "registry"]
     for policy in policies.values():
         assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
 
@@ -416,7 +421,7 @@ def test_what_a_site_gives_every_pod_reaches_every_pod() -> None:
     assert {name.partition("/")[0] for name in found} >= {"Deployment", "CronJob"}
     for name, pod in found.items():
         spec = pod["spec"]
-        [container], [first] = spec["containers"], spec["initContainers"]
+        [container], first = spec["containers"], spec["initContainers"][-1]
         environment = {v["name"]: v for v in container["env"]}
         assert pod["metadata"]["annotations"]["cluster-autoscaler.kubernetes.io/safe-to-evict"]
         assert pod["metadata"]["labels"]["cost-center"] == "ml"
@@ -508,6 +513,64 @@ def test_an_edit_of_a_pool_or_a_domain_restarts_no_front() -> None:
         for pools_ in ({"small": small}, {"small": small, "tax": {**small, "domains": ["tax"]}})
     )
     assert before == after
+
+
+def test_a_newer_registry_waits_until_the_servers_are_updated() -> None:
+    manifests = with_values()
+    registry = dict(pods(manifests))["Deployment/lorary-registry"]
+    [waits] = registry["spec"]["initContainers"]
+    files = of_kind(manifests, "ConfigMap")["lorary-registry"]["data"]
+    assert waits["command"][1].rpartition("/")[2] in files
+    assert files["servers"] == "lorary-serving-small:8000"
+    assert files["servers_first.py"].strip() == SERVERS_FIRST.read_text().strip()
+    policies = of_kind(manifests, "NetworkPolicy")
+    [rule] = policies["lorary-serving-small"]["spec"]["ingress"]
+    assert any(matches(peer["podSelector"], registry) for peer in rule["from"])
+    out = policies["lorary-registry"]["spec"]["egress"]
+    assert 8000 in [port["port"] for rule in out for port in rule["ports"]]
+    of_itself = with_values(registry={"waitForServersSeconds": 0})
+    registry = dict(pods(of_itself))["Deployment/lorary-registry"]
+    assert "initContainers" not in registry["spec"]
+
+
+def test_the_wait_for_servers_ends_when_none_is_older_and_at_its_limit() -> None:
+    servers_first = runpy.run_path(str(SERVERS_FIRST))
+
+    def waited(*seen: list[str | None], seconds: float = 3600) -> tuple[float, str]:
+        looks, passed = iter(seen), [0.0]
+
+        def sleep(pause: float) -> None:
+            passed[0] += pause
+
+        ended = servers_first["wait"](
+            lambda: next(looks, seen[-1]), "0.10.0", seconds, now=lambda: passed[0], sleep=sleep
+        )
+        return passed[0], ended
+
+    assert waited([]) == (0, "no server is older than 0.10.0"), "a first installation"
+    assert waited(["0.9.0", ""], ["0.10.0", "0.9.0"], ["0.10.0rc1", "0.11"])[0] == 10
+    assert waited([None, "0.10.0"]) == (60, "1 servers did not answer")
+    assert waited(["0.9.0"], seconds=600) == (600, "1 servers are still older than 0.10.0")
+
+
+def test_a_servers_version_is_asked_of_every_address_behind_its_name() -> None:
+    class Health(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps({"version": "0.9.0"} if self.path == "/health" else {}).encode()
+            self.send_response(503)  # one that shuts down still counts
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    servers_first = runpy.run_path(str(SERVERS_FIRST))
+    with http.server.HTTPServer(("127.0.0.1", 0), Health) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        names = [f"127.0.0.1:{server.server_port}", "no-such-server.invalid:8000"]
+        assert list(servers_first["versions"](names)) == ["0.9.0"]
+        server.shutdown()
+    assert list(servers_first["versions"](names[:1])) == [None]
 
 
 def volumes_of(pod: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
