@@ -573,6 +573,29 @@ def test_a_servers_version_is_asked_of_every_address_behind_its_name() -> None:
     assert list(servers_first["versions"](names[:1])) == [None]
 
 
+def test_where_pods_have_ipv6_addresses_everything_listens_on_them() -> None:
+    manifests = with_values(listenAddress="::")
+    arguments = {
+        name: pod["spec"]["containers"][0].get("args", []) for name, pod in pods(manifests)
+    }
+    assert "--host=::" in arguments["Deployment/lorary-serving-small"]
+    assert "::" in arguments["Deployment/lorary-registry"]
+    envoy = yaml.safe_load(of_kind(manifests, "ConfigMap")["lorary-front"]["data"]["envoy.yaml"])
+    for listener in envoy["static_resources"]["listeners"]:
+        address = listener["address"]["socket_address"]
+        assert (address["address"], address["ipv4_compat"]) == ("::", True)
+
+
+def test_openshift_chooses_users_and_its_dns_is_reached() -> None:
+    manifests = render(MINIMAL, kinds=("security.openshift.io/v1",))
+    for name, pod in pods(manifests):
+        security = pod["spec"]["securityContext"]
+        assert not {"runAsUser", "runAsGroup", "fsGroup"} & set(security), name
+        assert security["runAsNonRoot"]
+    for policy in of_kind(manifests, "NetworkPolicy").values():
+        assert {53, 5353} <= {p["port"] for p in policy["spec"]["egress"][0]["ports"]}
+
+
 def volumes_of(pod: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
     """Where each volume is mounted in the main container, and the volume."""
     mounts = {m["name"]: m["mountPath"] for m in pod["spec"]["containers"][0]["volumeMounts"]}

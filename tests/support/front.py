@@ -57,7 +57,7 @@ def write(chart: dict[str, Any], folder: Path, ports: Mapping[str, int]) -> Path
             if name != "clusters.yaml":
                 text = text.replace(f"port_value: {port}", f"port_value: {ports[use]}")
             text = text.replace(f"127.0.0.1/{port}", f"127.0.0.1/{ports[use]}")
-        text = text.replace("address: 0.0.0.0", "address: 127.0.0.1")
+        text = text.replace('address: "0.0.0.0"', "address: 127.0.0.1")
         fresh = folder / f".{name}"
         fresh.write_text(text.replace("/etc/envoy", str(folder)))
         fresh.rename(folder / name)

@@ -56,7 +56,7 @@ static_resources:
   listeners:
     - name: api
       address:
-        socket_address: {address: 0.0.0.0, port_value: 8000}
+        {{- include "lorary.envoy.listen" (dict "root" $ "port" 8000) | nindent 8 }}
       # Of what is read ahead or not yet sent. A body has a limit of its own, see the routes.
       per_connection_buffer_limit_bytes: 262144
       filter_chains:
@@ -94,7 +94,7 @@ static_resources:
       # Probes and whoever scrapes are answered when there is no memory for anybody else.
       bypass_overload_manager: true
       address:
-        socket_address: {address: 0.0.0.0, port_value: 9902}
+        {{- include "lorary.envoy.listen" (dict "root" $ "port" 9902) | nindent 8 }}
       filter_chains:
         - filters:
             - name: envoy.filters.network.http_connection_manager
@@ -124,6 +124,11 @@ static_resources:
         endpoints:
           - lb_endpoints:
               - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 9901}}}
+{{- end }}
+
+{{- define "lorary.envoy.listen" -}}
+{{- $both := ternary ", ipv4_compat: true" "" (eq .root.Values.listenAddress "::") -}}
+socket_address: {address: {{ .root.Values.listenAddress | quote }}, port_value: {{ .port }}{{ $both }}}
 {{- end }}
 
 {{/* A file that is read again when the ConfigMap is another. */}}

@@ -110,8 +110,11 @@ automountServiceAccountToken: false
 securityContext:
   runAsNonRoot: true
   seccompProfile: {type: RuntimeDefault}
+  {{- /* OpenShift assigns each namespace users and groups, and refuses pods that choose their own. */}}
+  {{- if not (.root.Capabilities.APIVersions.Has "security.openshift.io/v1") }}
   {{- with .pod.podSecurityContext }}
   {{- toYaml . | nindent 2 }}
+  {{- end }}
   {{- end }}
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets:
@@ -323,8 +326,10 @@ topologySpreadConstraints:
 {{/* NetworkPolicy rules that every pod needs: names, and what the site adds. */}}
 {{- define "lorary.egress" -}}
 - ports:
-    - {port: 53, protocol: UDP}
-    - {port: 53, protocol: TCP}
+    {{- range .Values.networkPolicy.dnsPorts }}
+    - {port: {{ . }}, protocol: UDP}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
 {{- with .Values.networkPolicy.extraEgress }}
 {{ toYaml . }}
 {{- end }}
