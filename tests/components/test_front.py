@@ -30,7 +30,7 @@ class Fleet:
     """An Envoy and the replicas behind it, each a process."""
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
-        self._folder, self._stack = folder, stack
+        self.folder, self._stack = folder, stack
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.client = stack.enter_context(httpx.Client(timeout=30))
 
@@ -38,12 +38,12 @@ class Fleet:
         """A replica on `port`."""
         command = [sys.executable, "-m", "tests.support.stub_replica", str(port)]
         url = f"http://127.0.0.1:{port}/health"
-        log = self._folder / f"stub-{port}.log"
+        log = self.folder / f"stub-{port}.log"
         self.processes[port] = self._stack.enter_context(running(command, log, ready=url))
 
     def put(self, pools: dict[str, list[int]], **values: Any) -> None:
         """The Envoy before them."""
-        self.front: Front = self._stack.enter_context(front(pools, self._folder, **values))
+        self.front: Front = self._stack.enter_context(front(pools, self.folder, **values))
 
     def post(self, model: Any, orders: str = "", **headers: str) -> httpx.Response:
         """One request."""
@@ -128,6 +128,19 @@ def test_the_gates_headers_pass_and_so_does_the_callers_key(fleet: Fleet) -> Non
     assert reply.headers["x-lorary-digest"] == "00"
     assert reply.json()["headers"]["authorization"] == "Bearer lry_x_y"
     assert reply.json()["headers"]["x-lorary-sticky"] == "ward-7"
+
+
+def test_the_access_log_says_who_asked_for_what_and_holds_no_key_or_prompt(fleet: Fleet) -> None:
+    fleet.post("medical/logged@3", "wait=0", Authorization="Bearer lry_x_private")
+    deadline = time.monotonic() + 5
+    while "medical/logged@3" not in (text := (fleet.folder / "envoy.log").read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    [line] = [line for line in text.splitlines() if "medical/logged@3" in line]
+    said = json.loads(line)
+    assert (said["address"], said["path"], said["status"]) == ("127.0.0.1", CHAT, 200)
+    assert "private" not in line
+    assert "wait=0" not in line
 
 
 def test_a_stream_arrives_piece_by_piece(fleet: Fleet) -> None:

@@ -88,6 +88,6 @@ def front(
     stats = f"http://127.0.0.1:{ports['stats']}"
     command = [str(BIN / "envoy"), "-c", str(path), "--concurrency", "1", "--log-level", "warning"]
     # Several run on one machine at once.
-    command += ["--disable-hot-restart"]
+    command += ["--disable-hot-restart", "--file-flush-interval-msec", "100"]
     with running(command, folder / "envoy.log", ready=f"{stats}/ready") as process:
         yield Front(f"http://127.0.0.1:{ports['api']}", stats, process, chart, ports)

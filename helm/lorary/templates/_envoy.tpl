@@ -160,6 +160,28 @@ request_timeout: 60s
 stream_idle_timeout: {{ .Values.front.idleSeconds }}s
 drain_timeout: 5s
 server_header_transformation: PASS_THROUGH
+{{- if .Values.front.accessLog }}
+access_log:
+  - name: envoy.access_loggers.stdout
+    typed_config:
+      "@type": type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+      log_format:
+        # Neither bodies, nor keys, nor what stands behind a question mark.
+        json_format:
+          time: "%START_TIME%"
+          address: "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
+          method: "%REQ(:METHOD)%"
+          path: "%PATH(NQ)%"
+          model: "%REQ(X-LORARY-MODEL)%"
+          status: "%RESPONSE_CODE%"
+          flags: "%RESPONSE_FLAGS%"
+          milliseconds: "%DURATION%"
+          received: "%BYTES_RECEIVED%"
+          sent: "%BYTES_SENT%"
+          pool: "%UPSTREAM_CLUSTER%"
+          replica: "%UPSTREAM_HOST%"
+          request: "%REQ(X-REQUEST-ID)%"
+{{- end }}
 common_http_protocol_options:
   idle_timeout: 3600s
   headers_with_underscores_action: REJECT_REQUEST
