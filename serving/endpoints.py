@@ -4,6 +4,7 @@ Extension point: the entry-point group `vllm.endpoint_plugins`; it replaces vLLM
 """
 
 from argparse import Namespace
+from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -114,6 +115,7 @@ async def health(request: Request) -> JSONResponse:
     ready = engine == "ok" and follower.has_read and warm and not leaving
     body = {
         "status": "ok" if ready else "shutting_down" if leaving else "unavailable",
+        "version": version("lorary"),
         "engine": engine,
         "base": replica.settings.base_name,
         "adapters": {

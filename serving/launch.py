@@ -65,7 +65,7 @@ def preflight(settings: ServingSettings) -> None:
     check_serving_key(settings.serving_key.get_secret_value(), catalog)
     if settings.max_cpu_loras < settings.max_loras:
         raise CannotServe("LORARY_MAX_CPU_LORAS is below LORARY_MAX_LORAS. Raise it.")
-    _refuse_taken(settings.host, settings.port)
+    refuse_taken(settings.host, settings.port)
 
 
 def environment(settings: ServingSettings, argv: Sequence[str] = ()) -> dict[str, str]:
@@ -184,8 +184,9 @@ def run(settings: ServingSettings, extra: Sequence[str]) -> None:
     main()
 
 
-def _refuse_taken(host: str, port: int) -> None:
-    with socket.socket() as probe:
+def refuse_taken(host: str, port: int) -> None:
+    """Raise `CannotServe` if nothing can listen there. host: an IPv4 or IPv6 address."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

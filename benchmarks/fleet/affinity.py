@@ -22,7 +22,7 @@ from benchmarks.fleet.site import MEMORY, Fleet, fleet, names, open_front
 from benchmarks.fleet.traffic import load
 from benchmarks.load import percentile, spread
 
-SIDES = {"affinity": {"affinity": True}, "round robin": {"affinity": False}}
+SIDES = {"affinity": {"adapterAffinity": True}, "round robin": {"adapterAffinity": False}}
 
 
 @dataclass(frozen=True, slots=True)

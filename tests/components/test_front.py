@@ -3,6 +3,7 @@
 import contextlib
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ import httpx
 import pytest
 
 from serving.request.routes import ROUTES
-from tests.support.front import BASE, Front, front
+from tests.support.front import BASE, Front, front, write
 from tests.support.servers import free_port, running
 
 CHAT = "/v1/chat/completions"
@@ -29,7 +30,7 @@ class Fleet:
     """An Envoy and the replicas behind it, each a process."""
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
-        self._folder, self._stack = folder, stack
+        self.folder, self._stack = folder, stack
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.client = stack.enter_context(httpx.Client(timeout=30))
 
@@ -37,12 +38,12 @@ class Fleet:
         """A replica on `port`."""
         command = [sys.executable, "-m", "tests.support.stub_replica", str(port)]
         url = f"http://127.0.0.1:{port}/health"
-        log = self._folder / f"stub-{port}.log"
+        log = self.folder / f"stub-{port}.log"
         self.processes[port] = self._stack.enter_context(running(command, log, ready=url))
 
     def put(self, pools: dict[str, list[int]], **values: Any) -> None:
         """The Envoy before them."""
-        self.front: Front = self._stack.enter_context(front(pools, self._folder, **values))
+        self.front: Front = self._stack.enter_context(front(pools, self.folder, **values))
 
     def post(self, model: Any, orders: str = "", **headers: str) -> httpx.Response:
         """One request."""
@@ -127,6 +128,19 @@ def test_the_gates_headers_pass_and_so_does_the_callers_key(fleet: Fleet) -> Non
     assert reply.headers["x-lorary-digest"] == "00"
     assert reply.json()["headers"]["authorization"] == "Bearer lry_x_y"
     assert reply.json()["headers"]["x-lorary-sticky"] == "ward-7"
+
+
+def test_the_access_log_says_who_asked_for_what_and_holds_no_key_or_prompt(fleet: Fleet) -> None:
+    fleet.post("medical/logged@3", "wait=0", Authorization="Bearer lry_x_private")
+    deadline = time.monotonic() + 5
+    while "medical/logged@3" not in (text := (fleet.folder / "envoy.log").read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    [line] = [line for line in text.splitlines() if "medical/logged@3" in line]
+    said = json.loads(line)
+    assert (said["address"], said["path"], said["status"]) == ("127.0.0.1", CHAT, 200)
+    assert "private" not in line
+    assert "wait=0" not in line
 
 
 def test_a_stream_arrives_piece_by_piece(fleet: Fleet) -> None:
@@ -296,3 +310,80 @@ def test_with_no_replica_left_callers_get_the_error_envelope(tmp_path: Path) -> 
         assert refused.status_code == 503
         assert refused.json()["error"]["code"] == "no_replica"
         assert refused.headers["retry-after"] == "1"
+
+
+def test_bodies_that_nobody_finishes_neither_fill_the_memory_nor_end_what_runs(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    limit, size = 192 << 20, 4 << 20
+    with contextlib.ExitStack() as stack:
+        port = next(iter(fleet.processes))
+        fleet = Fleet(tmp_path, stack)
+        quantities = {"cpu": 1, "memory": "192Mi"}
+        fleet.put({"pool": [port]}, resources={"requests": quantities, "limits": quantities})
+        fleet.settle(1)
+        host = fleet.front.url.removeprefix("http://")
+        head = f"POST {CHAT} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+        head += f"Content-Length: {size}\r\n\r\n"
+        body = head.encode() + b'{"model": "medical/a1", "messages": "' + b"x" * (size - 100)
+        most = 0
+        with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as hostile:
+            runs = pool.submit(fleet.ask, "medical/a1", "wait=2")
+            time.sleep(0.2)
+            for _ in range(2 * limit // size):
+                address = ("127.0.0.1", int(host.rpartition(":")[2]))
+                unfinished = hostile.enter_context(socket.create_connection(address, timeout=1))
+                with contextlib.suppress(OSError):  # it is one of those that are turned away
+                    unfinished.sendall(body)
+                most = max(most, fleet.front.resident())
+            assert httpx.get(f"{fleet.front.stats}/ready").status_code == 200
+            assert runs.result() == port
+        assert most < limit
+        deadline = time.monotonic() + 10
+        while True:  # until the memory is free again
+            assert time.monotonic() < deadline
+            with contextlib.suppress(httpx.TransportError):
+                if fleet.post("medical/a1").status_code == 200:
+                    break
+            time.sleep(0.1)
+
+
+def test_a_front_that_ends_first_ends_what_it_has(fleet: Fleet, tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        port = next(iter(fleet.processes))
+        ending = Fleet(tmp_path, stack)
+        ending.put({"pool": [port]})
+        ending.settle(1)
+        with ThreadPoolExecutor(1) as pool:
+            runs = pool.submit(ending.ask, "medical/a1", "wait=3")
+            time.sleep(0.3)
+            command = ["bash", str(tmp_path / "drain.sh"), "30", "0"]
+            draining = stack.enter_context(subprocess.Popen(command))
+            time.sleep(1)
+            assert draining.poll() is None, "a request runs"
+            assert httpx.get(f"{ending.front.stats}/ready").status_code == 503
+            late = ending.post("medical/a2")
+            assert (late.status_code, late.headers["connection"]) == (200, "close")
+            assert draining.wait(20) == 0
+            assert runs.done()
+            assert runs.result() == port
+
+
+def test_another_pool_is_taken_in_by_the_front_that_runs(fleet: Fleet, tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        one, two, *_ = fleet.processes
+        edited = Fleet(tmp_path, stack)
+        edited.put({"pool": [one]})
+        edited.settle(1)
+        assert edited.ask("legal/clauses") == one
+        pools = edited.front.chart["pools"]
+        endpoints = [{"address": "localhost", "port": two}]
+        legal = {**pools["pool"], "base": "b", "domains": ["legal"], "endpoints": endpoints}
+        values = {**edited.front.chart, "pools": {**pools, "legal": legal}}
+        write(values, tmp_path, edited.front.ports)
+        deadline = time.monotonic() + 15
+        while edited.post("legal/clauses").json().get("replica") != two:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert edited.ask("medical/a1") == one
+        assert edited.front.process.poll() is None

@@ -4,6 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 Manifest = dict[str, Any]
+VOLUMES = {
+    "emptyDir", "configMap", "secret", "persistentVolumeClaim", "projected", "ephemeral", "image",
+}  # fmt: skip
 TEMPLATED = {"Deployment", "StatefulSet", "DaemonSet", "Job"}
 
 
@@ -24,10 +27,14 @@ def violations(manifests: list[Manifest]) -> list[str]:
         for name, pod in pods(manifests)
         for breach in [
             *_of_pod(pod["spec"]),
-            *(b for container in pod["spec"]["containers"] for b in _of_container(container)),
+            *(b for container in _containers(pod["spec"]) for b in _of_container(container)),
             *_unmounted(pod["spec"]),
         ]
     ]
+
+
+def _containers(pod: Manifest) -> list[Manifest]:
+    return [*pod.get("initContainers", []), *pod["containers"]]
 
 
 def _of_pod(pod: Manifest) -> Iterator[str]:
@@ -44,7 +51,7 @@ def _of_pod(pod: Manifest) -> Iterator[str]:
             yield f"shares {shared}"
     for volume in pod.get("volumes", []):
         kinds = set(volume) - {"name"}
-        if not kinds <= {"emptyDir", "configMap", "secret", "persistentVolumeClaim", "projected"}:
+        if not kinds <= VOLUMES:
             yield f"volume {volume['name']} of kind {kinds}"
         if "emptyDir" in volume and "sizeLimit" not in (volume["emptyDir"] or {}):
             yield f"volume {volume['name']} without a bound"
@@ -76,7 +83,7 @@ def _of_container(container: Manifest) -> Iterator[str]:
 
 def _unmounted(pod: Manifest) -> Iterator[str]:
     volumes = {volume["name"] for volume in pod.get("volumes", [])}
-    for container in pod["containers"]:
+    for container in _containers(pod):
         for mount in container.get("volumeMounts", []):
             if mount["name"] not in volumes:
                 yield f"mounts {mount['name']}, which is not there"

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +292,7 @@ def test_health_tells_whether_the_engine_is_sound(
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             answer = await client.get("/health")
         body = answer.json()
+        assert body["version"] == version("lorary"), "by which a newer registry waits for it"
         return answer.status_code, body["engine"], body["adapters"]["faulty"]
 
     async def work() -> None:

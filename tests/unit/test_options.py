@@ -1,6 +1,7 @@
 """What may follow `lorary serve --`, in every spelling that vLLM's parser takes."""
 
 import json
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from serving.errors import CannotServe
 from serving.hardware.cpu import EXECUTOR, IN_ENGINE
-from serving.launch import arguments, environment, preflight
+from serving.launch import arguments, environment, preflight, refuse_taken
 from serving.options import LOGPROBS, check_engine, check_options
 from serving.request.fields import MAX_CHOICES
 from serving.settings import ServingSettings
@@ -262,6 +263,15 @@ def test_vllms_own_load_routes_key_and_rust_front_end_are_off(
     monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", "1")
     with pytest.raises(CannotServe, match="VLLM_USE_RUST_FRONTEND"):
         preflight(ServingSettings(store=str(tmp_path), model="hub/model"))
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_a_server_listens_on_ipv6_unless_the_port_is_taken() -> None:
+    with socket.create_server(("::", 0), family=socket.AF_INET6) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(CannotServe, match=f"Port {port} on ::"):
+            refuse_taken("::", port)
+    refuse_taken("::", port)
 
 
 def test_a_step_on_a_cpu_is_short_unless_the_operator_sets_its_size() -> None:

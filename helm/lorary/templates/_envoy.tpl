@@ -1,4 +1,6 @@
-{{/* Envoy's whole configuration, the only one there is: `make fleet` renders it, too.
+{{/* Envoy's configuration, the only one there is: `make fleet` renders it, too. This part is read at
+the start. What follows from pools and domains is in two files that Envoy reads again when they change:
+an edit of a pool restarts no front.
 
 A request's `model` is read from its body and becomes a header; the part before `@` is what the
 replicas of a pool are hashed by, so that every name of an adapter meets where it is loaded. */}}
@@ -19,19 +21,44 @@ layered_runtime:
         re2.max_program_size.error_level: 65536
         re2.max_program_size.warn_level: 65536
 overload_manager:
-  refresh_interval: 0.25s
+  refresh_interval: 0.1s
+  # Requests of which at least 64 KiB are kept are ranked by what they keep.
+  buffer_factory_config: {minimum_account_to_track_power_of_two: 16}
   resource_monitors:
+    # Bodies that nobody finishes, and answers that nobody reads, must not get the process killed.
+    - name: envoy.resource_monitors.fixed_heap
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+        max_heap_size_bytes: {{ div (mul (include "lorary.bytes" $front.resources.limits.memory) 3) 4 }}
     - name: envoy.resource_monitors.global_downstream_max_connections
       typed_config:
         "@type": type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
         max_active_downstream_connections: 20000
+  actions:
+    # HTTP/2 only: the largest first, and the more of them the fuller it is.
+    - name: envoy.overload_actions.reset_high_memory_stream
+      triggers:
+        - name: envoy.resource_monitors.fixed_heap
+          scaled: {scaling_threshold: 0.7, saturation_threshold: 0.9}
+    - name: envoy.overload_actions.shrink_heap
+      triggers: [{name: envoy.resource_monitors.fixed_heap, threshold: {value: 0.7}}]
+    - name: envoy.overload_actions.disable_http_keepalive
+      triggers: [{name: envoy.resource_monitors.fixed_heap, threshold: {value: 0.9}}]
+    # Whoever is connected is served to the end; the rest must come again.
+    - name: envoy.overload_actions.reject_incoming_connections
+      triggers: [{name: envoy.resource_monitors.fixed_heap, threshold: {value: 0.9}}]
+    - name: envoy.overload_actions.stop_accepting_requests
+      triggers: [{name: envoy.resource_monitors.fixed_heap, threshold: {value: 0.95}}]
+dynamic_resources:
+  cds_config:
+    {{- include "lorary.envoy.file" "clusters.yaml" | nindent 4 }}
 static_resources:
   listeners:
     - name: api
       address:
-        socket_address: {address: 0.0.0.0, port_value: 8000}
-      # Room for the largest body, since the model's name may stand at its end.
-      per_connection_buffer_limit_bytes: {{ $limit }}
+        {{- include "lorary.envoy.listen" (dict "root" $ "port" 8000) | nindent 8 }}
+      # Of what is read ahead or not yet sent. A body has a limit of its own, see the routes.
+      per_connection_buffer_limit_bytes: 262144
       filter_chains:
         - filters:
             - name: envoy.filters.network.http_connection_manager
@@ -42,8 +69,10 @@ static_resources:
                   {{- include "lorary.envoy.filters" . | nindent 18 }}
                 local_reply_config:
                   {{- include "lorary.envoy.replies" . | nindent 18 }}
-                route_config:
-                  {{- include "lorary.envoy.routes" . | nindent 18 }}
+                rds:
+                  route_config_name: api
+                  config_source:
+                    {{- include "lorary.envoy.file" "routes.yaml" | nindent 20 }}
           {{- if $front.tlsSecret }}
           transport_socket:
             name: envoy.transport_sockets.tls
@@ -62,8 +91,10 @@ static_resources:
                         watched_directory: {path: /etc/envoy/tls}
           {{- end }}
     - name: stats
+      # Probes and whoever scrapes are answered when there is no memory for anybody else.
+      bypass_overload_manager: true
       address:
-        socket_address: {address: 0.0.0.0, port_value: 9902}
+        {{- include "lorary.envoy.listen" (dict "root" $ "port" 9902) | nindent 8 }}
       filter_chains:
         - filters:
             - name: envoy.filters.network.http_connection_manager
@@ -93,9 +124,26 @@ static_resources:
         endpoints:
           - lb_endpoints:
               - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 9901}}}
-    {{- range $pool, $given := .Values.pools }}
-    {{- include "lorary.envoy.pool" (dict "root" $ "name" $pool "pool" $given) | nindent 4 }}
-    {{- end }}
+{{- end }}
+
+{{- define "lorary.envoy.listen" -}}
+{{- $both := ternary ", ipv4_compat: true" "" (eq .root.Values.listenAddress "::") -}}
+socket_address: {address: {{ .root.Values.listenAddress | quote }}, port_value: {{ .port }}{{ $both }}}
+{{- end }}
+
+{{/* A file that is read again when the ConfigMap is another. */}}
+{{- define "lorary.envoy.file" -}}
+resource_api_version: V3
+path_config_source:
+  path: /etc/envoy/{{ . }}
+  watched_directory: {path: /etc/envoy}
+{{- end }}
+
+{{- define "lorary.envoy.clusters" -}}
+resources:
+  {{- range $pool, $given := .Values.pools }}
+  {{- include "lorary.envoy.pool" (dict "root" $ "name" $pool "pool" $given) | nindent 2 }}
+  {{- end }}
 {{- end }}
 
 {{- define "lorary.envoy.connections" -}}
@@ -112,6 +160,28 @@ request_timeout: 60s
 stream_idle_timeout: {{ .Values.front.idleSeconds }}s
 drain_timeout: 5s
 server_header_transformation: PASS_THROUGH
+{{- if .Values.front.accessLog }}
+access_log:
+  - name: envoy.access_loggers.stdout
+    typed_config:
+      "@type": type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+      log_format:
+        # Neither bodies, nor keys, nor what stands behind a question mark.
+        json_format:
+          time: "%START_TIME%"
+          address: "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
+          method: "%REQ(:METHOD)%"
+          path: "%PATH(NQ)%"
+          model: "%REQ(X-LORARY-MODEL)%"
+          status: "%RESPONSE_CODE%"
+          flags: "%RESPONSE_FLAGS%"
+          milliseconds: "%DURATION%"
+          received: "%BYTES_RECEIVED%"
+          sent: "%BYTES_SENT%"
+          pool: "%UPSTREAM_CLUSTER%"
+          replica: "%UPSTREAM_HOST%"
+          request: "%REQ(X-REQUEST-ID)%"
+{{- end }}
 common_http_protocol_options:
   idle_timeout: 3600s
   headers_with_underscores_action: REJECT_REQUEST
@@ -173,62 +243,66 @@ mappers:
 {{- end }}
 
 {{- define "lorary.envoy.routes" -}}
-name: api
-virtual_hosts:
-  - name: api
-    domains: ["*"]
-    routes:
-      # It has become a header: nothing goes on that a header must not hold.
-      - match:
-          prefix: /
-          headers:
-            - name: x-lorary-model
-              invert_match: true
-              string_match: {safe_regex: {regex: "[!-~]{0,256}"}}
-            - {name: ":method", string_match: {exact: POST}}
-        {{- include "lorary.envoy.refusal" (list 400 "invalid_request_error" "invalid_name" "`model` is no name. Write DOMAIN/ADAPTER, DOMAIN/ADAPTER@VERSION or DOMAIN/ADAPTER@ALIAS.") | nindent 8 }}
-      {{- $paths := include "lorary.paths" . | fromYaml }}
-      {{- $default := "" }}
-      {{- range $pool, $given := .Values.pools }}
-      {{- $p := include "lorary.pool" (dict "root" $ "pool" $given) | fromYaml }}
-      {{- if $p.domains }}
-      - match:
-          safe_regex: {regex: {{ join "|" $paths.model | quote }}}
-          headers:
-            - name: ":method"
-              string_match: {exact: POST}
-            - name: x-lorary-model
-              string_match:
-                safe_regex: {regex: {{ printf "%s|(%s)([/@].*)?" (regexQuoteMeta $p.base) (join "|" $p.domains) | quote }}}
-        {{- include "lorary.envoy.route" (dict "root" $ "pool" $pool) | nindent 8 }}
-      {{- else }}
-      {{- $default = $pool }}
-      {{- end }}
-      {{- end }}
-      {{- $default = $default | default (keys .Values.pools | sortAlpha | first) }}
-      - match:
-          safe_regex: {regex: {{ join "|" $paths.model | quote }}}
-          headers: [{name: ":method", string_match: {exact: POST}}]
-        {{- include "lorary.envoy.route" (dict "root" $ "pool" $default) | nindent 8 }}
-      {{- range $paths.other }}
-      - match:
-          path: {{ . }}
-          headers: [{name: ":method", string_match: {exact: POST}}]
-        {{- include "lorary.envoy.route" (dict "root" $ "pool" $default) | nindent 8 }}
-      {{- end }}
-      - match:
-          safe_regex: {regex: {{ printf "(%s)(/.*)?" (join "|" $paths.kept) | quote }}}
-          headers: [{name: ":method", string_match: {safe_regex: {regex: "GET|POST|DELETE"}}}]
-        {{- include "lorary.envoy.route" (dict "root" $ "pool" $default) | nindent 8 }}
-      - match:
-          safe_regex: {regex: "/v1/models(/.*)?"}
-          headers: [{name: ":method", string_match: {exact: GET}}]
-        {{- include "lorary.envoy.route" (dict "root" $ "pool" $default) | nindent 8 }}
-      - match: {path: /health}
-        direct_response: {status: 200, body: {inline_string: "{\"status\": \"ok\"}"}}
-        response_headers_to_add: [{header: {key: content-type, value: application/json}}]
-      - match: {prefix: /}
-        {{- include "lorary.envoy.refusal" (list 404 "not_found_error" "route_not_found" "That is not served here. Use /v1/chat/completions, /v1/completions, /v1/responses, /v1/messages or /v1/models.") | nindent 8 }}
+resources:
+  - "@type": type.googleapis.com/envoy.config.route.v3.RouteConfiguration
+    name: api
+    virtual_hosts:
+      - name: api
+        domains: ["*"]
+        # Room for the largest body, since the model's name may stand at its end.
+        request_body_buffer_limit: {{ int64 .Values.front.maxBodyBytes }}
+        routes:
+          # It has become a header: nothing goes on that a header must not hold.
+          - match:
+              prefix: /
+              headers:
+                - name: x-lorary-model
+                  invert_match: true
+                  string_match: {safe_regex: {regex: "[!-~]{0,256}"}}
+                - {name: ":method", string_match: {exact: POST}}
+            {{- include "lorary.envoy.refusal" (list 400 "invalid_request_error" "invalid_name" "`model` is no name. Write DOMAIN/ADAPTER, DOMAIN/ADAPTER@VERSION or DOMAIN/ADAPTER@ALIAS.") | nindent 12 }}
+          {{- $paths := include "lorary.paths" . | fromYaml }}
+          {{- $default := "" }}
+          {{- range $pool, $given := .Values.pools }}
+          {{- $p := include "lorary.pool" (dict "root" $ "pool" $given) | fromYaml }}
+          {{- if $p.domains }}
+          - match:
+              safe_regex: {regex: {{ join "|" $paths.model | quote }}}
+              headers:
+                - name: ":method"
+                  string_match: {exact: POST}
+                - name: x-lorary-model
+                  string_match:
+                    safe_regex: {regex: {{ printf "%s|(%s)([/@].*)?" (regexQuoteMeta $p.base) (join "|" $p.domains) | quote }}}
+            {{- include "lorary.envoy.route" (dict "root" $ "pool" $pool) | nindent 12 }}
+          {{- else }}
+          {{- $default = $pool }}
+          {{- end }}
+          {{- end }}
+          {{- $default = $default | default (keys .Values.pools | sortAlpha | first) }}
+          - match:
+              safe_regex: {regex: {{ join "|" $paths.model | quote }}}
+              headers: [{name: ":method", string_match: {exact: POST}}]
+            {{- include "lorary.envoy.route" (dict "root" $ "pool" $default) | nindent 12 }}
+          {{- range $paths.other }}
+          - match:
+              path: {{ . }}
+              headers: [{name: ":method", string_match: {exact: POST}}]
+            {{- include "lorary.envoy.route" (dict "root" $ "pool" $default) | nindent 12 }}
+          {{- end }}
+          - match:
+              safe_regex: {regex: {{ printf "(%s)(/.*)?" (join "|" $paths.kept) | quote }}}
+              headers: [{name: ":method", string_match: {safe_regex: {regex: "GET|POST|DELETE"}}}]
+            {{- include "lorary.envoy.route" (dict "root" $ "pool" $default) | nindent 12 }}
+          - match:
+              safe_regex: {regex: "/v1/models(/.*)?"}
+              headers: [{name: ":method", string_match: {exact: GET}}]
+            {{- include "lorary.envoy.route" (dict "root" $ "pool" $default) | nindent 12 }}
+          - match: {path: /health}
+            direct_response: {status: 200, body: {inline_string: "{\"status\": \"ok\"}"}}
+            response_headers_to_add: [{header: {key: content-type, value: application/json}}]
+          - match: {prefix: /}
+            {{- include "lorary.envoy.refusal" (list 404 "not_found_error" "route_not_found" "That is not served here. Use /v1/chat/completions, /v1/completions, /v1/responses, /v1/messages or /v1/models.") | nindent 12 }}
 {{- end }}
 
 {{/* An answer of Envoy's own. Call with (list STATUS TYPE CODE MESSAGE). */}}
@@ -246,7 +320,7 @@ route:
   # A stream lasts as long as it lasts; only its silence is bounded.
   timeout: 0s
   idle_timeout: {{ .root.Values.front.idleSeconds }}s
-  {{- if .root.Values.front.affinity }}
+  {{- if .root.Values.front.adapterAffinity }}
   hash_policy:
     - header:
         header_name: x-lorary-model
@@ -273,9 +347,11 @@ route:
 {{- define "lorary.envoy.pool" -}}
 {{- $front := .root.Values.front -}}
 {{- $p := include "lorary.pool" (dict "root" .root "pool" .pool) | fromYaml -}}
-- name: {{ .name }}
+- "@type": type.googleapis.com/envoy.config.cluster.v3.Cluster
+  name: {{ .name }}
   connect_timeout: 1s
-  per_connection_buffer_limit_bytes: {{ int64 $front.maxBodyBytes }}
+  # Of an answer that is not read as fast as it comes.
+  per_connection_buffer_limit_bytes: 262144
   # Every address behind the name is a replica.
   cluster_type:
     name: envoy.cluster.dns
@@ -287,7 +363,7 @@ route:
   # A replica that leaves the name is let go when its requests have ended; one that only fails its
   # checks gets no new ones.
   ignore_health_on_host_removal: false
-  {{- if $front.affinity }}
+  {{- if $front.adapterAffinity }}
   # Not RING_HASH: its ring is cut anew for another number of replicas, and adapters move between
   # replicas that stayed.
   lb_policy: MAGLEV
@@ -297,7 +373,7 @@ route:
   common_lb_config:
     # With half of the replicas ill, it is the check that is: then all are tried.
     healthy_panic_threshold: {value: 30}
-    {{- if $front.affinity }}
+    {{- if $front.adapterAffinity }}
     consistent_hashing_lb_config: {hash_balance_factor: {{ $front.spreadAbove }}}
     {{- end }}
   health_checks:
@@ -342,6 +418,6 @@ route:
           {{- range $p.endpoints }}
           - endpoint: {address: {socket_address: {address: {{ .address }}, port_value: {{ .port }}}}}
           {{- else }}
-          - endpoint: {address: {socket_address: {address: {{ printf "%s-serving-%s" (include "lorary.name" .root) .name }}, port_value: 8000}}}
+          - endpoint: {address: {socket_address: {address: {{ printf "%s-serving-%s" (include "lorary.fullname" .root) .name }}, port_value: 8000}}}
           {{- end }}
 {{- end }}

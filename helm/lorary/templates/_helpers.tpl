@@ -1,12 +1,18 @@
 {{/* Names, labels, and what every pod has in common. */}}
 
 {{- define "lorary.name" -}}
-{{- printf "%s" .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- .Values.nameOverride | default .Chart.Name -}}
+{{- end }}
+
+{{- define "lorary.fullname" -}}
+{{- $name := .Release.Name -}}
+{{- with .Values.nameOverride }}{{ $name = printf "%s-%s" $name . }}{{ end -}}
+{{- .Values.fullnameOverride | default $name | trunc 40 | trimSuffix "-" -}}
 {{- end }}
 
 {{/* Call with (dict "root" $ "part" "serving" "pool" $name). */}}
 {{- define "lorary.selector" -}}
-app.kubernetes.io/name: lorary
+app.kubernetes.io/name: {{ include "lorary.name" .root }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .part }}
 {{- with .pool }}
@@ -21,15 +27,20 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{- end }}
 
-{{/* Call with (dict "root" $ "image" .Values.registry.image). */}}
+{{/* A repository that names no registry is looked for in `global.imageRegistry`.
+Call with (dict "root" $ "image" .Values.registry.image). */}}
 {{- define "lorary.image" -}}
-{{- $tagged := printf "%s:%s" .image.repository (.image.tag | default .root.Chart.AppVersion) -}}
+{{- $repository := .image.repository -}}
+{{- with .root.Values.global.imageRegistry -}}
+{{- if not (regexMatch "^([^/]*[.:][^/]*|localhost)/" $repository) }}{{ $repository = printf "%s/%s" . $repository }}{{ end -}}
+{{- end -}}
+{{- $tagged := printf "%s:%s" $repository (.image.tag | default .root.Chart.AppVersion) -}}
 {{- if .image.digest }}{{ $tagged }}@{{ .image.digest }}{{ else }}{{ $tagged }}{{ end -}}
 {{- end }}
 
 {{/* A pool with its defaults filled in, as YAML. Call with (dict "root" $ "pool" $given). */}}
 {{- define "lorary.pool" -}}
-{{- mergeOverwrite (deepCopy .root.Values.poolDefaults) (.pool | default dict) | toYaml -}}
+{{- mergeOverwrite (deepCopy .root.Values.podDefaults) (deepCopy .root.Values.poolDefaults) (.pool | default dict) | toYaml -}}
 {{- end }}
 
 {{/* Refuses pools of which one would silently get no request. */}}
@@ -37,12 +48,19 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{- $owners := dict }}
 {{- range $pool, $given := .Values.pools }}
 {{- $p := include "lorary.pool" (dict "root" $ "pool" $given) | fromYaml }}
-{{- $name := printf "%s-serving-%s" (include "lorary.name" $) $pool }}
+{{- $name := printf "%s-serving-%s" (include "lorary.fullname" $) $pool }}
 {{- if gt (len $name) 63 }}
 {{- fail (printf "pools.%s: the name %s has more than 63 characters; choose a shorter one" $pool $name) }}
 {{- end }}
 {{- if gt (int $p.autoscaling.min) (int $p.autoscaling.max) }}
 {{- fail (printf "pools.%s.autoscaling: min is above max" $pool) }}
+{{- end }}
+{{- if and $p.modelClaim $p.modelImage.reference }}
+{{- fail (printf "pools.%s: name modelClaim or modelImage, not both" $pool) }}
+{{- end }}
+{{- $mounted := or $p.modelClaim $p.modelImage.reference $p.extraVolumeMounts $p.endpoints }}
+{{- if and (hasPrefix "/models" $p.model) (not $mounted) }}
+{{- fail (printf "pools.%s: nothing is mounted at /models; name modelClaim or modelImage" $pool) }}
 {{- end }}
 {{- range $domain := $p.domains | default (list "") }}
 {{- if hasKey $owners $domain }}
@@ -58,16 +76,7 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{- if .Values.pools }}{{ .Values.front.kind }}{{ else }}none{{ end }}
 {{- end }}
 
-{{/* What Pod Security "restricted" asks of a pod, and of a container. */}}
-{{- define "lorary.podSecurity" -}}
-runAsNonRoot: true
-runAsUser: 10001
-runAsGroup: 10001
-fsGroup: 10001
-seccompProfile:
-  type: RuntimeDefault
-{{- end }}
-
+{{/* What Pod Security "restricted" asks of a container; of a pod, see lorary.podSpec. */}}
 {{- define "lorary.containerSecurity" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
@@ -76,13 +85,172 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
-{{- define "lorary.pullSecrets" -}}
-{{- with .Values.imagePullSecrets }}
+{{/* Labels and annotations of a pod. The chart's version is not among them: another one is no reason
+to restart anything. Call with (dict "root" $ "part" "registry" "pod" $pod "annotations" (dict)); `pod`
+is a component's values over `podDefaults`. */}}
+{{- define "lorary.podMetadata" -}}
+labels:
+  {{- include "lorary.selector" . | nindent 2 }}
+  {{- with .pod.podLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with merge (deepCopy (.annotations | default dict)) .pod.podAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* What every pod's specification has, its own containers and volumes apart.
+Call with (dict "root" $ "account" "name" "pod" $pod). */}}
+{{- define "lorary.podSpec" -}}
+{{- with .account }}
+serviceAccountName: {{ . }}
+{{- end }}
+automountServiceAccountToken: false
+securityContext:
+  runAsNonRoot: true
+  seccompProfile: {type: RuntimeDefault}
+  {{- /* OpenShift assigns each namespace users and groups, and refuses pods that choose their own. */}}
+  {{- if not (.root.Capabilities.APIVersions.Has "security.openshift.io/v1") }}
+  {{- with .pod.podSecurityContext }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+  {{- end }}
+{{- with .root.Values.imagePullSecrets }}
 imagePullSecrets:
   {{- range . }}
   - name: {{ . }}
   {{- end }}
 {{- end }}
+{{- $pod := .pod }}
+{{- range list "nodeSelector" "tolerations" "affinity" "runtimeClassName" "priorityClassName" }}
+{{- if get $pod . }}
+{{ pick $pod . | toYaml }}
+{{- end }}
+{{- end }}
+{{- $security := include "lorary.containerSecurity" . | fromYaml }}
+{{- with .pod.initContainers }}
+initContainers:
+  {{- range . }}
+  -
+    {{- merge (deepCopy .) (dict "securityContext" $security) | toYaml | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* A container's variables: its own, those of every process, then `extraEnv`. A later one replaces
+an earlier one of its name. Call with (dict "root" $ "pod" $pod "own" $yaml). */}}
+{{- define "lorary.env" -}}
+{{- $all := concat (.own | fromYamlArray) (include "lorary.surroundings" .root | fromYamlArray) .pod.extraEnv }}
+{{- $seen := dict }}
+{{- $kept := list }}
+{{- range reverse $all }}
+{{- if not (hasKey $seen .name) }}
+{{- $_ := set $seen .name true }}
+{{- $kept = prepend $kept . }}
+{{- end }}
+{{- end }}
+{{- if $kept }}
+env:
+  {{- toYaml $kept | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* The proxy and the authorities that a site has, for every process, as a list of variables. */}}
+{{- define "lorary.surroundings" -}}
+{{- $name := include "lorary.fullname" . }}
+{{- with .Values.proxy }}
+{{- if or .http .https }}
+{{- $direct := concat (list "localhost" "127.0.0.1" "::1" "169.254.169.254" "169.254.170.23" ".svc" ".cluster.local" (printf "%s-registry" $name) (printf "%s-front" $name)) .noProxy }}
+{{- range $pool, $_ := $.Values.pools }}
+{{- $direct = append $direct (printf "%s-serving-%s" $name $pool) }}
+{{- end }}
+{{- range $variable, $value := dict "HTTP_PROXY" .http "HTTPS_PROXY" .https "NO_PROXY" (join "," $direct) }}
+{{- if $value }}
+- {name: {{ $variable }}, value: {{ $value | quote }}}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if .Values.caBundle.configMap }}
+{{- range list "SSL_CERT_FILE" "REQUESTS_CA_BUNDLE" "AWS_CA_BUNDLE" }}
+- {name: {{ . }}, value: /etc/lorary/ca/{{ $.Values.caBundle.key }}}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Hugging Face's token, for gated models. Call with the values hfTokenSecret. */}}
+{{- define "lorary.hfToken" -}}
+{{- if .name }}
+- name: HF_TOKEN
+  valueFrom:
+    secretKeyRef: {name: {{ .name }}, key: {{ .key }}}
+{{- end }}
+{{- end }}
+
+{{/* Call both with (dict "root" $ "pod" $pod). */}}
+{{- define "lorary.extraMounts" -}}
+{{- if .root.Values.caBundle.configMap }}
+- {name: ca, mountPath: /etc/lorary/ca, readOnly: true}
+{{- end }}
+{{- with .pod.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "lorary.extraVolumes" -}}
+{{- with .root.Values.caBundle.configMap }}
+- name: ca
+  configMap: {name: {{ . }}}
+{{- end }}
+{{- with .pod.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* The name of a component's service account, and the account, if the chart makes it.
+Call with (dict "root" $ "part" "registry" "account" .Values.registry.serviceAccount). */}}
+{{- define "lorary.account" -}}
+{{- if .account.create -}}
+{{ .account.name | default (printf "%s-%s" (include "lorary.fullname" .root) .part) }}
+{{- else -}}
+{{ .account.name | default "default" }}
+{{- end }}
+{{- end }}
+
+{{- define "lorary.accountManifest" -}}
+{{- if .account.create }}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: {{ include "lorary.account" . }}
+  labels:
+    {{- include "lorary.labels" . | nindent 4 }}
+  {{- with .account.annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+automountServiceAccountToken: false
+{{- end }}
+{{- end }}
+
+{{/* Drains of nodes take one pod at a time; one that is not ready holds no drain up. Call with
+(dict "root" $ "part" "serving" "pool" $pool "name" $name). */}}
+{{- define "lorary.disruptionBudget" -}}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: {{ .name }}
+  labels:
+    {{- include "lorary.labels" . | nindent 4 }}
+spec:
+  maxUnavailable: 1
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  selector:
+    matchLabels:
+      {{- include "lorary.selector" . | nindent 6 }}
 {{- end }}
 
 {{/* Spread replicas over hosts, then zones, as far as they go. Call as lorary.selector. */}}
@@ -137,6 +305,16 @@ topologySpreadConstraints:
 {{- end }}
 {{- end }}
 
+{{/* A quantity of memory in bytes. */}}
+{{- define "lorary.bytes" -}}
+{{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 }}
+{{- $text := ternary (int64 . | toString) (toString .) (kindIs "float64" .) }}
+{{- $number := regexFind "^[0-9.]+" $text }}
+{{- $unit := trimPrefix $number $text }}
+{{- if not (and $number (hasKey $units $unit)) }}{{ fail (printf "%s is no amount of memory; write 1Gi or 512Mi" $text) }}{{ end }}
+{{- mulf (float64 $number) (get $units $unit) | int64 }}
+{{- end }}
+
 {{/* A map of LORARY_ settings as variables. */}}
 {{- define "lorary.settings" -}}
 {{- range $name, $value := . }}
@@ -145,11 +323,26 @@ topologySpreadConstraints:
 {{- end }}
 {{- end }}
 
-{{/* NetworkPolicy rules that every pod needs: names, and the bucket. */}}
+{{/* NetworkPolicy rules that every pod needs: names, and what the site adds. */}}
 {{- define "lorary.egress" -}}
 - ports:
-    - {port: 53, protocol: UDP}
-    - {port: 53, protocol: TCP}
+    {{- range .Values.networkPolicy.dnsPorts }}
+    - {port: {{ . }}, protocol: UDP}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
+{{- with .Values.networkPolicy.extraEgress }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* And those of every process that reads the store: the bucket, and the proxy. */}}
+{{- define "lorary.storeEgress" -}}
+{{ include "lorary.egress" . }}
+{{- range list .Values.proxy.http .Values.proxy.https | compact | uniq }}
+{{- $port := regexFind "[0-9]+$" (urlParse .).host | default (ternary "443" "80" (hasPrefix "https:" .)) }}
+- ports:
+    - {port: {{ $port }}, protocol: TCP}
+{{- end }}
 - ports:
     - {port: {{ .Values.networkPolicy.storePort }}, protocol: TCP}
   {{- with .Values.networkPolicy.store }}
