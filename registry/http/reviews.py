@@ -5,6 +5,7 @@ judged, or how far they agree: here, in requirements, in a refused promotion, in
 evaluations, or in the log. See `registry.model.blinding`.
 """
 
+import contextlib
 import hashlib
 import itertools
 import secrets
@@ -16,7 +17,14 @@ from fastapi import APIRouter, Query
 from adapters.names import AdapterRef, check_name
 from adapters.tasks.criteria import Criterion, fault
 from registry import review_export
-from registry.errors import BadRequest, Conflict, Forbidden, VersionGone
+from registry.errors import (
+    BadRequest,
+    Conflict,
+    DigestMismatch,
+    Forbidden,
+    ObjectNotFound,
+    VersionGone,
+)
 from registry.http.access import Caller, CallerDep
 from registry.http.paging import LIMIT, After, Limit
 from registry.http.review_bodies import ItemBody, JudgementBody, ReviewBody, verdicts_of
@@ -100,13 +108,16 @@ def _ids_of_questions(caller: Caller, domain: str) -> dict[str, list[str]]:
         items += len(review.items)
         if items > MOST_ITEMS:
             break
-        if review.content is not None:
-            ids: dict[str, list[str]] = {}
+        if review.content is None:
+            continue
+        ids: dict[str, list[str]] = {}
+        # `lorary verify` says which texts are damaged; they keep nobody from opening a review.
+        with contextlib.suppress(ObjectNotFound, DigestMismatch):
             for item in items_of(caller, review).values():
                 ids.setdefault(item.prompt, []).append(item.id)
-            for prompt, older in ids.items():
-                newer = found.get(prompt, [])
-                found[prompt] = older + [one for one in newer if one not in older]
+        for prompt, older in ids.items():
+            newer = found.get(prompt, [])
+            found[prompt] = older + [one for one in newer if one not in older]
     return found
 
 

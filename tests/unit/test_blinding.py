@@ -34,7 +34,7 @@ from registry.model.webhooks import AddWebhook
 from registry.registry import Registry
 from registry.settings import RegistrySettings
 from registry.store import LocalStore
-from registry.store.blobs import Blobs, content_digest
+from registry.store.blobs import Blobs, blob_key, content_digest
 from tests.support.adapters import TINY, write_adapter
 from tests.support.catalogs import FACTS, files
 
@@ -688,6 +688,11 @@ def test_a_question_keeps_its_id_in_every_review_of_a_domain_so_that_its_answer_
     other = ids(once, {**once, "answers": ["another"]}, adapter="other", versions=[1])
     assert other["Question 0?other"] == first["Question 0?old 0new 0"]
     assert other["Question 0?another"] not in first.values()
+    # Texts that are lost keep nobody from asking again.
+    for review in hospital.registry.catalog.reviews.values():
+        assert review.content is not None
+        hospital.registry.store.delete(blob_key(review.content))
+    assert set(ids(*ITEMS[:3])) == set(first)
 
 
 def test_items_of_a_review_that_contradict_one_another_are_refused(hospital: Hospital) -> None:
