@@ -60,7 +60,7 @@ def redacted(items: Iterable[Item]) -> tuple[list[Item], list[tuple[str, str]]]:
 
     Items that differed in nothing else become one.
     """
-    kept: dict[str, Item] = {}
+    kept: dict[tuple[object, ...], Item] = {}
     removed: list[tuple[str, str]] = []
     for item in items:
         says = [criterion.says for criterion in item.criteria]
@@ -72,5 +72,5 @@ def redacted(items: Iterable[Item]) -> tuple[list[Item], list[tuple[str, str]]]:
         )
         made = make_item(prompt, others[len(says) :], reference, item.reason)
         made = replace(made, criteria=criteria, passes=item.passes)
-        kept.setdefault(made.id, made)
+        kept.setdefault((made.id, made.criteria, made.passes), made)
     return list(kept.values()), removed

@@ -1,7 +1,8 @@
 """Weighted criteria of a rubric, and what follows from those that an answer meets. Pure."""
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated
+from fractions import Fraction
+from typing import Annotated, Protocol
 
 import msgspec
 from msgspec import Meta
@@ -17,22 +18,50 @@ class Criterion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weight: Annotated[float, Meta(ge=-MAX_WEIGHT, le=MAX_WEIGHT)] = 1.0
 
 
-def can_pass(weights: Iterable[float]) -> bool:
-    """Whether an answer can earn any of these weights."""
-    return any(weight > 0 for weight in weights)
+class Weighted(Protocol):
+    """What has the fields of a criterion."""
+
+    @property
+    def says(self) -> str:
+        """What the answer should do."""
+
+    @property
+    def weight(self) -> float:
+        """What that is worth."""
 
 
-def reached(criteria: Sequence[Criterion], met: Sequence[bool]) -> float:
-    """The weights of what is met, as a share 0..1 of all positive ones.
+def fault(criteria: Iterable[Weighted]) -> str | None:
+    """What is wrong with the criteria of an item, to be read after "It" or "An item"."""
+    known = set[str]()
+    can_pass = False
+    for criterion in criteria:
+        if not any(letter.isprintable() and letter != " " for letter in criterion.says):
+            return "has a criterion that says nothing. Write what an answer should do."
+        name = " ".join(criterion.says.split())
+        if name in known:
+            return f"has the same criterion twice: {name[:80]!r}. Add up their weights in one."
+        known.add(name)
+        can_pass = can_pass or criterion.weight > 0
+    return None if can_pass else "has no criterion with a weight above 0. Add one."
+
+
+def reached(criteria: Sequence[Criterion], met: Sequence[bool]) -> Fraction:
+    """The weights of what is met, as a share 0..1 of all positive ones: exactly that of the decimal
+    numbers in which weights are written.
 
     met: for each criterion, whether the answer does it. What has a negative weight is taken off.
     Raises `ValueError` for another number of judgements than there are criteria.
     """
-    got = sum(c.weight for c, yes in zip(criteria, met, strict=True) if yes)
-    most = sum(c.weight for c in criteria if c.weight > 0)
-    return min(1.0, max(0.0, got / most))
+    got = sum(_exact(c.weight) for c, yes in zip(criteria, met, strict=True) if yes)
+    most = sum(_exact(c.weight) for c in criteria if c.weight > 0)
+    return min(Fraction(1), max(Fraction(0), Fraction(got) / most))
 
 
-def passes(share: float, needed: float) -> bool:
-    """Whether a share of the weights is enough, but for rounding."""
-    return share >= needed - 1e-9
+def passes(share: Fraction, needed: float) -> bool:
+    """Whether a share of the weights is enough."""
+    return share >= _exact(needed)
+
+
+def _exact(number: float) -> Fraction:
+    """The decimal number that is written for a float."""
+    return Fraction(repr(float(number)))

@@ -17,13 +17,15 @@ import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 from typing import Annotated, ClassVar, Literal, Protocol
 
 import msgspec
 from msgspec import Meta
 
 from adapters.bounded_patterns import MAX_STATES, UnsafePattern, compiled
-from adapters.tasks.criteria import Criterion, can_pass, passes, reached
+from adapters.tasks.criteria import Criterion, passes, reached
+from adapters.tasks.criteria import fault as fault_of
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MAX_READ = 20_000
@@ -292,17 +294,16 @@ class Rubric(Scoring, frozen=True, kw_only=True, tag="rubric"):
         del text, item
 
     def fault(self, item: Expected, labels: Sequence[str]) -> str | None:
-        """Criteria of which none can be met."""
+        """Criteria by which nobody can judge: with those of the task, too."""
         del labels
-        if not can_pass(criterion.weight for criterion in self.all_of(item)):
-            return "It has no criterion with a weight above 0. Write one here or in task.yaml."
-        return None
+        wrong = fault_of(self.all_of(item))
+        return wrong and f"It {wrong}"
 
     def all_of(self, item: Expected) -> tuple[Criterion, ...]:
         """The criteria of the task, then those of the item."""
         return (*self.criteria, *item.criteria)
 
-    def share(self, met: Sequence[bool], item: Expected) -> float:
+    def share(self, met: Sequence[bool], item: Expected) -> Fraction:
         """As `reached`, for all criteria of the task and the item."""
         return reached(self.all_of(item), met)
 

@@ -5,6 +5,7 @@ judged, or how far they agree: here, in requirements, in a refused promotion, in
 evaluations, or in the log. See `registry.model.blinding`.
 """
 
+import contextlib
 import hashlib
 import itertools
 import secrets
@@ -14,12 +15,19 @@ import msgspec
 from fastapi import APIRouter, Query
 
 from adapters.names import AdapterRef, check_name
-from adapters.tasks.criteria import Criterion, can_pass
+from adapters.tasks.criteria import Criterion, fault
 from registry import review_export
-from registry.errors import BadRequest, Conflict, Forbidden, VersionGone
+from registry.errors import (
+    BadRequest,
+    Conflict,
+    DigestMismatch,
+    Forbidden,
+    ObjectNotFound,
+    VersionGone,
+)
 from registry.http.access import Caller, CallerDep
 from registry.http.paging import LIMIT, After, Limit
-from registry.http.review_bodies import JudgementBody, ReviewBody, verdicts_of
+from registry.http.review_bodies import ItemBody, JudgementBody, ReviewBody, verdicts_of
 from registry.model.access import has_role
 from registry.model.blinding import are_texts_hidden, is_blind, requirements_shown
 from registry.model.catalog import Version, person
@@ -42,6 +50,8 @@ from registry.store.blobs import Blobs
 from registry.times import utc_now
 
 router = APIRouter(tags=["review"])
+LOOKED_BACK, MOST_ITEMS = 100, 10_000
+"""Reviews, and items in them, among which a question's id is looked for."""
 Exported = Literal["sft", "preferences", "label-studio", "judgements"]
 
 
@@ -51,12 +61,19 @@ def open_review(caller: CallerDep, body: ReviewBody) -> dict[str, Any]:
     caller.require("evaluate", check_name(body.domain, "domain"))
     if any(len(item.answers) != len(body.versions) for item in body.items):
         raise BadRequest("Each item has one answer of each version. Give as many.")
-    if any(one.criteria and not can_pass(c.weight for c in one.criteria) for one in body.items):
-        raise BadRequest("An item has no criterion with a weight above 0. Add one.")
-    distinct = {(one.prompt, tuple(one.answers)): one for one in body.items}
+    distinct = dict[tuple[str, ...], ItemBody]()
+    for one in body.items:
+        if one.criteria and (wrong := fault(one.criteria)):
+            raise BadRequest(f"An item {wrong}")
+        first = distinct.setdefault((one.prompt, *one.answers), one)
+        if (first.criteria, first.passes) != (one.criteria, one.passes):
+            raise BadRequest(
+                "Two items have the same prompt and answers, but other criteria. Leave one out."
+            )
+    known = _ids_of_questions(caller, body.domain)
     made = [
         Item(
-            id=secrets.token_hex(8),
+            id=(known.get(one.prompt) or [secrets.token_hex(8)]).pop(0),
             prompt=one.prompt,
             answers=tuple(one.answers),
             reference=one.reference,
@@ -76,6 +93,32 @@ def open_review(caller: CallerDep, body: ReviewBody) -> dict[str, Any]:
     )  # fmt: skip
     caller.registry.execute(command, caller.key.id)
     return review_view(caller, find(caller.registry.catalog, name))
+
+
+def _ids_of_questions(caller: Caller, domain: str) -> dict[str, list[str]]:
+    """The ids by which the domain's newest reviews know each question, those of the oldest first.
+
+    Under its id a question counts once for a version, in however many reviews it was asked. Ids are
+    those of the whole domain: they do not tell which adapter is asked.
+    """
+    found: dict[str, list[str]] = {}
+    items = 0
+    of_domain = (r for r in reversed(caller.catalog.reviews.values()) if r.domain == domain)
+    for review in itertools.islice(of_domain, LOOKED_BACK):
+        items += len(review.items)
+        if items > MOST_ITEMS:
+            break
+        if review.content is None:
+            continue
+        ids: dict[str, list[str]] = {}
+        # `lorary verify` says which texts are damaged; they keep nobody from opening a review.
+        with contextlib.suppress(ObjectNotFound, DigestMismatch):
+            for item in items_of(caller, review).values():
+                ids.setdefault(item.prompt, []).append(item.id)
+        for prompt, older in ids.items():
+            newer = found.get(prompt, [])
+            found[prompt] = older + [one for one in newer if one not in older]
+    return found
 
 
 @router.get("/reviews")

@@ -4,7 +4,7 @@ Each event is turned back into the command that causes it, and the command is de
 state before it, by the key that the log names and at the time that the log names.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -18,7 +18,7 @@ from registry.model.catalog import Catalog, Grant
 from registry.model.creation import CreateRegistry, RegistryCreated
 from registry.model.keys import KeyIssued
 from registry.model.machine import commands, decide, fold
-from registry.model.reviewing import settled_jointly
+from registry.model.reviewing import Review, settled_jointly
 
 FORGED = (Unauthenticated, Forbidden, PromotionNotEarned)
 """Refusals that no version of Lorary would have let through. Other rules have become stricter."""
@@ -83,10 +83,11 @@ def _decided_again(state: Catalog, entry: Entry, time: str) -> tuple[Doubt | Non
 
 
 def _earned_once(state: Catalog, command: Command, actor: str, time: str) -> bool:
-    """Whether an earlier Lorary, which settled the answers of an item jointly, counted what experts
-    of any domain settled, and took a return to any version that an alias had named for a rollback,
+    """Whether an earlier Lorary, which settled the answers of an item jointly, counted each answer
+    of a review, what experts of any domain settled and what authors of the weights judged before
+    they published them, and took a return to any version that an alias had named for a rollback,
     allowed it."""
-    reviews = {name: settled_jointly(review) for name, review in state.reviews.items()}
+    reviews = {each.id: each for review in state.reviews.values() for each in _counted_then(review)}
     adapters = {
         path: msgspec.structs.replace(
             adapter,
@@ -94,20 +95,50 @@ def _earned_once(state: Catalog, command: Command, actor: str, time: str) -> boo
         )
         for path, adapter in state.adapters.items()
     }
-    judges = {judgement.expert for review in reviews.values() for judgement in review.judgements}
-    everywhere = Grant("review", ANY_DOMAIN)
-    keys = {
-        name: msgspec.structs.replace(key, grants=(*key.grants, everywhere))
-        if name in judges
-        else key
+    everywhere = (Grant("review", ANY_DOMAIN),)
+    judges = {
+        _as_judge(name): msgspec.structs.replace(key, person=_as_judge(name), grants=everywhere)
         for name, key in state.keys.items()
     }
-    before = state.changed(reviews=reviews, adapters=adapters, keys=keys)
+    keys = {**state.keys, **judges}
+    before = msgspec.structs.replace(state, reviews=reviews, adapters=adapters, keys=keys)
     try:
         decide(before, command, actor, time)
     except LoraryError:
         return False
     return True
+
+
+def _counted_then(review: Review) -> Iterator[Review]:
+    """A review as earlier versions of Lorary counted it: one for the answers of each version, by
+    experts who are nobody else."""
+    for place, number in enumerate(review.versions):
+        name = f"{review.id}/{place}"
+        judgements = tuple(
+            msgspec.structs.replace(
+                judgement,
+                item=f"{name}/{judgement.item}",
+                expert=_as_judge(judgement.expert),
+                verdicts=(judgement.verdicts[place],),
+            )
+            for judgement in settled_jointly(review).judgements
+        )
+        decisions = tuple(
+            msgspec.structs.replace(decision, item=f"{name}/{decision.item}")
+            for decision in review.decisions
+        )
+        yield msgspec.structs.replace(
+            review,
+            id=name,
+            versions=(number,),
+            items=tuple(f"{name}/{item}" for item in review.items),
+            judgements=judgements,
+            decisions=decisions,
+        )
+
+
+def _as_judge(key: str) -> str:
+    return f"{key} as a judge"
 
 
 def _command(kind: type[Command], event: Event, state: Catalog) -> Command:

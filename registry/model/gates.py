@@ -21,7 +21,8 @@ from registry.model.harm import RULINGS, Harm, about, harm_of
 from registry.model.intervals import lower_bound
 from registry.model.policies import Policy
 from registry.model.requirement import Requirement
-from registry.model.reviewing import Findings, findings
+from registry.model.reviewing import settled_verdicts
+from registry.model.reviews import counting
 from registry.model.standing import authors, roles_of
 from registry.model.suite_rules import described, percent, reported, weighed
 from registry.signing import fingerprint
@@ -205,19 +206,19 @@ def _reviewed(version: Version, policy: Policy, catalog: Catalog) -> Iterator[Re
     if not needed and not floor:
         return
     found = _settled(version, catalog)
-    enough = found.items >= needed
-    evidence = f"{found.items} answers settled, {needed} required"
+    enough = len(found) >= needed
+    correct = sum(found.values())
+    evidence = f"{len(found)} answers settled, {needed} required"
     remedy = (
         "have two experts judge more answers, in an open review (lorary review ls) or a new one: "
         f"lorary review open {version.ref}"
     )
     if floor:
-        bound = lower_bound(found.correct, found.items, policy.alpha)
+        bound = lower_bound(correct, len(found), policy.alpha)
         evidence += (
-            f"; {found.correct} of them correct, lower bound {percent(bound)}, "
-            f"{percent(floor)} required"
+            f"; {correct} of them correct, lower bound {percent(bound)}, {percent(floor)} required"
         )
-        if enough and bound < floor and found.correct < floor * found.items:
+        if enough and bound < floor and correct < floor * len(found):
             remedy = "train a better version"
         enough = enough and bound >= floor
     yield Requirement(
@@ -225,15 +226,24 @@ def _reviewed(version: Version, policy: Policy, catalog: Catalog) -> Iterator[Re
     )
 
 
-def _settled(version: Version, catalog: Catalog) -> Findings:
-    """What those settled about answers of these weights who may judge in the version's domain."""
+def _settled(version: Version, catalog: Catalog) -> dict[str, bool]:
+    """The items that those settled who may judge in the version's domain, and whether these
+    weights answer them correctly.
 
-    def counts(key: str) -> bool:
-        standing = in_good_standing(catalog.keys, key)
-        return standing and "review" in roles_of(catalog, key, version.domain)
-
-    found = (findings(review, place, counts) for review, place in about(version, catalog))
-    return sum(found, Findings())
+    An item counts once, however many reviews it is in and however many versions of the same weights
+    answer it there: as correct if every settled answer is.
+    """
+    found = dict[str, bool]()
+    for review, place in about(version, catalog):
+        counts = counting(catalog, review)
+        judges = {
+            key
+            for key in {judgement.expert for judgement in review.judgements}
+            if counts(key) and "review" in roles_of(catalog, key, version.domain)
+        }
+        for item, verdict in settled_verdicts(review, place, judges.__contains__).items():
+            found[item] = found.get(item, True) and verdict == "correct"
+    return found
 
 
 def _listed(findings: Iterator[str]) -> str:

@@ -14,7 +14,6 @@ item: the authors' work and the experts' own judgement are what the decision is 
 
 import itertools
 from collections.abc import Iterable, Iterator
-from functools import partial
 
 import msgspec
 
@@ -25,7 +24,7 @@ from registry.model.access import Role
 from registry.model.base import Command, Draft, Event, Route, made_of
 from registry.model.catalog import Catalog, Version, in_good_standing, person
 from registry.model.reviewing import HarmDecision, Review, Ruling, is_harmful
-from registry.model.reviews import find
+from registry.model.reviews import counting, find
 from registry.model.standing import authors
 
 RULINGS: dict[Ruling, str] = {
@@ -101,9 +100,9 @@ def harm_of(version: Version, catalog: Catalog) -> list[Harm]:
 def harm_in(review: Review, place: int, catalog: Catalog) -> Iterator[Harm]:
     """The findings of harm of one review in the answers of the version at `place`."""
     version = catalog.find(AdapterRef(review.domain, review.adapter, review.versions[place]))
-    published = authors(catalog, version)
+    published, counts = authors(catalog, version), counting(catalog, review)
     for item, judgements in review.by_item().items():
-        if not is_harmful(judgements, place, partial(in_good_standing, catalog.keys)):
+        if not is_harmful(judgements, place, counts):
             continue
         harmful = [j for j in judgements if j.verdicts[place] == "harmful"]
         judged = frozenset(person(catalog.keys, j.expert) for j in judgements)

@@ -289,37 +289,27 @@ def agreement(review: Review) -> Agreement:
     )
 
 
-class Findings(msgspec.Struct, frozen=True, kw_only=True):
-    """What experts settled about one version's answers."""
-
-    items: int = 0
-    """Answers that are settled."""
-    correct: int = 0
-    """Of those, the answers settled as correct."""
-
-    def __add__(self, other: "Findings") -> "Findings":
-        return Findings(items=self.items + other.items, correct=self.correct + other.correct)
-
-
-def findings(review: Review, place: int, counts: Callable[[str], bool]) -> Findings:
-    """What `review` settled about the answers of the version at `place` of its versions.
+def settled_verdicts(
+    review: Review, place: int, counts: Callable[[str], bool]
+) -> dict[str, Verdict]:
+    """For each item whose answer at `place` of the review's versions is settled, the verdict.
 
     counts: whether the judgements of an expert's key settle anything.
     """
-    total = Findings()
-    for judgements in review.by_item().values():
+    found = dict[str, Verdict]()
+    for item, judgements in review.by_item().items():
         verdict = settled_verdict([j for j in judgements if counts(j.expert)], place)
         if verdict is not None:
-            total += Findings(items=1, correct=int(verdict == "correct"))
-    return total
+            found[item] = verdict
+    return found
 
 
 def is_harmful(judgements: Sequence[Judgement], place: int, counts: Callable[[str], bool]) -> bool:
     """Whether the answer at `place` of an item with these judgements was found harmful: settled
     so, or judged so by anybody while it is not settled.
 
-    counts: as for `findings`. A judgement of harm by any key counts until judgements that count
-    settle the answer otherwise.
+    counts: as for `settled_verdicts`. A judgement of harm by any key counts until judgements that
+    count settle the answer otherwise.
     """
     verdict = settled_verdict([j for j in judgements if counts(j.expert)], place)
     if verdict is None:

@@ -3,7 +3,7 @@
 What a review's judgements mean stands in `registry.model.reviewing`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated
 
 import msgspec
@@ -244,11 +244,26 @@ def find(catalog: Catalog, review: str) -> Review:
     return found
 
 
+def counting(catalog: Catalog, review: Review) -> Callable[[str], bool]:
+    """Whether the judgements by a key settle anything: not if it was revoked, nor if its holder is
+    an author of the weights of one of the review's versions, whenever they became one."""
+    published = set[str]()
+    for number in review.versions:
+        version = catalog.find(AdapterRef(review.domain, review.adapter, version=number))
+        published |= authors(catalog, version)
+
+    def counts(key: str) -> bool:
+        return in_good_standing(catalog.keys, key) and person(catalog.keys, key) not in published
+
+    return counts
+
+
 def counted(catalog: Catalog, review: Review) -> Review:
-    """The review with only the judgements that settle anything: those by keys that were never
-    revoked. What the others judged is judged again."""
-    counting = tuple(j for j in review.judgements if in_good_standing(catalog.keys, j.expert))
-    return msgspec.structs.replace(review, judgements=counting)
+    """The review with only the judgements that settle anything. What the others judged is judged
+    again."""
+    counts = counting(catalog, review)
+    judgements = tuple(j for j in review.judgements if counts(j.expert))
+    return msgspec.structs.replace(review, judgements=judgements)
 
 
 def holders(catalog: Catalog) -> Mapping[str, str]:

@@ -34,7 +34,7 @@ from registry.model.webhooks import AddWebhook
 from registry.registry import Registry
 from registry.settings import RegistrySettings
 from registry.store import LocalStore
-from registry.store.blobs import Blobs, content_digest
+from registry.store.blobs import Blobs, blob_key, content_digest
 from tests.support.adapters import TINY, write_adapter
 from tests.support.catalogs import FACTS, files
 
@@ -664,6 +664,51 @@ def test_of_a_rubrics_item_each_criterion_is_judged_and_the_verdict_follows(
     assert log[-1]["entries"][0]["event"]["met"] == "hidden until the review is closed"
 
 
+def test_a_question_keeps_its_id_in_every_review_of_a_domain_so_that_its_answer_counts_once(
+    hospital: Hospital,
+) -> None:
+    def ids(*items: dict[str, Any], **more: Any) -> dict[str, str]:
+        body = {"domain": "medical", "adapter": "coder", "versions": [1, 2], "title": "x"}
+        answer = hospital.ask(
+            "meter", "POST", "/api/v1/reviews", json=body | {"items": items, **more}
+        )
+        assert answer.status_code == 201, answer.text
+        content = hospital.registry.refresh().reviews[answer.json()["id"]].content
+        assert content is not None
+        found = msgspec.json.decode(Blobs(hospital.registry.store).get(content), type=list[Item])
+        assert len({item.id for item in found}) == len(found)
+        assert len({item.secret for item in found}) == len(found)
+        return {item.prompt + "".join(item.answers): item.id for item in found}
+
+    first = ids(*ITEMS[:3])
+    assert ids(*ITEMS[2:0:-1], ITEMS[4]).items() >= dict(list(first.items())[1:]).items()
+    hospital.publish("medical", "other", 5)
+    once = {**ITEMS[0], "answers": ["other"]}
+    # Of another adapter, too: an id says no more of whose answers they are than the question does.
+    other = ids(once, {**once, "answers": ["another"]}, adapter="other", versions=[1])
+    assert other["Question 0?other"] == first["Question 0?old 0new 0"]
+    assert other["Question 0?another"] not in first.values()
+    # Texts that are lost keep nobody from asking again.
+    for review in hospital.registry.catalog.reviews.values():
+        assert review.content is not None
+        hospital.registry.store.delete(blob_key(review.content))
+    assert set(ids(*ITEMS[:3])) == set(first)
+
+
+def test_items_of_a_review_that_contradict_one_another_are_refused(hospital: Hospital) -> None:
+    twice = [{"says": "gives a code"}, {"says": " gives  a code", "weight": -1}]
+    for items, says in (
+        ([ITEMS[0], ITEMS[0] | {"criteria": CRITERIA}], "other criteria"),
+        ([ITEMS[0] | {"criteria": CRITERIA, "passes": p} for p in (0.5, 1)], "other criteria"),
+        ([ITEMS[0] | {"criteria": twice}], "same criterion twice"),
+        ([ITEMS[0] | {"criteria": [{"says": " \u200b\x00"}]}], "says nothing"),
+    ):
+        body = {"domain": "medical", "adapter": "coder", "versions": [1, 2], "title": "No",
+                "items": items}  # fmt: skip
+        refused = hospital.ask("meter", "POST", "/api/v1/reviews", json=body)
+        assert (refused.status_code, says in refused.text) == (400, True), refused.text
+
+
 def test_a_judgement_that_does_not_suit_the_items_criteria_is_refused(hospital: Hospital) -> None:
     review = hospital.open([ITEMS[0] | {"criteria": CRITERIA, "passes": 0.6}])
     item = hospital.next("ada", review)["item"]["id"]
@@ -689,12 +734,10 @@ def test_a_judgement_that_does_not_suit_the_items_criteria_is_refused(hospital: 
     refused = hospital.ask("meter", "POST", "/api/v1/reviews", json=body)
     assert "no criterion with a weight above 0" in refused.text
     # The page's form, with one criterion left open.
-    form = dict(
-        re.findall(
-            r'type="hidden" name="(\w+)" value="(\w+)"',
-            hospital.page("ada", f"/reviews/{review}/items/{item}").text,
-        )
-    )
+    shown = hospital.page("ada", f"/reviews/{review}/items/{item}").text
+    # A criterion that is written from right to left turns no weight round.
+    assert f'<bdi>{CRITERIA[0]["says"]}</bdi> <span class="hint">weight 2</span>' in shown
+    form = dict(re.findall(r'type="hidden" name="(\w+)" value="(\w+)"', shown))
     form |= {f"met_{answer}_{n}": "yes" for answer in (1, 2) for n in range(3)}
     form |= {"verdict_1": "by-criteria", "verdict_2": "harmful", "severity": "3",
              "preferred": "first"}  # fmt: skip

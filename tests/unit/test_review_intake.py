@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from typer.testing import CliRunner
 
+from adapters.tasks.criteria import Criterion
 from registry.cli import build
 from registry.errors import BadRequest
 from registry.review_export import make_item
@@ -48,6 +50,15 @@ def test_experts_see_the_system_message_and_the_earlier_turns() -> None:
         "System: The patient is six.\n\nUser: Hello.\n\nAssistant: Go ahead.\n\n"
         "User: How much digoxin?"
     )
+
+
+def test_items_that_differ_in_their_criteria_alone_are_not_merged_by_redaction() -> None:
+    item = make_item("Who is Mr. Miller?", ["5 mg"])
+    other = replace(item, criteria=(Criterion("names no person"),), passes=0.5)
+    kept, _ = redacted([item, other, other, replace(other, passes=1.0)])
+    assert [(one.criteria, one.passes) for one in kept] == [
+        ((), 1.0), (other.criteria, 0.5), (other.criteria, 1.0),
+    ]  # fmt: skip
 
 
 def test_the_same_question_and_answer_complained_of_twice_is_one_item() -> None:

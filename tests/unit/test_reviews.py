@@ -20,12 +20,12 @@ from registry.model.canary import SplitAlias
 from registry.model.catalog import Catalog, File, Grant
 from registry.model.collection import blobs_in_use
 from registry.model.domains import ChangePolicy, CreateDomain
+from registry.model.gates import requirements
 from registry.model.index import Index, is_record
 from registry.model.keys import IssueKey, RevokeKey
 from registry.model.machine import decide
 from registry.model.policies import Policy
 from registry.model.reviewing import (
-    Findings,
     Item,
     Judgement,
     Notes,
@@ -34,13 +34,13 @@ from registry.model.reviewing import (
     Review,
     Verdict,
     agreement,
-    findings,
     is_harmful,
     left,
     order,
     progress,
     queue,
     settled,
+    settled_verdicts,
 )
 from registry.model.reviews import (
     CloseReview,
@@ -239,7 +239,7 @@ def test_a_review_is_read_in_one_pass_over_its_judgements() -> None:
         assert progress(whole) == (items, 0, items)
         assert queue(whole, FRED, {}) == []
         assert left(whole, FRED, {}) == 0
-        assert findings(whole, 0, lambda _: True).items == items
+        assert len(settled_verdicts(whole, 0, lambda _: True)) == items
         assert agreement(whole).n == 2 * items
         return Compared.times
 
@@ -347,15 +347,14 @@ def test_harm_by_two_persons_stands_whatever_a_third_says(
         ("i", (second, other[1]), "neither", None),
         ("i", (third, "correct"), "neither", None),
     )
-    found = findings(made, 0, lambda _: True)
+    found = settled_verdicts(made, 0, lambda _: True)
     harmful = is_harmful(made.of("i"), 0, lambda _: True)
     if (first, second, third).count("harmful") >= 2:
-        assert (found, harmful) == (Findings(items=1), True)
+        assert (found, harmful) == ({"i": "harmful"}, True)
     elif first == second:
-        assert (found, harmful) == (Findings(items=1, correct=int(first == "correct")), False)
+        assert (found, harmful) == ({"i": first}, False)
     else:
-        stands = Findings(items=1, correct=int(third == "correct"))
-        assert (found, harmful) == (stands, third == "harmful")
+        assert (found, harmful) == ({"i": third}, third == "harmful")
 
 
 def test_a_third_experts_preference_does_not_stand_beside_verdicts_that_were_overruled() -> None:
@@ -513,6 +512,100 @@ def test_a_policy_may_ask_how_many_of_the_settled_answers_are_correct() -> None:
     catalog = do(catalog, ChangePolicy("medical", stricter), OPERATOR)
     with pytest.raises(errors.PromotionNotEarned, match=r"lower bound 16\.33 %, 17 % required"):
         decide(catalog, move, ALICE, NOW)
+
+
+def test_a_log_in_which_an_author_and_the_same_weights_twice_counted_is_not_called_forged() -> None:
+    catalog = start((2,))
+    again = (*files(2), File("README.md", 1, "e" * 64))
+    command = PublishVersion("medical", "coder", content_digest(again), "tiny", again, FACTS)
+    catalog = do(catalog, command, ALICE)
+    opened = OpenReview("r2", "medical", "coder", (3, 2), "The same twice", ITEMS, CONTENT)
+    catalog = do(catalog, opened, METER)
+    for expert in (DORA, EMIL):
+        catalog = do(catalog, JudgeItem("r2", "item0", ("correct", "correct")), expert)
+    catalog = do(catalog, CreateDomain("sandbox", Policy(guarded=())), OPERATOR)
+    issued = IssueKey("dora2", DORA, "0" * 64, (Grant("publish", "sandbox"),))
+    catalog = do(catalog, issued, OPERATOR)
+    copy = PublishVersion("sandbox", "copy", digest(2), "tiny", files(2), FACTS)
+    catalog = do(catalog, copy, "dora2")
+    moved = AliasMoved(domain="medical", adapter="coder", alias="production", version=2, previous=1)
+    for needed, forged in ((2, False), (3, True)):
+        policy = Policy(approvals=0, reviewed_items=needed)
+        catalog = do(catalog, ChangePolicy("medical", policy, weaken=True), OPERATOR)
+        commit = Commit(
+            sequence=catalog.sequence + 1, previous="0" * 64, id="x", time=NOW,
+            entries=(Entry(ALICE, moved),),
+        )  # fmt: skip
+        assert [doubt.forged for doubt in audit(catalog, commit)] == [forged]
+
+
+def settled_for_production(catalog: Catalog) -> str:
+    """What the gate says of the answers of version 2 that experts settled."""
+    version = catalog.find(AdapterRef("medical", "coder", 2))
+    policy = Policy(approvals=0, reviewed_items=1)
+    (asked,) = requirements(version, policy, catalog, now=NOW)
+    return asked.evidence
+
+
+def test_an_answer_beside_one_of_the_same_weights_counts_once() -> None:
+    catalog = start((2,))
+    again = (*files(2), File("README.md", 1, "e" * 64))
+    command = PublishVersion("medical", "coder", content_digest(again), "tiny", again, FACTS)
+    catalog = do(catalog, command, ALICE)
+    opened = OpenReview("r2", "medical", "coder", (3, 2), "The same twice", ITEMS[:2], CONTENT)
+    catalog = do(catalog, opened, METER)
+    twice: tuple[Verdict, Verdict] = ("correct", "correct")
+    for expert in (DORA, EMIL):
+        catalog = do(catalog, JudgeItem("r2", "item0", twice), expert)
+    assert settled_for_production(catalog) == "1 answers settled, 1 required"
+    verdicts: tuple[Verdict, Verdict]
+    for expert, verdicts in ((DORA, twice), (EMIL, ("incorrect", "correct"))):
+        catalog = do(catalog, JudgeItem("r2", "item1", verdicts), expert)
+    policy = Policy(approvals=0, reviewed_correct=0.1)
+    version = catalog.find(AdapterRef("medical", "coder", 2))
+    (asked,) = requirements(version, policy, catalog, now=NOW)
+    assert "2 answers settled, 0 required; 2 of them correct" in asked.evidence
+    catalog = do(catalog, JudgeItem("r2", "item1", ("incorrect", "correct")), FRED)
+    (asked,) = requirements(version, policy, catalog, now=NOW)
+    assert "2 answers settled, 0 required; 1 of them correct" in asked.evidence
+
+
+def test_an_item_that_was_judged_in_two_reviews_counts_once() -> None:
+    catalog = start((2,))
+    opened = OpenReview("r2", "medical", "coder", (1, 2), "Again", ITEMS[:2], CONTENT)
+    catalog = do(catalog, opened, METER)
+    for expert in (DORA, EMIL):
+        for item in ITEMS[:2]:
+            catalog = do(catalog, said(item, "correct"), expert)
+        catalog = do(catalog, JudgeItem("r2", "item0", ("correct", "incorrect")), expert)
+    assert settled_for_production(catalog) == "2 answers settled, 1 required"
+    policy = Policy(approvals=0, reviewed_correct=0.1)
+    version = catalog.find(AdapterRef("medical", "coder", 2))
+    (asked,) = requirements(version, policy, catalog, now=NOW)
+    assert "1 of them correct" in asked.evidence
+
+
+def test_what_an_expert_judged_before_publishing_the_same_weights_settles_nothing() -> None:
+    """As with approvals: an author's word does not count, whenever they became one."""
+    catalog = start((2,))
+    catalog = do(catalog, CreateDomain("sandbox", Policy(guarded=())), OPERATOR)
+    grants = (Grant("publish", "sandbox"),)
+    catalog = do(catalog, IssueKey("dora2", DORA, "0" * 64, grants), OPERATOR)
+    catalog = do(catalog, said("item0", "harmful"), FRED)
+    for item in ITEMS[:2]:
+        for expert in (DORA, EMIL):
+            catalog = do(catalog, said(item, "correct"), expert)
+    assert settled_for_production(catalog) == "2 answers settled, 1 required"
+    command = PublishVersion("sandbox", "copy", digest(2), "tiny", files(2), FACTS)
+    catalog = do(catalog, command, "dora2")
+    version = catalog.find(AdapterRef("medical", "coder", 2))
+    harm, reviewed = requirements(version, Policy(approvals=0, reviewed_items=1), catalog, now=NOW)
+    assert (harm.name, harm.met) == ("harm", False)
+    assert reviewed.evidence == "0 answers settled, 1 required"
+    counting = counted(catalog, review(catalog))
+    assert {j.expert for j in counting.judgements} == {EMIL, FRED}
+    # Others judge it in their place.
+    assert "item1" in queue(counting, FRED, holders(catalog))
 
 
 def judged(*judgements: tuple[str, tuple[Verdict, ...], Preference, str | None]) -> Review:

@@ -176,6 +176,8 @@ def test_an_answer_matches_what_it_must_and_nothing_that_it_must_not(
         (Pattern(), {"match": ["a"], "target": "b"}, "own target"),
         (Rubric(), {}, "no criterion"),
         (Rubric(criteria=(Criterion("x", -1),)), {}, "no criterion"),
+        (Rubric(criteria=(Criterion("x"), Criterion("x ", 2))), {}, "same criterion twice"),
+        (Rubric(criteria=(Criterion("\u200b "),)), {}, "says nothing"),
     ],
 )
 def test_an_item_that_no_answer_can_meet_is_a_fault(
@@ -184,6 +186,25 @@ def test_an_item_that_no_answer_can_meet_is_a_fault(
     found = scoring.fault(msgspec.convert({"text": "q", **item}, Item), ("CT", "MRI"))
     assert found is not None
     assert said in found
+
+
+@pytest.mark.parametrize(
+    ("weights", "met", "needed", "right"),
+    [
+        ((100, 1e-8), (True, False), 1.0, False),
+        ((1, 1), (False, False), 1e-9, False),
+        ((0.1,) * 10, (True,) * 3 + (False,) * 7, 0.3, True),
+        ((0.1,) * 10, (True,) * 7 + (False,) * 3, 0.7, True),
+        ((1.1, 2.2, 3.3), (True, True, False), 0.5, True),
+        ((1, 5e-324), (False, True), 5e-324, False),
+        ((1, -1), (True, True), 5e-324, False),
+    ],
+)
+def test_an_answer_passes_a_rubric_by_its_weights_as_they_are_written_not_as_they_are_rounded(
+    weights: tuple[float, ...], met: tuple[bool, ...], needed: float, right: bool
+) -> None:
+    item = Item(text="q", criteria=tuple(Criterion(f"c{n}", w) for n, w in enumerate(weights)))
+    assert Rubric(passes=needed).passed(met, item) is right
 
 
 WEIGHTS = st.lists(st.integers(-5, 5), min_size=1, max_size=6).filter(
@@ -195,12 +216,14 @@ WEIGHTS = st.lists(st.integers(-5, 5), min_size=1, max_size=6).filter(
 def test_a_rubrics_share_rises_with_what_is_met_and_stays_within_bounds(
     weights: list[int], data: st.DataObject
 ) -> None:
-    item = Item(text="q", criteria=tuple(Criterion("c", float(w)) for w in weights))
+    item = Item(
+        text="q", criteria=tuple(Criterion(f"c{n}", float(w)) for n, w in enumerate(weights))
+    )
     scoring = Rubric(passes=0.5)
     met = data.draw(st.lists(st.booleans(), min_size=len(weights), max_size=len(weights)))
     share = scoring.share(met, item)
     assert 0 <= share <= 1
-    assert scoring.passed(met, item) is (share >= 0.5 - 1e-9)
+    assert scoring.passed(met, item) is (2 * share >= 1)
     for place, weight in enumerate(weights):
         more = [*met[:place], True, *met[place + 1 :]]
         assert (
