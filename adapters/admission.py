@@ -16,7 +16,7 @@ from annotated_types import MaxLen
 from adapters.base_model import BaseModel
 from adapters.card import MAX_CARD_BYTES, parse_card
 from adapters.errors import InvalidAdapter
-from adapters.fields import Count, Digest, Finite, Word
+from adapters.fields import Count, Digest, Finite, ShortText
 from adapters.heads import LABELS, MAX_LABELS_BYTES, Head, parse_labels
 from adapters.peft_config import MAX_CONFIG_BYTES, LoraConfig, parse_config
 from adapters.spectra import Spectrum
@@ -85,7 +85,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     rank: Count
     alpha: Finite
     rslora: bool
-    target_modules: Annotated[tuple[Word, ...], MaxLen(2000)]
+    target_modules: Annotated[tuple[ShortText, ...], MaxLen(2000)]
     parameters: Count
     tensors: Count
     weights: Digest | None = None

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 import msgspec
 from annotated_types import MaxLen
 
-from adapters.fields import Count, Finite, Share, Word
+from adapters.fields import Count, Finite, Share, ShortText
 
 EDGE = 1e-6
 """Calibrated probabilities stay this far from 0 and 1: nothing is certain."""
@@ -32,8 +32,8 @@ class Decoding(msgspec.Struct, frozen=True, kw_only=True):
     temperature: Finite = 0.0
     max_tokens: Count = 24
     """A request may allow more: an answer that ends sooner is the same."""
-    stop: Annotated[tuple[Word, ...], MaxLen(16)] = ("\n",)
-    messages: Annotated[tuple[Word, ...], MaxLen(16)] = ("user",)
+    stop: Annotated[tuple[ShortText, ...], MaxLen(16)] = ("\n",)
+    messages: Annotated[tuple[ShortText, ...], MaxLen(16)] = ("user",)
     """The roles of a conversation's messages."""
 
 
@@ -55,7 +55,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     """The share of wrong answers among those given that `threshold` was certified for."""
     n: Count = 0
     """Items that it was fitted on."""
-    report: Word = ""
+    report: ShortText = ""
     """Digest of the evaluation report that it was recorded with."""
     decoding: Decoding = EVALUATED
     """What it holds for: answers to requests with other settings are not calibrated by it."""

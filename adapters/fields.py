@@ -1,8 +1,8 @@
-"""What each kind of field may hold: one type for one bound, and one check for all. Pure.
+"""Field types with bounds, and one check of any value against the bounds of its fields. Pure.
 
-The types annotate the fields of commands, of what events are made of, and of request bodies.
-pydantic enforces them on a body; `problem` on any value that is about to become an event. msgspec
-ignores them, so that what an earlier release wrote with laxer bounds can still be read.
+The types annotate the fields of commands, of what events are made of, and of request bodies. They
+are enforced by pydantic on a body, and by `problem` on any value that is about to become an event.
+msgspec ignores them, so events that an earlier release wrote with laxer bounds can still be read.
 """
 
 import dataclasses
@@ -25,9 +25,10 @@ from typing import (
 import msgspec
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen, Predicate
 
-DIGEST = "^[0-9a-f]{64}$"
-MOST = 1 << 53
-"""No count is higher; above it, JSON's readers disagree about numbers."""
+DIGEST_PATTERN = "^[0-9a-f]{64}$"
+"""`Digest` as a regular expression, for OpenAPI."""
+MAX_COUNT = 1 << 53
+"""The highest count. Above it, JSON's readers round numbers, as doubles."""
 
 
 def is_hexadecimal(text: str) -> bool:
@@ -41,7 +42,7 @@ def is_text(text: str) -> bool:
 
 
 def is_line(text: str) -> bool:
-    """Whether `text` is one line that shows all it holds: any spaces, but no controls."""
+    """Whether `text` is one line without control or other invisible characters but spaces."""
     return text.isprintable() or all(
         letter.isprintable() or unicodedata.category(letter) == "Zs" for letter in text
     )
@@ -52,51 +53,71 @@ PREDICATES: dict[Callable[[Any], bool], str] = {
     is_line: "be one line without control characters",
     is_text: "hold no lone surrogates",
 }
-"""What each predicate asks of a text, in words."""
+"""What each predicate requires, to be read after "must"."""
 
 Digest = Annotated[str, MinLen(64), MaxLen(64), Predicate(is_hexadecimal)]
-"""A SHA-256."""
+"""A SHA-256 in lower-case hexadecimal."""
 Name = Annotated[str, MinLen(1), MaxLen(200), Predicate(is_line)]
-"""A name of one line; grammars are checked where the name is used."""
-Word = Annotated[str, MaxLen(200), Predicate(is_text)]
+"""A name of one line. Commands check further rules, such as those of adapters' names."""
+ShortText = Annotated[str, MaxLen(200), Predicate(is_text)]
 """A short text that may be empty."""
-Path = Annotated[str, MinLen(1), MaxLen(500), Predicate(is_text)]
+FilePath = Annotated[str, MinLen(1), MaxLen(500), Predicate(is_text)]
+"""A file's path in a version or a task. What paths are accepted is checked where files are."""
+Url = Annotated[str, MinLen(1), MaxLen(500), Predicate(is_text)]
+"""An address; the command that takes it checks its form."""
 Reason = Annotated[str, MinLen(1), MaxLen(1000), Predicate(is_text)]
-"""A sentence or two."""
+"""A sentence or two that must be given."""
 Comment = Annotated[str, MaxLen(2000), Predicate(is_text)]
+"""A longer text that may be empty."""
 Pem = Annotated[str, MaxLen(4000), Predicate(is_text)]
-"""A public key."""
-Count = Annotated[int, Ge(0), Le(MOST)]
-Number = Annotated[int, Ge(1), Le(MOST)]
+"""A public key in PEM."""
+Count = Annotated[int, Ge(0), Le(MAX_COUNT)]
+"""How many, or how many bytes."""
+Number = Annotated[int, Ge(1), Le(MAX_COUNT)]
 """The number of a version or a split, or a size of at least one."""
 Share = Annotated[float, Ge(0), Le(1)]
+"""A share or a probability."""
 Finite = Annotated[float, Ge(-1e300), Le(1e300)]
-Effect = Annotated[float, Ge(1), Le(1e9)]
-"""A design effect."""
+"""Any number but NaN and the infinities."""
+DesignEffect = Annotated[float, Ge(1), Le(1e9)]
+"""A design effect: by how much grouped items inflate a variance (Kish, Survey Sampling, 1965)."""
+
+_TYPES: dict[type, str] = {
+    bool: "true or false",
+    dict: "a map",
+    float: "a number",
+    int: "an integer",
+    str: "text",
+    tuple: "a list",
+    type(None): "null",
+}
+"""What each type is called in a message."""
 
 Check: TypeAlias = Callable[[Any, str], "str | None"]
-"""What is wrong with a value that stands at a path, or None."""
+"""Checks a value; its second argument is the value's path, for the message. Returns what is wrong
+with it, or None."""
 
 
 def problem(value: Any) -> str | None:
-    """What is wrong with the first field of `value`, a dataclass or struct, that is out of bounds.
+    """What is wrong with the first field of `value` that is out of bounds; None if none is.
 
-    Raises `TypeError` if its class has a field without a bound.
+    value: a dataclass or a msgspec struct. Raises `TypeError` if its class has a field without a
+    bound.
     """
     kind: Any = type(value)
-    return _check(kind)(value, "")
+    return _check_for(kind)(value, "")
 
 
 @cache
-def _check(kind: Any) -> Check:
-    """The check for values of a type."""
+def _check_for(kind: Any) -> Check:
+    """The check for values of a type. Raises `TypeError` if the type has no bound."""
     if kind in (bool, type(None)):
         return _instance((kind,))
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return _annotated(parts[0], parts[1:])
     if origin is Literal:
-        return lambda value, at: None if value in parts else f"{at} is not one of {parts}"
+        return lambda value, at: None if value in parts else f"{at} must be one of {parts}"
     if origin in (Union, types.UnionType):
         return _optional(parts)
     if origin is tuple and Ellipsis not in parts:
@@ -109,8 +130,10 @@ def _check(kind: Any) -> Check:
 
 
 def _instance(kinds: tuple[type, ...]) -> Check:
+    wanted = _TYPES.get(kinds[-1], kinds[-1].__name__)
+
     def check(value: Any, at: str) -> str | None:
-        return None if isinstance(value, kinds) else f"{at} is no {kinds[-1].__name__}"
+        return None if isinstance(value, kinds) else f"{at} must be {wanted}"
 
     return check
 
@@ -123,7 +146,7 @@ def _annotated(kind: Any, bounds: tuple[Any, ...]) -> Check:
     if not (MaxLen in given if sized else given & {Ge, Gt} and given & {Le, Lt}):
         raise TypeError(f"a field of type {kind} has no bound")
     of_type = _instance((int, float) if origin is float else (origin,))
-    inner = [_check(part) for part in parts if part is not Ellipsis]
+    inner = [_check_for(part) for part in parts if part is not Ellipsis]
 
     def check(value: Any, at: str) -> str | None:
         if wrong := of_type(value, at):
@@ -175,16 +198,16 @@ def _words(bound: Any) -> str:
 
 
 def _optional(parts: tuple[Any, ...]) -> Check:
-    (inner,) = (_check(part) for part in parts if part is not type(None))
+    (inner,) = (_check_for(part) for part in parts if part is not type(None))
     return lambda value, at: None if value is None else inner(value, at)
 
 
 def _pair(parts: tuple[Any, ...]) -> Check:
-    checks = [_check(part) for part in parts]
+    checks = [_check_for(part) for part in parts]
 
     def check(value: Any, at: str) -> str | None:
         if not isinstance(value, tuple) or len(value) != len(checks):
-            return f"{at} has not {len(checks)} members"
+            return f"{at} must have {len(checks)} members"
         found = (one(part, at) for one, part in zip(checks, value, strict=True))
         return next((wrong for wrong in found if wrong), None)
 
@@ -196,7 +219,7 @@ def _record(kind: type) -> Check:
 
     def check(value: Any, at: str) -> str | None:
         if not isinstance(value, kind):
-            return f"{at} is no {kind.__name__}"
+            return f"{at} must be a {kind.__name__}"
         for name, one in checks.items():
             if wrong := one(getattr(value, name), f"{at}.{name}".lstrip(".")):
                 return wrong
@@ -210,6 +233,6 @@ def _fields(kind: type) -> Iterator[tuple[str, Check]]:
         if get_origin(hint) is ClassVar:
             continue
         try:
-            yield name, _check(hint)
+            yield name, _check_for(hint)
         except TypeError as error:
             raise TypeError(f"{kind.__name__}.{name}: {error}") from error

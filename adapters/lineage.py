@@ -6,7 +6,7 @@ import msgspec
 from annotated_types import MaxLen
 
 from adapters.errors import InvalidAdapter
-from adapters.fields import Word
+from adapters.fields import ShortText
 from adapters.names import AdapterRef
 
 MAX_BYTES = 1 << 20
@@ -17,15 +17,15 @@ _MAX_REVIEWS = 100
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     """Where a version comes from. The `lineage` object of `provenance.json`."""
 
-    parent: Word | None = None
+    parent: ShortText | None = None
     """The version whose training it continues, as `domain/adapter@number`."""
-    data: Word | None = None
+    data: ShortText | None = None
     """Digest, or name and revision, of the training data."""
-    recipe: Word | None = None
+    recipe: ShortText | None = None
     """Digest or name of the recipe."""
-    code: Word | None = None
+    code: ShortText | None = None
     """Revision of the training code."""
-    reviews: Annotated[tuple[Word, ...], MaxLen(100)] = ()
+    reviews: Annotated[tuple[ShortText, ...], MaxLen(100)] = ()
     """Expert reviews whose judgements are in the training data, by their ids."""
 
 

@@ -1,4 +1,4 @@
-"""Untrusted YAML: maps, lists and scalars within bounds; nothing that expands or constructs.
+"""Reads untrusted YAML: maps, lists and scalars within bounds, nothing that expands or constructs.
 
 Anchors, aliases and explicit tags are refused as the parser reports them, so that the same letters
 inside quotes or text are accepted. Timestamps and merge keys are read as text. The parser is
@@ -12,12 +12,19 @@ import yaml
 from adapters.errors import LoraryError
 
 MAX_BYTES = 256 << 10
+"""Most bytes of a document in UTF-8."""
 MAX_DEPTH = 32
+"""Most levels of maps and lists within each other."""
 MAX_NODES = 50_000
+"""Most maps, lists, keys and scalars."""
 MAX_NUMBER = 64
-"""Characters of one number."""
+"""Most characters of one number: reading an integer takes time quadratic in them."""
 
-_TEXT_ONLY = ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:merge", "tag:yaml.org,2002:value")
+_READ_AS_TEXT = (
+    "tag:yaml.org,2002:timestamp",
+    "tag:yaml.org,2002:merge",
+    "tag:yaml.org,2002:value",
+)
 
 
 class InvalidYaml(LoraryError):
@@ -31,7 +38,7 @@ class _Loader(yaml.CSafeLoader):
     """The safe loader without timestamps and merge keys, and with bounded numbers."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML reads it from the class
-        first: [(tag, pattern) for tag, pattern in resolvers if tag not in _TEXT_ONLY]
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in _READ_AS_TEXT]
         for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -57,10 +64,10 @@ for _kind in ("int", "float"):
 
 
 def load_yaml(text: str) -> Any:
-    """The value that a YAML document writes, None for an empty one.
+    """Read one YAML document and return its value, None for an empty one.
 
-    Raises `InvalidYaml` for whatever is no YAML, uses anchors, aliases, tags or a key twice, or
-    exceeds `MAX_BYTES` in UTF-8, `MAX_DEPTH` levels, `MAX_NODES` values or `MAX_NUMBER`.
+    Raises `InvalidYaml` for text that is not YAML, has anchors, aliases, tags or a key twice in a
+    map, or exceeds `MAX_BYTES`, `MAX_DEPTH`, `MAX_NODES` or `MAX_NUMBER`. The message says where.
     """
     if len(text.encode("utf-8", "replace")) > MAX_BYTES:
         raise InvalidYaml(f"The YAML has more than {MAX_BYTES} bytes. Shorten it.")
@@ -75,6 +82,7 @@ def load_yaml(text: str) -> Any:
 
 
 def _check_events(text: str) -> None:
+    """Raise `InvalidYaml` for what is not accepted, from the parser's events alone."""
     depth = nodes = 0
     for event in yaml.parse(text, yaml.CSafeLoader):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:

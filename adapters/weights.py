@@ -11,7 +11,7 @@ from typing import IO
 from adapters.base_model import BaseModel
 from adapters.heads import check_head, part_of
 from adapters.magnitude import check_magnitude
-from adapters.module_names import ends_of
+from adapters.module_names import names_of
 from adapters.peft_config import Finding, LoraConfig
 from adapters.safetensors_header import FLOATS, BadSafetensors, TensorInfo, read_header
 from adapters.singular_values import spectra
@@ -167,8 +167,8 @@ def _check_pair(
 
 def _check_named(modules: Set[str], base: BaseModel, config: LoraConfig) -> list[Finding]:
     """Whether target_modules and the patterns name the modules that have tensors."""
-    named = {end for module in modules for end in ends_of(module)}
-    known = {end for module in base.modules for end in ends_of(module)}
+    named = {name for module in modules for name in names_of(module)}
+    known = {name for module in base.modules for name in names_of(module)}
     findings = []
     if config.target_modules:
         targets = frozenset(config.target_modules)
@@ -177,7 +177,7 @@ def _check_named(modules: Set[str], base: BaseModel, config: LoraConfig) -> list
                 f"Module {module[:120]!r} has tensors, but target_modules does not name it.", _BOTH
             )
             for module in sorted(modules)
-            if targets.isdisjoint(ends_of(module))
+            if targets.isdisjoint(names_of(module))
         ]
         # PEFT passes over a target that the model does not have.
         findings += [

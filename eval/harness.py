@@ -1,7 +1,7 @@
-"""lm-evaluation-harness: its own tasks asked through the served API, and tasks by its YAML.
+"""Runs lm-evaluation-harness on a served model: its own tasks, and tasks in its YAML format.
 
-Suites of Lorary's own are asked without it (eval.asking), and score as it does
-(`tests/journeys/test_evaluation.py`).
+Lorary's own suites are asked without the harness (`eval.asking`). They score the same with it, as
+`tests/journeys/test_evaluation.py` checks.
 """
 
 import json
@@ -29,56 +29,66 @@ _NO_LIKELIHOODS = (
 
 
 class ServedModel(LM):  # type: ignore[misc]
-    """A model behind the API, as the harness sees models."""
+    """The harness's interface to a model that is asked through the API."""
 
     def __init__(self, asking: Asking) -> None:
+        """asking: asks the model, and keeps its answers."""
         super().__init__()
         self._asking = asking
 
     @property
     def tokenizer_name(self) -> str:
-        """The server applies its own template; the model's name stands for it."""
+        """The model's name, by which the harness caches: the server has tokenizer and template."""
         return self._asking.model.name
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """The messages as they are: the server turns them into a prompt."""
+        """The messages as JSON: the server applies its own template to them."""
         del add_generation_prompt
         return json.dumps(chat_history, ensure_ascii=False)
 
     def generate_until(self, requests: list[Instance], **_: Any) -> list[str]:
-        """Answers by chat completions, at temperature 0 unless the task says another."""
+        """The answers to the requests, in their order, by chat completions.
+
+        The temperature is 0 unless a task sets another. Raises as `Asking.all`.
+        """
         asked = [request_of(str(request.args[0]), request.args[1]) for request in requests]
         return [answer.text for answer in self._asking.all(asked)]
 
     def loglikelihood(self, requests: list[Instance], **_: Any) -> list[tuple[float, bool]]:
-        """Not to be had: servers do not tell log-probabilities of a prompt for an adapter."""
+        """Not supported: raises `EvaluationFailed`."""
         del requests
         raise EvaluationFailed(_NO_LIKELIHOODS)
 
     def loglikelihood_rolling(self, requests: list[Instance], **_: Any) -> list[float]:
-        """Nor these."""
+        """Not supported: raises `EvaluationFailed`."""
         del requests
         raise EvaluationFailed(_NO_LIKELIHOODS)
 
 
-def request_of(context: str, how: dict[str, Any]) -> Request:
-    """What the harness asks, as it is put to the API."""
+def request_of(context: str, settings: dict[str, Any]) -> Request:
+    """The API's request for one of the harness's.
+
+    context: messages as `ServedModel.apply_chat_template` writes them. settings: the task's
+    `generation_kwargs`: `max_gen_toks`, and `until` and `temperature` if it sets them.
+    """
     return Request(
         messages=tuple((each["role"], each["content"]) for each in json.loads(context)),
-        max_tokens=how["max_gen_toks"],
-        stop=tuple(how.get("until") or ()),
-        temperature=how.get("temperature", EVALUATED.temperature),
+        max_tokens=settings["max_gen_toks"],
+        stop=tuple(settings.get("until") or ()),
+        temperature=settings.get("temperature", EVALUATED.temperature),
     )
 
 
 def run(
-    served: Any, tasks: Sequence[str], folder: Path | None, *, limit: int | None = None
+    model: LM, tasks: Sequence[str], folder: Path | None, *, limit: int | None = None
 ) -> dict[str, Any]:
-    """lm-evaluation-harness's own result for tasks by name: those in `folder`, or its stock ones.
+    """Run tasks of lm-evaluation-harness and return its result, with every sample.
 
-    Raises `UnknownSuite` for a name that is no task.
+    tasks: their names. folder: where their YAML files are; None for the harness's own tasks. limit:
+    most items of each task; None for all.
+    Raises `UnknownSuite` for a name that is not a task there, and what `model` raises.
     """
     from lm_eval import evaluator
     from lm_eval.tasks import TaskManager
@@ -91,7 +101,7 @@ def run(
             f"lm-evaluation-harness has no task {unknown[0]!r} here. List them: lm_eval ls tasks"
         )
     result: dict[str, Any] = evaluator.evaluate(
-        served,
+        model,
         manager.load(list(tasks)),
         apply_chat_template=True,
         bootstrap_iters=0,
@@ -102,7 +112,12 @@ def run(
 
 
 def ask_by_harness(asking: Asking, task: Task) -> list[Answer]:
-    """The answers to a task that the harness asks and scores, in the order of its rows."""
+    """Have the harness ask and score a task whose scoring is `harness`.
+
+    asking: the model; answers that it kept are not asked for again. task: its questions' prompts
+    are the rows of the harness's data set. Returns the answers in the order of the questions.
+    Raises as `Asking.all`.
+    """
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         rows = folder / "rows.jsonl"

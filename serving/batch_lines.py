@@ -16,7 +16,7 @@ from serving.batches.slices import Answer, Ask
 from serving.batches.worker import Worker
 from serving.errors import RegistryUnavailable
 from serving.replica import Replica
-from serving.request.headers import ACTING
+from serving.request.headers import BATCH_KEY
 from serving.resolve import key_of_batch
 
 
@@ -74,7 +74,7 @@ class GatewayLines:
             "server": None,
             "state": {},
             "app": self._app,
-            ACTING: batch.key,
+            BATCH_KEY: batch.key,
         }
         waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
         status, retry_after, pieces = 0, 0.0, []

@@ -1,7 +1,7 @@
-"""vLLM's own metrics, with one series where there would be more forever, and its NaN counts.
+"""A replacement for vLLM's Prometheus logger that also reports each request's NaN count to Lorary.
 
-Extension point: the entry-point group `vllm.stat_logger_plugins`. A class there that extends vLLM's
-Prometheus logger takes its place.
+It is registered in the entry-point group `vllm.stat_logger_plugins`: vLLM uses a class from there
+that extends its Prometheus logger instead of its own.
 """
 
 from typing import Any
@@ -12,23 +12,28 @@ from serving.telemetry.verdicts import VERDICTS, Times
 
 
 class EngineMetrics(PrometheusStatLogger):  # type: ignore[misc] # vLLM ships no types for it
-    """What vLLM reports to Prometheus, and of which adapters run and wait only the latest.
+    """vLLM's metrics, with a single series of `vllm:lora_requests_info`; and `VERDICTS`' source.
 
-    `vllm:lora_requests_info` is a series for each combination of names that ever ran together, its
-    value the time. Whoever reads it, as the Gateway API's endpoint picker does, wants the newest.
+    vLLM keeps a series of that gauge for every combination of adapters that ever ran or waited
+    together, without bound; its value is the time. Readers such as the Gateway API's endpoint
+    picker use the newest only, so the others are removed.
     """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         VERDICTS.reported = True
         if self.gauge_lora_info is not None:
-            # The names it shows are those of all data-parallel ranks, and so are the slots.
+            # The gauge lists the adapters of all data-parallel ranks, so it counts all their slots.
             self.max_lora *= len(self.engine_indexes)
 
     def record(
         self, scheduler_stats: Any, iteration_stats: Any, *arguments: Any, **named: Any
     ) -> None:
-        """Take in one step of the engine."""
+        """Record the statistics of one step of the engine, and note the requests that finished.
+
+        scheduler_stats, iteration_stats: vLLM's `SchedulerStats` and `IterationStats`; None if the
+        step has none. Further arguments are passed to vLLM's logger.
+        """
         if scheduler_stats is not None and self.gauge_lora_info is not None:
             self.gauge_lora_info.clear()
         if iteration_stats is not None:
@@ -44,7 +49,10 @@ class EngineMetrics(PrometheusStatLogger):  # type: ignore[misc] # vLLM ships no
 
 
 def _times(finished: Any) -> Times | None:
-    """How long the engine worked at a finished sequence; None if it was put off meanwhile."""
+    """The engine's times for a finished sequence; None if it was preempted, which distorts them.
+
+    finished: vLLM's `FinishedRequestStats`.
+    """
     if finished.num_preemptions:
         return None
     return Times(

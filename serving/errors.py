@@ -16,11 +16,11 @@ LoraryError
 │   └── ReaderTooSlow    the caller did not read its answer
 ├── UnknownResponse      feedback about an answer that was not given here
 ├── FeedbackUnavailable  feedback that the registry does not take now
-├── FeedbackDisabled           a replica that has no key to report with
-├── RegistryUnavailable       no registry was ever read, so nothing can be resolved
+├── FeedbackDisabled     a replica that has no key to report with
+├── RegistryUnavailable  no registry was ever read, so nothing can be resolved
 ├── SlowBody             a request whose body did not come in time
 ├── DeadlineExceeded     an answer that took longer than it may
-├── ShuttingDown              the server is shutting down: another one answers
+├── ShuttingDown         the server is shutting down: another one answers
 ├── FileNotStored        a file that its caller has not, or has no more
 ├── BatchNotFound        a batch that its caller has not, or has no more
 ├── BatchEnded           a batch that cannot be cancelled any more

@@ -1,4 +1,4 @@
-"""What follows when the engine computed an answer from NaN: clean, find the cause, refuse it.
+"""Answers that the engine computed from NaN: clean the engine, find the cause, refuse the adapter.
 
 The answer's own adapter may be the cause or a victim, which got a block of the KV cache that
 another request had filled with NaN. So the engine is cleaned and the request is repeated, cut to a
@@ -23,9 +23,11 @@ from serving.telemetry.verdicts import VERDICTS, Verdict
 from serving.tiers.trial import Trials
 
 REPEAT_TOKENS = 16
-"""Tokens of a repeated request."""
+"""Tokens that a repeated request generates at most."""
 REPEAT_SECONDS = 30.0
+"""How long one repetition may take; then the cause stays unknown."""
 REPEATS = 2
+"""Repetitions that must all have NaN before the adapter is the cause."""
 RELEASE_SECONDS = 0.05
 """How long requests that were ended have until vLLM aborts them, a few passes of the event loop."""
 MAX_WAITING = 8
@@ -33,31 +35,33 @@ MAX_WAITING = 8
 IN_TRAFFIC = "its logits were not finite numbers for a request, and again when it was repeated"
 
 Prepare = Callable[[dict[str, Any]], tuple[str, Scope, bytes]]
-"""Makes of a body what vLLM gets: the request's id, the scope and the bytes."""
+"""Makes vLLM's request of a body: its id, without vLLM's prefix, the scope and the body's bytes."""
 Repeat = Callable[[], Awaitable[bool]]
-"""Runs a request once more; whether its logits had NaN again."""
+"""Runs a request once more and returns whether its logits had NaN again."""
 
 
 class Receiver(Protocol):
-    """What takes an answer."""
+    """Takes the answer to one request, message by message."""
 
     verdict: Verdict | None
-    """What the engine's statistics say of it; whoever takes the end of an answer waits for it."""
+    """What the engine's statistics say of the answer; set before its first message. `send` waits
+    for it with the last one."""
 
     async def send(self, message: Message) -> None:
         """Take vLLM's next message."""
 
     async def refuse(self, error: LoraryError) -> None:
-        """The answer is none; may raise `error`."""
+        """End the answer with `error`: raise it, or send it as the last event of a stream."""
 
 
 class Faults:
-    """The faulty answers of one replica. Use it from one event loop."""
+    """Relays a replica's answers and handles faulty ones. Use it from one event loop."""
 
     def __init__(self, trials: Trials, inflight: InFlight) -> None:
+        """trials: quarantines faulty versions. inflight: the requests, which end with them."""
         self.trials = trials
         self._inflight = inflight
-        self._one = asyncio.Lock()
+        self._finding_cause = asyncio.Lock()
         self._waiting = 0
 
     async def relay(
@@ -66,36 +70,37 @@ class Faults:
         prepare: Prepare,
         body: dict[str, Any],
         exchange: Exchange,
-        relay: Receiver,
+        receiver: Receiver,
     ) -> None:
-        """Have vLLM answer `body` as the request `exchange`, through `relay`; an answer made of NaN
-        becomes an error.
+        """Have `app`, which is vLLM, answer `body`; an answer computed from NaN becomes an error.
 
-        Raises `AdapterFaulty` or `EngineFault` if nothing was sent yet; a stream gets the error as
-        its last event.
+        prepare: makes vLLM's request of a body. exchange: the request that is answered, which may
+        end it. receiver: gets the answer.
+        Raises what `receiver.refuse` raises: `AdapterFaulty` or `EngineFault` if nothing was sent
+        yet; and `EngineFault` while the engine cannot be cleaned.
         """
         self.trials.recovery.check()
         request_id, scope, data = prepare(body)
         with VERDICTS.follow(request_id, sequences(body)) as verdict:
-            relay.verdict = verdict
+            receiver.verdict = verdict
             try:
-                await app(scope, replay(data, exchange.receiver()), relay.send)
+                await app(scope, replay(data, exchange.receiver()), receiver.send)
             except Exception:
                 if not verdict.failed:  # NaN among log-probabilities cannot be written as JSON
                     raise
         if not verdict.failed:
             return
         if not verdict.corrupted:
-            await relay.refuse(EngineFault())
+            await receiver.refuse(EngineFault())
             return
 
         async def repeat() -> bool:
             return await _repeat(app, prepare, shortened(body, ROUTES[scope["path"]].limit))
 
-        await relay.refuse(await self._explain(exchange, repeat))
+        await receiver.refuse(await self._explain(exchange, repeat))
 
     async def _explain(self, exchange: Exchange, repeat: Repeat) -> LoraryError:
-        """The error for an answer that had NaN; by then the engine is clean again."""
+        """Clean the engine, find the cause, and return the error for an answer that had NaN."""
         version = exchange.version
         CORRUPTED.inc()
         access_log.write("nan_logits", model=None if version is None else str(version.ref))
@@ -106,7 +111,7 @@ class Faults:
                 return EngineFault()
             self._waiting += 1
             try:
-                async with self._one:
+                async with self._finding_cause:
                     self.trials.check(version)
                     for _ in range(REPEATS):
                         async with asyncio.timeout(REPEAT_SECONDS):
@@ -131,12 +136,12 @@ class Faults:
 async def _repeat(app: ASGIApp, prepare: Prepare, body: dict[str, Any]) -> bool:
     request_id, scope, data = prepare(body)
     with VERDICTS.follow(request_id) as verdict:
-        with contextlib.suppress(Exception):  # whatever became of it, its logits are the question
-            await app(scope, replay(data, _never), _ignore)
+        with contextlib.suppress(Exception):  # only its logits matter, however it ended
+            await app(scope, replay(data, _disconnects_late), _ignore)
         return verdict.corrupted
 
 
-async def _never() -> Message:
+async def _disconnects_late() -> Message:
     await asyncio.sleep(REPEAT_SECONDS)
     return {"type": "http.disconnect"}
 
@@ -146,7 +151,10 @@ async def _ignore(_message: Message) -> None:
 
 
 def shortened(body: dict[str, Any], limit: str | None) -> dict[str, Any]:
-    """The same request for one short, whole answer. limit: the field that bounds its tokens."""
+    """The same request for one short answer that is not streamed.
+
+    limit: the field of its route that bounds the answer's tokens; None if it has none.
+    """
     dropped = {"stream", "stream_options", "n", "best_of", "min_tokens", "max_tokens",
                "max_completion_tokens", "logprobs", "top_logprobs"}  # fmt: skip
     kept = {name: value for name, value in body.items() if name not in dropped}

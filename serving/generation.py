@@ -1,6 +1,7 @@
-"""One request for an answer: bounded, resolved, charged, placed, relayed.
+"""Generates the answer to one request: bounded, resolved, charged, placed in the engine, relayed.
 
-Each step holds what it took until the request has ended, however it ends.
+Each step keeps what it took, such as a share of the batch or the adapter's slot, until the request
+has ended, whether with an answer, an error or a disconnect.
 """
 
 import functools
@@ -27,12 +28,12 @@ from serving.request.body import check_seed, parse_body, sequences
 from serving.request.confidence import Judge, Terms, terms
 from serving.request.envelopes import MESSAGES
 from serving.request.headers import (
-    ACTING,
+    BATCH_KEY,
     allowed_seconds,
     declared_length,
     flag,
+    has_route,
     inner,
-    routed,
     sticky,
 )
 from serving.request.limits import Grant
@@ -46,37 +47,38 @@ from serving.telemetry import access_log
 from serving.tiers.residency import Tier
 from serving.tiers.shares import BATCHES
 
-LATER = 1 << 20
-"""What is added to the priority of a batch's line: it goes after every other request."""
+BATCH_PRIORITY = 1 << 20
+"""Added to the priority of a batch's line. vLLM takes the lowest first, so lines go last."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One request whose `model` is resolved."""
+class ResolvedRequest:
+    """A request whose `model` is resolved, with what later steps read of it."""
 
     replica: Replica
     route: Route
     scope: Scope
     key: Key
-    found: Resolution
+    resolution: Resolution
+    """What `model` names: the version and its shadow, by the catalog that says so."""
     body: dict[str, Any]
-    """The body, changed on its way to what vLLM gets."""
+    """The parsed body. Steps change it in place; what they leave is sent to vLLM."""
     size: int
-    """Bytes of the body as it came."""
+    """Bytes of the body as the caller sent it."""
     sequences: int
-    """Prompts times choices."""
+    """How many sequences the engine generates: prompts times choices."""
 
     @property
     def model(self) -> str:
-        """The adapter, or the base model, that answers."""
-        version = self.found.version
+        """What answers: `DOMAIN/ADAPTER`, or the name of the base model."""
+        version = self.resolution.version
         if version is None:
             return self.replica.settings.base_name
         return f"{version.domain}/{version.adapter}"
 
     @property
     def chooses_rank(self) -> bool:
-        """Whether the data-parallel rank that answers is chosen here."""
+        """Whether the gateway chooses the data-parallel rank that answers, not vLLM."""
         return self.route.takes_rank and len(self.replica.ranks) > 1
 
 
@@ -89,8 +91,12 @@ async def admitted(
     send: Send,
     seconds: float | None = None,
 ) -> AsyncIterator[tuple[Exchange, Grant]]:
-    """The scope of one request: admitted before its body is read, ended when its caller disconnects
-    or its time is over, and then everything is given back."""
+    """Admit a request, before its body is read, for as long as the context lasts.
+
+    seconds: how long it may take at most; None for no limit. `X-Lorary-Timeout` may ask for less.
+    Yields the request, which ends when its caller disconnects or its time is over, and what it is
+    charged. Raises `LimitReached`, `BadRequest` for a malformed header, and why the request ended.
+    """
     seconds = allowed_seconds(scope, seconds)
     with replica.limits.admit(key.id) as grant:
         async with replica.inflight.follow(receive, send, seconds, scope["path"]) as exchange:
@@ -100,7 +106,11 @@ async def admitted(
 async def generate(
     replica: Replica, app: ASGIApp, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    """Have `app`, which is vLLM, answer a request of one of the `ROUTES`."""
+    """Have `app`, which is vLLM, answer a request of one of the `ROUTES`, and relay the answer.
+
+    Raises any `LoraryError` that refuses or ends the request before part of its answer was sent;
+    a stream that has begun gets it as its last event.
+    """
     replica.shutdown.check()
     catalog, key = await identify(replica, scope)
     settings, route = replica.settings, _route(replica, scope)
@@ -113,38 +123,42 @@ async def generate(
         if replica.on_cpu:
             check_seed(body)
         caller = sticky(scope, route.user(body), key)
-        (found,) = await resolve(replica, catalog, key, [body["model"]], caller)
-        asked = Asked(replica, route, scope, key, found, body, len(data), sequences(body))
-        exchange.version = found.version
-        app = _around(asked, app)
-        tokens = route.most_tokens(body, len(data), settings.max_model_len)
-        grant.claim(asked.model, sequences=asked.sequences, tokens=tokens)
-        await _check_grammars(asked)
-        watched = held.enter_context(
-            replica.rollouts.watch(found.catalog, found.ref, found.version)
+        (resolution,) = await resolve(replica, catalog, key, [body["model"]], caller)
+        request = ResolvedRequest(
+            replica, route, scope, key, resolution, body, len(data), sequences(body)
         )
-        judged = _terms_of(asked)
+        exchange.version = resolution.version
+        app = _with_pooling(request, app)
+        tokens = route.most_tokens(body, len(data), settings.max_model_len)
+        grant.claim(request.model, sequences=request.sequences, tokens=tokens)
+        await _check_grammars(request)
+        split_watch = held.enter_context(
+            replica.rollouts.watch(resolution.catalog, resolution.ref, resolution.version)
+        )
+        wanted_terms = _confidence_terms(request)
         usage = Usage(
             Shown() if route.reports_usage else ask_for_usage(body),
             n=body.get("n", 1),
-            sequences=asked.sequences,
+            sequences=request.sequences,
         )
-        rank, tier = await _place(asked, held)
-        relay = watched.outcome = Relay(
+        rank, tier = await _place(request, held)
+        relay = split_watch.outcome = Relay(
             exchange,
-            found.version,
+            resolution.version,
             settings.base_name,
             usage,
             route=route,
-            judge=Judge(judged) if judged is not None else None,
+            judge=Judge(wanted_terms) if wanted_terms is not None else None,
             engine=replica.identity,
         )
-        if found.shadow is not None and found.version is not None:
-            watch = _watched(asked, found.shadow, found.version, exchange)
+        if resolution.shadow is not None and resolution.version is not None:
+            watch = _shadow_watch(request, resolution.shadow, resolution.version, exchange)
             app = held.enter_context(watch).through(app)
         grant.tokens = None  # from here on the engine may spend the reserve
         try:
-            prepared = functools.partial(_prepare, asked, found.version, watched.split, rank)
+            prepared = functools.partial(
+                _prepare_for_vllm, request, resolution.version, split_watch.split, rank
+            )
             await replica.faults.relay(app, prepared, body, exchange, relay)
         finally:
             relay.end()
@@ -153,7 +167,7 @@ async def generate(
             access_log.write(
                 "request",
                 key=key.id,
-                model=str(found.version.ref) if found.version else settings.base_name,
+                model=str(resolution.version.ref) if resolution.version else settings.base_name,
                 path=route.path,
                 status=relay.status or None,
                 tier=tier,
@@ -173,7 +187,7 @@ def _route(replica: Replica, scope: Scope) -> Route:
     if route.classifies != replica.served.classifies:
         others = ", ".join(r.path for r in ROUTES.values() if r.classifies != route.classifies)
         raise RouteNotFound(f"POST {path!r}: {replica.served.doing} Use {others}.")
-    if not routed(scope, path, usual=path != EMBEDDINGS):
+    if not has_route(scope, path, default=path != EMBEDDINGS):
         made = "no embeddings" if path == EMBEDDINGS else "embeddings alone, no text"
         raise NotFound(
             f"The base model {replica.settings.base_name!r} makes {made}. Use "
@@ -182,111 +196,130 @@ def _route(replica: Replica, scope: Scope) -> Route:
     return route
 
 
-def _around(asked: Asked, app: ASGIApp) -> ASGIApp:
-    """vLLM with what stands before it on the route."""
-    route, finish = asked.route, asked.route.finish
+def _with_pooling(request: ResolvedRequest, app: ASGIApp) -> ASGIApp:
+    """`app`, its pooled answers turned into what callers get, where the route has such answers."""
+    route, finish = request.route, request.route.finish
     if route.classifies:
-        base = asked.replica.settings.base_name
-        head = classification.head_at(route.path, asked.found.version, base)
+        base = request.replica.settings.base_name
+        head = classification.head_at(route.path, request.resolution.version, base)
         finish = functools.partial(classification.finish, route.path, head)
     return app if finish is None else Pooled(app, finish)
 
 
-async def _check_grammars(asked: Asked) -> None:
-    shaping = asked.route.constraints(asked.body)
-    if not (wanted := grammars(shaping)):
+async def _check_grammars(request: ResolvedRequest) -> None:
+    constraints = request.route.constraints(request.body)
+    if not (wanted := grammars(constraints)):
         return
     try:
-        await asked.replica.grammars.check(asked.key.id, wanted, asked.sequences)
+        await request.replica.grammars.check(request.key.id, wanted, request.sequences)
     except RefusedGrammar as error:
-        error.param = field(shaping)
+        error.param = field(constraints)
         raise
 
 
-def _terms_of(asked: Asked) -> Terms | None:
-    """On what terms the answer's confidence is judged; None if it is not."""
-    version, replica = asked.found.version, asked.replica
+def _confidence_terms(request: ResolvedRequest) -> Terms | None:
+    """How to judge the answer's confidence; None if neither the caller nor the domain asks for it.
+
+    Raises `Forbidden` for a header that takes the role evaluate, and `BadRequest` as `terms`.
+    """
+    version, replica = request.resolution.version, request.replica
     if version is None:
         return None
-    wanted = flag(asked.scope, b"x-lorary-confidence")
-    abstains = asked.found.catalog.domain(version.domain).policy.abstain
-    if flag(asked.scope, b"x-lorary-evaluate"):
-        # Whoever judges a version must see what it would have answered.
-        require(asked.key, "evaluate", version.domain)
+    wanted = flag(request.scope, b"x-lorary-confidence")
+    abstains = request.resolution.catalog.domain(version.domain).policy.abstain
+    if flag(request.scope, b"x-lorary-evaluate"):
+        # An evaluation needs the answers that callers would not get.
+        require(request.key, "evaluate", version.domain)
         abstains = False
     return terms(
-        asked.route.path,
-        asked.body,
+        request.route.path,
+        request.body,
         version,
         wanted=wanted,
         abstains=abstains,
-        keys=asked.found.catalog.keys,
+        keys=request.resolution.catalog.keys,
         engine=replica.identity,
         controls=replica.controls,
     )
 
 
-async def _place(asked: Asked, held: AsyncExitStack) -> tuple[int | None, Tier | None]:
-    """Hold the request's places in the engine's batch and its version in the engine as long as
-    `held`: the rank that answers, and where the version was before."""
-    replica, body, version = asked.replica, asked.body, asked.found.version
-    body["cache_salt"] = replica.salts.salt(asked.found.catalog, version, asked.key)
-    later = ACTING in asked.scope
-    share = replica.shares.take(BATCHES if later else asked.key.id, asked.sequences)
-    body["priority"] = await held.enter_async_context(share) + (LATER if later else 0)
-    rank = held.enter_context(_ranked(asked))
+async def _place(request: ResolvedRequest, held: AsyncExitStack) -> tuple[int | None, Tier | None]:
+    """Hold the request's places in the engine's batch, and its version in the engine, until `held`
+    is closed. Completes the body: salt, priority, and the pinned name as `model`.
+
+    Returns the rank that answers, as `_chosen_rank` says, and where the version was before; None
+    for the base model.
+    """
+    replica, body, version = request.replica, request.body, request.resolution.version
+    body["cache_salt"] = replica.salts.salt(request.resolution.catalog, version, request.key)
+    is_batch_line = BATCH_KEY in request.scope
+    share = replica.shares.take(BATCHES if is_batch_line else request.key.id, request.sequences)
+    lowered = BATCH_PRIORITY if is_batch_line else 0
+    body["priority"] = await held.enter_async_context(share) + lowered
+    rank = held.enter_context(_chosen_rank(request))
     tier = None
     if version is not None:
         body["model"] = str(version.ref)
-        tier = await _bring(asked, held, version, rank)
+        tier = await _hold_version(request, held, version, rank)
         replica.catalog.resolve(version.ref)  # it may have been revoked meanwhile
-    if later:
-        held.enter_context(replica.running_later())
+    if is_batch_line:
+        held.enter_context(replica.running_batch_line())
     return rank, tier
 
 
 @contextmanager
-def _ranked(asked: Asked) -> Iterator[int | None]:
+def _chosen_rank(request: ResolvedRequest) -> Iterator[int | None]:
     """The data-parallel rank that answers; None if there is one only, or if vLLM chooses."""
-    version = asked.found.version
-    named = str(version.ref) if version and asked.chooses_rank else None
-    with asked.replica.ranks.place(named, asked.sequences) as rank:
-        yield rank if asked.chooses_rank else None
+    version = request.resolution.version
+    named = str(version.ref) if version and request.chooses_rank else None
+    with request.replica.ranks.place(named, request.sequences) as rank:
+        yield rank if request.chooses_rank else None
 
 
-async def _bring(asked: Asked, held: AsyncExitStack, version: Version, rank: int | None) -> Tier:
-    """Hold the version in the engine as long as `held`; where it was before."""
-    residency = asked.replica.residency
+async def _hold_version(
+    request: ResolvedRequest, held: AsyncExitStack, version: Version, rank: int | None
+) -> Tier:
+    """Hold the version in the engine until `held` is closed; returns where it was before.
+
+    A version that is not in the engine counts among its key's cold loads meanwhile.
+    """
+    residency = request.replica.residency
     if residency.tier(version) == "engine":
         return await held.enter_async_context(residency.hold(version, rank))
-    async with asked.replica.cold_loads.enter(asked.key.id, version):
+    async with request.replica.cold_loads.enter(request.key.id, version):
         return await held.enter_async_context(residency.hold(version, rank))
 
 
-def _watched(asked: Asked, shadow: Shadow, version: Version, exchange: Exchange) -> Watch:
-    """What has the request answered by the shadow's candidate, too."""
-    replica = asked.replica
+def _shadow_watch(
+    request: ResolvedRequest, shadow: Shadow, version: Version, exchange: Exchange
+) -> Watch:
+    """What records the caller's answer and then has the shadow's candidate answer, too."""
+    replica = request.replica
     candidate = replica.catalog.find(replace(version.ref, version=shadow.candidate))
-    rank = replica.ranks.home(str(candidate.ref)) if asked.chooses_rank else None
-    prepare = functools.partial(_prepare, asked, candidate, None, rank)
+    rank = replica.ranks.home(str(candidate.ref)) if request.chooses_rank else None
+    prepare = functools.partial(_prepare_for_vllm, request, candidate, None, rank)
     return replica.shadows.watch(
-        shadow, candidate, exchange, asked.scope, asked.body, asked.size, prepare, rank
+        shadow, candidate, exchange, request.scope, request.body, request.size, prepare, rank
     )
 
 
-def _prepare(
-    asked: Asked,
+def _prepare_for_vllm(
+    request: ResolvedRequest,
     version: Version | None,
     split: tuple[str, int] | None,
     rank: int | None,
     body: dict[str, Any],
 ) -> tuple[str, Scope, bytes]:
-    """A request as vLLM gets it: its new id, the scope, and the bytes of its body."""
-    path = asked.route.path
-    response_id = asked.replica.response_ids.issue(path, version, asked.key.id, split)
+    """A request as vLLM gets it: its new id, the scope, and the bytes of its body.
+
+    split: the alias and the number of the canary that chose `version`; None if none did. rank: the
+    data-parallel rank to send it to; None if vLLM chooses.
+    """
+    path = request.route.path
+    response_id = request.replica.response_ids.issue(path, version, request.key.id, split)
     headers = [(b"x-request-id", response_id.encode())]
     if path == RESPONSES:  # vLLM reads no header there
-        body = {**body, "request_id": asked.route.id_prefix + response_id}
+        body = {**body, "request_id": request.route.id_prefix + response_id}
     elif path == MESSAGES:  # and no priority of the body here
         headers.append((b"x-vllm-priority", str(body["priority"]).encode()))
         body = {name: value for name, value in body.items() if name != "priority"}
@@ -294,4 +327,4 @@ def _prepare(
     headers.append((b"content-length", str(len(data)).encode()))
     if rank is not None:
         headers.append((b"x-data-parallel-rank", str(rank).encode()))
-    return response_id, inner(asked.scope, path, b"", *headers), data
+    return response_id, inner(request.scope, path, b"", *headers), data

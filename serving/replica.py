@@ -108,7 +108,7 @@ class Replica:
             )
         self.lines_at_once = 1
         """Lines of batches that run at once; the places that they hold, too."""
-        self._later = 0
+        self._batch_lines = 0
         self._ranks: Ranks | None = None
         self._residency: Residency | None = None
         self._shares: Shares | None = None
@@ -236,19 +236,19 @@ class Replica:
         return self.catalog
 
     @contextlib.contextmanager
-    def running_later(self) -> Iterator[None]:
+    def running_batch_line(self) -> Iterator[None]:
         """Count a line of a batch that the engine works on while the context lasts."""
-        self._later += 1
+        self._batch_lines += 1
         try:
             yield
         finally:
-            self._later -= 1
+            self._batch_lines -= 1
 
     @property
     def is_crowded(self) -> bool:
         """Whether adapters wait for one of the engine's slots while it works on lines of
         batches."""
-        return self._later > 0 and self.residency.waiting > 0
+        return self._batch_lines > 0 and self.residency.waiting > 0
 
     def start(self) -> None:
         """Begin to follow the registry."""

@@ -23,7 +23,7 @@ from registry.times import utc_now
 from serving.errors import RegistryUnavailable
 from serving.replica import Replica
 from serving.request.envelopes import is_anthropic
-from serving.request.headers import ACTING, header
+from serving.request.headers import BATCH_KEY, header
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,9 @@ async def identify(replica: Replica, scope: Scope) -> tuple[Catalog, Key]:
     """Who asks, by the newest catalog; raises `Unauthenticated`, once the registry was asked again:
     the key may just have been issued."""
     catalog = replica.catalog
-    if ACTING in scope:
-        scope["lorary.key"] = scope[ACTING]
-        return catalog, key_of_batch(catalog, scope[ACTING])
+    if BATCH_KEY in scope:
+        scope["lorary.key"] = scope[BATCH_KEY]
+        return catalog, key_of_batch(catalog, scope[BATCH_KEY])
     presented = _presented(scope)
     try:
         key = authenticate(catalog, presented, utc_now())

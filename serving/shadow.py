@@ -1,10 +1,10 @@
-"""Shadow traffic: a candidate also answers some requests, out of their callers' way.
+"""Shadow traffic: a candidate also answers some requests, without delaying those of callers.
 
 A request is copied once its caller has the whole answer. Its copy runs with the engine's lowest
-priority, and only while much of the engine is free: a quarter of the batch's places, a slot for the
-candidate's adapter that no other adapter waits for, and a place in host memory that is free.
-When that ends, so does the copy, within `LOOK_SECONDS`. What cannot be asked is dropped and
-counted; nothing waits for long, and nothing is kept but counts.
+priority, and only while much of the engine is free: one in `FREE_PART` of the batch's places, a
+slot for the candidate's adapter that no other adapter waits for, and a place in host memory. When
+they no longer are, the copy ends within `CHECK_SECONDS`. A copy that cannot run is dropped and
+counted. Only counts are kept, unless the operator and the domain ask for the texts (`KeptTexts`).
 
 Copies are not charged to the caller's key. A domain's copies are bounded by tokens a minute.
 """
@@ -47,52 +47,55 @@ from serving.telemetry.verdicts import VERDICTS, Times, Verdict
 from serving.tiers.residency import Residency
 from serving.tiers.shares import Shares
 
-SECONDS = 60.0
-"""How long a copy may take, once it is asked."""
-LOOK_SECONDS = 0.05
-"""Between two looks whether a copy that runs may go on."""
-FREE = 4
-"""One in so many of the batch's places stays free beside the copies, or none is asked."""
+COPY_SECONDS = 60.0
+"""How long a copy may take from when it is sent to the engine."""
+CHECK_SECONDS = 0.05
+"""Interval at which a running copy is checked: may it go on?"""
+FREE_PART = 4
+"""Copies run only while one in so many of the batch's places stays free."""
 LOAD_SECONDS = 10.0
-"""At least so long between two loads of candidates: each one holds up the engine for a moment."""
+"""Least time between two loads of candidates, each of which delays the engine for a moment."""
 REPORT_SECONDS = 10.0
-"""Between two looks at what is to be reported."""
+"""Interval at which totals are checked: are they due for a report?"""
 LAST_SECONDS = 3.0
 """How long a process that ends may take to report."""
 MAX_WAITING = 64
+"""Copies that may wait."""
 MAX_WAITING_BYTES = 8 << 20
-"""Copies that wait, and their bodies with the answers that callers got."""
-NOT_ITS_FAULT = (
+"""Bytes of their bodies and of the answers that callers got."""
+NOT_A_FAILURE = (
     DeadlineExceeded, DiskFull, EngineFault, ShuttingDown, TooManyColdLoads, VersionGone,
     VersionRevoked,
 )  # fmt: skip
-"""What may keep a candidate from answering and says nothing against it."""
+"""Errors that keep a copy from being answered and do not count as the candidate's failure."""
 PATHS = (CHAT, COMPLETIONS, RESPONSES)
-OURS = ("cache_salt", "priority")
-"""Fields of a body that the gateway sets."""
-TRACES = (b"traceparent", b"tracestate")
+"""Routes whose answers are compared."""
+GATEWAY_FIELDS = ("cache_salt", "priority")
+"""Fields of a body that the gateway adds to the caller's."""
+TRACE_HEADERS = (b"traceparent", b"tracestate")
 
 
 class Reply:
-    """Takes the candidate's answer: what vLLM sends goes nowhere else."""
+    """Receives the candidate's answer, which nobody else gets."""
 
     def __init__(self) -> None:
         self.recording = Recording()
         self.verdict: Verdict | None = None
         self.request_id = ""
-        """The engine's name of the request; empty until it is asked."""
+        """The id of the engine's request; empty until the engine has been asked."""
         self.answer: Answer | None = None
-        """What the candidate answered, once it has ended."""
+        """The candidate's answer; None until it is complete, and if it cannot be read."""
         self.times: Times | None = None
+        """The engine's times for it; None if there are none."""
 
     async def send(self, message: Message) -> None:
-        """Keep a message; the last one once the engine's statistics are there."""
+        """Record a message; with the last one, wait for the engine's statistics."""
         self.recording.see(message)
         if self.recording.complete and self.verdict is not None and self.recording.status == 200:
             await self.verdict.complete()
 
     async def refuse(self, error: LoraryError) -> None:
-        """The answer is none."""
+        """Raise `error`, which makes the answer void."""
         raise error
 
 
@@ -113,8 +116,10 @@ class Shadows:
         tokens_per_minute: int,
         longest: int,
     ) -> None:
-        """concurrency: copies that run at once; 0 for none at all. tokens_per_minute: of each
-        domain's copies. longest: tokens of the longest sequence that the engine takes."""
+        """catalog: reads the newest catalog. totals: where outcomes are counted for the registry.
+        texts: where compared texts are kept. concurrency: copies that run at once; 0 turns shadow
+        traffic off. tokens_per_minute: limit of each domain's copies. longest: tokens of the
+        longest sequence that the engine takes."""
         self.totals = totals
         self._texts = texts
         self._catalog = catalog
@@ -144,11 +149,12 @@ class Shadows:
         prepare: Prepare,
         rank: int | None = None,
     ) -> Watch:
-        """Watch a request of an alias with a shadow, while the context lasts.
+        """Record the answer to a request of an alias with a shadow, and copy the request after it.
 
-        body: as vLLM gets it for the caller. size: its bytes. prepare: makes the candidate's
-        request of it. rank: the engine's rank that answers; None if there is one only, or if vLLM
-        chooses.
+        Returns a context for the time that the request takes; it does nothing for a request that
+        cannot be compared. scope, body: the request as vLLM gets it for the caller. size: bytes of
+        the body as the caller sent it. prepare: makes the candidate's request of a body. rank: the
+        engine's rank that the candidate answers on; None if there is one only, or if vLLM chooses.
         """
         if not self._concurrency or scope["path"] not in PATHS or sequences(body) != 1:
             return Watch()
@@ -157,7 +163,7 @@ class Shadows:
         return Watch(self.take, exchange, chosen)
 
     def take(self, copy: Copy) -> None:
-        """Have a copy answered, if there is room for one more to wait."""
+        """Queue a copy for the candidate; one that finds the queue full is dropped and counted."""
         full = len(self._waiting) >= MAX_WAITING
         if full or self._waiting_bytes + copy.size > MAX_WAITING_BYTES:
             self._count(copy, _dropped("queue_full"))
@@ -187,21 +193,21 @@ class Shadows:
         observe((domain, adapter, alias), seen)
 
     async def _outcome(self, copy: Copy) -> Comparison:
-        """What is to be counted of a copy."""
+        """Have the candidate answer a copy, and compare its answer with the caller's."""
         given, reply = copy.given.read(), Reply()
         if given is None:
             return _dropped("unreadable")
-        if reason := self._why_not(copy) or self._is_cold(copy):
+        if reason := self._stop_reason(copy) or self._load_refusal(copy):
             return _dropped(reason)
         try:
             await self._within_budget(copy, reply)
         except NothingFree as error:
             return _dropped(error.reason)
-        except NOT_ITS_FAULT as error:
+        except NOT_A_FAILURE as error:
             return _dropped(error.code)
         except LoraryError as error:
             return self._failed(copy, error.code)
-        except Exception as error:  # whatever vLLM raises, it is the candidate's failure
+        except Exception as error:  # vLLM may raise anything; it counts as the candidate's failure
             return self._failed(copy, type(error).__name__)
         answer = reply.answer
         if answer is None:
@@ -222,7 +228,7 @@ class Shadows:
         asked = copy.asked
         if self._catalog().domain(asked.candidate.domain).policy.shadow_texts:
             path, alias, number = asked.name
-            own = {name: value for name, value in asked.body.items() if name not in OURS}
+            own = {name: value for name, value in asked.body.items() if name not in GATEWAY_FIELDS}
             await self._texts.keep(
                 alias=f"{path}@{alias}",
                 shadow=number,
@@ -238,7 +244,11 @@ class Shadows:
         return Comparison(failed=1)
 
     async def _within_budget(self, copy: Copy, reply: Reply) -> None:
-        """Ask the candidate, its tokens taken from its domain's minute."""
+        """Ask the candidate, and charge its tokens to the domain's minute.
+
+        Raises `NothingFree` if too few are left for the most that the copy may use, and what
+        `_ask` raises.
+        """
         domain = copy.asked.candidate.domain
         bucket = self._buckets.get(domain) or self._buckets.setdefault(domain, self._bucket())
         reserve = most_tokens(copy.asked.body, copy.asked.size, self._longest)
@@ -254,12 +264,13 @@ class Shadows:
             bucket.take(used - reserve)
 
     async def _ask(self, copy: Copy, reply: Reply) -> None:
-        async with self._inflight.follow(_never, _nowhere, SECONDS) as exchange:
+        """Have the engine answer a copy into `reply`; raises why it was not answered."""
+        async with self._inflight.follow(_never, _nowhere, COPY_SECONDS) as exchange:
             exchange.version = copy.asked.candidate
             watching = asyncio.create_task(self._end_in_time(copy, exchange))
             try:
                 async with self._residency.borrow(copy.asked.candidate, copy.asked.rank):
-                    prepare = functools.partial(_timed, copy.asked.prepare, reply)
+                    prepare = functools.partial(_prepare_timed, copy.asked.prepare, reply)
                     body = as_shadow(copy.asked.body, copy.asked.candidate)
                     await self._faults.relay(copy.app, prepare, body, exchange, reply)
             finally:
@@ -268,15 +279,18 @@ class Shadows:
         reply.answer = reply.recording.read()
 
     async def _end_in_time(self, copy: Copy, exchange: Exchange) -> None:
-        """End a copy as soon as it may not go on."""
+        """End a running copy once it may no longer run."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            if reason := self._why_not(copy):
+            await asyncio.sleep(CHECK_SECONDS)
+            if reason := self._stop_reason(copy):
                 exchange.end(NothingFree(reason))
                 return
 
-    def _is_cold(self, copy: Copy) -> str:
-        """Why the candidate may not be loaded now; nothing if it may, or is there."""
+    def _load_refusal(self, copy: Copy) -> str:
+        """Why the candidate may not be loaded now; "" if it may, or is in the engine already.
+
+        If it may, no other candidate may be loaded for `LOAD_SECONDS`.
+        """
         if self._residency.tier(copy.asked.candidate) == "engine":
             return ""
         now = asyncio.get_running_loop().time()
@@ -285,24 +299,26 @@ class Shadows:
         self._next_load = now + LOAD_SECONDS
         return ""
 
-    def _why_not(self, copy: Copy) -> str:
-        """Why a copy may not run now, or go on; nothing if it may."""
+    def _stop_reason(self, copy: Copy) -> str:
+        """Why a copy may not start or go on; "" if it may."""
         path, alias, number = copy.asked.name
         adapter = self._catalog().adapters.get(path)
         shadow = adapter.shadowed.get(alias) if adapter is not None else None
         if self._inflight.closing or shadow is None or shadow.number != number:
             return "ended"
-        few = self._shares.free - len(self._workers) < self._shares.places // FREE
+        few = self._shares.free - len(self._workers) < self._shares.places // FREE_PART
         return "busy" if few or self._residency.contended else ""
 
 
-def _timed(prepare: Prepare, reply: Reply, body: dict[str, Any]) -> tuple[str, Scope, bytes]:
-    """A candidate's request, with nothing of its caller's trace."""
+def _prepare_timed(
+    prepare: Prepare, reply: Reply, body: dict[str, Any]
+) -> tuple[str, Scope, bytes]:
+    """`prepare`'s request without the caller's trace; notes its id in `reply` and times it."""
     request_id, scope, data = prepare(body)
     if not reply.request_id:
         reply.request_id = request_id
         VERDICTS.time(request_id)
-    headers = [(name, value) for name, value in scope["headers"] if name not in TRACES]
+    headers = [(name, value) for name, value in scope["headers"] if name not in TRACE_HEADERS]
     return request_id, {**scope, "headers": headers}, data
 
 
@@ -321,7 +337,7 @@ async def _nowhere(_message: Message) -> None:
 
 
 async def report_regularly(totals: Totals, seconds: float = REPORT_SECONDS) -> None:
-    """Report what is due every so often, until cancelled."""
+    """Report the totals that are due, every `seconds`, until cancelled."""
     while True:
         await asyncio.sleep(seconds)
         with contextlib.suppress(LoraryError):  # the registry was not read yet
@@ -329,7 +345,7 @@ async def report_regularly(totals: Totals, seconds: float = REPORT_SECONDS) -> N
 
 
 async def report_last(totals: Totals) -> None:
-    """Report whatever is new, for a bounded time: the process is about to end."""
+    """Report every total that has changed, within `LAST_SECONDS`, before the process ends."""
     with contextlib.suppress(LoraryError, TimeoutError):
         async with asyncio.timeout(LAST_SECONDS):
             await totals.report(all_of_them=True)

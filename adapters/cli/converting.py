@@ -7,9 +7,9 @@ from typing import Annotated
 import msgspec
 import typer
 
-from adapters.cli.sources import AsJson
-from adapters.cli.training import base_of
+from adapters.cli.training import base_directory_of
 from adapters.home import SMALL_MODEL
+from adapters.options import AsJson
 from adapters.terminal import working
 
 Source = Annotated[Path, typer.Argument(help="What was trained.")]
@@ -41,7 +41,7 @@ def convert(
     from adapters.training import converting
 
     with working("converting", quiet=as_json):
-        made = converting.convert(source, base or base_of(SMALL_MODEL), out, rank=rank)
+        made = converting.convert(source, base or base_directory_of(SMALL_MODEL), out, rank=rank)
     print(json.dumps(msgspec.to_builtins(made)) if as_json else f"{out}: {made.said}")
 
 
@@ -54,7 +54,7 @@ def merge(source: Source, out: Out, base: Base = None, as_json: AsJson = False) 
     from adapters.training import converting
 
     with working("merging", quiet=as_json):
-        converting.merge(source, base or base_of(SMALL_MODEL), out)
+        converting.merge(source, base or base_directory_of(SMALL_MODEL), out)
     said = f"{out}: a model of its own. Serve it as a base model: `lorary base add {out}`."
     print(json.dumps({"path": str(out)}) if as_json else said)
 

@@ -1,4 +1,4 @@
-"""`lorary small-model`, `lorary data`: the base model and the data sets that recipes start from."""
+"""`lorary small-model` and `lorary data`: the default base model and the shipped data sets."""
 
 import json
 from pathlib import Path
@@ -8,12 +8,12 @@ import msgspec
 import typer
 
 from adapters.home import default_model
+from adapters.options import AsJson
 from adapters.packs import TASKS, DomainPack
 from adapters.recipe import BadRecipe
 from adapters.terminal import working
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-Task = Annotated[str, typer.Argument(help="medical, legal, financial, ...")]
+Task = Annotated[str, typer.Argument(help="A shipped task: medical, legal, financial, ...")]
 
 
 def register(app: typer.Typer) -> None:
@@ -54,9 +54,9 @@ def data(
         built, described = pack.load(), manifest(pack)
     if out is not None:
         with out.open("wb") as file:
-            for side, items in (("train", built.train), ("held_out", built.held_out)):
+            for split, items in (("train", built.train), ("held_out", built.held_out)):
                 for item in items:
-                    row = {"split": side, **msgspec.to_builtins(item)}
+                    row = {"split": split, **msgspec.to_builtins(item)}
                     row |= {"prompt": pack.question(item), "completion": item.label}
                     file.write(msgspec.json.encode(row) + b"\n")
     if card is not None:
@@ -67,11 +67,12 @@ def data(
     print(f"{task}: {len(built.train)} to train on, {len(built.held_out)} held out")
     print(f"digest {built.digest}")
     for label in pack.labels:
-        counts = (described[side].get(label, 0) for side in ("train", "held_out"))
+        counts = (described[split].get(label, 0) for split in ("train", "held_out"))
         print("  {:5} {:4}  {}".format(*counts, label))
 
 
-def _pack(domain: str) -> DomainPack:
-    if domain not in TASKS:
-        raise BadRecipe(f"There is no task {domain!r}. Choose {', '.join(TASKS)}.")
-    return TASKS[domain]
+def _pack(task: str) -> DomainPack:
+    """The pack of a shipped task. Raises `BadRecipe` if none has that name."""
+    if task not in TASKS:
+        raise BadRecipe(f"There is no task {task!r}. Choose {', '.join(TASKS)}.")
+    return TASKS[task]

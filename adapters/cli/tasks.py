@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from adapters.cli.sources import AsJson
 from adapters.errors import LoraryError
+from adapters.options import AsJson
 from adapters.tasks import InvalidTask, TaskFolder, read
 from adapters.tasks.checking import SIDES, Checked, check
 from adapters.tasks.folder import CARD, ITEMS, RECIPE, SPEC

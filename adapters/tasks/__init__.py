@@ -2,7 +2,7 @@
 
 from adapters.tasks.folder import InvalidTask, TaskFile, TaskFolder, parse, read, side_of
 from adapters.tasks.format import Item, TaskSpec
-from adapters.tasks.places import Problem
+from adapters.tasks.strict_yaml import Problem
 
 __all__ = [
     "InvalidTask", "Item", "Problem", "TaskFile", "TaskFolder", "TaskSpec", "parse", "read",

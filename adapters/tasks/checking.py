@@ -13,8 +13,8 @@ from adapters.packs.pack import DataSet
 from adapters.packs.pack import Item as Plain
 from adapters.tasks.folder import ITEMS, SPEC, InvalidTask, TaskFolder, side_of
 from adapters.tasks.format import Item, Side
-from adapters.tasks.places import Problem
 from adapters.tasks.scoring import Harness
+from adapters.tasks.strict_yaml import Problem
 
 FEW = 100
 """Held-out items below which an interval is wider than most policies can use."""

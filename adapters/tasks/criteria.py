@@ -1,4 +1,4 @@
-"""Weighted criteria of a rubric, and what follows from those that an answer meets. Pure."""
+"""Weighted criteria of a rubric, and the share of their weights that an answer reaches. Pure."""
 
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
@@ -8,14 +8,18 @@ import msgspec
 from msgspec import Meta
 
 MAX_SAYS = 1000
+"""Most characters of a criterion."""
 MAX_WEIGHT = 100
+"""Highest weight, and lowest below zero."""
 
 
 class Criterion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One thing that an answer should do (or, with a negative weight, should not)."""
 
     says: Annotated[str, Meta(min_length=1, max_length=MAX_SAYS)]
+    """What the answer should do, as people and judging models read it."""
     weight: Annotated[float, Meta(ge=-MAX_WEIGHT, le=MAX_WEIGHT)] = 1.0
+    """What an answer that does it earns; below zero, what it loses."""
 
 
 class Weighted(Protocol):
@@ -45,11 +49,12 @@ def fault(criteria: Iterable[Weighted]) -> str | None:
     return None if can_pass else "has no criterion with a weight above 0. Add one."
 
 
-def reached(criteria: Sequence[Criterion], met: Sequence[bool]) -> Fraction:
-    """The weights of what is met, as a share 0..1 of all positive ones: exactly that of the decimal
-    numbers in which weights are written.
+def earned_share(criteria: Sequence[Criterion], met: Sequence[bool]) -> Fraction:
+    """The sum of the weights that an answer earns and loses, as a share of all positive weights:
+    exactly that of the decimal numbers in which weights are written.
 
-    met: for each criterion, whether the answer does it. What has a negative weight is taken off.
+    criteria: those in which `fault` finds nothing. met: for each criterion, whether the answer does
+    what it says. Returns a number in 0..1: a sum below zero counts as 0.
     Raises `ValueError` for another number of judgements than there are criteria.
     """
     got = sum(_exact(c.weight) for c, yes in zip(criteria, met, strict=True) if yes)
@@ -57,8 +62,8 @@ def reached(criteria: Sequence[Criterion], met: Sequence[bool]) -> Fraction:
     return min(Fraction(1), max(Fraction(0), Fraction(got) / most))
 
 
-def passes(share: Fraction, needed: float) -> bool:
-    """Whether a share of the weights is enough."""
+def is_enough(share: Fraction, needed: float) -> bool:
+    """Whether a share of the weights reaches the one that is needed."""
     return share >= _exact(needed)
 
 

@@ -34,8 +34,8 @@ from adapters.tasks.format import (
     fill,
     names_in,
 )
-from adapters.tasks.places import Lines, Problem, fault_of, read_yaml
 from adapters.tasks.scoring import Choice, Harness, Label, Rubric
+from adapters.tasks.strict_yaml import Lines, Problem, fault_of, read_yaml
 
 SPEC, ITEMS, CARD, RECIPE, HARNESS = (
     "task.yaml", "items.jsonl", "card.md", "recipe.yaml", "harness.yaml",

@@ -17,7 +17,7 @@ import msgspec
 from jinja2 import Environment, TemplateSyntaxError, nodes
 from msgspec import Meta
 
-from adapters.tasks.places import Problem, read_yaml
+from adapters.tasks.strict_yaml import Problem, read_yaml
 
 sre: Any = importlib.import_module("re._constants")
 parser: Any = importlib.import_module("re._parser")

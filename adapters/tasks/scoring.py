@@ -24,7 +24,7 @@ import msgspec
 from msgspec import Meta
 
 from adapters.bounded_patterns import MAX_STATES, UnsafePattern, compiled
-from adapters.tasks.criteria import Criterion, passes, reached
+from adapters.tasks.criteria import Criterion, earned_share, is_enough
 from adapters.tasks.criteria import fault as fault_of
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -304,12 +304,12 @@ class Rubric(Scoring, frozen=True, kw_only=True, tag="rubric"):
         return (*self.criteria, *item.criteria)
 
     def share(self, met: Sequence[bool], item: Expected) -> Fraction:
-        """As `reached`, for all criteria of the task and the item."""
-        return reached(self.all_of(item), met)
+        """As `criteria.earned_share`, for all criteria of the task and the item."""
+        return earned_share(self.all_of(item), met)
 
     def passed(self, met: Sequence[bool], item: Expected) -> bool:
-        """Whether that is enough."""
-        return passes(self.share(met, item), self.passes)
+        """Whether that share is at least `passes`."""
+        return is_enough(self.share(met, item), self.passes)
 
 
 class Harness(Scoring, frozen=True, kw_only=True, tag="harness"):

@@ -9,7 +9,7 @@ import typer
 
 from adapters.errors import LoraryError
 from eval.cli import judging
-from eval.cli.options import API, Url
+from eval.cli.options import API_URL, Url
 from eval.errors import NotServed
 from registry.cli.output import AsJson, client, emit, say, table, warn
 from registry.client import RegistryClient
@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 def set_engine(
     domain: Annotated[str, typer.Argument(help="The domain's name.")],
-    url: Url = API,
+    url: Url = API_URL,
     base: Annotated[
         str | None, typer.Option(help="A base model that the server runs; by default the only one.")
     ] = None,

@@ -1,4 +1,4 @@
-"""`lorary harness`: tasks of lm-evaluation-harness, asked of a version."""
+"""`lorary harness`: runs tasks of lm-evaluation-harness on a version."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from adapters.terminal import working
-from eval.cli.options import API, Url
+from eval.cli.options import API_URL, Url
 from registry.cli.output import AsJson, client, emit, table, warn
 from registry.errors import BadRequest
 
@@ -16,13 +16,14 @@ def harness(
     names: Annotated[
         list[str], typer.Argument(help="Tasks of lm-evaluation-harness, by name.")
     ] = [],  # noqa: B006 - typer copies it
-    task: Annotated[list[str], typer.Option(hidden=True, help="As NAMES.")] = [],  # noqa: B006 - as above
+    task: Annotated[list[str], typer.Option(hidden=True, help="As NAMES.")] = [],  # noqa: B006 - typer copies it
     include: Annotated[
-        Path | None, typer.Option(exists=True, help="A folder with task files of your own.")
+        Path | None,
+        typer.Option(exists=True, help="A folder with your own tasks in the harness's YAML."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Items of each task.")] = None,
     fresh: Annotated[bool, typer.Option(help="Ignore cached answers.")] = False,
-    url: Url = API,
+    url: Url = API_URL,
     as_json: AsJson = False,
 ) -> None:
     """Run tasks of lm-evaluation-harness on a version. Nothing is recorded.
@@ -30,7 +31,7 @@ def harness(
     Only tasks that generate an answer work: prompt log-probabilities, which the others need, are
     not supported for adapters. The harness's own tasks load their data from the Hugging Face Hub.
 
-    A task's folder of your own is evaluated by lorary eval --task FOLDER.
+    To evaluate a task's folder in Lorary's format, use lorary eval --task FOLDER.
 
     Example: lorary harness medical/icd10-coder@7 gsm8k --limit 50
     """

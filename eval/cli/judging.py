@@ -13,7 +13,7 @@ import typer
 from adapters.names import DEFAULT_ALIAS, AdapterRef
 from adapters.tasks import TaskFolder
 from eval.cli.harness import harness
-from eval.cli.options import API, Url
+from eval.cli.options import API_URL, REVIEW_ITEMS, Url
 from eval.cli.reporting import named, report, report_file, show, write_report
 from eval.cli.suites import shipped_suites, suites_from, usable_task
 from eval.errors import NotEvaluated, UnknownSuite, UnpaidLook
@@ -45,7 +45,7 @@ def evaluate(
     ref: Annotated[
         str, typer.Argument(help="DOMAIN/ADAPTER@VERSION; with --all-promoted a domain, or none.")
     ] = "",
-    url: Url = API,
+    url: Url = API_URL,
     suite: Annotated[
         list[str], typer.Option(help="Only this suite; by default all of the domain.")
     ] = [],  # noqa: B006 - typer copies it
@@ -296,7 +296,7 @@ def open_for_experts(
         int | None,
         typer.Option(help="Show this version's answers beside; it was in production then."),
     ] = None,
-    n: Annotated[int, typer.Option("--n", min=1, max=2000, help="Items at most.")] = 40,
+    n: Annotated[int, typer.Option("--n", min=1, max=2000, help="Items at most.")] = REVIEW_ITEMS,
     title: Title = None,
     keep_days: KeepDays = None,
     as_json: AsJson = False,

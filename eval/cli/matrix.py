@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from adapters.home import SMALL_MODEL
+from adapters.options import AsJson
+from eval.cli.options import API_URL, Url
 from eval.errors import EvaluationFailed, UnknownSuite
 
 
@@ -16,13 +19,11 @@ def register(app: typer.Typer) -> None:
 
 
 def matrix(
-    url: Annotated[str, typer.Option(help="The API of a running server.")] = (
-        "http://127.0.0.1:8000/v1"
-    ),
+    url: Url = API_URL,
     key: Annotated[
         str, typer.Option(envvar="LORARY_KEY", help="A key with the role infer in every domain.")
     ] = "",
-    base: Annotated[str, typer.Option(help="The base model's name.")] = "smollm2-135m-instruct",
+    base: Annotated[str, typer.Option(help="The base model's name.")] = SMALL_MODEL,
     task: Annotated[
         list[Path],
         typer.Option(
@@ -31,7 +32,7 @@ def matrix(
         ),
     ] = [],  # noqa: B006 - typer copies it
     n: Annotated[int, typer.Option(min=1, help="Held-out items per domain.")] = 100,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     plot: Annotated[Path | None, typer.Option(help="Write a picture (PNG or SVG).")] = None,
 ) -> None:
     """Evaluate every domain's adapter and the base model on every domain's held-out items.

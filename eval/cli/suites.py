@@ -1,4 +1,4 @@
-"""`lorary suite`: evaluation suites, as tasks and as a policy."""
+"""`lorary suite`: lists evaluation suites, writes them as tasks, and begins a policy with them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +11,12 @@ from adapters.tasks import TaskFolder, read
 from adapters.tasks.checking import usable
 from adapters.tasks.scoring import Rubric
 from adapters.terminal import working
+from eval.cli.options import REVIEW_ITEMS
 from eval.errors import UnknownSuite
 from eval.pushed import newest, pushed_suite
 from eval.suites import Suite
 from registry.cli.output import AsJson, client, emit, say, table
 
-REVIEWED = 40
-"""Settled answers that a policy to begin from asks for, as many as `lorary review open` chooses."""
 Domain = Annotated[str, typer.Argument(help="The domain's name.")]
 Tasks = Annotated[
     list[str],
@@ -62,7 +61,7 @@ def list_suites(
         }
         for suite in known
     ]
-    columns = ["suite", "digest", "held_out", "questions", "about"]
+    columns = ["suite", "digest", "held_out", "items", "about"]
     shown = [
         [row["suite"], row["digest"][:12], row["held_out"][:12], row["items"], row["about"]]
         for row in rows
@@ -109,17 +108,18 @@ def begin_policy(
 
 
 def suites_from(domain: str, tasks: Sequence[str]) -> list[Suite]:
-    """The suites of tasks, each a folder or a pushed `TASK[@VERSION]`; without any those that are
-    shipped for the domain or, if none are, of the newest versions of all its pushed tasks.
+    """The suites of `tasks`, each a task's folder or a pushed `TASK[@VERSION]` of the domain.
 
-    Raises `InvalidTask` for a folder that is no task or must not be used, `UnknownSuite`, and what
-    the registry refuses.
+    Without tasks, the suites that Lorary ships for the domain; if it ships none, those of the
+    newest version of each pushed task. Asks the registry only for pushed tasks.
+    Raises `InvalidTask` for a folder that is not a usable task, `UnknownSuite` if there are no
+    suites or two with one name, and the registry client's errors.
     """
     from eval.suites import suite_of, suites_of
 
     if not tasks and (shipped := shipped_suites(domain)):
         return shipped
-    if all(Path(task).is_dir() for task in tasks) and tasks:
+    if tasks and all(Path(task).is_dir() for task in tasks):
         suites = [suite_of(usable_task(Path(task)), domain) for task in tasks]
     else:
         with client() as registry:
@@ -130,21 +130,24 @@ def suites_from(domain: str, tasks: Sequence[str]) -> list[Suite]:
                 for task in tasks or newest(registry, domain)
             ]
     if not suites:
-        return list(suites_of(domain))  # which says what there is
+        return list(suites_of(domain))  # raises UnknownSuite with the domains that have suites
     if len({suite.name for suite in suites}) < len(suites):
         raise UnknownSuite("Two tasks have the same name. Rename one of them in its task.yaml.")
     return suites
 
 
 def usable_task(folder: Path) -> TaskFolder:
-    """A task that may be judged by. Raises `InvalidTask`."""
+    """The task in a folder, if it has no problems that `lorary task check` reports.
+
+    Raises `InvalidTask` with all of them.
+    """
     task = read(folder)
     usable(task)
     return task
 
 
 def shipped_suites(domain: str) -> list[Suite]:
-    """The suites that Lorary ships for the domain; none for most."""
+    """The suites that Lorary ships for the domain; empty if it ships none."""
     from eval.suites import suites_of
 
     try:
@@ -154,9 +157,15 @@ def shipped_suites(domain: str) -> list[Suite]:
 
 
 def policy_for(suites: Sequence[Suite]) -> dict[str, Any]:
-    """A policy that requires `suites`, with rules to begin from."""
-    from eval.scoring import judged_by
+    """A policy that requires `suites`, as YAML is written from it.
 
+    Its thresholds are meant to be adapted. Each suite's rule follows from what the suite measures.
+    `alpha` and `looks` are written out though they are the defaults.
+    """
+    from eval.scoring import judged_by
+    from registry.model.policies import Policy
+
+    defaults = Policy()
     rules: list[dict[str, Any]] = []
     reviewed = 0
     for suite in suites:
@@ -182,13 +191,13 @@ def policy_for(suites: Sequence[Suite]) -> dict[str, Any]:
             if task.scoring.judge == "model":
                 rule |= {"floors": {judged_by(task.scoring): 0.6}}
             else:
-                reviewed = max(reviewed, min(REVIEWED, len(task.questions)))
+                reviewed = max(reviewed, min(REVIEW_ITEMS, len(task.questions)))
         rules.append(rule)
     return {
         "guarded": [DEFAULT_ALIAS],
         "approvals": 2,
-        "alpha": 0.05,
-        "looks": 10,
+        "alpha": defaults.alpha,
+        "looks": defaults.looks,
         "max_report_days": 90,
         "target_risk": 0.1,
         **({"reviewed_items": reviewed, "reviewed_correct": 0.6} if reviewed else {}),

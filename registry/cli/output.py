@@ -21,12 +21,12 @@ from rich.text import Text
 
 from adapters.errors import InvalidName
 from adapters.names import DEFAULT_ALIAS, AdapterRef
+from adapters.options import AsJson as AsJson
 from adapters.terminal import plain
 from registry.client import RegistryClient
 from registry.settings import ClientSettings
 
 AliasRef = Annotated[str, typer.Argument(help="DOMAIN/ADAPTER[@ALIAS]")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 @contextmanager

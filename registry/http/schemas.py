@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import core_schema
 
 from adapters.fields import (
-    DIGEST,
+    DIGEST_PATTERN,
     PREDICATES,
     Count,
     Digest,
@@ -30,7 +30,7 @@ from adapters.fields import (
 )
 from registry.model.catalog import File
 
-Sha256 = Annotated[Digest, Field(pattern=DIGEST)]
+Sha256 = Annotated[Digest, Field(pattern=DIGEST_PATTERN)]
 
 
 Names = Annotated[list[Name], Field(max_length=100)]

@@ -6,7 +6,7 @@ from fastapi import Depends, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
 
-from adapters.fields import Path
+from adapters.fields import FilePath
 
 MOST = 1000
 _JSON = "application/json"
@@ -16,7 +16,7 @@ _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 class Paths(BaseModel):
     """Paths, and whether to say of each when it was changed."""
 
-    paths: Annotated[list[Path], Field(max_length=MOST)]
+    paths: Annotated[list[FilePath], Field(max_length=MOST)]
     expand: bool = False
 
 

@@ -9,8 +9,7 @@ from starlette.concurrency import run_in_threadpool
 
 from adapters.card import parse_card
 from adapters.errors import InvalidAdapter
-from adapters.fields import Count
-from adapters.fields import Path as FilePath
+from adapters.fields import Count, FilePath
 from registry import errors
 from registry.http.access import CallerDep
 from registry.http.schemas import Sha256

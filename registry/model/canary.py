@@ -7,7 +7,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Le
 
-from adapters.fields import MOST, Count, Name, Number
+from adapters.fields import MAX_COUNT, Count, Name, Number
 from adapters.names import AdapterRef
 from registry import errors
 from registry.model.access import Role
@@ -181,9 +181,9 @@ def _check_evidence(evidence: Evidence) -> None:
     """Raises `BadRequest` for counts that cannot be."""
     pairs = [(evidence.slower, evidence.compared)]
     for arm in (evidence.candidate, evidence.stable):
-        pairs += [(arm.errors, arm.requests), (arm.positive, MOST), (arm.negative, MOST)]
+        pairs += [(arm.errors, arm.requests), (arm.positive, MAX_COUNT), (arm.negative, MAX_COUNT)]
         seconds = arm.first_token_p95
         if seconds is not None and not math.isfinite(seconds):
             raise errors.BadRequest("A time in the evidence is no number of seconds.")
-    if not all(0 <= part <= whole <= MOST for part, whole in pairs):
+    if not all(0 <= part <= whole <= MAX_COUNT for part, whole in pairs):
         raise errors.BadRequest("A count in the evidence is above the whole it is a part of.")

@@ -8,7 +8,7 @@ from annotated_types import MaxLen, MinLen
 
 from adapters import confidence
 from adapters.confidence import Calibration
-from adapters.fields import Count, Digest, Name, Number, Word
+from adapters.fields import Count, Digest, Name, Number, ShortText
 from adapters.names import AdapterRef
 from registry import errors, times
 from registry.model.base import Command, Draft, Event, Route, made_of
@@ -186,7 +186,7 @@ class RecordEvaluation(Command, frozen=True):
     read_at: Count = 0
     """As for `PublishVersion`."""
     engine: Engine | None = None
-    answered: Word | None = None
+    answered: ShortText | None = None
     run: Name | None = None
     """The run that was begun for it, if one was."""
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 from annotated_types import MaxLen, Predicate
 
-from adapters.fields import MOST, Count, Digest, Effect, Name, Share, is_line
+from adapters.fields import MAX_COUNT, Count, DesignEffect, Digest, Name, Share, is_line
 from registry.model.intervals import lower_bound, upper_bound
 
 Line = Annotated[str, MaxLen(200), Predicate(is_line)]
@@ -31,7 +31,7 @@ class Tally(msgspec.Struct, frozen=True):
 
     hits: Count
     n: Count
-    design_effect: Effect = 1.0
+    design_effect: DesignEffect = 1.0
     """By how much items of one unit, being alike, inflate the variance of the share; >= 1."""
 
 
@@ -45,7 +45,7 @@ class Paired(msgspec.Struct, frozen=True, kw_only=True):
     lost: Count
     """Items that only the other got right."""
     n: Count
-    design_effect: Effect = 1.0
+    design_effect: DesignEffect = 1.0
 
 
 class Confident(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +54,7 @@ class Confident(msgspec.Struct, frozen=True, kw_only=True):
     at: Share
     wrong: Count
     n: Count
-    design_effect: Effect = 1.0
+    design_effect: DesignEffect = 1.0
 
 
 def effective(count: int, of: Tally | Paired | Confident) -> float:
@@ -62,7 +62,7 @@ def effective(count: int, of: Tally | Paired | Confident) -> float:
 
     Earlier releases recorded numbers without a bound, too large for a float even.
     """
-    return min(count, MOST) / min(max(1.0, of.design_effect), MOST)
+    return min(count, MAX_COUNT) / min(max(1.0, of.design_effect), MAX_COUNT)
 
 
 def interval(count: Tally | Confident) -> tuple[float, float]:

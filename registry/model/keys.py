@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 from annotated_types import MaxLen
 
-from adapters.fields import Digest, Name, Reason, Word
+from adapters.fields import Digest, Name, Reason, ShortText
 from registry import errors, times
 from registry.model.access import (
     ANY_DOMAIN,
@@ -59,7 +59,7 @@ class IssueKey(Command, frozen=True):
     name: Name
     secret_sha256: Digest
     grants: Annotated[tuple[Grant, ...], MaxLen(100)]
-    expires: Word | None = None
+    expires: ShortText | None = None
     person: Name | None = None
     """Who holds it: all keys of a person count once. None: whom the name names."""
     service: bool = False

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 
-from adapters.tasks.criteria import Criterion, passes, reached
+from adapters.tasks.criteria import Criterion, earned_share, is_enough
 
 if TYPE_CHECKING:
     from adapters.agreement import Estimate
@@ -57,8 +57,8 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises `ValueError` for another number of judgements than there are criteria.
         """
-        share = reached(self.criteria, met)
-        return "correct" if passes(share, self.passes) else "incorrect"
+        share = earned_share(self.criteria, met)
+        return "correct" if is_enough(share, self.passes) else "incorrect"
 
 
 class Notes(msgspec.Struct, frozen=True, kw_only=True):

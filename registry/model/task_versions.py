@@ -2,7 +2,7 @@
 
 import msgspec
 
-from adapters.fields import Count, Digest, Path
+from adapters.fields import Count, Digest, FilePath
 from adapters.names import AdapterRef
 from registry.model.evidence import TaskSuite
 
@@ -10,7 +10,7 @@ from registry.model.evidence import TaskSuite
 class File(msgspec.Struct, frozen=True, gc=False):
     """One file of a version: its path inside the adapter, size in bytes and digest."""
 
-    path: Path
+    path: FilePath
     size: Count
     sha256: Digest
 

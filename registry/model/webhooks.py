@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import msgspec
 from annotated_types import MaxLen
 
-from adapters.fields import Count, Name, Path
+from adapters.fields import Count, Name, Url
 from registry import errors
 from registry.model.access import ANY_DOMAIN, Role
 from registry.model.base import Command, Draft, Event, Route, made_of
@@ -75,7 +75,7 @@ class AddWebhook(Command, frozen=True):
 
     event = WebhookAdded
     webhook: Name
-    url: Path
+    url: Url
     domain: Name = ANY_DOMAIN
     types: Annotated[tuple[EventType, ...], MaxLen(len(EVENT_TYPES))] = ()
     after: Count | None = None

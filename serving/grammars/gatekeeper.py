@@ -1,11 +1,13 @@
-"""Lets the grammars of requests through, once a process of its own has tried them.
+"""Admission of grammars: which of them vLLM may compile and follow, tried in a process first.
 
-vLLM reads a grammar in the event loop of the API process, compiles it in the engine's only thread
-for that, and follows it in the middle of every step, none of it with a bound. So each grammar is
-tried first, in bounds that the kernel enforces (`serving.grammars.worker`): a key tries one at a
-time, all of them a few at once, and verdicts are remembered by digest. What following costs can
-grow with the answer, where no trial sees it: patterns in which it would are refused by their form
-(`serving.grammars.patterns`), and free grammars unless the operator takes them.
+vLLM parses a grammar in the event loop of the API process, compiles it in the engine's only thread
+for that, and applies it in every step of the engine, all without a bound. So each grammar is first
+tried in a process whose CPU time and memory the kernel bounds (`serving.grammars.worker`). One
+trial of a key runs at a time and `AT_ONCE` of all keys together; verdicts are kept by digest.
+
+What applying a grammar costs can grow with the length of the answer, which no trial shows. So
+patterns in which it would grow are refused by their form (`serving.grammars.patterns`), and
+grammars and structural tags are refused unless the operator accepts them.
 """
 
 import asyncio
@@ -15,29 +17,32 @@ from collections.abc import Sequence
 
 from registry.errors import BadRequest
 from serving.errors import EngineNotAttached, LimitReached
-from serving.grammars.process import TryingProcess
+from serving.grammars.process import TrialProcess
 from serving.grammars.protocol import Kind, Limits, Setup, Verdict
 from serving.grammars.wanted import form_problem
 from serving.grammars.worker import TOO_LONG
 
-FREE = ("grammar", "structural_tag")
-NOT_FREE = (
-    "This server takes no grammars and structural tags, because what they cost has no bound. Use a "
-    "JSON schema, a `regex` or a `choice`; or an operator who trusts every caller sets "
+UNBOUNDED = ("grammar", "structural_tag")
+"""Kinds whose cost per token no check bounds."""
+UNBOUNDED_REFUSED = (
+    "This server accepts no grammars and structural tags, because what they cost has no bound. Use "
+    "a JSON schema, a `regex` or a `choice`; or an operator who trusts every caller sets "
     "LORARY_FREE_GRAMMARS=true."
 )
 AT_ONCE = 2
-"""Grammars tried at once."""
+"""Grammars of all keys that are tried at once."""
 MAX_WAITING = 64
+"""Grammars of all keys that are tried or wait for it."""
 MAX_WAITING_OF_KEY = 8
-"""Grammars that may wait to be tried, of all keys and of one."""
+"""Those of one key."""
 MAX_REMEMBERED = 4_096
+"""Verdicts kept; the least recently used is dropped first."""
 MAX_STEP_MS = 200.0
-"""What the grammars of one request may cost in each step of the engine, milliseconds."""
+"""Milliseconds that the grammars of one request may add to each step of the engine."""
 
 
 class RefusedGrammar(BadRequest):
-    """A grammar, schema or pattern that costs more than one request may."""
+    """A grammar, schema or pattern that the server does not accept."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(
@@ -45,8 +50,8 @@ class RefusedGrammar(BadRequest):
         )
 
 
-class _Turn:
-    """A key tries one grammar at a time."""
+class _KeyTrials:
+    """The trials of one key, of which one runs at a time."""
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
@@ -54,40 +59,44 @@ class _Turn:
 
 
 class Gatekeeper:
-    """Remembers verdicts, and has new grammars tried. Use it from one event loop."""
+    """Admits grammars by the verdicts it keeps, and tries new ones. Use it from one event loop."""
 
     def __init__(self, limits: Limits, *, free: bool = False) -> None:
-        """free: whether grammars and structural tags are taken."""
+        """limits: what one grammar may cost. free: whether `UNBOUNDED` kinds are accepted."""
         self._free = free
         self._limits = limits
-        self._process: TryingProcess | None = None
+        self._process: TrialProcess | None = None
         self._problem = ""
         self._remembered: OrderedDict[bytes, Verdict] = OrderedDict()
-        self._waiting: dict[bytes, asyncio.Task[Verdict]] = {}
-        self._keys: dict[str, _Turn] = {}
+        self._trials: dict[bytes, asyncio.Task[Verdict]] = {}
+        self._keys: dict[str, _KeyTrials] = {}
         self._slots = asyncio.Semaphore(AT_ONCE)
 
     def attach(self, tokenizer: str, vocab_size: int) -> None:
-        """Try grammars for this tokenizer, xgrammar's `TokenizerInfo`, serialised."""
-        self._process = TryingProcess(Setup(tokenizer, vocab_size, self._limits))
+        """Set the tokenizer that grammars are tried for.
+
+        tokenizer: xgrammar's `TokenizerInfo`, serialised. vocab_size: of the model's logits.
+        """
+        self._process = TrialProcess(Setup(tokenizer, vocab_size, self._limits))
 
     def refuse_all(self, problem: str) -> None:
-        """Refuse every grammar, because `problem`."""
+        """Refuse every grammar from now on. problem: the reason, a sentence that callers get."""
         self._problem = problem
 
     async def start(self) -> None:
-        """Have the process ready before the first grammar comes."""
+        """Start the process, so that the first grammar need not wait for it. Raises as
+        `TrialProcess.start`."""
         if self._process is not None:
             await self._process.start()
 
     async def stop(self) -> None:
-        """End the process."""
+        """End the process, if there is one."""
         if self._process is not None:
             await self._process.stop()
 
     @property
-    def process(self) -> TryingProcess:
-        """What tries; raises `EngineNotAttached` before a tokenizer is known."""
+    def process(self) -> TrialProcess:
+        """The process that tries grammars; raises `EngineNotAttached` before `attach`."""
         if self._process is None:
             raise EngineNotAttached
         return self._process
@@ -95,15 +104,16 @@ class Gatekeeper:
     async def check(self, key: str, grammars: Sequence[tuple[Kind, str]], sequences: int) -> None:
         """Raise `RefusedGrammar` unless vLLM may compile these and follow them in every step.
 
-        key: whose request it is. sequences: how many answers follow them at once. Raises
-        `LimitReached` when too many wait to be tried.
+        key: the id of the caller's key. grammars: kind and text of each, as the request has them.
+        sequences: how many answers apply them at once. Raises `LimitReached` when too many new
+        grammars wait, and `EngineNotAttached` before `attach`.
         """
         if self._problem:
             raise RefusedGrammar(self._problem)
         seconds = mask_ms = 0.0
         for kind, spec in grammars:
-            if kind in FREE and not self._free:
-                raise RefusedGrammar(NOT_FREE)
+            if kind in UNBOUNDED and not self._free:
+                raise RefusedGrammar(UNBOUNDED_REFUSED)
             if found := form_problem(kind, spec):
                 raise RefusedGrammar(found)
             verdict = await self._verdict(key, kind, spec)
@@ -122,21 +132,23 @@ class Gatekeeper:
         if digest in self._remembered:
             self._remembered.move_to_end(digest)
             return self._remembered[digest]
-        trying = self._waiting.get(digest)
-        if trying is None:
-            turn = self._keys.get(key) or _Turn()
-            if len(self._waiting) >= MAX_WAITING or turn.waiting >= MAX_WAITING_OF_KEY:
+        trial = self._trials.get(digest)
+        if trial is None:
+            key_trials = self._keys.get(key) or _KeyTrials()
+            if len(self._trials) >= MAX_WAITING or key_trials.waiting >= MAX_WAITING_OF_KEY:
                 raise LimitReached("Too many new grammars wait to be tried.", 2.0)
-            self._keys[key] = turn
-            turn.waiting += 1
-            trying = asyncio.create_task(self._try(digest, key, turn, kind, spec))
-            self._waiting[digest] = trying
-        # It goes on if its caller leaves: leaving must not start the next one beside it.
-        return await asyncio.shield(trying)
+            self._keys[key] = key_trials
+            key_trials.waiting += 1
+            trial = asyncio.create_task(self._try(digest, key, key_trials, kind, spec))
+            self._trials[digest] = trial
+        # A trial goes on if its caller disconnects: else a key could start the next beside it.
+        return await asyncio.shield(trial)
 
-    async def _try(self, digest: bytes, key: str, turn: _Turn, kind: Kind, spec: str) -> Verdict:
+    async def _try(
+        self, digest: bytes, key: str, key_trials: _KeyTrials, kind: Kind, spec: str
+    ) -> Verdict:
         try:
-            async with turn.lock, self._slots:
+            async with key_trials.lock, self._slots:
                 verdict = await self.process.try_grammar(kind, spec)
             if verdict.final:
                 self._remembered[digest] = verdict
@@ -144,7 +156,7 @@ class Gatekeeper:
                     self._remembered.popitem(last=False)
             return verdict
         finally:
-            del self._waiting[digest]
-            turn.waiting -= 1
-            if not turn.waiting:
+            del self._trials[digest]
+            key_trials.waiting -= 1
+            if not key_trials.waiting:
                 del self._keys[key]

@@ -1,4 +1,4 @@
-"""The process that tries grammars, as the gateway sees it: started when needed, and again."""
+"""The gateway's side of the process that tries grammars (`serving.grammars.worker`)."""
 
 import asyncio
 import contextlib
@@ -11,15 +11,29 @@ from serving.grammars.protocol import Kind, Setup, Task, Verdict
 from serving.grammars.worker import TOO_LONG
 
 START_SECONDS = 120.0
-"""The process imports PyTorch first; beside a server that starts this takes a while."""
-_VARIABLES = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "HOME", "LANG", "TMPDIR")
-"""Of the environment, which holds secrets, the process gets no more."""
+"""How long the process may take to be ready. It imports PyTorch, while the server starts, too."""
+SPARE_SECONDS = 5
+"""How much longer than a trial may take (`Limits.wall_seconds`) its verdict is waited for."""
+_PASSED_VARIABLES = (
+    "PATH",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "LD_LIBRARY_PATH",
+    "HOME",
+    "LANG",
+    "TMPDIR",
+)
+"""Environment variables that the process gets; others hold secrets."""
 
 
-class TryingProcess:
-    """Use it from one event loop."""
+class TrialProcess:
+    """Runs the process that tries grammars, and starts it again when it has ended.
+
+    Use it from one event loop.
+    """
 
     def __init__(self, setup: Setup) -> None:
+        """setup: the tokenizer and the limits that grammars are tried with."""
         self._setup = setup
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -28,25 +42,29 @@ class TryingProcess:
         self._starting = asyncio.Lock()
 
     async def try_grammar(self, kind: Kind, spec: str) -> Verdict:
-        """The verdict about one grammar.
+        """Try one grammar and return the verdict. Starts the process unless it runs.
 
-        Where there is none, because the process ended or is too busy, the grammar is refused, but
-        only this time.
+        spec: the grammar as vLLM's xgrammar backend gets it, in the form that `kind` names. If the
+        process ends or does not answer in time, the verdict refuses the grammar and is not `final`:
+        the next request with it tries again.
         """
         try:
             await self.start()
             self._last += 1
-            seconds = self._setup.limits.wall_seconds + 5
+            seconds = self._setup.limits.wall_seconds + SPARE_SECONDS
             return await self._ask(self._last, Task(self._last, kind, spec), seconds)
         except (TimeoutError, OSError):
             return Verdict(0, TOO_LONG, final=False)
 
     async def start(self) -> None:
-        """Start the process unless it runs; returns once it is ready."""
+        """Start the process unless it runs; returns once it is ready.
+
+        Raises `TimeoutError` after `START_SECONDS`, and `OSError` if it cannot start or ends.
+        """
         async with self._starting:
             if self._process is not None:
                 return
-            kept = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+            kept = {name: os.environ[name] for name in _PASSED_VARIABLES if name in os.environ}
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -59,7 +77,7 @@ class TryingProcess:
             await self._ask(0, self._setup, START_SECONDS)
 
     async def stop(self) -> None:
-        """End the process; the next grammar starts another."""
+        """End the process, if it runs; the next grammar starts another."""
         process, reader = self._process, self._reader
         if process is not None and reader is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -80,7 +98,8 @@ class TryingProcess:
             del self._asked[number]
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
-        """Hand verdicts to those who wait; tell them when the process has ended."""
+        """Hand each verdict to the trial that waits for it; when the process has ended, fail those
+        that still wait with `ConnectionError`."""
         while process.stdout is not None and (line := await process.stdout.readline()):
             verdict = msgspec.json.decode(line, type=Verdict)
             answer = self._asked.get(verdict.id)

@@ -1,4 +1,4 @@
-"""What the gateway and the process that tries grammars say to each other: one line of JSON each."""
+"""Messages between the gateway and the process that tries grammars, one line of JSON each."""
 
 from typing import Literal
 

@@ -21,8 +21,8 @@ spans."""
 
 DETAILS = "lorary.details"
 """In the scope of /health: whether the answer may name adapters."""
-ACTING = "lorary.acting"
-"""In the scope of a batch's line: the id of the key that it is asked for. No caller can set it."""
+BATCH_KEY = "lorary.batch_key"
+"""In the scope of a batch's line: the id of the key that made the batch. No caller can set it."""
 
 
 def inner(scope: Scope, path: str, query: bytes, *headers: tuple[bytes, bytes]) -> Scope:
@@ -81,10 +81,13 @@ def declared_length(scope: Scope) -> int | None:
     return int(text) if text is not None and text.isdigit() else None
 
 
-def routed(scope: Scope, path: str, *, usual: bool = True) -> bool:
-    """Whether the application inside has a route of that path; `usual` if it does not say."""
+def has_route(scope: Scope, path: str, *, default: bool = True) -> bool:
+    """Whether vLLM's application, `app` in the scope, has a route of that path.
+
+    default: what is returned if the scope has no application, or one that lists no routes.
+    """
     app = scope.get("app")
-    return usual if getattr(app, "routes", None) is None else path in _paths(app)
+    return default if getattr(app, "routes", None) is None else path in _paths(app)
 
 
 @functools.lru_cache(maxsize=4)

@@ -101,7 +101,7 @@ class Verdicts:
     ) -> None:
         """A sequence of vLLM's request `request_id` has finished.
 
-        times: None for one that was put off and computed again.
+        times: None for one that was preempted and computed again.
         """
         name = _PREFIX.sub("", request_id or "")
         if self._timed:

@@ -1,4 +1,4 @@
-"""What a replica notes of each set of bytes that is in use."""
+"""What a replica tracks about each adapter's files while something uses them."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -8,17 +8,23 @@ from registry.model.catalog import Version
 
 @dataclass
 class Entry:
-    """One set of bytes in use: how many hold it, and its versions in the engine."""
+    """The state of one adapter's files, which are identified by their digest.
+
+    Several versions may have the same files; the engine holds each under its own name.
+    """
 
     holders: int = 0
+    """Requests, loads and trials that need them now; while there are any, nothing is evicted."""
     names: dict[str, Version] = field(default_factory=dict)
+    """The versions that the engine holds, by pinned name."""
     moving: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while the engine loads or unloads them, or while the files are deleted."""
 
     @property
     def idle(self) -> bool:
-        """Whether nobody holds it or is moving it."""
+        """Whether they have no holder and are not moving, so that they may be evicted."""
         return not self.holders and not self.moving.locked()
 
 
-class AllBusier(Exception):
-    """All adapters in the engine are more popular than the one to be warmed."""
+class NoneToEvict(Exception):
+    """No idle adapter in the engine may be evicted for the one that is to be loaded."""

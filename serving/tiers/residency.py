@@ -27,7 +27,7 @@ from serving.errors import DiskFull, NothingFree
 from serving.telemetry.metrics import COLD_LOAD_PHASES, COLD_LOADS, EVICTIONS, TIER_REQUESTS
 from serving.tiers.cache import AdapterCache
 from serving.tiers.engine import Engine
-from serving.tiers.entries import AllBusier, Entry
+from serving.tiers.entries import Entry, NoneToEvict
 from serving.tiers.popularity import NEVER, Ranking
 from serving.tiers.ranks import Ranks
 from serving.tiers.trial import Trials
@@ -147,7 +147,7 @@ class Residency:
         async with self._kept(version) as entry:
             try:
                 await self._bring(version, entry, score=score)
-            except AllBusier:
+            except NoneToEvict:
                 return False
             self._popularity.inherit(version.digest, score)
         if not self.trials.is_sound(version):
@@ -176,7 +176,7 @@ class Residency:
         async with self._kept(version) as entry:
             try:
                 await self._bring(version, entry, score=None)
-            except AllBusier:
+            except NoneToEvict:
                 raise NothingFree("cold") from None
             if not self._ranks.has_room(name, rank):
                 raise NothingFree("busy")
@@ -325,7 +325,7 @@ class Residency:
     async def _place(self, score: float | None) -> AsyncIterator[None]:
         """A place in the engine's memory, first come first served: the least popular idle adapter
         is evicted, if its score is `score` at most; without one, none is. If there is none, waits;
-        or raises `AllBusier` if `score` is not infinity."""
+        or raises `NoneToEvict` if `score` is not infinity."""
         async with self._queue:
             while len(self._engine) + self._coming >= self._max_names:
                 self._released.clear()
@@ -336,7 +336,7 @@ class Residency:
                 if least is not None and score is not None and self._popularity.of(least) <= score:
                     await asyncio.shield(self._give_back(least, files=False))
                 elif score is None or score < math.inf:
-                    raise AllBusier
+                    raise NoneToEvict
                 else:
                     await self._released.wait()
             self._coming += 1

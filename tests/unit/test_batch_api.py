@@ -20,7 +20,7 @@ from serving.batch_lines import GatewayLines, worker
 from serving.batches.files import DAY
 from serving.batches.worker import Worker
 from serving.gate import Gate
-from serving.generation import LATER
+from serving.generation import BATCH_PRIORITY
 from serving.telemetry.verdicts import VERDICTS
 from serving.tiers.shares import BATCHES
 from tests.support.asking import CHAT, into, scope_of, send_to, whole
@@ -116,7 +116,9 @@ def test_lines_reach_vllm_as_every_request_does_and_after_all_others(site: Site)
     )  # fmt: skip
     passed = [json.loads(body) for body in upstream.bodies]
     assert {body["model"] for body in passed} == {"medical/coder@1", BASE}
-    assert all(body["priority"] > LATER and len(body["cache_salt"]) == 64 for body in passed)
+    assert all(
+        body["priority"] > BATCH_PRIORITY and len(body["cache_salt"]) == 64 for body in passed
+    )
     good = content(site, site.medical, shown["output_file_id"])
     assert [row["response"]["body"]["usage"]["total_tokens"] for row in good] == [7, 7]
     (bad,) = content(site, site.medical, shown["error_file_id"])
@@ -383,8 +385,8 @@ def test_on_s3_nothing_is_kept_unless_the_operator_names_a_place(site: Site) -> 
 
 def test_no_caller_can_act_for_another_key(site: Site, upstream: Upstream) -> None:
     """A line's key stands where no header or query of a request gets."""
-    scope = scope_of("POST", CHAT, None, lorary_acting=site.medical.id,
-                     x_lorary_acting=site.medical.id)  # fmt: skip
+    scope = scope_of("POST", CHAT, None, lorary_batch_key=site.medical.id,
+                     x_lorary_batch_key=site.medical.id)  # fmt: skip
     assert send_to(site, upstream, scope, b'{"model": "medical"}')[0] == 401
 
 

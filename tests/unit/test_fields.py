@@ -30,7 +30,7 @@ GRANTS = (Grant("infer", "medical"),)
 
 @pytest.mark.parametrize("command", commands().values(), ids=lambda kind: kind.__name__)
 def test_every_field_of_a_command_has_a_bound(command: type) -> None:
-    fields._check(command)  # raises TypeError with the field's name
+    fields._check_for(command)  # raises TypeError with the field's name
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,9 @@ def test_a_field_without_a_bound_is_found(kind: Any) -> None:
     ],
 )
 def test_a_value_keeps_its_bound_or_is_named(kind: Any, good: Any, bad: list[Any]) -> None:
-    assert fields._check(kind)(good, "it") is None
+    assert fields._check_for(kind)(good, "it") is None
     for value in bad:
-        assert "it" in (fields._check(kind)(value, "it") or "")
+        assert "it" in (fields._check_for(kind)(value, "it") or "")
 
 
 def results(digest: str, counts: int = 1) -> tuple[SuiteResult, ...]:

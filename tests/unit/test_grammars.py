@@ -8,7 +8,7 @@ import pytest
 
 from serving.errors import EngineNotAttached, LimitReached
 from serving.grammars.gatekeeper import MAX_WAITING_OF_KEY, Gatekeeper, RefusedGrammar
-from serving.grammars.process import TryingProcess
+from serving.grammars.process import TrialProcess
 from serving.grammars.protocol import Kind, Limits, Setup, Verdict
 from serving.grammars.wanted import grammars
 
@@ -53,7 +53,7 @@ def test_every_way_to_ask_for_a_grammar_is_seen(
     assert grammars(body) == wanted
 
 
-class Tried(TryingProcess):
+class Tried(TrialProcess):
     """Notes what is tried at once, and takes a moment for each."""
 
     def __init__(self, verdict: Verdict) -> None:

@@ -370,7 +370,7 @@ def test_a_copy_that_runs_is_ended_as_soon_as_it_may_not_go_on(
 def test_a_copy_that_takes_too_long_is_ended(
     site: Site, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shadow, "SECONDS", 0.05)
+    monkeypatch.setattr(shadow, "COPY_SECONDS", 0.05)
     before = dropped("deadline_exceeded")
 
     async def work() -> None:
