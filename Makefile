@@ -38,7 +38,7 @@ journeys: environment-dev
 parts: environment-dev
 	OMP_WAIT_POLICY=passive nice -n 5 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder tests/components tests/unit benchmarks/tests
 
-walkthrough: environment-dev tools ## Follow README and tutorials to the letter, in fresh clones; about 40 minutes
+walkthrough: environment-dev tools ## Follow README and tutorials to the letter, in fresh clones
 	$(BIN)/python -m pytest tests/walkthroughs --durations 0 $(ARGS)
 
 test-fast: environment-dev ## Only the pure tests, in seconds

@@ -388,7 +388,7 @@ def show_what_runs(api_url: str, registry_url: str, shown: Sequence[Example]) ->
         "",
         f"OpenAI API {api_url}/v1   registry {registry_url}   logs {folder}/*.log",
         f"Adapters   {paths}",
-        "Evaluated on 20 questions at most, and reviewed by nobody. Do not rely on the answers.",
+        "Only the first was evaluated, on 20 questions. Do not rely on the answers.",
     )
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
