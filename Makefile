@@ -28,16 +28,17 @@ else
 	$(BIN)/python -m pytest $(ARGS)
 endif
 
-# The longest chain: three trainings, then one test after the other on one vLLM.
+# The longest chain: three trainings, then one test after the other on one vLLM. Threads that wait for
+# others give up their core, here and below: there are more of them than cores.
 journeys: environment-dev
-	$(BIN)/python -m pytest tests/journeys
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest tests/journeys
 
 # On what the journeys leave idle. What takes long begins first, or one core would wait for it at the
-# end. Threads that wait for others give up their core: there are more of them than cores.
+# end.
 parts: environment-dev
 	OMP_WAIT_POLICY=passive nice -n 5 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder tests/components tests/unit benchmarks/tests
 
-walkthrough: environment-dev tools ## Follow README and tutorials to the letter, in fresh clones; about 40 minutes
+walkthrough: environment-dev tools ## Follow README and tutorials to the letter, in fresh clones
 	$(BIN)/python -m pytest tests/walkthroughs --durations 0 $(ARGS)
 
 test-fast: environment-dev ## Only the pure tests, in seconds

@@ -186,13 +186,17 @@ def _of_folder(folder: Path) -> Example:
     try:
         task = read(folder)
         adapter = parse_recipe(task.recipe or "").adapter
+        held_out = task.side("held_out")
     except LoraryError as error:
         raise Failed(f"{folder}: {error}") from error
+    if not held_out:
+        raise Failed(
+            f"{folder}: No item is held out, so nothing can be asked. See split in task.yaml."
+        )
     domain, _, _ = adapter.partition("/")
 
     def ask() -> tuple[str, str]:
-        item = task.side("held_out")[0]
-        return task.prompt(item), item.target
+        return task.prompt(held_out[0]), held_out[0].target
 
     by = ("--task", str(folder))
     return Example(domain, adapter, by, by, ask)
@@ -384,7 +388,7 @@ def show_what_runs(api_url: str, registry_url: str, shown: Sequence[Example]) ->
         "",
         f"OpenAI API {api_url}/v1   registry {registry_url}   logs {folder}/*.log",
         f"Adapters   {paths}",
-        "Evaluated on 20 questions at most, and reviewed by nobody. Do not rely on the answers.",
+        "Only the first was evaluated, on 20 questions. Do not rely on the answers.",
     )
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -16,7 +16,7 @@ IN_ENGINE = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 free, and which is another Python process to start."""
 FEW = 4
 """Cores up to which the one kept free for polling is worth more than binding threads to cores,
-which vLLM does with `mp` only. Measured on two: benchmarks/executors.py."""
+which vLLM does with `mp` only. Tried on two cores only."""
 BINDING = "VLLM_CPU_OMP_THREADS_BIND"
 
 

@@ -57,7 +57,7 @@ class Server:
 
     async def first_tokens(self, asked: list[tuple[str, str]]) -> list[list[float]]:
         """The highest log-probabilities of each answer's first token, all asked at once."""
-        async with httpx.AsyncClient(headers=self.headers, timeout=120) as client:
+        async with httpx.AsyncClient(headers=self.headers, timeout=600) as client:
             replies = await asyncio.gather(
                 *(client.post(f"{self.url}/v1/completions", json=body(*one)) for one in asked)
             )
@@ -194,10 +194,10 @@ def test_each_adapter_answers_for_itself_on_both_ranks_and_no_rank_reads_files_b
 def test_as_many_adapters_run_at_once_as_both_ranks_have_slots(server: Server) -> None:
     async def all_at_once() -> int:
         most = 0
-        async with httpx.AsyncClient(headers=server.headers, timeout=120) as client:
+        async with httpx.AsyncClient(headers=server.headers, timeout=600) as client:
 
             async def one(name: str) -> None:
-                asked = body(name, "x", max_tokens=900, ignore_eos=True)
+                asked = body(name, "x", max_tokens=450, ignore_eos=True)
                 reply = await client.post(f"{server.url}/v1/completions", json=asked)
                 assert reply.status_code == 200, reply.text
 
@@ -220,7 +220,7 @@ def test_an_overflowing_adapter_is_refused_and_both_ranks_go_on(
     server: Server, expected: dict[tuple[str, str], list[float]]
 ) -> None:
     refused = httpx.post(
-        f"{server.url}/v1/completions", headers=server.headers, json=body(FAULTY, "x"), timeout=120
+        f"{server.url}/v1/completions", headers=server.headers, json=body(FAULTY, "x"), timeout=600
     )
     assert (refused.status_code, refused.json()["error"]["code"]) == (422, "adapter_faulty")
     asked = [(name, prompt) for name in ADAPTERS for prompt in PROMPTS]
@@ -233,7 +233,7 @@ def test_an_overflowing_adapter_is_refused_and_both_ranks_go_on(
 
 def test_where_vllm_chooses_the_rank_the_answers_are_right_too(server: Server) -> None:
     async def answers() -> list[str]:
-        async with httpx.AsyncClient(headers=server.headers, timeout=120) as client:
+        async with httpx.AsyncClient(headers=server.headers, timeout=600) as client:
 
             async def one(name: str) -> str:
                 reply = await client.post(

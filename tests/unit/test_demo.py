@@ -1,5 +1,6 @@
 """What a start of the demo publishes, and what it leaves as it is."""
 
+import json
 import re
 import subprocess
 from io import StringIO
@@ -133,6 +134,10 @@ def test_the_demo_takes_a_teams_own_task_by_its_recipe(
     assert reference in radiology.LABELS
     with pytest.raises(demo.Failed, match="one domain"):
         demo.examples([tmp_path, tmp_path])
+    rows = [json.loads(row) | {"split": "train"} for row in (tmp_path / "items.jsonl").open()]
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(demo.Failed, match="No item is held out"):
+        demo.examples([tmp_path])
     (tmp_path / "recipe.yaml").unlink()
     with pytest.raises(demo.Failed, match=str(tmp_path)):
         demo.examples([tmp_path])
