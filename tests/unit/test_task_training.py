@@ -8,7 +8,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from adapters.cli.training import _chosen
+from adapters.cli.training import _load_recipe
 from adapters.recipe import BadRecipe, Classify, Sft
 from adapters.tasks import InvalidTask, read
 from adapters.training.data import corpus_of
@@ -91,12 +91,12 @@ def test_a_task_without_anything_to_learn_or_with_leaks_is_not_trained_on(folder
 def test_a_tasks_own_recipe_is_used_and_can_be_changed(folder: Path) -> None:
     with pytest.raises(BadRecipe, match="adapter=DOMAIN/NAME"):
         recipe_of(folder)
-    made = _chosen("adapter=radiology/modality", ["steps=7"], folder)
+    made = _load_recipe("adapter=radiology/modality", ["steps=7"], folder)
     assert (made.adapter, made.data, made.steps) == ("radiology/modality", (str(folder),), 7)
     (folder / "recipe.yaml").write_text(
         yaml.safe_dump({"stage": "classify", "adapter": "radiology/head", "data": ["."]})
     )
-    head = _chosen("steps=9", [], folder)
+    head = _load_recipe("steps=9", [], folder)
     assert isinstance(head, Classify)
     assert (head.adapter, head.data, head.steps) == ("radiology/head", (str(folder),), 9)
     assert json.dumps(head.data)
