@@ -84,9 +84,9 @@ def _decided_again(state: Catalog, entry: Entry, time: str) -> tuple[Doubt | Non
 
 def _earned_once(state: Catalog, command: Command, actor: str, time: str) -> bool:
     """Whether an earlier Lorary, which settled the answers of an item jointly, counted each answer
-    of a review, what experts of any domain settled and what authors of the weights judged before
-    they published them, and took a return to any version that an alias had named for a rollback,
-    allowed it."""
+    of a review, whoever opened it, what experts of any domain settled and what authors of the
+    weights judged before they published them, asked less than `reviewed_correct` asks today, and
+    took a return to any version that an alias had named for a rollback, allowed it."""
     reviews = {each.id: each for review in state.reviews.values() for each in _counted_then(review)}
     adapters = {
         path: msgspec.structs.replace(
@@ -101,7 +101,15 @@ def _earned_once(state: Catalog, command: Command, actor: str, time: str) -> boo
         for name, key in state.keys.items()
     }
     keys = {**state.keys, **judges}
-    before = msgspec.structs.replace(state, reviews=reviews, adapters=adapters, keys=keys)
+    domains = {
+        name: msgspec.structs.replace(
+            domain, policy=msgspec.structs.replace(domain.policy, reviewed_correct=0.0)
+        )
+        for name, domain in state.domains.items()
+    }
+    before = msgspec.structs.replace(
+        state, reviews=reviews, adapters=adapters, keys=keys, domains=domains
+    )
     try:
         decide(before, command, actor, time)
     except LoraryError:
@@ -134,6 +142,7 @@ def _counted_then(review: Review) -> Iterator[Review]:
             items=tuple(f"{name}/{item}" for item in review.items),
             judgements=judgements,
             decisions=decisions,
+            opener=_as_judge(review.opener),
         )
 
 

@@ -18,7 +18,7 @@ from registry.model.evidence import (
     Engine,
 )
 from registry.model.harm import RULINGS, Harm, about, harm_of
-from registry.model.intervals import lower_bound
+from registry.model.intervals import anytime_lower_bound
 from registry.model.policies import Policy
 from registry.model.requirement import Requirement
 from registry.model.reviewing import settled_verdicts
@@ -214,7 +214,8 @@ def _reviewed(version: Version, policy: Policy, catalog: Catalog) -> Iterator[Re
         f"lorary review open {version.ref}"
     )
     if floor:
-        bound = lower_bound(correct, len(found), policy.alpha)
+        # Experts may judge until it suffices: each answer more is another look.
+        bound = anytime_lower_bound(correct, len(found), policy.alpha)
         evidence += (
             f"; {correct} of them correct, lower bound {percent(bound)}, {percent(floor)} required"
         )
@@ -230,11 +231,16 @@ def _settled(version: Version, catalog: Catalog) -> dict[str, bool]:
     """The items that those settled who may judge in the version's domain, and whether these
     weights answer them correctly.
 
+    Who opens a review supplies its answers, so those that an author of the weights opened do not
+    count.
     An item counts once, however many reviews it is in and however many versions of the same weights
     answer it there: as correct if every settled answer is.
     """
     found = dict[str, bool]()
+    published = authors(catalog, version)
     for review, place in about(version, catalog):
+        if person(catalog.keys, review.opener) in published:
+            continue
         counts = counting(catalog, review)
         judges = {
             key

@@ -29,6 +29,33 @@ def upper_bound(hits: float, n: float, alpha: float) -> float:
     return _beta_quantile(1 - alpha, hits + 1, n - hits)
 
 
+def anytime_lower_bound(hits: int, n: int, alpha: float) -> float:
+    """A lower bound for a rate that holds at every n at once, at confidence 1 - alpha.
+
+    The chance that it is ever above the rate is at most alpha, however often it is looked at and
+    whatever decides when counting ends. Likelihood ratios of every higher rate against p, mixed
+    evenly, are a nonnegative supermartingale if the rate is p or less, so they seldom reach
+    1/alpha (Ville's inequality; Robbins, Ann. Math. Stat. 41 (1970); Howard, Ramdas, McAuliffe,
+    Sekhon, Ann. Stat. 49 (2021)). The bound is where they do. 0 for no items.
+    """
+    if hits <= 0 or n <= 0:
+        return 0.0
+    misses = n - hits
+    log_beta = math.lgamma(hits + 1) + math.lgamma(misses + 1) - math.lgamma(n + 2)
+
+    def refuted(p: float) -> bool:
+        higher = beta_cdf(1 - p, misses + 1, hits + 1)
+        log_likelihood = hits * math.log(p) + misses * math.log1p(-p)
+        log_mixture = math.log(max(higher, _TINY)) + log_beta - math.log1p(-p)
+        return log_mixture - log_likelihood >= -math.log(alpha)
+
+    low, high = 0.0, hits / n
+    while high - low > 1e-12:
+        middle = (low + high) / 2
+        low, high = (middle, high) if refuted(middle) else (low, middle)
+    return low
+
+
 def at_least(hits: int, n: int, p: float) -> float:
     """P(X >= hits) for X ~ Binomial(n, p)."""
     if hits <= 0:

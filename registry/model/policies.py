@@ -54,7 +54,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """How many of a version's answers experts must have settled, none of them as harmful."""
     reviewed_correct: Annotated[float, Ge(0), Lt(1)] = 0.0
     """The share of the settled answers that must be correct (of a rubric: reach its share of the
-    weights). The lower confidence bound at `alpha` must reach it."""
+    weights). The lower confidence bound at `alpha` must reach it, one that holds however often more
+    answers are judged."""
     abstain: bool = False
     """Whether servers withhold the answers with a confidence below that threshold."""
     prefix_cache: PrefixCache = "domain"

@@ -1,5 +1,7 @@
 """Intervals and exact bounds against published values, a reference library, and by simulation."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,6 +17,7 @@ from eval.statistics import (
     wilson,
 )
 from registry.model.intervals import (
+    anytime_lower_bound,
     at_least,
     beta_cdf,
     inferiority_p_value,
@@ -102,6 +105,37 @@ def test_one_sided_bounds_err_no_more_often_than_they_say(n: int, rate: float) -
     low = np.array([lower_bound(int(count), n, 0.05) for count in counts])
     assert chance @ (high < rate) <= 0.05
     assert chance @ (low > rate) <= 0.05
+
+
+def chance_ever_above(bound: Callable[[int, int, float], float], rate: float, n: int) -> float:
+    """Exactly how often `bound` is above the true rate at any of the first `n` items."""
+    going = np.array([1.0])  # the chance of each count of hits, where the bound never was
+    for drawn in range(1, n + 1):
+        going = np.convolve(going, [1 - rate, rate])
+        going *= [bound(hits, drawn, 0.05) <= rate for hits in range(drawn + 1)]
+    return float(1 - going.sum())
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.8])
+def test_looking_after_every_item_makes_the_anytime_bound_err_no_more_often(rate: float) -> None:
+    assert chance_ever_above(anytime_lower_bound, rate, 60) <= 0.05
+    # What a bound for one look does.
+    assert chance_ever_above(lower_bound, rate, 60) > 0.05
+
+
+@given(st.integers(1, 500), st.data(), st.floats(0.001, 0.49))
+def test_the_anytime_bound_grows_with_hits_and_stays_below_their_share(
+    n: int, data: st.DataObject, alpha: float
+) -> None:
+    hits = data.draw(st.integers(1, n))
+    bound = anytime_lower_bound(hits, n, alpha)
+    assert anytime_lower_bound(hits - 1, n, alpha) <= bound < hits / n
+    assert anytime_lower_bound(hits, n, alpha / 2) <= bound
+    # Uniform mixture over the rates above p, by numbers instead of the incomplete beta function.
+    higher = np.linspace(bound, 1, 20_001)
+    logs = hits * np.log(higher) + (n - hits) * np.log1p(-np.minimum(higher, 1 - 1e-15))
+    ratio = np.trapezoid(np.exp(logs - logs[0]), higher) / (1 - bound)
+    assert ratio == pytest.approx(1 / alpha, rel=1e-3)
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.02, 0.05])
