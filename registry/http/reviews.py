@@ -165,7 +165,7 @@ def next_item(caller: CallerDep, review: str) -> dict[str, Any]:
 
 @router.post("/reviews/{review}/judgements", status_code=201)
 def judge(caller: CallerDep, review: str, body: JudgementBody) -> dict[str, Any]:
-    """An expert's final word on an item."""
+    """An expert's judgement of an item."""
     found = seen(caller, review)
     caller.require("review", found.domain)
     record(caller, found, body)

@@ -14,7 +14,7 @@ from registry.model.catalog import Adapter, Catalog, Domain, Key, Version
 from registry.model.keys import AccessRecovered, KeyIssued
 from registry.model.ratings import Feedback
 from registry.model.recorded import Calibrated
-from registry.model.reviews import ItemJudged, ReviewOpened
+from registry.model.reviews import ItemJudged, JudgementWithdrawn, ReviewOpened
 from registry.model.task_versions import Task, TaskVersion
 from registry.model.trials import Rollback, Split, in_words
 
@@ -199,7 +199,7 @@ def commit_view(stored: Stored, catalog: Catalog, reader: Key) -> dict[str, Any]
     for entry, shown in zip(commit.entries, view["entries"], strict=True):
         if isinstance(entry.event, KeyIssued | AccessRecovered):
             del shown["event"]["secret_sha256"]
-        elif isinstance(entry.event, ReviewOpened | ItemJudged):
+        elif isinstance(entry.event, ReviewOpened | ItemJudged | JudgementWithdrawn):
             review = catalog.reviews.get(entry.event.review)
             if review is not None and review.closed is None:
                 for name in UNBLINDING & shown["event"].keys():

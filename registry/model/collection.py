@@ -99,7 +99,7 @@ def blob_uses(catalog: Catalog) -> Iterator[BlobUse]:
     for review in catalog.reviews.values():
         if review.content is not None:
             yield BlobUse(review.content, None, f"review {review.id}")
-            for said in review.judgements:
+            for said in review.recorded():
                 if said.notes is not None:
                     yield BlobUse(said.notes, None, f"review {review.id} notes")
 

@@ -47,7 +47,7 @@ class Harm(msgspec.Struct, frozen=True, kw_only=True):
     experts: frozenset[str]
     """The people who judged the answer harmful."""
     judged: frozenset[str]
-    """All who judged the item."""
+    """All who judged the item, also if they withdrew it."""
     barred: frozenset[str]
     """Those, and the authors of the weights: they do not decide about it."""
     severity: int
@@ -105,7 +105,9 @@ def harm_in(review: Review, place: int, catalog: Catalog) -> Iterator[Harm]:
         if not is_harmful(judgements, place, counts):
             continue
         harmful = [j for j in judgements if j.verdicts[place] == "harmful"]
-        judged = frozenset(person(catalog.keys, j.expert) for j in judgements)
+        judged = frozenset(
+            person(catalog.keys, j.expert) for j in review.recorded() if j.item == item
+        )
         decided = (d for d in review.decisions if (d.item, d.version) == (item, version.number))
         yield Harm(
             review=review,

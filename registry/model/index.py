@@ -90,7 +90,7 @@ def _facts(catalog: "Catalog") -> Iterator[Fact]:
                 yield "report", evaluation.report, str(version.ref)
     for review in catalog.reviews.values():
         yield from of_review(review, catalog.adapters[f"{review.domain}/{review.adapter}"].versions)
-        for judgement in review.judgements:
+        for judgement in review.recorded():
             if judgement.notes is not None:
                 yield "notes", judgement.notes, review.id
 

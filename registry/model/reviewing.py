@@ -4,8 +4,8 @@ A review is a fixed list of items, each with the answers of one or two versions.
 learn whose answers they judge, and each expert sees them in a random order of their own. Neither
 can be computed from what an expert can read: item ids are random, and the order follows from a
 secret beside the item. Each answer is settled by itself: when two experts agree on its verdict, or,
-where they do not, by a third. Judgements are final. Items and notes lie in blobs, which can be
-deleted; verdicts stay.
+where they do not, by a third. While the review is open an expert may withdraw a judgement, and
+judge the item again. Items and notes lie in blobs, which can be deleted; verdicts stay.
 """
 
 import hashlib
@@ -120,6 +120,8 @@ class Review(msgspec.Struct, frozen=True, kw_only=True):
     """How long after its end the review's texts are kept; None keeps them."""
     closed: str | None = None
     judgements: tuple[Judgement, ...] = ()
+    withdrawn: tuple[Judgement, ...] = ()
+    """By the experts themselves; they settle nothing."""
     decisions: tuple[HarmDecision, ...] = ()
     """About findings of harm, in the order of their time."""
 
@@ -129,6 +131,10 @@ class Review(msgspec.Struct, frozen=True, kw_only=True):
         for judgement in self.judgements:
             found[judgement.item].append(judgement)
         return found
+
+    def recorded(self) -> tuple[Judgement, ...]:
+        """Every judgement, also those that were withdrawn."""
+        return self.judgements + self.withdrawn
 
     def of(self, item: str) -> list[Judgement]:
         """The judgements of one item, in the order of their time."""

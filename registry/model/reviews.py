@@ -55,7 +55,7 @@ class ReviewOpened(Event, frozen=True):
 
 
 class ItemJudged(Event, frozen=True):
-    """An expert's final judgement of one item; verdicts in the order of the review's versions."""
+    """An expert's judgement of one item; verdicts in the order of the review's versions."""
 
     optional = True
     review: str
@@ -77,6 +77,24 @@ class ItemJudged(Event, frozen=True):
         )
         if self.notes is not None:
             draft.learn(("notes", self.notes, self.review))
+
+
+class JudgementWithdrawn(Event, frozen=True):
+    """An expert took back a judgement."""
+
+    optional = True
+    review: str
+    item: str
+
+    def apply(self, draft: Draft, by: str, at: str) -> None:
+        """Settle nothing by it any more."""
+        review, who = draft.reviews[self.review], person(draft.keys, by)
+        mine = [j for j in review.of(self.item) if person(draft.keys, j.expert) == who]
+        draft.reviews[self.review] = msgspec.structs.replace(
+            review,
+            judgements=tuple(j for j in review.judgements if j not in mine),
+            withdrawn=(*review.withdrawn, *mine),
+        )
 
 
 class ReviewClosed(Event, frozen=True):
@@ -141,7 +159,7 @@ class OpenReview(Command, frozen=True):
 
 
 class JudgeItem(Command, frozen=True):
-    """Judge an item's answers, finally; verdicts in the order of the versions."""
+    """Judge an item's answers; verdicts in the order of the versions."""
 
     event = ItemJudged
     role = "review"
@@ -162,7 +180,7 @@ class JudgeItem(Command, frozen=True):
         return self.role, find(catalog, self.review).domain
 
     def decide(self, catalog: Catalog, by: str, now: str) -> Iterable[Event]:
-        """An expert's final judgement of an item; never a publisher's of their own version."""
+        """An expert's judgement of an item; never a publisher's of their own version."""
         review = find(catalog, self.review)
         persons = holders(catalog)
         for number in review.versions:
@@ -178,8 +196,8 @@ class JudgeItem(Command, frozen=True):
             raise errors.Conflict("This review is closed. Ask whoever opened it for another.")
         if not wants(review, counted(catalog, review).of(self.item), by, persons):
             raise errors.Conflict(
-                "This item is settled, or you judged it before: judgements are final. "
-                "Take the next."
+                "This item is settled, or you judged it before. Take the next, or withdraw your "
+                "judgement first."
             )
         if len(self.verdicts) != len(review.versions) or (
             self.met and len(self.met) != len(review.versions)
@@ -194,6 +212,33 @@ class JudgeItem(Command, frozen=True):
             )
         if self.notes is not None:
             spare(catalog, {self.notes}, self.read_at)
+        yield self.caused()
+
+
+class WithdrawJudgement(Command, frozen=True):
+    """Take back one's own judgement of an item, while the review is open."""
+
+    event = JudgementWithdrawn
+    role = "review"
+    route = Route("DELETE", "/reviews/{review}/judgements/{item}")
+    review: Name
+    item: Name
+
+    def needs(self, catalog: Catalog) -> tuple[Role, str]:
+        """The role in the review's domain."""
+        return self.role, find(catalog, self.review).domain
+
+    def decide(self, catalog: Catalog, by: str, now: str) -> Iterable[Event]:
+        """Withdraw it, by whichever of the expert's keys it was given."""
+        review, persons = find(catalog, self.review), holders(catalog)
+        if review.closed is not None:
+            raise errors.Conflict(
+                "This review is closed: its judgements stay as they are. If an answer was called "
+                "harmful by mistake, ask an approver to decide so."
+            )
+        who = persons.get(by, by)
+        if all(persons.get(j.expert, j.expert) != who for j in review.of(self.item)):
+            raise errors.Conflict(f"You have not judged the item {self.item[:80]!r}. Judge it.")
         yield self.caused()
 
 

@@ -34,7 +34,7 @@ from registry.model.reviewing import (
     left,
     queue,
 )
-from registry.model.reviews import CloseReview, holders
+from registry.model.reviews import CloseReview, WithdrawJudgement, holders
 from registry.web.rendering import page
 from registry.web.session import ViewerDep
 
@@ -132,6 +132,7 @@ def show_item(viewer: ViewerDep, review: str, item: str) -> Response:
         judged=[mine.verdicts[place] for place in places] if mine else [],
         met=[mine.met[place] for place in places] if mine and mine.met else [],
         waits=item in queue(found, viewer.key.id, persons),
+        may_withdraw=mine is not None and found.closed is None,
         verdicts=VERDICTS,
         severities=SEVERITIES,
         done=done,
@@ -187,6 +188,14 @@ def judge(
     )
     record(viewer, found, body)
     return RedirectResponse(f"/reviews/{review}/judge", 303)
+
+
+@router.post("/reviews/{review}/items/{item}/withdraw")
+def withdraw(viewer: ViewerDep, review: str, item: str) -> Response:
+    """Take back what the expert judged, and show the item again."""
+    found = seen(viewer, review)
+    viewer.registry.execute(WithdrawJudgement(found.id, item), viewer.key.id)
+    return RedirectResponse(f"/reviews/{review}/items/{item}", 303)
 
 
 @router.post("/reviews/{review}/close")

@@ -147,6 +147,16 @@ def test_back_shows_the_item_that_was_judged_and_its_judgement_not_the_next_ones
     assert violations(page) == []
     judgements = clinic.meter.export_review(opened["id"], "judgements")
     assert [j["verdicts"] for j in judgements] == [["harmful", "harmful"]]
+    # A slip is corrected: withdrawn and judged again, with nothing preset.
+    page.get_by_role("button", name="Withdraw and judge again").click()
+    expect(page.locator("form#judging")).to_be_visible()
+    assert (page.url, page.locator(":checked").count()) == (first, 0)
+    for key in ("1", "4", "7", "n"):
+        page.keyboard.press(key)
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+    judgements = clinic.meter.export_review(opened["id"], "judgements")
+    assert [j["verdicts"] for j in judgements] == [["correct", "correct"]]
 
 
 def test_a_form_of_another_item_is_refused_and_nothing_is_preset(

@@ -21,6 +21,7 @@ from registry.model.catalog import Catalog, File, Grant
 from registry.model.collection import blobs_in_use
 from registry.model.domains import ChangePolicy, CreateDomain
 from registry.model.gates import requirements
+from registry.model.harm import DecideHarm
 from registry.model.index import Index, is_record
 from registry.model.keys import IssueKey, RevokeKey
 from registry.model.machine import decide
@@ -47,6 +48,7 @@ from registry.model.reviews import (
     EraseReview,
     JudgeItem,
     OpenReview,
+    WithdrawJudgement,
     counted,
     holders,
 )
@@ -559,6 +561,49 @@ def test_a_log_in_which_an_authors_review_and_a_bound_for_one_look_counted_is_no
             entries=(Entry(ALICE, moved),),
         )  # fmt: skip
         assert [doubt.forged for doubt in audit(catalog, commit)] == [forged]
+
+
+def test_an_expert_withdraws_a_judgement_and_judges_again_until_the_review_is_closed() -> None:
+    catalog = do(start((2,)), ChangePolicy("medical", Policy(approvals=0), weaken=True), OPERATOR)
+    grants = (Grant("review", "medical"),)
+    catalog = do(catalog, IssueKey("dora2", DORA, "0" * 64, grants), OPERATOR)
+    move = MoveAlias("medical", "coder", "production", 2)
+    withdraw = WithdrawJudgement("r1", "item0")
+    catalog = do(catalog, said("item0", "harmful"), DORA)
+    with pytest.raises(errors.PromotionNotEarned, match="harm"):
+        decide(catalog, move, ALICE, NOW)
+    with pytest.raises(errors.Conflict, match="have not judged"):
+        decide(catalog, withdraw, EMIL, NOW)
+    with pytest.raises(errors.Forbidden):
+        decide(catalog, withdraw, METER, NOW)
+    # By whichever of the expert's keys.
+    catalog = do(catalog, withdraw, "dora2")
+    assert decide(catalog, move, ALICE, NOW)
+    assert "item0" in queue(review(catalog), DORA, holders(catalog))
+    assert [j.verdicts for j in review(catalog).withdrawn] == [("harmful",)]
+    with pytest.raises(errors.Conflict, match="have not judged"):
+        decide(catalog, withdraw, DORA, NOW)
+    # What two agreed on is open again without one of them.
+    for expert in (DORA, EMIL):
+        catalog = do(catalog, said("item0", "correct"), expert)
+    assert settled_for_production(catalog) == "1 answers settled, 1 required"
+    assert settled_for_production(do(catalog, withdraw, EMIL)).startswith("0 answers settled")
+    closed = do(catalog, CloseReview("r1"), METER)
+    with pytest.raises(errors.Conflict, match="This review is closed"):
+        decide(closed, withdraw, DORA, NOW)
+
+
+def test_who_withdrew_a_judgement_of_an_item_does_not_decide_about_its_harm() -> None:
+    catalog = start((2,))
+    grants = (Grant("approve", "medical"),)
+    catalog = do(catalog, IssueKey("dora2", DORA, "0" * 64, grants), OPERATOR)
+    catalog = do(catalog, said("item0", "correct"), DORA)
+    catalog = do(catalog, WithdrawJudgement("r1", "item0"), DORA)
+    for expert in (EMIL, FRED):
+        catalog = do(catalog, said("item0", "harmful"), expert)
+    catalog = do(catalog, CloseReview("r1"), METER)
+    with pytest.raises(errors.Forbidden, match="You judged this item"):
+        decide(catalog, DecideHarm("r1", "item0", 2, "not-harm", "A slip"), "dora2", NOW)
 
 
 def settled_for_production(catalog: Catalog) -> str:
