@@ -442,7 +442,7 @@ def test_what_a_site_gives_every_pod_reaches_every_pod() -> None:
         assert len(environment) == len(container["env"]), f"{name} names a variable twice"
 
 
-def test_what_a_component_says_of_its_pods_replaces_what_is_said_of_all() -> None:
+def test_what_a_component_sets_for_its_pods_replaces_what_is_set_for_all() -> None:
     found = dict(pods(rendered(EVERYTHING)))
     large, small = (
         found[f"Deployment/lorary-adapters-serving-{pool}"]["spec"] for pool in ("large", "small")

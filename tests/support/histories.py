@@ -89,7 +89,9 @@ class History:
         actor = self.chance.choice(hired + operators if self.chance.random() < 0.8 else anybody)
         if kind.given_by is not None and self.chance.random() < 0.5:
             actor = kind.given_by
-        self.give(self.command(kind), actor)
+        command, before = self.command(kind)
+        # What somebody did, they alone may undo.
+        self.give(command, before if before and self.chance.random() < 0.5 else actor)
 
     def _hire(self) -> None:
         """Somebody new, who may do all but operate."""
@@ -123,11 +125,14 @@ class History:
                     self.seen[name].append(value)
         return events
 
-    def command(self, kind: type[Command]) -> Command:
-        """A command of that kind, often about what one earlier event is about."""
+    def command(self, kind: type[Command]) -> tuple[Command, str | None]:
+        """A command of that kind, often about what one earlier event is about; and who caused
+        that."""
         fields = self._fields(kind)
-        earlier = [event for step in self.steps[-200:] for event in step.events]
-        like = self.chance.choice(earlier) if earlier and self.chance.random() < 0.6 else None
+        earlier = [(event, step.actor) for step in self.steps[-200:] for event in step.events]
+        like, before = None, None
+        if earlier and self.chance.random() < 0.6:
+            like, before = self.chance.choice(earlier)
         for name, hint in get_type_hints(kind, include_extras=True).items():
             value = getattr(like, name, None)
             usual = name not in WORDS or value in WORDS[name]
@@ -136,7 +141,7 @@ class History:
         for running in (self._running_split, self._known_shadow):
             if fields.keys() & {"split", "shadow"} and self.chance.random() < 0.5:
                 fields |= running(fields)
-        return kind(**fields)
+        return kind(**fields), before
 
     def _running_split(self, names: Iterable[str]) -> dict[str, Any]:
         """Those fields of a running split, if there is one: by chance they rarely agree."""

@@ -170,7 +170,7 @@ def test_a_python_that_is_too_old_installs_nothing(site: Site) -> None:
     assert (status, len(asked), site.venv.exists()) == (1, 1, False)
 
 
-def test_uv_asks_the_index_that_pip_is_told_and_none_where_pip_asks_none(site: Site) -> None:
+def test_uv_asks_the_index_that_pip_is_configured_with_or_none_as_pip_does(site: Site) -> None:
     mirror = "https://mirror.example/simple"
     assert f"--default-index {mirror}" in site.install(PIP_INDEX_URL=mirror)[1][-1]
     assert "--no-index" in site.install(PIP_NO_INDEX="1")[1][-1]

@@ -27,7 +27,7 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{- end }}
 
-{{/* A repository that names no registry is looked for in `global.imageRegistry`.
+{{/* A repository without a registry is looked for in `global.imageRegistry`.
 Call with (dict "root" $ "image" .Values.registry.image). */}}
 {{- define "lorary.image" -}}
 {{- $repository := .image.repository -}}
