@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ from adapters.home import SMALL_MODEL, SMALL_MODEL_KNOWN_AS, home
 from adapters.packs import PACKS, DomainPack
 from adapters.recipe import parse_recipe
 from adapters.tasks import read
+from registry.maintain.private_file import replacing
 
 DEMO = home() / "demo"
 
@@ -46,8 +48,9 @@ def main() -> None:
     with contextlib.ExitStack() as running:
         try:
             run(options, running)
-        except Failed as failure:
-            console.print(f"[red]{failure}[/red]", highlight=False)
+        except (Failed, LoraryError, OSError) as failure:
+            with contextlib.suppress(OSError):
+                console.print(str(failure), style="red", highlight=False, markup=False)
             sys.exit(1)
         finally:
             with contextlib.suppress(OSError):  # the terminal may be closed
@@ -109,8 +112,7 @@ def run(options: argparse.Namespace, running: contextlib.ExitStack) -> None:
     registry_url = f"http://127.0.0.1:{options.registry_port}"
     api_url = f"http://127.0.0.1:{options.port}"
     os.environ["LORARY_REGISTRY_URL"] = registry_url
-    for port in (options.port, options.registry_port):
-        refuse_taken(port)
+    refuse_taken(options.port, options.registry_port)
 
     with clock.part("small base model"):
         model = lorary("small-model", "--json")["path"]
@@ -240,18 +242,24 @@ def publish_all(model: str, shown: Sequence[Example], trained: Collection[str]) 
     version; policies and aliases stay as they are, for they may have been changed since.
     """
     lorary("base", "add", model, "--name", SMALL_MODEL, "--known-as", SMALL_MODEL_KNOWN_AS)
-    published = {adapter["path"] for adapter in lorary("ls", "--json")}
+    known = {adapter["path"]: adapter for adapter in lorary("ls", "--json")}
+    domains = {path.partition("/")[0] for path in known}
+    defaults = {path.partition("/")[0] for path, adapter in known.items() if adapter["default"]}
     for one in shown:
         domain, path = one.domain, one.adapter
         directory = str(adapter_directory(domain))
-        if path not in published:
-            lorary("domain", "create", domain, "--no-guard", shown=True)
+        if path not in known:
+            if domain not in domains:
+                lorary("domain", "create", domain, "--no-guard", shown=True)
             lorary("push", directory, path, "--alias", "production", shown=True)
-            lorary("domain", "default", domain, path.partition("/")[2], shown=True)
         elif domain in trained:
             lorary("push", directory, path, shown=True)
         else:
             console.print(f"{path} is published already.", highlight=False)
+        if path in known and not known[path]["moves"]:  # a start that ended after its push
+            lorary("alias", "set", f"{path}@1", "production", shown=True)
+        if path not in known or domain not in defaults:
+            lorary("domain", "default", domain, path.partition("/")[2], shown=True)
 
 
 def issue_key(name: str, *grants: str) -> str:
@@ -307,21 +315,35 @@ def ask(client: openai.OpenAI, example: Example) -> Table:
 
 
 def give_evidence(example: Example) -> None:
-    """Evaluate version 1 and open a review of its answers, unless that was done before.
+    """Evaluate version 1 and open a review of its answers, each unless that was done before.
 
     By others than the publisher, whose evidence would not count.
     """
-    ref = f"{example.adapter}@1"
-    if lorary("show", ref, "--json")["evaluations"]:
-        console.print(f"{ref} is evaluated already.", highlight=False)
-        return
-    domain = example.domain
+    ref, domain = f"{example.adapter}@1", example.domain
     for expert in EXPERTS:
-        write(key_file(expert), issue_key(expert, f"review:{domain}", f"approve:{domain}"))
+        if not key_file(expert).exists():  # with every domain's: a later start may show another
+            write(key_file(expert), issue_key(expert, "review:*", "approve:*"))
+    evaluated = bool(lorary("show", ref, "--json")["evaluations"])
+    opened = evaluated and is_reviewed(example)
+    if evaluated:
+        console.print(f"{ref} is evaluated already.", highlight=False)
+    if opened:
+        return
     key = issue_key("evaluator", f"infer:{domain}", f"evaluate:{domain}")
     write(key_file("evaluator"), key)
-    lorary("eval", ref, *example.evaluated_by, "--n", "20", shown=True, key=key)
+    if not evaluated:
+        lorary("eval", ref, *example.evaluated_by, "--n", "20", shown=True, key=key)
     lorary("review", "open", ref, "--n", "5", "--title", "Five answers", shown=True, key=key)
+
+
+def is_reviewed(example: Example) -> bool:
+    """Whether there is a review of version 1, or one whose versions the operator may not see."""
+    name = example.adapter.partition("/")[2]
+    return any(
+        (review["domain"], review.get("adapter", name)) == (example.domain, name)
+        and 1 in review.get("versions", (1,))
+        for review in lorary("review", "ls", "--json")
+    )
 
 
 def key_file(person: str) -> Path:
@@ -359,9 +381,9 @@ def write_files(api_url: str, registry_url: str, key: str, example: Example) -> 
 
 
 def write(file: Path, text: str) -> None:
-    """Write a file that only its owner can read."""
-    file.touch(0o600)
-    file.write_text(text)
+    """Write a file that only its owner can read, whoever could read one that was there before."""
+    with replacing(file) as new:
+        new.write(text.encode())
 
 
 def show_what_runs(api_url: str, registry_url: str, shown: Sequence[Example]) -> None:
@@ -420,7 +442,7 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """A server that runs `lorary ARGUMENTS` in the background, ended with `running`."""
     console.print(
-        f"$ lorary {' '.join(arguments)}    [dim](log: {log.name})[/dim]", highlight=False
+        f"$ lorary {' '.join(arguments)}    [dim](log: {escape(log.name)})[/dim]", highlight=False
     )
     return running.enter_context(started([program(), *arguments], log))
 
@@ -441,14 +463,18 @@ def wait_until_healthy(
     raise Failed(f"The server did not become healthy. The end of {log.name}:\n{tail}")
 
 
-def refuse_taken(port: int) -> None:
-    """Raises `Failed` if something listens on the port already."""
-    with contextlib.suppress(httpx.TransportError):
-        httpx.get(f"http://127.0.0.1:{port}/", timeout=1)
-        raise Failed(
-            f"Port {port} is taken. End what listens there, or choose another: "
-            'make demo ARGS="--port 9000 --registry-port 9100"'
-        )
+def refuse_taken(*ports: int) -> None:
+    """Raises `Failed` for a port that nothing can listen on, or that is named twice."""
+    with contextlib.ExitStack() as held:
+        for port in ports:
+            try:
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+            except (OSError, OverflowError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise Failed(
+                    f"Port {port} cannot be used ({reason}). End what listens there, or choose "
+                    'another: make demo ARGS="--port 9000 --registry-port 9100"'
+                ) from error
 
 
 if __name__ == "__main__":

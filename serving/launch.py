@@ -11,7 +11,7 @@ from adapters.errors import LoraryError
 from registry.log.follower import Follower
 from serving import sizing
 from serving.errors import CannotServe
-from serving.hardware import cpu
+from serving.hardware import cpu, devices
 from serving.hardware.defaults import ServePlan
 from serving.hardware.devices import Machine
 from serving.identity import measured
@@ -92,7 +92,7 @@ def environment(settings: ServingSettings, argv: Sequence[str] = ()) -> dict[str
     }
     if Path(settings.model).is_absolute():
         variables["HF_HUB_OFFLINE"] = "1"
-    return variables | cpu.variables(argv, _cores())
+    return variables | cpu.variables(argv, devices.cpus())
 
 
 def arguments(
@@ -151,11 +151,7 @@ def _for_cpu(extra: Sequence[str]) -> list[str]:
 
     if not current_platform.is_cpu():
         return []
-    return cpu.options(extra, _cores(), capability=get_cpu_capability())
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
+    return cpu.options(extra, devices.cpus(), capability=get_cpu_capability())
 
 
 def settled(

@@ -163,7 +163,8 @@ def open_review(
     title: str | None,
     keep_days: int | None,
 ) -> dict[str, Any]:
-    """Open a review of a version's answers, beside another version's if there is one."""
+    """Open a review of a version's answers, beside another version's if there is one; warn an
+    author of the weights, whose review counts for no promotion."""
     parsed = AdapterRef.parse(ref)
     if parsed.version is None or parsed.adapter is None:
         raise BadRequest(f"Specify a version: DOMAIN/ADAPTER@VERSION, not {ref!r}.")
@@ -179,7 +180,14 @@ def open_review(
         "keep_days": keep_days,
     }
     with client() as registry:
-        return registry.open_review(body)
+        opened = registry.open_review(body)
+    if own := opened.get("published_by_you"):
+        warn(
+            f"You published the weights of {' and '.join(own)}: for their promotion this review is "
+            f"no evidence but of harm. Close it (lorary review close {opened['id']}) and have a "
+            "colleague open one, with the role evaluate."
+        )
+    return opened
 
 
 def _chosen(registry: RegistryClient, review: str) -> str:

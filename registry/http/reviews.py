@@ -46,6 +46,7 @@ from registry.model.reviewing import (
     settled,
 )
 from registry.model.reviews import JudgeItem, OpenReview, counted, find, holders
+from registry.model.standing import authors
 from registry.store.blobs import Blobs
 from registry.times import utc_now
 
@@ -92,7 +93,12 @@ def open_review(caller: CallerDep, body: ReviewBody) -> dict[str, Any]:
         tuple(item.id for item in made), content, body.keep_days, before,
     )  # fmt: skip
     caller.registry.execute(command, caller.key.id)
-    return review_view(caller, find(caller.registry.catalog, name))
+    catalog = caller.registry.catalog
+    refs = [AdapterRef(body.domain, body.adapter, number) for number in body.versions]
+    me = person(catalog.keys, caller.key.id)
+    # For these the review is no evidence but of harm. Said before experts spend time on it.
+    own = [str(ref) for ref in refs if me in authors(catalog, catalog.find(ref))]
+    return review_view(caller, find(catalog, name)) | {"published_by_you": own}
 
 
 def _ids_of_questions(caller: Caller, domain: str) -> dict[str, list[str]]:

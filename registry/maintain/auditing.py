@@ -10,12 +10,17 @@ from dataclasses import dataclass
 import msgspec
 
 from adapters.errors import LoraryError
+from adapters.names import AdapterRef
 from registry.errors import Forbidden, PromotionNotEarned, Unauthenticated
 from registry.log.commits import Commit
 from registry.model.access import ANY_DOMAIN, BOOTSTRAP
+from registry.model.aliases import MoveAlias
 from registry.model.base import Command, Entry, Event
+from registry.model.canary import SplitAlias
 from registry.model.catalog import Catalog, Grant
 from registry.model.creation import CreateRegistry, RegistryCreated
+from registry.model.gates import settled
+from registry.model.intervals import lower_bound
 from registry.model.keys import KeyIssued
 from registry.model.machine import commands, decide, fold
 from registry.model.reviewing import Review, settled_jointly
@@ -85,8 +90,8 @@ def _decided_again(state: Catalog, entry: Entry, time: str) -> tuple[Doubt | Non
 def _earned_once(state: Catalog, command: Command, actor: str, time: str) -> bool:
     """Whether an earlier Lorary, which settled the answers of an item jointly, counted each answer
     of a review, whoever opened it, what experts of any domain settled and what authors of the
-    weights judged before they published them, asked less than `reviewed_correct` asks today, and
-    took a return to any version that an alias had named for a rollback, allowed it."""
+    weights judged before they published them, had a bound for one look reach `reviewed_correct`,
+    and took a return to any version that an alias had named for a rollback, allowed it."""
     reviews = {each.id: each for review in state.reviews.values() for each in _counted_then(review)}
     adapters = {
         path: msgspec.structs.replace(
@@ -107,14 +112,30 @@ def _earned_once(state: Catalog, command: Command, actor: str, time: str) -> boo
         )
         for name, domain in state.domains.items()
     }
-    before = msgspec.structs.replace(
-        state, reviews=reviews, adapters=adapters, keys=keys, domains=domains
-    )
+    before = msgspec.structs.replace(state, reviews=reviews, adapters=adapters, keys=keys)
+    if _is_allowed(before, command, actor, time):
+        return True
+    before = msgspec.structs.replace(before, domains=domains)
+    return _is_allowed(before, command, actor, time) and _reached_once(state, before, command)
+
+
+def _is_allowed(state: Catalog, command: Command, actor: str, time: str) -> bool:
     try:
-        decide(before, command, actor, time)
+        decide(state, command, actor, time)
     except LoraryError:
         return False
     return True
+
+
+def _reached_once(state: Catalog, before: Catalog, command: Command) -> bool:
+    """Whether the bound for one look at what `before` counts reaches the policy's share."""
+    if not isinstance(command, MoveAlias | SplitAlias):
+        return False
+    number = command.version if isinstance(command, MoveAlias) else command.candidate
+    version = before.find(AdapterRef(command.domain, command.adapter, number))
+    found, policy = settled(version, before), state.domain(command.domain).policy
+    bound = lower_bound(sum(found.values()), len(found), policy.alpha)
+    return bound >= policy.reviewed_correct
 
 
 def _counted_then(review: Review) -> Iterator[Review]:

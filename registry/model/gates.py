@@ -205,7 +205,7 @@ def _reviewed(version: Version, policy: Policy, catalog: Catalog) -> Iterator[Re
     needed, floor = policy.reviewed_items, policy.reviewed_correct
     if not needed and not floor:
         return
-    found = _settled(version, catalog)
+    found = settled(version, catalog)
     enough = len(found) >= needed
     correct = sum(found.values())
     evidence = f"{len(found)} answers settled, {needed} required"
@@ -222,12 +222,26 @@ def _reviewed(version: Version, policy: Policy, catalog: Catalog) -> Iterator[Re
         if enough and bound < floor and correct < floor * len(found):
             remedy = "train a better version"
         enough = enough and bound >= floor
+    if own := len(
+        {review.id for review, _ in about(version, catalog)} - _by_others(version, catalog)
+    ):
+        evidence += f"; {own} review(s) that an author of the weights opened do not count"
     yield Requirement(
         name=EXPERT_REVIEW, met=enough, evidence=evidence, remedy="" if enough else remedy
     )
 
 
-def _settled(version: Version, catalog: Catalog) -> dict[str, bool]:
+def _by_others(version: Version, catalog: Catalog) -> set[str]:
+    """The reviews of these weights that none of their authors opened."""
+    published = authors(catalog, version)
+    return {
+        review.id
+        for review, _ in about(version, catalog)
+        if person(catalog.keys, review.opener) not in published
+    }
+
+
+def settled(version: Version, catalog: Catalog) -> dict[str, bool]:
     """The items that those settled who may judge in the version's domain, and whether these
     weights answer them correctly.
 
@@ -237,9 +251,9 @@ def _settled(version: Version, catalog: Catalog) -> dict[str, bool]:
     answer it there: as correct if every settled answer is.
     """
     found = dict[str, bool]()
-    published = authors(catalog, version)
+    by_others = _by_others(version, catalog)
     for review, place in about(version, catalog):
-        if person(catalog.keys, review.opener) in published:
+        if review.id not in by_others:
             continue
         counts = counting(catalog, review)
         judges = {

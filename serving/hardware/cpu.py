@@ -17,6 +17,7 @@ free, and which is another Python process to start."""
 FEW = 4
 """Cores up to which the one kept free for polling is worth more than binding threads to cores,
 which vLLM does with `mp` only. Tried on two cores only."""
+PREFILL = ("--prefill-context-parallel-size", "-pcp")
 BINDING = "VLLM_CPU_OMP_THREADS_BIND"
 
 
@@ -40,15 +41,15 @@ def variables(argv: Sequence[str], cores: int) -> dict[str, str]:
     """Variables that go with vLLM's command line `argv`: threads of an engine that computes."""
     if f"{EXECUTOR}={IN_ENGINE}" not in argv:
         return {}
-    ranks = int(read_options(argv).get("--data-parallel-size", 1))
-    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // ranks)))
+    ranks = max(1, int(read_options(argv).get("--data-parallel-size", 1)))  # vLLM refuses 0 itself
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores // ranks))
     return {BINDING: "nobind", "OMP_NUM_THREADS": threads}
 
 
 def _parallel(extra: Sequence[str]) -> bool:
     """Whether the operator says how many processes compute, or how they are started."""
     sized = read_options(extra).keys() & {"--tensor-parallel-size", "--pipeline-parallel-size"}
-    return bool(sized) or _has(extra, EXECUTOR)
+    return bool(sized) or any(_has(extra, option) for option in (EXECUTOR, *PREFILL))
 
 
 def _has(extra: Sequence[str], option: str) -> bool:

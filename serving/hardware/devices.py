@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 GIB = 1 << 30
+CGROUP = Path("/sys/fs/cgroup")
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -124,6 +125,19 @@ def host_memory(limits: Iterable[str] = CGROUP_LIMITS) -> int:
     return total
 
 
-def cpus() -> int:
-    """CPUs that this process may run on."""
-    return len(os.sched_getaffinity(0))
+def cpus(folder: Path = CGROUP) -> int:
+    """CPUs that this process may use at once: those it may run on, or fewer as its container's
+    limit allows. folder: of the container's limits, in either version of cgroups."""
+    found = len(os.sched_getaffinity(0))
+    try:
+        quota, period = map(int, _cpu_time(folder))
+    except (OSError, ValueError):  # "max" means no limit
+        return found
+    return min(found, max(1, quota // period)) if quota > 0 else found
+
+
+def _cpu_time(folder: Path) -> list[str]:
+    """Microseconds of computing in each period, and of the period."""
+    if (whole := folder / "cpu.max").exists():
+        return whole.read_text().split()
+    return [(folder / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")]

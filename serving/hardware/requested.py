@@ -49,7 +49,8 @@ def _option(name: str) -> str | None:
         spelled = name.replace("_", "-")
         begun = [option for option in _READ if option.startswith(spelled)]
         return spelled if spelled in _READ else begun[0] if len(begun) == 1 else None
-    return next((option for option, short in _READ.items() if short and short == name), None)
+    begun = [option for option, short in _READ.items() if name != "-" and short.startswith(name)]
+    return begun[0] if name and len(begun) == 1 else None
 
 
 def parse_request(

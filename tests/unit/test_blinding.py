@@ -465,7 +465,9 @@ def test_an_open_review_of_another_domain_hides_no_texts_from_who_does_not_judge
     hospital.publish("legal", "copy", 1)
     body = {"domain": "legal", "adapter": "copy", "versions": [1], "title": "Eight",
             "items": [{"prompt": "Question?", "answers": ["old 1"]}]}  # fmt: skip
-    assert hospital.ask("mallory", "POST", "/api/v1/reviews", json=body).status_code == 201
+    opened = hospital.ask("mallory", "POST", "/api/v1/reviews", json=body)
+    assert opened.status_code == 201
+    assert opened.json()["published_by_you"] == []
     for path in paths:
         asked = {who: hospital.ask(who, "GET", path).status_code for who in ("meter", "lou")}
         assert asked == {"meter": 200, "lou": 409}
@@ -770,3 +772,12 @@ def test_the_gate_command_does_not_say_no_where_nobody_answered(
     monkeypatch.setattr(evidence, "client", lambda: nullcontext(Away()))
     done = CliRunner().invoke(build(), ["gate", "medical/coder@3"])
     assert done.exit_code == evidence.UNDECIDED
+
+
+def test_an_author_is_told_at_once_that_their_review_is_no_evidence(hospital: Hospital) -> None:
+    holder = hospital.registry.refresh().keys[hospital.operator].name
+    hospital.issue("theirs", holder.upper(), Grant("evaluate", "medical"))  # one person's other key
+    body = {"domain": "medical", "adapter": "coder", "versions": [1], "title": "Mine",
+            "items": [{"prompt": "Question?", "answers": ["yes"]}]}  # fmt: skip
+    opened = hospital.ask("theirs", "POST", "/api/v1/reviews", json=body).json()
+    assert opened["published_by_you"] == ["medical/coder@1"]

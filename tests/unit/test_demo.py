@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import subprocess
 from io import StringIO
 from pathlib import Path
@@ -19,9 +20,10 @@ from tests.support import radiology
 
 EXAMPLES = demo.examples(())
 ANSWERS = {
-    "ls": [{"path": "medical/icd10-coder"}],
+    "ls": [{"path": "medical/icd10-coder", "default": True, "moves": [{}]}],
     "key": {"key": "lry_theirs"},
     "show": {"evaluations": []},
+    "review": [],
 }
 
 
@@ -61,17 +63,78 @@ def test_version_1_is_evaluated_and_reviewed_once_by_others_than_its_publisher(
     commands: list[tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "DEMO", tmp_path)
+    demo.write(demo.key_file("evaluator"), "of an earlier start")
+    demo.key_file("evaluator").chmod(0o644)
     demo.give_evidence(EXAMPLES[0])
     ref, theirs = "medical/icd10-coder@1", "as lry_theirs"
     assert commands[-2] == ("eval", ref, "--suite", "medical-task", "--n", "20", theirs)
     assert commands[-1][:3] == ("review", "open", ref)
     assert commands[-1][-1] == theirs
-    assert demo.key_file("Dr Adams").read_text() == "lry_theirs"
-    assert demo.key_file("Dr Adams").stat().st_mode & 0o077 == 0
+    for name in ("Dr Adams", "evaluator"):
+        assert demo.key_file(name).read_text() == "lry_theirs"
+        assert demo.key_file(name).stat().st_mode & 0o077 == 0
+    # That start ended before its review was opened.
     commands.clear()
     monkeypatch.setitem(ANSWERS, "show", {"evaluations": [{}]})
     demo.give_evidence(EXAMPLES[0])
-    assert commands == [("show", ref, "--json")]
+    assert [command for command in commands if "--json" not in command] == [
+        ("review", "open", ref, "--n", "5", "--title", "Five answers", theirs)
+    ]
+    commands.clear()
+    reviews = [{"domain": "medical", "adapter": "icd10-coder", "versions": [1]}]
+    monkeypatch.setitem(ANSWERS, "review", reviews)
+    demo.give_evidence(EXAMPLES[0])
+    assert commands == [("show", ref, "--json"), ("review", "ls", "--json")]
+
+
+def test_the_experts_keys_open_the_reviews_of_every_start(
+    commands: list[tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "DEMO", tmp_path)
+    for example in EXAMPLES[:2]:
+        demo.give_evidence(example)
+    issued = [command for command in commands if command[:3] == ("key", "issue", "Dr Adams")]
+    assert [command[3:-1] for command in issued] == [
+        ("--grant", "review:*", "--grant", "approve:*")
+    ]
+
+
+def test_a_start_that_ended_after_its_push_is_finished_by_the_next(
+    commands: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = "medical/icd10-coder"
+    monkeypatch.setitem(ANSWERS, "ls", [{"path": path, "default": False, "moves": []}])
+    demo.publish_all("model", EXAMPLES[:1], trained=())
+    assert commands[-2:] == [
+        ("alias", "set", f"{path}@1", "production"),
+        ("domain", "default", "medical", "icd10-coder"),
+    ]
+
+
+def test_a_port_that_cannot_be_used_is_refused_before_anything_is_trained() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # no HTTP server: it answers nothing
+        port = silent.getsockname()[1]
+        with pytest.raises(demo.Failed, match=f"Port {port} cannot be used"):
+            demo.refuse_taken(port)
+    demo.refuse_taken(port)
+    for ports in ((port, port), (70_000,)):
+        with pytest.raises(demo.Failed, match=f"Port {ports[-1]} cannot be used"):
+            demo.refuse_taken(*ports)
+
+
+def test_a_failure_is_shown_with_the_brackets_of_its_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any) -> None:
+        raise demo.Failed("INFO [core.py:12] no file [/usr/lib/x]")
+
+    monkeypatch.setattr(demo, "run", fail)
+    monkeypatch.setattr(demo, "end_on_signals", lambda: None)
+    monkeypatch.setattr("sys.argv", ["demo"])
+    monkeypatch.setattr(demo, "console", Console(file=(out := StringIO()), width=80))
+    with pytest.raises(SystemExit):
+        demo.main()
+    assert "INFO [core.py:12] no file [/usr/lib/x]" in out.getvalue()
 
 
 def test_a_question_that_is_refused_shows_why() -> None:

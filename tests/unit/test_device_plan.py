@@ -19,7 +19,7 @@ import yaml
 from serving.errors import CannotServe
 from serving.hardware.budget import Requested
 from serving.hardware.defaults import CHOSEN, ServePlan, choose
-from serving.hardware.devices import GIB, KNOWN, Gpu, Machine
+from serving.hardware.devices import GIB, KNOWN, Gpu, Machine, cpus
 from serving.hardware.fit import HOST_LIMIT
 from serving.hardware.memory import Shape, adapter_bytes, read_shape, slot_bytes, token_bytes
 from serving.hardware.presets import PRESETS, graph_counts, missing_tables, variables
@@ -320,6 +320,7 @@ def test_an_option_without_a_number_is_named() -> None:
     with pytest.raises(CannotServe, match="many"):
         parse_request({}, 16, "standard", None, ["-tp", "many"])
     assert read_options(["--max-num", "3", "--seed=1"]) == {}
+    assert read_options(["-t", "2", "-", "", "x"]) == {"--tensor-parallel-size": "2"}
 
 
 def test_presets_say_what_they_set_and_that_they_were_not_run() -> None:
@@ -452,3 +453,25 @@ def test_the_documented_table_is_what_is_computed() -> None:
             f"{chosen['max_model_len']:,} | {tokens[0]} |"
         )
         assert row in text, row
+
+
+@pytest.mark.parametrize(
+    ("limits", "found"),
+    [
+        ({}, 8),
+        ({"cpu.max": "max 100000"}, 8),
+        ({"cpu.max": "250000 100000"}, 2),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu.max": "6400000 100000"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+    ],
+)
+def test_a_containers_cpu_limit_counts_as_fewer_cpus(
+    limits: dict[str, str], found: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    (tmp_path / "cpu").mkdir()
+    for name, text in limits.items():
+        (tmp_path / name).write_text(f"{text}\n")
+    assert cpus(tmp_path) == found

@@ -303,7 +303,7 @@ def test_a_cpu_that_computes_bfloat16_slowly_computes_in_float32_unless_the_oper
 def test_on_few_cores_the_engine_computes_itself_with_a_thread_for_each_core(
     cores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr("serving.hardware.devices.cpus", lambda: cores)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     given = arguments(ServingSettings())
     assert f"{EXECUTOR}={IN_ENGINE}" in given
@@ -312,6 +312,10 @@ def test_on_few_cores_the_engine_computes_itself_with_a_thread_for_each_core(
     assert set_by_lorary["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
     on_two_ranks = environment(ServingSettings(), [*given, "--data-parallel-size=2"])
     assert on_two_ranks["OMP_NUM_THREADS"] == str(max(1, cores // 2))
+    on_none = environment(ServingSettings(), [*given, "--data-parallel-size=0"])  # vLLM refuses it
+    assert on_none["OMP_NUM_THREADS"] == str(cores)
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    assert environment(ServingSettings(), given)["OMP_NUM_THREADS"] == str(cores)
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     assert environment(ServingSettings(), given)["OMP_NUM_THREADS"] == "7"
 
@@ -323,13 +327,16 @@ def test_on_few_cores_the_engine_computes_itself_with_a_thread_for_each_core(
         (2, [], "0"),
         (2, ["--tensor-parallel-size=2"], None),
         (2, ["-pp", "2"], None),
+        (2, ["-t", "2"], None),
+        (2, ["-pcp", "2"], None),
+        (2, ["--prefill_context_parallel=2"], None),
         (2, ["--distributed_executor_backend", "mp"], None),
     ],
 )
 def test_vllms_own_executor_stays_on_many_cores_and_where_the_operator_sets_processes_or_cores(
     cores: int, extra: list[str], binding: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr("serving.hardware.devices.cpus", lambda: cores)
     if binding is not None:
         monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", binding)
     given = arguments(ServingSettings(), extra)
