@@ -45,6 +45,19 @@ def with_values(**changes: Any) -> list[dict[str, Any]]:
     return render({**MINIMAL, **changes})
 
 
+def one(field: str, **entry: Any) -> dict[str, Any]:
+    """Values of every pod with one entry in a list; an init container's with what it must have."""
+    if field == "initContainers":
+        few = {"cpu": "1", "memory": "1Gi"}
+        entry = {
+            "name": "x",
+            "image": "x:1",
+            "resources": {"requests": few, "limits": few},
+            **entry,
+        }
+    return {"podDefaults": {field: [entry]}}
+
+
 @pytest.fixture(params=SETS, ids=lambda path: path.name.removesuffix("-values.yaml"))
 def manifests(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
     return rendered(request.param)
@@ -188,25 +201,25 @@ def test_the_policies_notice_what_they_are_for() -> None:
             {"pools": {"a": {"base": "b", "model": "/m", "rollingUpdate": {"maxSurge": "0%"}}}},
             "are both 0",
         ),
+        (
+            {
+                **one("extraVolumes", name="site", configMap={"name": "x"}),
+                "pools": {
+                    "a": {
+                        "base": "b",
+                        "model": "/models/x",
+                        "extraVolumeMounts": [{"name": "site", "mountPath": "/etc/site"}],
+                    }
+                },
+            },
+            "mounted at /models",
+        ),
         ({"proxy": {"https": "http://user:secret@proxy:3128"}}, "https"),
     ],
 )
 def test_values_that_cannot_work_are_refused_by_name(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(HelmRefused, match=said):
         with_values(**changes)
-
-
-def one(field: str, **entry: Any) -> dict[str, Any]:
-    """Values of every pod with one entry in a list; an init container's with what it must have."""
-    if field == "initContainers":
-        few = {"cpu": "1", "memory": "1Gi"}
-        entry = {
-            "name": "x",
-            "image": "x:1",
-            "resources": {"requests": few, "limits": few},
-            **entry,
-        }
-    return {"podDefaults": {field: [entry]}}
 
 
 @pytest.mark.parametrize(
@@ -359,8 +372,12 @@ def test_what_the_chart_prints_names_every_secret_it_needs() -> None:
 
 def test_every_path_that_a_server_serves_is_routed_by_the_front_and_by_a_gateway() -> None:
     served = {*ROUTES, PREFETCH, FEEDBACK, COUNT_TOKENS, *batch_api.ROUTES}
-    [route] = of_kind(rendered(CHART / "ci" / "gateway-values.yaml"), "HTTPRoute").values()
-    default = route["spec"]["rules"][-1]["matches"]
+    routes = of_kind(rendered(CHART / "ci" / "gateway-values.yaml"), "HTTPRoute")
+    [rule] = routes["lorary-api"]["spec"]["rules"]
+    default = rule["matches"]
+    # A route has at most 128 matches, so each pool with domains has one of its own.
+    [rule] = routes["lorary-api-large"]["spec"]["rules"]
+    assert all("legal|financial" in m["headers"][0]["value"] for m in rule["matches"])
     assert {m["path"]["value"] for m in default if m["method"] == "POST"} == served
     [config] = [m for m in with_values() if "envoy.yaml" in m.get("data", {})]
     for path in served:
@@ -443,6 +460,11 @@ def test_neither_more_replicas_nor_another_chart_restart_an_engine() -> None:
         assert told == {"replicas": str(replicas)}
     assert made[0] == made[1]
     assert not {"helm.sh/chart", "app.kubernetes.io/version"} & set(made[0]["metadata"]["labels"])
+
+
+def test_fields_of_every_pod_may_be_left_empty() -> None:
+    fields = ("extraEnv", "extraVolumes", "initContainers", "podAnnotations", "podLabels")
+    assert with_values(podDefaults=dict.fromkeys(fields)) == with_values()
 
 
 def test_names_and_proxies_of_digits_are_taken_for_what_they_are() -> None:
