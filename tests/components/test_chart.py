@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
@@ -42,6 +43,19 @@ def of_kind(manifests: list[dict[str, Any]], kind: str) -> dict[str, dict[str, A
 
 def with_values(**changes: Any) -> list[dict[str, Any]]:
     return render({**MINIMAL, **changes})
+
+
+def one(field: str, **entry: Any) -> dict[str, Any]:
+    """Values of every pod with one entry in a list; an init container's with what it must have."""
+    if field == "initContainers":
+        few = {"cpu": "1", "memory": "1Gi"}
+        entry = {
+            "name": "x",
+            "image": "x:1",
+            "resources": {"requests": few, "limits": few},
+            **entry,
+        }
+    return {"podDefaults": {field: [entry]}}
 
 
 @pytest.fixture(params=SETS, ids=lambda path: path.name.removesuffix("-values.yaml"))
@@ -175,12 +189,69 @@ def test_the_policies_notice_what_they_are_for() -> None:
             "not both",
         ),
         ({"jobs": {"x" * 60: {"args": ["gc"]}}}, "more than 52"),
+        (
+            {"podDefaults": {"extraVolumes": [{"name": "tmp", "configMap": {"name": "x"}}]}},
+            "a volume tmp already",
+        ),
+        (
+            {"front": {"extraVolumeMounts": [{"name": "site", "mountPath": "/site"}]}},
+            "front: nothing in extraVolumes is named site",
+        ),
+        (
+            {"pools": {"a": {"base": "b", "model": "/m", "rollingUpdate": {"maxSurge": "0%"}}}},
+            "are both 0",
+        ),
+        (
+            {
+                **one("extraVolumes", name="site", configMap={"name": "x"}),
+                "pools": {
+                    "a": {
+                        "base": "b",
+                        "model": "/models/x",
+                        "extraVolumeMounts": [{"name": "site", "mountPath": "/etc/site"}],
+                    }
+                },
+            },
+            "mounted at /models",
+        ),
         ({"proxy": {"https": "http://user:secret@proxy:3128"}}, "https"),
     ],
 )
 def test_values_that_cannot_work_are_refused_by_name(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(HelmRefused, match=said):
         with_values(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"podDefaults": {"podLabels": {"app.kubernetes.io/component": "x"}}},
+        {"poolDefaults": {"podLabels": {"lorary/pool": "x"}}},
+        one("extraVolumeMounts", name="x", mountPath="/tmp"),
+        one(
+            "extraEnv", name="X", value="x", valueFrom={"fieldRef": {"fieldPath": "spec.nodeName"}}
+        ),
+        one("initContainers", name="registry"),
+        one("initContainers", image="localhost:5000/x"),
+        one("initContainers", securityContext={"privileged": True}),
+        one("initContainers", securityContext={"readOnlyRootFilesystem": False}),
+        one("initContainers", securityContext={"capabilities": {"add": ["SYS_ADMIN"]}}),
+        {"networkPolicy": {"clients": [{"podSelctor": {}}]}},
+        {"networkPolicy": {"clients": [{"podSelector": {"matchLables": {"a": "b"}}}]}},
+        {"global": {"imageRegistry": "https://mirror"}},
+        {"global": {"imageRegistry": "mirror/"}},
+        {"registry": {"image": {"repository": "lorary/registry:1.2"}}},
+        {"poolDefaults": {"vllm": ["--api-key=x"]}},
+        {"jobDefaults": {"schedule": "@nightly"}},
+        {"monitoring": {"dashboardLabel": ""}},
+        {"front": {"affinity": True}},  # renamed to adapterAffinity
+    ],
+    ids=str,
+)
+def test_the_schema_refuses(changes: dict[str, Any]) -> None:
+    schema = jsonschema.Draft7Validator(json.loads((CHART / "values.schema.json").read_text()))
+    assert schema.is_valid({**MINIMAL, **one("initContainers")})
+    assert not schema.is_valid({**MINIMAL, **changes})
 
 
 @pytest.mark.parametrize(
@@ -301,8 +372,12 @@ def test_what_the_chart_prints_names_every_secret_it_needs() -> None:
 
 def test_every_path_that_a_server_serves_is_routed_by_the_front_and_by_a_gateway() -> None:
     served = {*ROUTES, PREFETCH, FEEDBACK, COUNT_TOKENS, *batch_api.ROUTES}
-    [route] = of_kind(rendered(CHART / "ci" / "gateway-values.yaml"), "HTTPRoute").values()
-    default = route["spec"]["rules"][-1]["matches"]
+    routes = of_kind(rendered(CHART / "ci" / "gateway-values.yaml"), "HTTPRoute")
+    [rule] = routes["lorary-api"]["spec"]["rules"]
+    default = rule["matches"]
+    # A route has at most 128 matches, so each pool with domains has one of its own.
+    [rule] = routes["lorary-api-large"]["spec"]["rules"]
+    assert all("legal|financial" in m["headers"][0]["value"] for m in rule["matches"])
     assert {m["path"]["value"] for m in default if m["method"] == "POST"} == served
     [config] = [m for m in with_values() if "envoy.yaml" in m.get("data", {})]
     for path in served:
@@ -368,7 +443,8 @@ def test_without_a_front_clients_reach_the_servers() -> None:
 
 def test_nobody_need_scrape() -> None:
     manifests = with_values(
-        monitoring={"enabled": True}, networkPolicy={"monitoring": [], "clients": [{"ipBlock": {}}]}
+        monitoring={"enabled": True},
+        networkPolicy={"monitoring": [], "clients": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]},
     )
     front = of_kind(manifests, "NetworkPolicy")["lorary-front"]["spec"]["ingress"]
     assert [rule["ports"][0]["port"] for rule in front] == ["http"], "not open to anybody"
@@ -384,6 +460,29 @@ def test_neither_more_replicas_nor_another_chart_restart_an_engine() -> None:
         assert told == {"replicas": str(replicas)}
     assert made[0] == made[1]
     assert not {"helm.sh/chart", "app.kubernetes.io/version"} & set(made[0]["metadata"]["labels"])
+
+
+def test_fields_of_every_pod_may_be_left_empty() -> None:
+    fields = ("extraEnv", "extraVolumes", "initContainers", "podAnnotations", "podLabels")
+    assert with_values(podDefaults=dict.fromkeys(fields)) == with_values()
+
+
+def test_names_and_proxies_of_digits_are_taken_for_what_they_are() -> None:
+    proxy = {"http": "http://10.0.0.5", "https": "http://[fd00::1]:3128"}
+    endpoints = [{"address": "fd00::", "port": 8000}]
+    pools_ = {"70": {**MINIMAL["pools"]["small"], "domains": ["tax"]}}
+    pools_["on"] = {**MINIMAL["pools"]["small"], "endpoints": endpoints}
+    manifests = with_values(proxy=proxy, pools=pools_)
+    servers = of_kind(manifests, "Deployment")["lorary-serving-70"]
+    assert servers["spec"]["selector"]["matchLabels"]["lorary/pool"] == "70"
+    policy = of_kind(manifests, "NetworkPolicy")["lorary-registry"]["spec"]
+    ports = [rule["ports"][0]["port"] for rule in policy["egress"]]
+    assert ports == [53, 80, 3128, 443, 8000]
+    files = of_kind(manifests, "ConfigMap")["lorary-front"]["data"]
+    clusters = yaml.safe_load(files["clusters.yaml"])["resources"]
+    assert [cluster["name"] for cluster in clusters] == ["70", "on"]
+    [endpoint] = clusters[1]["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    assert endpoint["endpoint"]["address"]["socket_address"]["address"] == "fd00::"
 
 
 def test_a_full_cluster_may_replace_replicas_in_place() -> None:
@@ -412,6 +511,7 @@ def test_metrics_that_are_missing_do_not_scale_a_pool_down() -> None:
     scaled = of_kind(everything, "ScaledObject")["lorary-adapters-serving-large"]["spec"]
     for trigger in scaled["triggers"]:
         assert "vector" not in trigger["metadata"]["query"]
+        assert 'namespace="clinic"' in trigger["metadata"]["query"], "not another release's pool"
         assert trigger["metadata"]["ignoreNullValues"] == "false", "else KEDA takes it for 0"
     assert scaled["fallback"]["replicas"] == scaled["maxReplicaCount"]
 
@@ -489,11 +589,15 @@ def test_what_a_site_lets_pods_reach_is_let_out() -> None:
     assert all(15012 in ports for ports in out.values()), "the mesh's control plane"
     for name in ("registry", "serving-small", "serving-large", "jobs"):
         assert 3128 in out[name], f"{name} reaches the proxy"
-    beside = with_values(networkPolicy={"storePort": 9000}, pools={
-        "small": {**MINIMAL["pools"]["small"], "model": "org/model"}
-    })  # fmt: skip
-    rules = of_kind(beside, "NetworkPolicy")["lorary-serving-small"]["spec"]["egress"]
-    assert 443 in [port["port"] for rule in rules for port in rule["ports"]], "Hugging Face"
+    beside = with_values(
+        networkPolicy={"storePort": 9000},
+        pools={"small": {**MINIMAL["pools"]["small"], "model": "org/model"}},
+        jobs={"train": {"args": ["train"], "hfTokenSecret": {"name": "hugging-face"}}},
+    )
+    for name in ("lorary-serving-small", "lorary-jobs"):
+        rules = of_kind(beside, "NetworkPolicy")[name]["spec"]["egress"]
+        ports = [port["port"] for rule in rules for port in rule.get("ports", [])]
+        assert 443 in ports, "Hugging Face"
 
 
 def test_an_upgrade_neither_starts_a_job_again_nor_ends_one_that_runs() -> None:
@@ -504,6 +608,8 @@ def test_an_upgrade_neither_starts_a_job_again_nor_ends_one_that_runs() -> None:
         "lorary-adapters-icd10-coder": True,
         "lorary-adapters-nightly-matrix": False,
     }
+    # One that is no longer suspended would make up for the runs that it missed.
+    assert all(job["spec"]["startingDeadlineSeconds"] <= 600 for job in jobs.values())
 
 
 def test_an_edit_of_a_pool_or_a_domain_restarts_no_front() -> None:

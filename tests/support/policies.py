@@ -46,6 +46,8 @@ def _of_pod(pod: Manifest) -> Iterator[str]:
         yield "no seccomp profile"
     if pod.get("automountServiceAccountToken") is not False:
         yield "gets a token for the cluster"
+    if pod.get("enableServiceLinks") is not False:
+        yield "gets settings from the names of services"
     for shared in ("hostNetwork", "hostPID", "hostIPC"):
         if pod.get(shared):
             yield f"shares {shared}"

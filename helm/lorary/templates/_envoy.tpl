@@ -316,7 +316,7 @@ response_headers_to_add: [{header: {key: content-type, value: application/json}}
 
 {{- define "lorary.envoy.route" -}}
 route:
-  cluster: {{ .pool }}
+  cluster: {{ .pool | quote }}
   # A stream lasts as long as it lasts; only its silence is bounded.
   timeout: 0s
   idle_timeout: {{ .root.Values.front.idleSeconds }}s
@@ -348,7 +348,7 @@ route:
 {{- $front := .root.Values.front -}}
 {{- $p := include "lorary.pool" (dict "root" .root "pool" .pool) | fromYaml -}}
 - "@type": type.googleapis.com/envoy.config.cluster.v3.Cluster
-  name: {{ .name }}
+  name: {{ .name | quote }}
   connect_timeout: 1s
   # Of an answer that is not read as fast as it comes.
   per_connection_buffer_limit_bytes: 262144
@@ -412,11 +412,11 @@ route:
       explicit_http_config:
         http_protocol_options: {}
   load_assignment:
-    cluster_name: {{ .name }}
+    cluster_name: {{ .name | quote }}
     endpoints:
       - lb_endpoints:
           {{- range $p.endpoints }}
-          - endpoint: {address: {socket_address: {address: {{ .address }}, port_value: {{ .port }}}}}
+          - endpoint: {address: {socket_address: {address: {{ .address | quote }}, port_value: {{ .port }}}}}
           {{- else }}
           - endpoint: {address: {socket_address: {address: {{ printf "%s-serving-%s" (include "lorary.fullname" .root) .name }}, port_value: 8000}}}
           {{- end }}

@@ -12,11 +12,11 @@
 
 {{/* Call with (dict "root" $ "part" "serving" "pool" $name). */}}
 {{- define "lorary.selector" -}}
-app.kubernetes.io/name: {{ include "lorary.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ include "lorary.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .part }}
 {{- with .pool }}
-lorary/pool: {{ . }}
+lorary/pool: {{ . | quote }}
 {{- end }}
 {{- end }}
 
@@ -55,10 +55,21 @@ Call with (dict "root" $ "image" .Values.registry.image). */}}
 {{- if gt (int $p.autoscaling.min) (int $p.autoscaling.max) }}
 {{- fail (printf "pools.%s.autoscaling: min is above max" $pool) }}
 {{- end }}
+{{- with $p.rollingUpdate }}
+{{- if and (regexMatch "^0+%?$" (toString .maxUnavailable)) (regexMatch "^0+%?$" (toString .maxSurge)) }}
+{{- fail (printf "pools.%s.rollingUpdate: maxUnavailable and maxSurge are both 0, so no replica could be replaced" $pool) }}
+{{- end }}
+{{- end }}
 {{- if and $p.modelClaim $p.modelImage.reference }}
 {{- fail (printf "pools.%s: name modelClaim or modelImage, not both" $pool) }}
 {{- end }}
-{{- $mounted := or $p.modelClaim $p.modelImage.reference $p.extraVolumeMounts $p.endpoints }}
+{{- $mounted := or $p.modelClaim $p.modelImage.reference $p.endpoints }}
+{{- range $p.extraVolumeMounts }}
+{{- if and $mounted (eq (clean .mountPath) "/models") }}
+{{- fail (printf "pools.%s: the model is mounted at /models already; mount %s elsewhere" $pool .name) }}
+{{- end }}
+{{- if hasPrefix "/models" .mountPath }}{{ $mounted = true }}{{ end }}
+{{- end }}
 {{- if and (hasPrefix "/models" $p.model) (not $mounted) }}
 {{- fail (printf "pools.%s: nothing is mounted at /models; name modelClaim or modelImage" $pool) }}
 {{- end }}
@@ -94,7 +105,7 @@ labels:
   {{- with .pod.podLabels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
-{{- with merge (deepCopy (.annotations | default dict)) .pod.podAnnotations }}
+{{- with merge (deepCopy (.annotations | default dict)) (.pod.podAnnotations | default dict) }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -107,6 +118,8 @@ Call with (dict "root" $ "account" "name" "pod" $pod). */}}
 serviceAccountName: {{ . }}
 {{- end }}
 automountServiceAccountToken: false
+{{- /* Or a Service named vllm or lorary sets VLLM_PORT or LORARY_PORT to its address. */}}
+enableServiceLinks: false
 securityContext:
   runAsNonRoot: true
   seccompProfile: {type: RuntimeDefault}
@@ -141,7 +154,7 @@ initContainers:
 {{/* A container's variables: its own, those of every process, then `extraEnv`. A later one replaces
 an earlier one of its name. Call with (dict "root" $ "pod" $pod "own" $yaml). */}}
 {{- define "lorary.env" -}}
-{{- $all := concat (.own | fromYamlArray) (include "lorary.surroundings" .root | fromYamlArray) .pod.extraEnv }}
+{{- $all := concat (.own | fromYamlArray) (include "lorary.surroundings" .root | fromYamlArray) (.pod.extraEnv | default list) }}
 {{- $seen := dict }}
 {{- $kept := list }}
 {{- range reverse $all }}
@@ -188,8 +201,25 @@ env:
 {{- end }}
 {{- end }}
 
-{{/* Call both with (dict "root" $ "pod" $pod). */}}
+{{/* Call both with (dict "root" $ "part" "front" "pod" $pod). Refused is what the cluster would refuse
+only after a part of the release has changed. */}}
 {{- define "lorary.extraMounts" -}}
+{{- $own := list "ca" "cache" "config" "downloads" "model" "servers-first" "shm" "store" "tls" "tmp" "work" }}
+{{- $where := .pool | default .part }}
+{{- $there := $own }}
+{{- range .pod.extraVolumes }}
+{{- if has .name $there }}
+{{- fail (printf "%s: extraVolumes: there is a volume %s already; choose another name" $where .name) }}
+{{- end }}
+{{- $there = append $there .name }}
+{{- end }}
+{{- $mounts := .pod.extraVolumeMounts | default list }}
+{{- range .pod.initContainers }}{{ $mounts = concat $mounts (.volumeMounts | default list) }}{{ end }}
+{{- range $mounts }}
+{{- if not (has .name $there) }}
+{{- fail (printf "%s: nothing in extraVolumes is named %s, which is mounted at %s; a list of a component replaces the one of podDefaults" $where .name .mountPath) }}
+{{- end }}
+{{- end }}
 {{- if .root.Values.caBundle.configMap }}
 - {name: ca, mountPath: /etc/lorary/ca, readOnly: true}
 {{- end }}
@@ -339,7 +369,7 @@ topologySpreadConstraints:
 {{- define "lorary.storeEgress" -}}
 {{ include "lorary.egress" . }}
 {{- range list .Values.proxy.http .Values.proxy.https | compact | uniq }}
-{{- $port := regexFind "[0-9]+$" (urlParse .).host | default (ternary "443" "80" (hasPrefix "https:" .)) }}
+{{- $port := regexFind ":[0-9]+$" (urlParse .).host | trimPrefix ":" | default (ternary "443" "80" (hasPrefix "https:" .)) }}
 - ports:
     - {port: {{ $port }}, protocol: TCP}
 {{- end }}
