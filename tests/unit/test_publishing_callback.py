@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load, load_file
+from safetensors.torch import load
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -94,14 +94,35 @@ def lora(rank: int) -> LoraConfig:
     return LoraConfig(r=rank, target_modules=["q_proj"])
 
 
-def trainer(out: Path, publish: PublishCheckpoints, model: Any = None, **more: Any) -> Trainer:
-    """A trainer that saves at every step; two steps by default."""
+def trainer(
+    out: Path,
+    publish: PublishCheckpoints,
+    model: Any = None,
+    *,
+    scores: tuple[float, ...] = (),
+    **more: Any,
+) -> Trainer:
+    """A trainer that saves at every step; two steps by default.
+
+    scores: what an evaluation finds after each step; the best step's checkpoint is loaded.
+    """
     more = {"max_steps": 2, "save_steps": 1, "save_strategy": "steps", **more}
+    if scores:
+        more |= {
+            "load_best_model_at_end": True, "metric_for_best_model": "score",
+            "greater_is_better": True, "eval_strategy": "steps", "eval_steps": 1,
+        }  # fmt: skip
     arguments = TrainingArguments(
         str(out), use_cpu=True, report_to=[], disable_tqdm=True, learning_rate=0.01, **more
     )
+    left = iter(scores)
     return Trainer(
-        model or adapted(), arguments, train_dataset=ROWS, eval_dataset=ROWS, callbacks=[publish]
+        model or adapted(),
+        arguments,
+        train_dataset=ROWS,
+        eval_dataset=ROWS,
+        callbacks=[publish],
+        compute_metrics=(lambda _: {"score": next(left)}) if scores else None,
     )
 
 
@@ -191,25 +212,20 @@ def test_a_missing_card_is_reported_before_anything_is_trained(
 def test_the_best_model_is_published_with_the_step_and_the_parent_of_its_checkpoint(
     registry: Registry, tmp_path: Path
 ) -> None:
-    best_first = {
-        "load_best_model_at_end": True, "metric_for_best_model": "eval_loss",
-        "greater_is_better": True, "eval_strategy": "steps", "eval_steps": 1,
-    }  # fmt: skip
     publish = PublishCheckpoints(registry, "demo/queue", when="save", parent=START)
-    training = trainer(tmp_path, publish, **best_first)
+    training = trainer(tmp_path, publish, scores=(2.0, 1.0))
     training.train()
     assert training.state.best_model_checkpoint == str(tmp_path / "checkpoint-1")
     assert registry.line() == [(1, START), (2, "demo/queue@1"), (1, START)]
-    best = load_file(tmp_path / "checkpoint-1" / WEIGHTS)
-    assert all(torch.equal(best[k], v) for k, v in load(registry.pushed[2][WEIGHTS]).items())
+    best = (tmp_path / "checkpoint-1" / WEIGHTS).read_bytes()
+    assert registry.pushed[2][WEIGHTS] == best != registry.pushed[1][WEIGHTS]
 
 
 def test_a_best_model_that_was_the_last_save_is_not_published_twice(
     registry: Registry, tmp_path: Path
 ) -> None:
     publish = PublishCheckpoints(registry, "demo/queue", when="save")
-    more = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 1}
-    trainer(tmp_path, publish, **more).train()
+    trainer(tmp_path, publish, scores=(1.0, 2.0)).train()
     assert registry.line() == [(1, None), (2, "demo/queue@1")]
 
 
