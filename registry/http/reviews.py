@@ -96,7 +96,7 @@ def open_review(caller: CallerDep, body: ReviewBody) -> dict[str, Any]:
     catalog = caller.registry.catalog
     refs = [AdapterRef(body.domain, body.adapter, number) for number in body.versions]
     me = person(catalog.keys, caller.key.id)
-    # For these the review is no evidence but of harm. Said before experts spend time on it.
+    # For these the review is no evidence but of harm. Stated before experts spend time on it.
     own = [str(ref) for ref in refs if me in authors(catalog, catalog.find(ref))]
     return review_view(caller, find(catalog, name)) | {"published_by_you": own}
 

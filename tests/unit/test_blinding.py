@@ -774,7 +774,7 @@ def test_the_gate_command_does_not_say_no_where_nobody_answered(
     assert done.exit_code == evidence.UNDECIDED
 
 
-def test_an_author_is_told_at_once_that_their_review_is_no_evidence(hospital: Hospital) -> None:
+def test_an_author_learns_at_once_that_their_review_is_no_evidence(hospital: Hospital) -> None:
     holder = hospital.registry.refresh().keys[hospital.operator].name
     hospital.issue("theirs", holder.upper(), Grant("evaluate", "medical"))  # one person's other key
     body = {"domain": "medical", "adapter": "coder", "versions": [1], "title": "Mine",
