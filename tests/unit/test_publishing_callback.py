@@ -244,8 +244,12 @@ def test_a_resumed_training_continues_its_own_last_version(
     trainer(tmp_path, finished, max_steps=3).train(resume_from_checkpoint=True)
     assert finished.published == resumed.published, "nothing was left to train"
     earlier = str(tmp_path / "checkpoint-1")
-    trainer(tmp_path, publish()).train(resume_from_checkpoint=earlier)
+    again = publish()
+    trainer(tmp_path, again).train(resume_from_checkpoint=earlier)
     assert registry.line()[3:] == [(2, "demo/queue@1")]
+    assert again.published == ["demo/queue@1", "demo/queue@4"], (
+        "not what came after that checkpoint"
+    )
 
 
 def test_a_new_training_in_the_folder_of_an_old_one_continues_nothing_of_it(
