@@ -32,6 +32,9 @@ OPEN = 8 * KIB
 """Largest body of a caller who is not known, unless another bound is given."""
 SMALL = 1 * MIB
 """Largest body of a known caller, unless another bound is given."""
+VALUES = 100_000
+"""JSON values of a body, unless another bound is given: parsing holds up every other request, half
+a second for a million. They are counted by their punctuation, that within texts included."""
 STREAMED = 1 * MIB
 """Memory that a body takes while it is written to the disk as it comes."""
 MEMORY = 128 * MIB
@@ -61,16 +64,22 @@ class Rule:
     """Bytes that a caller who is not known may send."""
     memory: int | None = None
     """Bytes that stay in memory at the most; None: all of them."""
+    values: int = VALUES
+    """JSON values of a body that stays in memory."""
 
 
 def rules(upload: int) -> tuple[tuple[str, re.Pattern[str], Rule], ...]:
     """The rules by method and path, the first match counts. upload: largest file in bytes."""
     table = (
         ("PUT", r"/api/v1/(?:blobs|parts)/[^/]+", Rule(upload, UPLOADERS, memory=STREAMED)),
-        ("POST", r"/api/v1/uploads", Rule(16 * MIB, UPLOADERS)),
-        ("POST", r"/api/v1/adapters/.*/evaluations", Rule(40 * MIB, ("evaluate",))),
-        ("POST", r"/api/v1/reviews", Rule(32 * MIB, ("evaluate",))),
-        ("POST", r"/api/v1/bases", Rule(16 * MIB, ("operate",))),
+        ("POST", r"/api/v1/uploads", Rule(16 * MIB, UPLOADERS, values=5 * VALUES)),
+        (
+            "POST",
+            r"/api/v1/adapters/.*/evaluations",
+            Rule(40 * MIB, ("evaluate",), values=10 * VALUES),
+        ),
+        ("POST", r"/api/v1/reviews", Rule(32 * MIB, ("evaluate",), values=5 * VALUES)),
+        ("POST", r"/api/v1/bases", Rule(16 * MIB, ("operate",), values=5 * VALUES)),
         ("POST", r"/api/models/.*/commit/.*", Rule(2 * upload, ("publish",), memory=STREAMED)),
         ("POST", r"/api/models/.*/preupload/.*", Rule(4 * MIB, ("publish",))),
         ("POST", r"/api/validate-yaml", Rule(8 * MIB, open=64 * KIB)),
@@ -177,7 +186,7 @@ class _Body:
     ) -> None:
         self._receive, self._memory, self._holder, self._rule = receive, memory, holder, rule
         self._due = asyncio.get_running_loop().time() + grace
-        self._came = self._held = 0
+        self._came = self._held = self._values = 0
         self._complete = False
         self._hold(declared or 0)
 
@@ -192,10 +201,15 @@ class _Body:
             late = TooSlow(f"Only {self._came} bytes of the body arrived in time. Send it again.")
             raise BodyRefused(late) from error
         if message["type"] == "http.request":
-            self._came += len(message.get("body", b""))
+            piece: bytes = message.get("body", b"")
+            self._came += len(piece)
             self._complete = not message.get("more_body", False)
             if self._came > self._rule.largest:
                 raise BodyRefused(_too_large(self._rule))
+            if self._rule.memory is None:
+                self._values += sum(map(piece.count, (b",", b"[", b"{")))
+                if self._values > self._rule.values:
+                    raise BodyRefused(_too_many(self._rule))
             try:
                 self._hold(self._came)
             except Overloaded as error:
@@ -263,6 +277,10 @@ def _declared(request: Request) -> int | None:
 
 def _larger(declared: int | None, limit: int) -> bool:
     return declared is not None and declared > limit
+
+
+def _too_many(rule: Rule) -> TooLarge:
+    return TooLarge(f"The body has more than {rule.values:,} values. Send fewer.")
 
 
 def _too_large(rule: Rule) -> TooLarge:

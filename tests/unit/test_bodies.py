@@ -166,6 +166,30 @@ def test_a_known_caller_sends_as_much_as_the_route_and_the_role_allow(service: S
         assert (sender.status, sender.asked) == (status, 0), path
 
 
+@pytest.mark.parametrize(
+    ("path", "role", "values", "before", "after"),
+    [
+        ("/api/v1/uploads", "publish", 500_000, '{"files":[', "[]]}"),
+        ("/api/v1/reviews", "evaluate", 500_000, '{"items":[', "[]]}"),
+        ("/api/v1/adapters/medical/x/versions/1/evaluations", "evaluate", 1_000_000,
+         '{"report":[', "[]]}"),
+        ("/api/v1/keys", "publish", 100_000, "[", "[]]"),
+    ],
+)  # fmt: skip
+def test_a_body_of_millions_of_values_is_not_parsed(
+    service: Service, path: str, role: str, values: int, before: str, after: str
+) -> None:
+    body = before + "[]," * (values // 2) + after
+    client = TestClient(service.app, headers={
+        "Authorization": f"Bearer {service.key(role).text}", "Content-Type": "application/json",
+    })  # fmt: skip
+    refused = client.post(path, content=body)
+    assert refused.status_code == 413
+    assert f"more than {values:,} values" in refused.text
+    fewer = before + "[]," * (values // 2 - 2) + after
+    assert "values" not in client.post(path, content=fewer[:-1] + "x").text
+
+
 def test_a_chunked_body_is_cut_off_at_its_limit_in_the_envelope(service: Service) -> None:
     async def send() -> Sender:
         sender = Sender("POST", "/api/v1/keys", service.operator)
