@@ -121,7 +121,7 @@ def test_nobody_judges_an_item_twice_not_even_with_a_second_key() -> None:
     second = IssueKey("dora2", "Dora", "0" * 64, (Grant("review", "medical"),))
     catalog = do(catalog, second, OPERATOR)
     for key in (DORA, "dora2"):
-        with pytest.raises(errors.Conflict, match="final"):
+        with pytest.raises(errors.Conflict, match="judged it before"):
             decide(catalog, said(), key, NOW)
 
 
