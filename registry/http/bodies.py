@@ -33,8 +33,8 @@ OPEN = 8 * KIB
 SMALL = 1 * MIB
 """Largest body of a known caller, unless another bound is given."""
 VALUES = 100_000
-"""JSON values of a body, unless another bound is given: parsing holds up every other request, half
-a second for a million. They are counted by their punctuation, that within texts included."""
+"""JSON values of a body, unless another bound is given: parsing a million holds up every other
+request for about half a second. Commas and opening brackets are counted, in texts, too."""
 STREAMED = 1 * MIB
 """Memory that a body takes while it is written to the disk as it comes."""
 MEMORY = 128 * MIB

@@ -30,6 +30,8 @@ SEVERITIES = ("none", "slight", "serious", "grave")
 INDEPENDENT = 2
 """Experts who judge every item, each without knowing the other's judgement."""
 MAX_ITEMS = 2000
+MAX_WITHDRAWN = 3
+"""How often one expert may withdraw a judgement of one item."""
 MAX_CRITERIA = 100
 """Criteria of one item: those of a rubric and those of the item itself."""
 

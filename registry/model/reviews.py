@@ -20,6 +20,7 @@ from registry.model.index import of_review
 from registry.model.reviewing import (
     MAX_CRITERIA,
     MAX_ITEMS,
+    MAX_WITHDRAWN,
     Judgement,
     Preference,
     Review,
@@ -239,6 +240,11 @@ class WithdrawJudgement(Command, frozen=True):
         who = persons.get(by, by)
         if all(persons.get(j.expert, j.expert) != who for j in review.of(self.item)):
             raise errors.Conflict(f"You have not judged the item {self.item[:80]!r}. Judge it.")
+        own = [j for j in review.withdrawn if persons.get(j.expert, j.expert) == who]
+        if sum(j.item == self.item for j in own) >= MAX_WITHDRAWN:
+            raise errors.Conflict(
+                f"You withdrew {MAX_WITHDRAWN} judgements of this item. The last one stays."
+            )
         yield self.caused()
 
 
