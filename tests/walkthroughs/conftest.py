@@ -63,6 +63,13 @@ class Terminal:
         """A variable of the shell."""
         return self.follow(f'echo "${name}"').strip()
 
+    def in_production(self, adapter: str) -> str:
+        """The version to which `production` was moved last."""
+        moves = self.follow(f"lorary alias ls {adapter}").strip().splitlines()
+        alias, _before, version, *_ = moves[-1].split()
+        assert alias == "production", moves
+        return version
+
 
 @dataclass
 class Newcomer:
