@@ -3,13 +3,15 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
+from functools import cache
 from typing import Any
 
-from fastapi import FastAPI, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
+from starlette.routing import BaseRoute
 
 from registry.http import (
     bodies,
@@ -43,11 +45,20 @@ logger = logging.getLogger("lorary.registry")
 PREFIX = "/api/v1"
 
 Responses = dict[int | str, dict[str, Any]]
+probes = APIRouter()
+"""What asks how the service fares."""
 
 
 def _errors(model: type[BaseModel]) -> Responses:
     """How errors look, for the OpenAPI document."""
     return {status: {"model": model} for status in ERRORS}
+
+
+def _same_errors(model: type[BaseModel]) -> Responses:
+    """The same by reference, for all routes but the one that brings the model into the document:
+    FastAPI makes a validator of each model that it is given, for each status of each route."""
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {status: {"content": {"application/json": {"schema": schema}}} for status in ERRORS}
 
 
 def create_app(settings: RegistrySettings) -> FastAPI:
@@ -78,7 +89,7 @@ def create_app(settings: RegistrySettings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # these pages load scripts from elsewhere, on the session's origin
         redoc_url=None,
-        routes=[reading.resolving(PREFIX, _errors(Envelope))],
+        routes=_routes(),
     )
     app.state.registry = registry
     app.state.settings = settings
@@ -88,32 +99,46 @@ def create_app(settings: RegistrySettings) -> FastAPI:
     app.add_middleware(bodies.BodyLimits, settings=settings)
     app.add_middleware(Observed)
     errors.install(app)
+    app.mount("/static", StaticFiles(packages=[("registry.web", "static")]))
+    return app
+
+
+@cache
+def _routes() -> tuple[BaseRoute, ...]:
+    """What every service answers; `resolve` is tried before all others.
+
+    The apps of one process share them: FastAPI computes for a quarter of a second to make them.
+    """
+    made = APIRouter()
     parts = (reading, uploads, commands, governing, evaluations, tasks, reviews, events, webhooks)
     for part in parts:
-        app.include_router(part.router, prefix=PREFIX, responses=_errors(Envelope))
+        made.include_router(part.router, prefix=PREFIX, responses=_same_errors(Envelope))
     for pages in (browsing, acting, reviewing):
-        app.include_router(pages.router)
-    for hub in (hub_reading, hub_writing, hub_committing, hub_tagging):
-        app.include_router(hub.router, responses=_errors(HubError))
-    app.mount("/static", StaticFiles(packages=[("registry.web", "static")]))
+        made.include_router(pages.router)
+    for hub in (hub_reading, hub_writing, hub_committing):
+        made.include_router(hub.router, responses=_same_errors(HubError))
+    made.include_router(hub_tagging.router, responses=_errors(HubError))
+    made.include_router(probes)
+    return (reading.resolving(PREFIX, _errors(Envelope)), *made.routes)
 
-    @app.get("/live")
-    def live() -> dict[str, str]:
-        """Whether the process answers, whatever its store does; open to everyone."""
-        return {"status": "ok"}
 
-    @app.get("/metrics", response_class=PlainTextResponse, responses=_errors(Envelope))
-    def show_metrics(caller: CallerDep) -> PlainTextResponse:
-        """Metrics for Prometheus. They take the role observe, or operate, in all domains."""
-        require_observe(caller.key)
-        page = metrics.page(caller.catalog, utc_now())
-        return PlainTextResponse(page, media_type=CONTENT_TYPE_LATEST)
+@probes.get("/live")
+def live() -> dict[str, str]:
+    """Whether the process answers, whatever its store does; open to everyone."""
+    return {"status": "ok"}
 
-    @app.get("/health", responses=_errors(Envelope))
-    def health(response: Response) -> dict[str, Any]:
-        """Whether the store answers; open to everyone."""
-        catalog = registry.refresh()
-        response.headers["Cache-Control"] = "no-store"
-        return {"status": "ok", "registry": catalog.registry, "sequence": catalog.sequence}
 
-    return app
+@probes.get("/metrics", response_class=PlainTextResponse, responses=_same_errors(Envelope))
+def show_metrics(caller: CallerDep) -> PlainTextResponse:
+    """Metrics for Prometheus. They take the role observe, or operate, in all domains."""
+    require_observe(caller.key)
+    page = metrics.page(caller.catalog, utc_now())
+    return PlainTextResponse(page, media_type=CONTENT_TYPE_LATEST)
+
+
+@probes.get("/health", responses=_same_errors(Envelope))
+def health(request: Request, response: Response) -> dict[str, Any]:
+    """Whether the store answers; open to everyone."""
+    catalog = request.app.state.registry.refresh()
+    response.headers["Cache-Control"] = "no-store"
+    return {"status": "ok", "registry": catalog.registry, "sequence": catalog.sequence}
