@@ -1,6 +1,7 @@
 """Fixtures for every level: one real S3 server a session, stores of both kinds."""
 
 import functools
+import gc
 import os
 import uuid
 from collections.abc import Iterator
@@ -17,6 +18,13 @@ settings.register_profile(
     "default", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("default")
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what is there before the first test: all modules and tests, which
+    take it more than a second, and every training asks for a collection several times."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

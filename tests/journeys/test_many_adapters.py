@@ -123,7 +123,7 @@ def test_the_base_model_is_itself_beside_an_adapter_in_every_slot(
     token, alone = first(SMALL_MODEL)
     assert first(names[0])[0] != token, "the adapter changes the answer"
     for name in names:
-        write(name)  # each is in the engine
+        ask(client, name)  # each is in the engine
     beside = []
     with ThreadPoolExecutor(slots) as pool:
         writing = [pool.submit(write, name) for name in names]

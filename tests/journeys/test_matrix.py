@@ -14,14 +14,14 @@ from eval.statistics import paired_difference
 from eval.suites.shipped import specialists
 from tests.journeys.conftest import Site, run_lorary
 
-# A question takes a fraction of a second on two cores, and there are 360 of them at least.
+# A question takes a fraction of a second on two cores, and there are 240 of them at least.
 pytestmark = pytest.mark.timeout(2400)
 
-LOOKS = (30, 100)
+LOOKS = (20, 40, 100)
 """Items of a domain after which it is asked whether they show a difference; the rest are asked
 only where the first do not."""
-CONFIDENCE = 0.95
-"""Of each look's interval; a claim is wrong at one end of it, so both looks err in 5 % at most."""
+CONFIDENCE = 1 - 2 * 0.05 / len(LOOKS)
+"""Of each look's interval; a claim is wrong at one end of it, so all looks err in 5 % at most."""
 OVER_BASE = 0.25
 OVER_OTHERS = 0.10
 """What the whole interval of the difference in accuracy must exceed. The difference itself, of few

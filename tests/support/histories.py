@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -133,7 +134,7 @@ class History:
         like, before = None, None
         if earlier and self.chance.random() < 0.6:
             like, before = self.chance.choice(earlier)
-        for name, hint in get_type_hints(kind, include_extras=True).items():
+        for name, hint in _hints(kind).items():
             value = getattr(like, name, None)
             usual = name not in WORDS or value in WORDS[name]
             if name in fields and value is not None and usual and _is(hint, value):
@@ -166,10 +167,9 @@ class History:
         return {name: value for name, value in one.items() if name in names}
 
     def _fields(self, kind: type) -> dict[str, Any]:
-        hints = get_type_hints(kind, include_extras=True)
         return {
             name: self._value(name, hint)
-            for name, hint in hints.items()
+            for name, hint in _hints(kind).items()
             if get_origin(hint) is not ClassVar
             and (name in _required(kind) or self.chance.random() < 0.7)
         }
@@ -233,6 +233,12 @@ class History:
         return {self._value(name, parts[0]): self._value(name, parts[1]) for _ in range(count)}
 
 
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
+
+
+@cache
 def _required(kind: type) -> set[str]:
     return {f.name for f in msgspec.structs.fields(kind) if f.required}
 

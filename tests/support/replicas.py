@@ -82,9 +82,8 @@ def make_site(folder: Path, **settings: Any) -> Site:
         grants = (Grant("infer", domain),)
         secret = keys[domain]
         registry.execute(IssueKey(secret.id, domain, secret.digest, grants), operator.id)
-    replica = Replica(
-        ServingSettings(store=str(store.root), home=folder / "home", base_name=BASE, **settings)
-    )
+    settings = {"base_name": BASE, "model": str(folder / "no tokenizer to read"), **settings}
+    replica = Replica(ServingSettings(store=str(store.root), home=folder / "home", **settings))
     replica.follower.refresh()
     engine = VllmEngine()
     replica.attach(engine.driven(), engine.tried(), engine.places, on_cpu=False)

@@ -16,7 +16,6 @@ def steps(work: Callable[[], object]) -> int:
         return trace
 
     before = sys.gettrace()
-    gc.collect()
     gc.disable()
     sys.settrace(trace)
     try:
