@@ -389,7 +389,7 @@ class TooSlow(LoraryError):
 
 
 class Overloaded(LoraryError):
-    """Too many unfinished requests hold memory: repeat in a moment."""
+    """Too many unfinished requests hold memory or wait for their turn: repeat in a moment."""
 
     status = 503
     code = "overloaded"

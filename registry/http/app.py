@@ -30,6 +30,7 @@ from registry.http import (
 from registry.http.access import CallerDep
 from registry.http.middleware import HeadAsGet, Observed
 from registry.http.schemas import ERRORS, Envelope, HubError
+from registry.http.turns import Turns
 from registry.hub import committing as hub_committing
 from registry.hub import reading as hub_reading
 from registry.hub import tagging as hub_tagging
@@ -89,12 +90,14 @@ def create_app(settings: RegistrySettings) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # these pages load scripts from elsewhere, on the session's origin
         redoc_url=None,
-        routes=_routes(),
+        routes=[*_routes()],
     )
     app.state.registry = registry
     app.state.settings = settings
     app.state.ended = session.Ended()
     app.state.streams = streams
+    app.state.examining = Turns(at_once=4, of_one=2)
+    app.state.storing = Turns(at_once=16, of_one=8)
     app.add_middleware(HeadAsGet)
     app.add_middleware(bodies.BodyLimits, settings=settings)
     app.add_middleware(Observed)

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 
 from adapters.names import AdapterRef, check_name
 from registry.errors import UnknownFile, VersionGone
+from registry.http import turns
 from registry.http.access import Caller, CallerDep
 from registry.http.paging import LIMIT, After, Limit, page_of
 from registry.http.schemas import Body, FieldsOf, given
@@ -52,8 +53,9 @@ def show_task_version(caller: CallerDep, domain: str, task: str, version: int) -
 
 
 @router.post("/domains/{domain}/tasks/{task}/versions", status_code=201)
-def publish_version(
+async def publish_version(
     caller: CallerDep,
+    request: Request,
     domain: str,
     task: str,
     body: Annotated[
@@ -62,8 +64,9 @@ def publish_version(
 ) -> dict[str, Any]:
     """Make uploaded files the task's next version. It takes the role evaluate."""
     caller.require("evaluate", check_name(domain, "domain"))
-    version = publish_task(
-        caller.registry, domain=domain, task=task, actor=caller.key.id, **given(body)
+    who = caller.key.id
+    version = await turns.examine(
+        request, publish_task, caller.registry, domain=domain, task=task, actor=who, **given(body)
     )
     return task_version_view(version, digests=True)
 

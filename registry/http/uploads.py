@@ -3,7 +3,6 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
-from starlette.concurrency import run_in_threadpool
 
 from adapters.names import AdapterRef
 from registry.errors import (
@@ -15,6 +14,7 @@ from registry.errors import (
     ObjectNotFound,
     TooLarge,
 )
+from registry.http import turns
 from registry.http.access import Caller, CallerDep
 from registry.http.schemas import AssemblyBody, PublishBody, Sha256, UploadsBody
 from registry.http.transfers import plan_upload
@@ -42,8 +42,14 @@ UploaderDep = Annotated[Caller, Depends(uploader)]
 
 
 @router.post("/uploads")
-def plan_uploads(caller: UploaderDep, body: UploadsBody) -> dict[str, list[dict[str, Any]]]:
+async def plan_uploads(
+    caller: UploaderDep, request: Request, body: UploadsBody
+) -> dict[str, list[dict[str, Any]]]:
     """What must be sent, and where to, before these files can be published: nothing twice."""
+    return await turns.store(request, _plan, caller, body)
+
+
+def _plan(caller: Caller, body: UploadsBody) -> dict[str, list[dict[str, Any]]]:
     limit = caller.settings.max_upload_bytes
     for file in body.files:
         if file.size > limit:
@@ -63,8 +69,14 @@ def plan_uploads(caller: UploaderDep, body: UploadsBody) -> dict[str, list[dict[
 
 
 @router.post("/uploads/{sha256}/assembly", status_code=204)
-def assemble(caller: UploaderDep, sha256: Sha256, body: AssemblyBody) -> None:
+async def assemble(
+    caller: UploaderDep, request: Request, sha256: Sha256, body: AssemblyBody
+) -> None:
     """Join uploaded parts, once they have been hashed as the store holds them."""
+    await turns.store(request, _assemble, caller, sha256, body)
+
+
+def _assemble(caller: Caller, sha256: str, body: AssemblyBody) -> None:
     blobs = Blobs(caller.registry.store)
     try:
         blobs.assemble(sha256, body.parts, caller.settings.max_upload_bytes)
@@ -103,18 +115,20 @@ async def _receive(caller: Caller, request: Request, sha256: str, key: str) -> N
                 f"The {content.size} bytes that came are not those of {sha256[:12]}. "
                 "Send them again."
             )
-        store = caller.registry.store
-        await run_in_threadpool(store.put_file, key, content.path, sha256=sha256)
+        put = caller.registry.store.put_file
+        await turns.store(request, put, key, content.path, sha256=sha256)
 
 
 @router.post("/adapters/{domain}/{adapter}/versions", status_code=201)
-def publish_version(
-    caller: CallerDep, domain: str, adapter: str, body: PublishBody
+async def publish_version(
+    caller: CallerDep, request: Request, domain: str, adapter: str, body: PublishBody
 ) -> dict[str, Any]:
     """Make uploaded blobs the next version, if admission finds nothing wrong."""
     ref = AdapterRef.parse(f"{domain}/{adapter}")
     caller.require("publish", domain)
-    version = publish(
+    version = await turns.examine(
+        request,
+        publish,
         caller.registry,
         domain=ref.domain,
         adapter=adapter,

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from adapters.admission import CONFIG, OPTIONAL, REQUIRED
 from adapters.errors import LoraryError
 from adapters.names import AdapterRef
 from adapters.peft_config import MAX_CONFIG_BYTES, declared_base
 from registry import errors
+from registry.http import turns
 from registry.http.access import Caller, CallerDep
 from registry.hub import commit_body
 from registry.hub.not_offered import not_offered
@@ -70,9 +70,9 @@ async def commit(
         async for piece in request.stream():  # its size is bounded by `registry.http.bodies`
             body.write(piece)
         body.flush()
-        proposed = await run_in_threadpool(_proposed, caller, Path(body.name), Path(folder))
+        proposed = await turns.examine(request, _proposed, caller, Path(body.name), Path(folder))
     try:
-        version = await run_in_threadpool(_publish, caller, ref, proposed)
+        version = await turns.examine(request, _publish, caller, ref, proposed)
     except LoraryError:
         if proposed.repeats:
             await asyncio.sleep(PAUSE)

@@ -11,6 +11,7 @@ from adapters.card import parse_card
 from adapters.errors import InvalidAdapter
 from adapters.fields import Count, FilePath
 from registry import errors
+from registry.http import turns
 from registry.http.access import CallerDep
 from registry.http.schemas import Sha256
 from registry.hub import tickets
@@ -72,9 +73,15 @@ def create_repo(
 
 
 @router.post("/api/validate-yaml")
-def validate_card(content: Annotated[str, Body(embed=True, max_length=4 << 20)]) -> JSONResponse:
+async def validate_card(
+    request: Request, content: Annotated[str, Body(embed=True, max_length=4 << 20)]
+) -> JSONResponse:
     """Whether a card's metadata can be read. Clients ask before they send anything, without a
     token, too: then the card has 64 KiB at most."""
+    return await turns.examine(request, _validate, content)
+
+
+def _validate(content: str) -> JSONResponse:
     found: list[dict[str, str]] = []
     try:
         parse_card(content.encode("utf-8", "surrogatepass"))
@@ -156,5 +163,5 @@ async def lfs_upload(request: Request, ticket: str) -> JSONResponse:
             content.add(piece)
         if content.sha256 != oid or content.size != size:
             raise errors.DigestMismatch("What came is not what was announced. Send it again.")
-        await run_in_threadpool(Blobs(registry.store).put_file, content.path, oid)
+        await turns.store(request, Blobs(registry.store).put_file, content.path, oid)
     return JSONResponse({})

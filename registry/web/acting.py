@@ -5,7 +5,6 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import StringConstraints
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from adapters.admission import CONFIG, Problem
@@ -13,6 +12,7 @@ from adapters.errors import LoraryError
 from adapters.names import AdapterRef
 from adapters.peft_config import MAX_CONFIG_BYTES, declared_base
 from registry.errors import AdmissionRefused, BadRequest, Unauthenticated
+from registry.http import turns
 from registry.http.access import Caller
 from registry.http.errors import log_refusal
 from registry.model import access
@@ -118,7 +118,7 @@ async def upload(viewer: ViewerDep, request: Request) -> Response:
     async with request.form(max_files=limits.max_files, max_fields=2, max_part_size=200) as form:
         domain, adapter = (str(form.get(name, "")).strip() for name in ("domain", "adapter"))
         files = [file for file in form.getlist("files") if isinstance(file, UploadFile)]
-        return await run_in_threadpool(_upload, viewer, domain, adapter, files)
+        return await turns.examine(request, _upload, viewer, domain, adapter, files)
 
 
 def _upload(viewer: Caller, domain: str, adapter: str, files: list[UploadFile]) -> Response:
