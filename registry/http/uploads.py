@@ -2,7 +2,8 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse
 
 from adapters.names import AdapterRef
 from registry.errors import (
@@ -41,15 +42,14 @@ def uploader(caller: CallerDep) -> Caller:
 UploaderDep = Annotated[Caller, Depends(uploader)]
 
 
-@router.post("/uploads")
-async def plan_uploads(
-    caller: UploaderDep, request: Request, body: UploadsBody
-) -> dict[str, list[dict[str, Any]]]:
+@router.post("/uploads", response_model=dict[str, list[dict[str, Any]]])
+async def plan_uploads(caller: UploaderDep, request: Request, body: UploadsBody) -> Response:
     """What must be sent, and where to, before these files can be published: nothing twice."""
     return await turns.store(request, _plan, caller, body)
 
 
-def _plan(caller: Caller, body: UploadsBody) -> dict[str, list[dict[str, Any]]]:
+def _plan(caller: Caller, body: UploadsBody) -> Response:
+    """A plan may be long: the answer is written in this thread, too."""
     limit = caller.settings.max_upload_bytes
     for file in body.files:
         if file.size > limit:
@@ -59,13 +59,12 @@ def _plan(caller: Caller, body: UploadsBody) -> dict[str, list[dict[str, Any]]]:
     store = caller.registry.store
     missing = Blobs(store).missing(file.sha256 for file in body.files)
     direct = caller.settings.direct_transfers
-    return {
-        "uploads": [
-            {"sha256": file.sha256, "puts": plan_upload(store, file, direct=direct)}
-            for file in body.files
-            if file.sha256 in missing
-        ]
-    }
+    plan = [
+        {"sha256": file.sha256, "puts": plan_upload(store, file, direct=direct)}
+        for file in body.files
+        if file.sha256 in missing
+    ]
+    return JSONResponse({"uploads": plan})
 
 
 @router.post("/uploads/{sha256}/assembly", status_code=204)
