@@ -21,8 +21,8 @@ settings.load_profile("default")
 
 
 def pytest_collection_finish() -> None:
-    """Spare the garbage collector what is there before the first test: all modules and tests, which
-    take it more than a second, and every training asks for a collection several times."""
+    """Keep modules and tests out of later garbage collections: each would take a second longer, and
+    every training collects several times."""
     gc.collect()
     gc.freeze()
 

@@ -96,8 +96,10 @@ def create_app(settings: RegistrySettings) -> FastAPI:
     app.state.settings = settings
     app.state.ended = session.Ended()
     app.state.streams = streams
-    app.state.examining = Turns(at_once=4, of_one=2)
-    app.state.storing = Turns(at_once=16, of_one=8)
+    app.state.turns = {
+        "examine": Turns(at_once=4, of_one=2),
+        "store": Turns(at_once=16, of_one=8),
+    }
     app.add_middleware(HeadAsGet)
     app.add_middleware(bodies.BodyLimits, settings=settings)
     app.add_middleware(Observed)

@@ -6,11 +6,11 @@ from fastapi import APIRouter, Header, Query, Request, Response
 
 from adapters.names import AdapterRef, check_name
 from registry.errors import UnknownFile, VersionGone
-from registry.http import turns
 from registry.http.access import Caller, CallerDep
 from registry.http.paging import LIMIT, After, Limit, page_of
 from registry.http.schemas import Body, FieldsOf, given
 from registry.http.transfers import answer_file
+from registry.http.turns import in_turn
 from registry.http.views import LISTED, task_version_view, task_view
 from registry.model.access import has_role, may_audit
 from registry.model.task_versions import TaskVersion
@@ -65,8 +65,15 @@ async def publish_version(
     """Make uploaded files the task's next version. It takes the role evaluate."""
     caller.require("evaluate", check_name(domain, "domain"))
     who = caller.key.id
-    version = await turns.examine(
-        request, publish_task, caller.registry, domain=domain, task=task, actor=who, **given(body)
+    version = await in_turn(
+        request,
+        "examine",
+        publish_task,
+        caller.registry,
+        domain=domain,
+        task=task,
+        actor=who,
+        **given(body),
     )
     return task_version_view(version, digests=True)
 

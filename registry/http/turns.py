@@ -6,7 +6,7 @@ of the threads that all routes share keeps it from them. Who waits for a turn ho
 
 from collections.abc import Callable
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import Request
@@ -16,6 +16,7 @@ from registry.errors import Overloaded
 WAITING = 100
 """Requests of one key that may wait for a turn."""
 
+Kind = Literal["examine", "store"]
 Asked = ParamSpec("Asked")
 Answer = TypeVar("Answer")
 
@@ -57,23 +58,16 @@ class Turns:
                 self._own.pop(key, None)
 
 
-async def examine(
+async def in_turn(
     request: Request,
+    kind: Kind,
     work: Callable[Asked, Answer],
     *given: Asked.args,
     **named: Asked.kwargs,
 ) -> Answer:
-    """`work`, which computes for seconds at the worst, in its turn. Raises as `Turns.take`."""
-    turns: Turns = request.app.state.examining
-    return await turns.take(request, work, *given, **named)
+    """What `work` returns, in its turn. Raises as `Turns.take`.
 
-
-async def store(
-    request: Request,
-    work: Callable[Asked, Answer],
-    *given: Asked.args,
-    **named: Asked.kwargs,
-) -> Answer:
-    """`work`, which waits for many answers of the store, in its turn. Raises as `Turns.take`."""
-    turns: Turns = request.app.state.storing
+    kind: "examine" for what may compute for seconds, "store" for what waits for the store.
+    """
+    turns: Turns = request.app.state.turns[kind]
     return await turns.take(request, work, *given, **named)

@@ -15,10 +15,10 @@ from registry.errors import (
     ObjectNotFound,
     TooLarge,
 )
-from registry.http import turns
 from registry.http.access import Caller, CallerDep
 from registry.http.schemas import AssemblyBody, PublishBody, Sha256, UploadsBody
 from registry.http.transfers import plan_upload
+from registry.http.turns import in_turn
 from registry.http.views import plain, version_view
 from registry.model.access import UPLOADERS
 from registry.model.standing import calibrated
@@ -45,7 +45,7 @@ UploaderDep = Annotated[Caller, Depends(uploader)]
 @router.post("/uploads", response_model=dict[str, list[dict[str, Any]]])
 async def plan_uploads(caller: UploaderDep, request: Request, body: UploadsBody) -> Response:
     """What must be sent, and where to, before these files can be published: nothing twice."""
-    return await turns.store(request, _plan, caller, body)
+    return await in_turn(request, "store", _plan, caller, body)
 
 
 def _plan(caller: Caller, body: UploadsBody) -> Response:
@@ -72,7 +72,7 @@ async def assemble(
     caller: UploaderDep, request: Request, sha256: Sha256, body: AssemblyBody
 ) -> None:
     """Join uploaded parts, once they have been hashed as the store holds them."""
-    await turns.store(request, _assemble, caller, sha256, body)
+    await in_turn(request, "store", _assemble, caller, sha256, body)
 
 
 def _assemble(caller: Caller, sha256: str, body: AssemblyBody) -> None:
@@ -115,7 +115,7 @@ async def _receive(caller: Caller, request: Request, sha256: str, key: str) -> N
                 "Send them again."
             )
         put = caller.registry.store.put_file
-        await turns.store(request, put, key, content.path, sha256=sha256)
+        await in_turn(request, "store", put, key, content.path, sha256=sha256)
 
 
 @router.post("/adapters/{domain}/{adapter}/versions", status_code=201)
@@ -125,8 +125,9 @@ async def publish_version(
     """Make uploaded blobs the next version, if admission finds nothing wrong."""
     ref = AdapterRef.parse(f"{domain}/{adapter}")
     caller.require("publish", domain)
-    version = await turns.examine(
+    version = await in_turn(
         request,
+        "examine",
         publish,
         caller.registry,
         domain=ref.domain,

@@ -14,8 +14,8 @@ from adapters.errors import LoraryError
 from adapters.names import AdapterRef
 from adapters.peft_config import MAX_CONFIG_BYTES, declared_base
 from registry import errors
-from registry.http import turns
 from registry.http.access import Caller, CallerDep
+from registry.http.turns import in_turn
 from registry.hub import commit_body
 from registry.hub.not_offered import not_offered
 from registry.hub.publisher import require_publisher
@@ -70,9 +70,11 @@ async def commit(
         async for piece in request.stream():  # its size is bounded by `registry.http.bodies`
             body.write(piece)
         body.flush()
-        proposed = await turns.examine(request, _proposed, caller, Path(body.name), Path(folder))
+        proposed = await in_turn(
+            request, "examine", _proposed, caller, Path(body.name), Path(folder)
+        )
     try:
-        version = await turns.examine(request, _publish, caller, ref, proposed)
+        version = await in_turn(request, "examine", _publish, caller, ref, proposed)
     except LoraryError:
         if proposed.repeats:
             await asyncio.sleep(PAUSE)

@@ -11,9 +11,9 @@ from adapters.card import parse_card
 from adapters.errors import InvalidAdapter
 from adapters.fields import Count, FilePath
 from registry import errors
-from registry.http import turns
 from registry.http.access import CallerDep
 from registry.http.schemas import Sha256
+from registry.http.turns import in_turn
 from registry.hub import tickets
 from registry.hub.publisher import require_publisher
 from registry.hub.side_files import is_side_file
@@ -78,7 +78,7 @@ async def validate_card(
 ) -> JSONResponse:
     """Whether a card's metadata can be read. Clients ask before they send anything, without a
     token, too: then the card has 64 KiB at most."""
-    return await turns.examine(request, _validate, content)
+    return await in_turn(request, "examine", _validate, content)
 
 
 def _validate(content: str) -> JSONResponse:
@@ -163,5 +163,5 @@ async def lfs_upload(request: Request, ticket: str) -> JSONResponse:
             content.add(piece)
         if content.sha256 != oid or content.size != size:
             raise errors.DigestMismatch("What came is not what was announced. Send it again.")
-        await turns.store(request, Blobs(registry.store).put_file, content.path, oid)
+        await in_turn(request, "store", Blobs(registry.store).put_file, content.path, oid)
     return JSONResponse({})

@@ -12,9 +12,9 @@ from adapters.errors import LoraryError
 from adapters.names import AdapterRef
 from adapters.peft_config import MAX_CONFIG_BYTES, declared_base
 from registry.errors import AdmissionRefused, BadRequest, Unauthenticated
-from registry.http import turns
 from registry.http.access import Caller
 from registry.http.errors import log_refusal
+from registry.http.turns import in_turn
 from registry.model import access
 from registry.model.access import Secret, has_role
 from registry.model.aliases import MoveAlias
@@ -118,7 +118,7 @@ async def upload(viewer: ViewerDep, request: Request) -> Response:
     async with request.form(max_files=limits.max_files, max_fields=2, max_part_size=200) as form:
         domain, adapter = (str(form.get(name, "")).strip() for name in ("domain", "adapter"))
         files = [file for file in form.getlist("files") if isinstance(file, UploadFile)]
-        return await turns.examine(request, _upload, viewer, domain, adapter, files)
+        return await in_turn(request, "examine", _upload, viewer, domain, adapter, files)
 
 
 def _upload(viewer: Caller, domain: str, adapter: str, files: list[UploadFile]) -> Response:

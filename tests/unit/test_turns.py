@@ -178,7 +178,7 @@ async def test_what_takes_long_waits_for_the_turn_of_its_key(
 ) -> None:
     app, key = service
     refusing = Refusing()
-    app.state.examining = app.state.storing = refusing
+    app.state.turns = {"examine": refusing, "store": refusing}
     answer = await client.post(path, **COSTLY[path])
     assert answer.status_code == 503, answer.text
     assert refusing.asked == [key.id]
@@ -189,7 +189,8 @@ async def test_content_is_stored_in_the_turn_of_its_key(
     kind: str, service: tuple[FastAPI, Secret], client: httpx.AsyncClient
 ) -> None:
     app, key = service
-    app.state.storing = refusing = Refusing()
+    refusing = Refusing()
+    app.state.turns["store"] = refusing
     answer = await client.put(f"/api/v1/{kind}/{EMPTY}", headers={"Content-Length": "0"})
     assert answer.status_code == 503, answer.text
     assert refusing.asked == [key.id]
